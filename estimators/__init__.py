@@ -1,0 +1,1 @@
+"""Causal estimators: pure functions from arrays to an `Estimate`."""

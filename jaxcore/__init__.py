@@ -1,0 +1,29 @@
+"""Image restoration networks and causal estimators in JAX.
+
+Everything is reached lazily, so that ``import jaxcore`` costs no more than ``import jax``:
+
+>>> import jaxcore
+>>> jaxcore.metrics.psnr  # doctest: +ELLIPSIS
+<function psnr at ...>
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_ROOMS = (
+    "convert", "data", "errors", "estimators", "metrics", "models", "nn", "ops", "parallel",
+    "registry", "train", "typing",
+)  # fmt: skip
+
+__all__ = ["__version__", *_ROOMS]
+
+
+def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"jaxcore.{name}")
+    raise AttributeError(f"module 'jaxcore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,38 @@
+"""Dense convolutions with the zero padding of the restoration networks."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def conv2d(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 1
+) -> Float[Array, "b h2 w2 o"]:
+    """Cross-correlation with zero padding ``k // 2`` on every side (odd kernels).
+
+    Args:
+      x: images, NHWC.
+      kernel: filters, HWIO.
+      stride: step in pixels along both axes.
+
+    >>> import jax.numpy as jnp
+    >>> conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))[0, 0, 0, 0]
+    Array(4., dtype=float32)
+    """
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        (stride, stride),
+        [(k // 2, k // 2) for k in kernel.shape[:2]],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def pointwise(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*b o"]:
+    """1x1 convolution: a product over the last axis.
+
+    >>> import jax.numpy as jnp
+    >>> pointwise(jnp.ones((2, 3, 3, 4)), jnp.ones((4, 5))).shape
+    (2, 3, 3, 5)
+    """
+    return jnp.einsum("...i,io->...o", x, kernel.astype(x.dtype))

@@ -1,0 +1,59 @@
+"""Name -> (config class, module) for networks and tasks; everything is imported on first use."""
+
+import dataclasses
+import importlib
+from types import ModuleType
+from typing import Any
+
+from jaxcore.errors import UserError
+
+_NETWORKS = {
+    "adair": ("jaxcore.models.adair", "AdaIRConfig"),
+}
+_TASKS = {
+    "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network the command line, training and planning can reach by name."""
+
+    name: str
+    config_class: type[Any]
+    module: ModuleType  # has init, apply, from_torch, to_torch
+
+
+def _resolve(table: dict[str, tuple[str, str]], kind: str, name: str) -> tuple[ModuleType, Any]:
+    if name not in table:
+        raise UserError(f"Unknown {kind} {name!r}: expected one of {', '.join(sorted(table))}.")
+    module_name, attribute = table[name]
+    module = importlib.import_module(module_name)
+    return module, getattr(module, attribute)
+
+
+def networks() -> tuple[str, ...]:
+    """Names of all networks."""
+    return tuple(sorted(_NETWORKS))
+
+
+def network(name: str) -> Network:
+    """Look a network up.
+
+    Raises:
+      UserError: the name is unknown.
+
+    >>> network("adair").config_class.__name__
+    'AdaIRConfig'
+    """
+    module, config_class = _resolve(_NETWORKS, "network", name)
+    return Network(name, config_class, module)
+
+
+def task_class(name: str) -> type[Any]:
+    """Look the class of a training task up by name.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    return _resolve(_TASKS, "task", name)[1]

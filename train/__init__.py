@@ -1,0 +1,1 @@
+"""The one train state, step, loop and checkpoint layer."""

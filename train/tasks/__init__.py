@@ -1,0 +1,1 @@
+"""Kinds of training; each is a frozen dataclass that the loop drives."""
