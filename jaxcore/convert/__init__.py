@@ -1,1 +1,1 @@
-
+"""Checkpoint files of other frameworks, in and out."""

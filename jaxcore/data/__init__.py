@@ -1,1 +1,1 @@
-
+"""Files in, batches out: image reading, sources, degradations, grain pipelines."""

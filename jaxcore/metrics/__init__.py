@@ -1,1 +1,1 @@
-
+"""Image and estimator metrics as pure functions and mergeable states."""

@@ -1,1 +1,1 @@
-
+"""Meshes, distributed start and compilation of steps."""
