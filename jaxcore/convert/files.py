@@ -90,11 +90,16 @@ def _all_states(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
                     queue.append((f"{where}/{key}" if where else key, child))
 
 
-def _selection(where: str, state: dict[str, Any]) -> Selection:
+def _refuse_special(state: dict[str, Any]) -> None:
+    """Name the sparse, quantised ... tensors, which cannot be left out silently."""
     for key, value in state.items():
         if isinstance(value, Opaque) and value.symbol.module == "torch._utils":
-            kind = value.symbol.name.removeprefix("_rebuild_")
-            raise UserError(f"The entry {key!r} is a {kind}; only dense tensors can be read.")
+            kind = value.symbol.name.removeprefix("_rebuild_").replace("_", " ")
+            raise UserError(f"The entry {key!r} is a {kind}: expected dense tensors only.")
+
+
+def _selection(where: str, state: dict[str, Any]) -> Selection:
+    _refuse_special(state)
     tensors = {key: value for key, value in state.items() if _is_tensor(value)}
     return Selection(where, tensors, tuple(key for key in state if key not in tensors))
 
@@ -155,6 +160,8 @@ def find_state_dict(
             f"The file holds {len(states)} sets of weights, of which one must be named: "
             f"{listing}{more}."
         )
+    if isinstance(node, dict):
+        _refuse_special(node)
     raise UserError(f"The file holds no named tensors: {_describe(node)}.")
 
 

@@ -218,6 +218,8 @@ def call(function: Any, args: Any) -> Any:
             return {checked_key(item) for item in items}
         case "torch.Size", (list() | tuple() as sizes,):
             return tuple(sizes)
+        case "builtins.bytes", ():
+            return b""
         case "_codecs.encode", (str() as text, "latin1" | "latin-1"):
             return text.encode("latin-1")
     last = function.name.rpartition(".")[2].lstrip("_")
