@@ -3,6 +3,7 @@
 import dataclasses
 import mmap
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +12,13 @@ import numpy as np
 
 from jaxcore.convert import torchfile
 from jaxcore.convert.rebuild import Opaque, Refused, Tensor
-from jaxcore.convert.statedict import select_prefix
+from jaxcore.convert.statedict import readable, select_prefix
 from jaxcore.errors import UserError
 
 #: Names of the weights in training checkpoints, best first.
 PREFERRED = ("params_ema", "ema", "state_dict", "params", "model", "net")
+
+_DEEPEST = 8  # levels of entries that are searched for weights
 
 # What people hand in by mistake. (The first bytes decide; text is compared in lower case.)
 _FOREIGN = (
@@ -66,11 +69,15 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray)
 
 
+def _is_named(value: dict[Any, Any]) -> bool:
+    return all(isinstance(key, str) for key in value)
+
+
 def _is_state(value: Any) -> bool:
     """A dict of names with tensors directly in it, and no containers."""
     return (
         isinstance(value, dict)
-        and all(isinstance(key, str) for key in value)
+        and _is_named(value)
         and any(map(_is_tensor, value.values()))
         and not any(isinstance(item, dict | list | tuple) for item in value.values())
     )
@@ -78,16 +85,17 @@ def _is_state(value: Any) -> bool:
 
 def _all_states(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every mapping of tensors below named entries (optimisers number theirs: not entered)."""
-    queue, seen = [("", tree)], {id(tree)}  # checkpoints can hold themselves
+    queue: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
+    seen = {id(tree)}  # a checkpoint can hold itself
     while queue:
-        where, node = queue.pop(0)
+        names, node = queue.popleft()
         if _is_state(node):
-            yield where, node
-        elif isinstance(node, dict) and all(isinstance(key, str) for key in node):
+            yield "/".join(names), node
+        elif isinstance(node, dict) and len(names) < _DEEPEST and _is_named(node):
             for key, child in node.items():
                 if isinstance(child, dict) and id(child) not in seen:
                     seen.add(id(child))
-                    queue.append((f"{where}/{key}" if where else key, child))
+                    queue.append(((*names, key), child))
 
 
 def _refuse_special(state: dict[str, Any]) -> None:
@@ -139,7 +147,9 @@ def find_state_dict(
     'net'
     """
     where, node = at or "", _descend(tree, at) if at else tree
-    while not _is_state(node):
+    for _ in range(_DEEPEST):
+        if _is_state(node):
+            break
         names = node if isinstance(node, dict) else ()
         for name in prefer:
             if name in names and next(_all_states(node[name]), None):
@@ -247,9 +257,9 @@ def _read_torch(
         selection = find_state_dict(content.tree, prefer, at=at)
         tensors = content.arrays(selection.tensors)
     except Refused as reason:
-        raise UserError(f"{path} was refused: {reason}.") from None
+        raise UserError(f"{path} was refused: {readable(str(reason))}.") from None
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {readable(str(error), 1000)}") from None
     return StateFile(
         tensors=tensors,
         format="torch-legacy" if content.legacy else "torch",

@@ -47,12 +47,12 @@ class _Machine:
         del self.stack[start:]
         return items
 
-    def _call(self, args: Any) -> None:
+    def _call(self, args: Any, by_class: bool) -> None:
         function = self._pop()
         self.copied += _size(args) + sum(map(_size, args if isinstance(args, tuple) else ()))
         if self.copied > _MAX_COPIED:
             raise Refused("its pickle builds more than weights need")
-        self.stack.append(call(function, args))
+        self.stack.append(call(function, args, by_class=by_class))
 
     def _add_pairs(self, items: list[Any]) -> None:
         target = self.stack[-1]
@@ -164,11 +164,14 @@ class _Machine:
         self.stack.append(named(module, name))
 
     def reduce(self, arg: Any) -> None:
-        self._call(self._pop())
+        self._call(self._pop(), by_class=False)
+
+    def newobj(self, arg: Any) -> None:
+        self._call(self._pop(), by_class=True)
 
     def newobj_ex(self, arg: Any) -> None:
         keywords, args = self._pop(), self._pop()
-        self._call((args, keywords))  # only ever recorded: no class that is rebuilt has keywords
+        self._call((args, keywords), by_class=True)  # recorded: nothing rebuilt has keywords
 
     def build(self, arg: Any) -> None:
         state = self._pop()
@@ -211,7 +214,8 @@ _OPCODES: dict[str, Callable[[_Machine, Any], None]] = {
     "SETITEMS": _Machine.setitems,
     "GLOBAL": _Machine.global_,
     "STACK_GLOBAL": _Machine.stack_global,
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.reduce),
+    "REDUCE": _Machine.reduce,
+    "NEWOBJ": _Machine.newobj,
     "NEWOBJ_EX": _Machine.newobj_ex,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent,

@@ -7,6 +7,7 @@ what was asked. Nothing is imported, looked up or called by name. Names that onl
 """
 
 import dataclasses
+import math
 import sys
 from typing import Any
 
@@ -62,7 +63,7 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes the tensor takes once it is an array of its own."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 #: PyTorch's dtype name -> (storage class, NumPy dtype). No storage class: stored untyped.
@@ -198,8 +199,14 @@ def _rebuild(name: str, args: tuple[Any, ...]) -> Any:
     return Opaque(Symbol("torch._utils", name), args)
 
 
-def call(function: Any, args: Any) -> Any:
-    """What the file asks to be called: done here if it makes plain data, else recorded."""
+def call(function: Any, args: Any, *, by_class: bool = False) -> Any:
+    """What the file asks to be called: done here if it makes plain data, else recorded.
+
+    Args:
+      function: the global that would be called.
+      args: tuple of arguments.
+      by_class: the file says that it is a class (whatever the spelling of its name).
+    """
     if not isinstance(function, Symbol) or not isinstance(args, tuple):
         raise Refused("it calls something that is not a name")
     name, module = str(function), function.module
@@ -224,7 +231,7 @@ def call(function: Any, args: Any) -> Any:
             return text.encode("latin-1")
     last = function.name.rpartition(".")[2].lstrip("_")
     inert = function.name in _INERT_FUNCTIONS.get(module, ())
-    if not (inert or last[:1].isupper() or module in _HARMLESS):
+    if not (by_class or inert or last[:1].isupper() or module in _HARMLESS):
         raise Refused(f"it calls the function {name}, which weights do not need")
     return Opaque(function, args)
 

@@ -23,12 +23,12 @@ _ZIP64_LIMIT = 2**30  # entries above this carry their sizes in 64 bits
 @contextlib.contextmanager
 def _temporary(path: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it on success, remove it on any failure."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: expected the name of a file to write.")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists already: expected a new name, or overwrite=True.")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: expected the name of a file to write.")
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} exists already: expected a new name, or overwrite=True.")
         temporary.touch(exist_ok=False)  # with the permissions a new file gets here
         mode = temporary.stat().st_mode
         yield temporary

@@ -148,6 +148,13 @@ def test_pickles_made_to_exhaust(tmp_path, payload, message):
         read_state_dict(path)
 
 
+def test_messages_cannot_carry_control_characters(tmp_path):
+    path = archive(tmp_path / "t.pt", entry(b"cos\n\x1b[2Jsystem" + b"x" * 10_000 + b"\n"))
+    with pytest.raises(UserError, match=r"asks for os\.\\x1b\[2Jsystem") as caught:
+        read_state_dict(path)
+    assert len(str(caught.value)) < 500
+
+
 def test_copying_is_limited():
     long = b"c_codecs\nencode\nq\x01" + text("x" * 1_000_000) + text("latin1") + b"\x86q\x02"
     again = b"h\x01h\x02R"
@@ -172,6 +179,7 @@ def test_length_is_limited(monkeypatch):
         (tensor(size=(-4,)), "negative"),
         (tensor(stride=(2**62,)), "beyond its storage"),
         (tensor(size=(2, 2)), "impossible shape"),
+        (tensor(size=(0, 2**62, 2**62), stride=(1, 1, 1)), "impossible shape"),
         (tensor(size=(1,) * 40, stride=(1,) * 40), "impossible shape"),
         (tensor(size=(2**40,), stride=(0,)), "far more than the file"),
         (tensor(size=(2**40, 2**40), stride=(0, 0)), "far more than the file"),

@@ -238,7 +238,14 @@ def test_choice_among_entries():
     assert (list(mixed.tensors), mixed.skipped) == (["w"], ("step",))
     loop: dict = {"epoch": 1}
     loop["self"] = loop
-    for tree in (loop, {}, [], None, 3, {"a": {1: w}}):
+    loop["model"] = loop
+    loop["deep"] = {"w": np.zeros(1)}
+    assert find_state_dict(loop).where.endswith("deep")
+    del loop["deep"]
+    chain: dict = {}
+    for _ in range(100_000):
+        chain = {"model": chain}
+    for tree in (loop, chain, {}, [], None, 3, {"a": {1: w}}):
         with pytest.raises(UserError, match="no named tensors"):
             find_state_dict(tree)
 
