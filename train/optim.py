@@ -46,7 +46,7 @@ class OptimConfig:
 
     name: OptimName = "adamw"
     learning_rate: float = 2e-4  # peak rate
-    schedule: ScheduleConfig = ScheduleConfig()
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     betas: tuple[float, float] = (0.9, 0.999)  # sgd ignores them
     eps: float = 1e-8
     weight_decay: float = 0.0

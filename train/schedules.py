@@ -39,9 +39,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         if self.name not in _NAMES:
-            raise UserError(
-                f"Unknown schedule {self.name!r}: expected one of {', '.join(_NAMES)}."
-            )
+            raise UserError(f"Unknown schedule {self.name!r}: expected one of {', '.join(_NAMES)}.")
         if self.floor < 0:
             raise UserError(f"schedule.floor must be at least 0, found {self.floor}.")
         for field in ("warmup_steps", "steps_per_epoch"):

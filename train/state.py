@@ -45,10 +45,12 @@ def create_state(
     >>> int(state.step)
     0
     """
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and integer counts
+        opt_state = tx.init(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=tx.init(params),
+        opt_state=opt_state,
         # A copy of its own: the step donates both trees.
         ema_params=jax.tree.map(jnp.copy, params) if ema else None,
         collections=collections or {},

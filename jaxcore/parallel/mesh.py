@@ -116,9 +116,7 @@ def leaf_spec(shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*(FSDP_AXIS if axis == longest else None for axis in range(longest + 1)))
 
 
-def state_shardings(
-    tree: Any, mesh: Mesh, rules: Iterable[tuple[str, PartitionSpec]] = ()
-) -> Any:
+def state_shardings(tree: Any, mesh: Mesh, rules: Iterable[tuple[str, PartitionSpec]] = ()) -> Any:
     """A sharding for every leaf of a state or parameter tree.
 
     Args:
