@@ -6,83 +6,24 @@ Orbax writes a step under a temporary name and renames it when it is complete, s
 with a plain number is a whole checkpoint.
 """
 
-import contextlib
-import errno
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxcore.errors import UserError
-from jaxcore.train.optim import parameter_path
+from jaxcore.train.integrity import check_tree, checksums, verify, writing
 from jaxcore.train.state import TrainState
 from jaxcore.typing import Params
 
 CHECKPOINTS = "checkpoints"
-_DISK_FULL = ("no space left", "disk quota exceeded", "file too large")
-_NO_ACCESS = ("read-only file system", "permission denied", "operation not permitted")
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into a `UserError` that names ``path``."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # Orbax and TensorStore report the disk in several classes
-        text = str(error).lower()
-        code = error.errno if isinstance(error, OSError) else None
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(t in text for t in _DISK_FULL):
-            raise UserError(
-                f"No space is left to write {path}: what was complete before is still valid."
-            ) from error
-        if code in (errno.EROFS, errno.EACCES, errno.EPERM) or any(t in text for t in _NO_ACCESS):
-            raise UserError(f"Expected a folder that can be written, found {path}: {error}.") from (
-                error
-            )
-        raise
-
-
-def check_tree(found: Any, expected: Any, *, source: str) -> None:
-    """Compare the leaves of two parameter trees by path and shape.
-
-    Args:
-      found: tree of things with ``shape``, from a file or the user.
-      expected: tree of things with ``shape``, from the network.
-      source: what ``found`` is, for the message.
-
-    Raises:
-      UserError: names the first leaves that differ.
-
-    >>> import numpy as np
-    >>> check_tree({"w": np.ones(3)}, {"w": np.ones(2)}, source="x.npz")
-    Traceback (most recent call last):
-    ...
-    jaxcore.errors.UserError: x.npz does not fit this network: w expected (2,), found (3,).
-    """
-    have, want = _shapes(found), _shapes(expected)
-    differing = [name for name in want if have.get(name) != want[name]]
-    differing += [name for name in have if name not in want]
-    if not differing:
-        return
-    parts = [
-        f"{name} expected {want.get(name, 'nothing')}, found {have.get(name, 'nothing')}"
-        for name in differing[:3]
-    ]
-    rest = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
-    raise UserError(f"{source} does not fit this network: {'; '.join(parts)}{rest}.")
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-    return {parameter_path(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def complete_steps(directory: Path) -> list[int]:
@@ -205,7 +146,16 @@ class Checkpointer:
         """
         self.wait()
         step = int(state.step)
-        loop = {"data_iter": data_iter, "window": window, "metrics": metrics or {}}
+        loop = {
+            "data_iter": data_iter,
+            "window": window,
+            "metrics": metrics or {},
+            "crc32": {
+                "params": checksums(state.params),
+                "ema": checksums(state.ema_params),
+                "state": checksums(_rest(state)),
+            },
+        }
         items = {
             "params": ocp.args.StandardSave(state.params),
             "state": ocp.args.StandardSave(_rest(state)),
@@ -254,7 +204,7 @@ class Checkpointer:
             except UserError:
                 raise
             except Exception as error:  # whatever a damaged file provokes in Orbax
-                reason = str(error).splitlines()[0][:200]
+                reason = _first_line(error)
                 damaged.append(f"{candidate} ({reason})")
                 if len(damaged) < len(candidates):
                     self._warn(
@@ -276,6 +226,9 @@ class Checkpointer:
         if abstract.ema_params is not None:
             items["ema"] = ocp.args.StandardRestore(abstract.ema_params)
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        for item, sums in restored["loop"].get("crc32", {}).items():
+            if item in items:
+                verify(restored[item], sums)
         state = TrainState(
             params=restored["params"], ema_params=restored.get("ema"), **restored["state"]
         )
@@ -306,12 +259,18 @@ def _rest(state: TrainState) -> dict[str, Any]:
     }
 
 
+def _read_loop(step_directory: Path) -> dict[str, Any]:
+    """The JSON item ``loop`` of one checkpoint; empty when it is unreadable."""
+    try:
+        content = json.loads((step_directory / "loop" / "metadata").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def read_metrics(step_directory: Path) -> dict[str, Any]:
     """Evaluation stored with one checkpoint; empty when there is none or it is unreadable."""
-    try:
-        return json.loads((step_directory / "loop" / "metadata").read_text())["metrics"]
-    except (OSError, ValueError, KeyError):
-        return {}
+    return _read_loop(step_directory).get("metrics") or {}
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
@@ -378,29 +337,38 @@ def load_params(
     """
     run_dir = Path(run_dir)
     step = _choose_step(run_dir, which)
-    path = (run_dir / CHECKPOINTS / str(step)).absolute()
+    path = epath.Path((run_dir / CHECKPOINTS / str(step)).absolute())
     has_average = (path / "ema").is_dir()
     if (ema or which == "ema") and not has_average:
         raise UserError(f"Expected a moving average in {path}, found a run without one.")
-    item = path / ("ema" if has_average and ema is not False else "params")
+    item = "ema" if has_average and ema is not False else "params"
     place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as reader:
-        try:
-            tree = reader.metadata(item).item_metadata.tree
-            if expected is not None:
-                check_tree(tree, expected, source=str(path))
-            target = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-                tree,
-                is_leaf=lambda leaf: hasattr(leaf, "shape"),
-            )
-            return reader.restore(item, target)
-        except UserError:
-            raise
-        except Exception as error:  # whatever a damaged file provokes in Orbax
-            steps = complete_steps(path.parent)
-            raise UserError(
-                f"Expected a whole checkpoint in {path}, found a damaged one "
-                f"({str(error).splitlines()[0][:200]}); there are the steps "
-                f"{', '.join(map(str, steps))}."
-            ) from error
+    # The bare handler: a checkpointer would look for the metadata of a whole step in one item.
+    reader = ocp.StandardCheckpointHandler()
+    try:
+        tree = reader.metadata(path / item).tree
+        if expected is not None:
+            check_tree(tree, expected, source=str(path))
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            tree,
+            is_leaf=lambda leaf: hasattr(leaf, "shape"),
+        )
+        params = reader.restore(path / item, args=ocp.args.StandardRestore(target))
+        verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
+        return params
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file provokes in Orbax
+        steps = ", ".join(map(str, complete_steps(Path(path).parent)))
+        raise UserError(
+            f"Expected a whole checkpoint in {path}, found a damaged one "
+            f"({_first_line(error)}); the run has the steps {steps}."
+        ) from error
+    finally:
+        reader.close()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -22,15 +22,9 @@ from jax.sharding import Mesh
 
 from jaxcore.errors import UserError
 from jaxcore.parallel import compile_step, put_batch, state_shardings
-from jaxcore.train.checkpoint import (
-    CHECKPOINTS,
-    Checkpointer,
-    check_tree,
-    complete_steps,
-    read_config,
-    writing,
-)
+from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run, write_json
+from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.logging import Pace, Reporter, default_reporter
 from jaxcore.train.optim import make_optimiser

@@ -6,7 +6,7 @@ gradient for adam, radam and sgd, as in PyTorch.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -188,7 +188,10 @@ def make_optimiser(
         steps.append(optax.clip_by_global_norm(cfg.clip_norm))
     if trainable is None and not cfg.groups:
         return optax.chain(*steps, _single(cfg, rate))
-    transforms = {_FROZEN: optax.set_to_zero(), _REST: _single(cfg, rate)}
+    transforms: dict[Hashable, optax.GradientTransformation] = {
+        _FROZEN: optax.set_to_zero(),
+        _REST: _single(cfg, rate),
+    }
     for i, group in enumerate(cfg.groups):
         own = {
             key: value

@@ -106,7 +106,7 @@ def warmup_cosine(
 
     def rate(step: ArrayLike) -> jax.Array:
         step = jnp.asarray(step)
-        rising = peak * (step.astype(float) + 1.0) / warmup_steps
+        rising = peak * ((step.astype(float) + 1.0) / warmup_steps)
         return jnp.where(step < warmup_steps, rising, decay(step - warmup_steps))
 
     return rate

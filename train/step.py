@@ -1,5 +1,6 @@
 """One training step as a pure function ``(state, batch) -> (state, metrics)``."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -136,7 +137,7 @@ def make_train_step(
         grad_norm = optax.tree.norm(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer counts
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         average = state.ema_params
         if ema is not None and average is not None:
             average = ema_update(ema, average, params, state.step - state.skipped)
@@ -149,7 +150,8 @@ def make_train_step(
                 (state.params, state.opt_state, state.ema_params),
             )
             skipped = skipped + jnp.where(ok, 0, 1).astype(jnp.int32)
-        new_state = state.replace(
+        new_state = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=params,
             opt_state=opt_state,

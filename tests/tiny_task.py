@@ -1,4 +1,4 @@
-"""A tiny task for the tests of the loop: an MLP, noisy data, random augmentation, grain."""
+"""A task for tests of the training loop: two layers, random augmentation, a grain pipeline."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -30,10 +30,10 @@ class _Source:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LinearTask:
-    """Two layers; ``dropout`` noise from the step's key."""
+class TinyTask:
+    """Two layers; noise from the key of the step, so that keys matter too."""
 
-    name: ClassVar[str] = "linear"
+    name: ClassVar[str] = "tiny"
     width: int = 6
     hidden: int = 8
     batch: int = 8
@@ -43,8 +43,11 @@ class LinearTask:
     def init_params(self, key: Any) -> Any:
         a, b = jax.random.split(key)
         return {
-            "first": {"kernel": 0.3 * jax.random.normal(a, (self.width, self.hidden))},
-            "second": {"kernel": 0.3 * jax.random.normal(b, (self.hidden, 2)), "bias": jnp.zeros(2)},
+            "first": {"kernel": 0.3 * jax.random.uniform(a, (self.width, self.hidden))},
+            "second": {
+                "kernel": 0.3 * jax.random.uniform(b, (self.hidden, 2)),
+                "bias": jnp.zeros(2),
+            },
         }
 
     def _apply(self, params: Any, x: Any) -> Any:
@@ -52,7 +55,7 @@ class LinearTask:
         return h @ params["second"]["kernel"] + params["second"]["bias"][None]
 
     def loss(self, params: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
-        x = batch["x"] + 0.05 * jax.random.normal(key, batch["x"].shape)
+        x = batch["x"] + 0.1 * jax.random.uniform(key, batch["x"].shape)
         error = self._apply(params, x) - batch["y"]
         return jnp.mean(error**2), {"mae": jnp.mean(jnp.abs(error))}
 
@@ -87,5 +90,5 @@ class LinearTask:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "LinearTask":
+    def from_dict(cls, data: dict[str, Any]) -> "TinyTask":
         return cls(**data)
