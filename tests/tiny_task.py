@@ -78,8 +78,8 @@ class TinyTask:
         return {"mse": float(jnp.mean(error**2))}
 
     def samples(self, params: Any) -> dict[str, np.ndarray]:
-        kernel = np.asarray(params["first"]["kernel"])
-        return {"kernel": np.uint8(255 * (kernel > 0))[..., None].repeat(3, -1)}
+        grey = np.asarray(params["first"]["kernel"] > 0.15)
+        return {"kernel": np.stack([255 * grey] * 3, -1).astype(np.uint8)}
 
     def trainable(self, params: Any) -> Any:
         if not self.freeze:
@@ -91,4 +91,4 @@ class TinyTask:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "TinyTask":
-        return cls(**data)
+        return cls(**{**data, "poison": tuple(data["poison"])})

@@ -6,6 +6,7 @@ Orbax writes a step under a temporary name and renames it when it is complete, s
 with a plain number is a whole checkpoint.
 """
 
+import contextlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxcore.errors import UserError
-from jaxcore.train.integrity import check_tree, checksums, verify, writing
+from jaxcore.train.integrity import check_tree, checksums, quiet_orbax, verify, writing
 from jaxcore.train.state import TrainState
 from jaxcore.typing import Params
 
@@ -73,6 +74,8 @@ class Checkpointer:
         self._metric = best_metric
         self._warn = warn
         self._pending: int | None = None
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(quiet_orbax())
         standard, text = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
         with writing(self.directory):
             self._manager = ocp.CheckpointManager(
@@ -247,6 +250,7 @@ class Checkpointer:
             self.wait()
         finally:
             self._manager.close()
+            self._quiet.close()
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
@@ -343,18 +347,9 @@ def load_params(
         raise UserError(f"Expected a moving average in {path}, found a run without one.")
     item = "ema" if has_average and ema is not False else "params"
     place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    # The bare handler: a checkpointer would look for the metadata of a whole step in one item.
-    reader = ocp.StandardCheckpointHandler()
     try:
-        tree = reader.metadata(path / item).tree
-        if expected is not None:
-            check_tree(tree, expected, source=str(path))
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            tree,
-            is_leaf=lambda leaf: hasattr(leaf, "shape"),
-        )
-        params = reader.restore(path / item, args=ocp.args.StandardRestore(target))
+        with quiet_orbax():
+            params = _read_item(path / item, expected, place)
         verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
         return params
     except UserError:
@@ -365,6 +360,22 @@ def load_params(
             f"Expected a whole checkpoint in {path}, found a damaged one "
             f"({_first_line(error)}); the run has the steps {steps}."
         ) from error
+
+
+def _read_item(path: epath.Path, expected: Any, sharding: Any) -> Params:
+    """Restore one tree without a template."""
+    # The bare handler: a checkpointer would look for the metadata of a whole step in one item.
+    reader = ocp.StandardCheckpointHandler()
+    try:
+        tree = reader.metadata(path).tree
+        if expected is not None:
+            check_tree(tree, expected, source=str(path.parent))
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            tree,
+            is_leaf=lambda leaf: hasattr(leaf, "shape"),
+        )
+        return reader.restore(path, args=ocp.args.StandardRestore(target))
     finally:
         reader.close()
 

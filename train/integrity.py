@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,9 @@ import numpy as np
 from jaxcore.errors import UserError
 from jaxcore.train.optim import parameter_path
 
+_FORBIDDEN = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT,
+)  # fmt: skip
 _DISK_FULL = ("no space left", "disk quota exceeded", "file too large")
 _NO_ACCESS = ("read-only file system", "permission denied", "operation not permitted")
 
@@ -32,11 +36,26 @@ def writing(path: Path) -> Iterator[None]:
             raise UserError(
                 f"No space is left to write {path}: what was complete before is still valid."
             ) from error
-        if code in (errno.EROFS, errno.EACCES, errno.EPERM) or any(t in text for t in _NO_ACCESS):
+        if code in _FORBIDDEN or any(t in text for t in _NO_ACCESS):
             raise UserError(f"Expected a folder that can be written, found {path}: {error}.") from (
                 error
             )
         raise
+
+
+@contextlib.contextmanager
+def quiet_orbax() -> Iterator[None]:
+    """Drop Orbax's log lines: what matters in them also arrives as an exception."""
+    logger = logging.getLogger("absl")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def check_tree(found: Any, expected: Any, *, source: str) -> None:
