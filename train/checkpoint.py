@@ -20,7 +20,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxcore.errors import UserError
-from jaxcore.train.integrity import check_tree, checksums, quiet_orbax, verify, writing
+from jaxcore.train.integrity import attempt, check_tree, checksums, quiet_orbax, verify, writing
 from jaxcore.train.state import TrainState
 from jaxcore.typing import Params
 
@@ -202,18 +202,15 @@ class Checkpointer:
         candidates = [step] if step is not None else self.steps[::-1]
         damaged: list[str] = []
         for candidate in candidates:
-            try:
-                return self._restore(candidate, abstract)
-            except UserError:
-                raise
-            except Exception as error:  # whatever a damaged file provokes in Orbax
-                reason = _first_line(error)
-                damaged.append(f"{candidate} ({reason})")
-                if len(damaged) < len(candidates):
-                    self._warn(
-                        f"Checkpoint {self.directory / str(candidate)} is damaged "
-                        f"({reason}): taking the one before."
-                    )
+            restored, reason = attempt(lambda step=candidate: self._restore(step, abstract))
+            if restored is not None:
+                return restored
+            damaged.append(f"{candidate} ({reason})")
+            if len(damaged) < len(candidates):
+                self._warn(
+                    f"Checkpoint {self.directory / str(candidate)} is damaged "
+                    f"({reason}): taking the one before."
+                )
         found = f"only damaged ones: {', '.join(damaged)}" if damaged else "none"
         raise UserError(f"Expected a whole checkpoint in {self.directory}, found {found}.")
 
@@ -347,19 +344,21 @@ def load_params(
         raise UserError(f"Expected a moving average in {path}, found a run without one.")
     item = "ema" if has_average and ema is not False else "params"
     place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    try:
+
+    def read() -> Params:
         with quiet_orbax():
             params = _read_item(path / item, expected, place)
         verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
         return params
-    except UserError:
-        raise
-    except Exception as error:  # whatever a damaged file provokes in Orbax
+
+    params, reason = attempt(read)
+    if params is None:
         steps = ", ".join(map(str, complete_steps(Path(path).parent)))
         raise UserError(
-            f"Expected a whole checkpoint in {path}, found a damaged one "
-            f"({_first_line(error)}); the run has the steps {steps}."
-        ) from error
+            f"Expected a whole checkpoint in {path}, found a damaged one ({reason}); the run has "
+            f"the steps {steps}."
+        )
+    return params
 
 
 def _read_item(path: epath.Path, expected: Any, sharding: Any) -> Params:
@@ -378,8 +377,3 @@ def _read_item(path: epath.Path, expected: Any, sharding: Any) -> Params:
         return reader.restore(path, args=ocp.args.StandardRestore(target))
     finally:
         reader.close()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__

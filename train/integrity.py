@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import gc
 import logging
+import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.train.optim import parameter_path
+
+T = TypeVar("T")
 
 _FORBIDDEN = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT,
@@ -56,6 +60,29 @@ def quiet_orbax() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(keep)
+
+
+def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
+    """Call ``read``; a failure (other than a `UserError`) becomes None and its reason.
+
+    A damaged file provokes all kinds of exceptions, and leaves requests behind whose complaints
+    would be printed when they are collected; that is done here, silently.
+    """
+    reason = ""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        try:
+            return read(), ""
+        except UserError:
+            raise
+        except Exception as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            reason = lines[0].split(". See full TensorStore details")[0][:300]
+        gc.collect()
+        return None, reason
+    finally:
+        sys.unraisablehook = hook
 
 
 def check_tree(found: Any, expected: Any, *, source: str) -> None:

@@ -161,7 +161,7 @@ def test_best_is_kept_when_later_ones_are_worse(tmp_path):
     best, last = load_params(tmp_path / "run"), load_params(tmp_path / "run", "last")
     assert not np.array_equal(best["first"]["kernel"], last["first"]["kernel"])
     _equal(best, load_params(tmp_path / "run", 2))
-    with pytest.raises(UserError, match="Expected checkpoint 3 in .*found 2, 4"):
+    with pytest.raises(UserError, match=r"Expected checkpoint 3 in .*found 2, 4"):
         load_params(tmp_path / "run", 3)
     with pytest.raises(UserError, match="moving average"):
         load_params(tmp_path / "run", "ema")
@@ -210,7 +210,7 @@ def test_data_that_end_and_metrics_that_are_missing_are_named(tmp_path):
     with pytest.raises(UserError, match="Expected data for 12 steps, found none after step 0"):
         fit(Short(), _QUIET, tmp_path / "a", reporter=Silent())
     cfg = dataclasses.replace(_QUIET, steps=1, best_metric="psnr")
-    with pytest.raises(UserError, match="'psnr' is not among .* mse"):
+    with pytest.raises(UserError, match=r"'psnr' is not among .* mse"):
         fit(TinyTask(), cfg, tmp_path / "b", reporter=Silent())
 
 
