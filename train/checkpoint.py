@@ -8,6 +8,7 @@ with a plain number is a whole checkpoint.
 
 import contextlib
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -180,9 +181,15 @@ class Checkpointer:
           UserError: it failed for want of space or rights.
         """
         where = self.directory / str(self._pending)
-        with writing(where):
-            self._manager.wait_until_finished()
-        self._pending = None
+        try:
+            with writing(where):
+                self._manager.wait_until_finished()
+        except UserError:
+            for half in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(half, ignore_errors=True)  # on a full disk its space is welcome
+            raise
+        finally:
+            self._pending = None
 
     def restore(
         self, abstract: TrainState, step: int | None = None
@@ -346,12 +353,12 @@ def load_params(
     place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def read() -> Params:
-        with quiet_orbax():
-            params = _read_item(path / item, expected, place)
+        params = _read_item(path / item, expected, place)
         verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
         return params
 
-    params, reason = attempt(read)
+    with quiet_orbax():
+        params, reason = attempt(read)
     if params is None:
         steps = ", ".join(map(str, complete_steps(Path(path).parent)))
         raise UserError(

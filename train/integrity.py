@@ -22,6 +22,8 @@ T = TypeVar("T")
 _FORBIDDEN = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT,
 )  # fmt: skip
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEFT_BEHIND = ("Event loop is closed", "_read_array_index", "_write_array")
 _DISK_FULL = ("no space left", "disk quota exceeded", "file too large")
 _NO_ACCESS = ("read-only file system", "permission denied", "operation not permitted")
 
@@ -29,6 +31,7 @@ _NO_ACCESS = ("read-only file system", "permission denied", "operation not permi
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn a full disk or a forbidden folder into a `UserError` that names ``path``."""
+    message = ""
     try:
         yield
     except UserError:
@@ -36,53 +39,58 @@ def writing(path: Path) -> Iterator[None]:
     except Exception as error:  # Orbax and TensorStore report the disk in several classes
         text = str(error).lower()
         code = error.errno if isinstance(error, OSError) else None
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(t in text for t in _DISK_FULL):
-            raise UserError(
-                f"No space is left to write {path}: what was complete before is still valid."
-            ) from error
-        if code in _FORBIDDEN or any(t in text for t in _NO_ACCESS):
-            raise UserError(f"Expected a folder that can be written, found {path}: {error}.") from (
-                error
-            )
-        raise
+        if code in _FULL or any(t in text for t in _DISK_FULL):
+            message = f"No space is left to write {path}: what was complete before is still valid."
+        elif code in _FORBIDDEN or any(t in text for t in _NO_ACCESS):
+            message = f"Expected a folder that can be written, found {path}: {error}."
+        else:
+            raise
+    if message:  # outside of the handler, so that what the error holds on to can be collected
+        gc.collect()
+        raise UserError(message)
 
 
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
-    """Drop Orbax's log lines: what matters in them also arrives as an exception."""
+    """Keep Orbax from printing about a failure that also arrives as an exception.
+
+    Drops its log lines, and the complaints of requests that outlived a failed read or write.
+    """
     logger = logging.getLogger("absl")
+    previous = sys.unraisablehook
 
     def keep(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
+    def hook(unraisable: Any) -> None:
+        about = f"{unraisable.exc_value} {unraisable.object}"
+        if not any(text in about for text in _LEFT_BEHIND):
+            previous(unraisable)
+
     logger.addFilter(keep)
+    sys.unraisablehook = hook
     try:
         yield
     finally:
         logger.removeFilter(keep)
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = previous
 
 
 def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
     """Call ``read``; a failure (other than a `UserError`) becomes None and its reason.
 
-    A damaged file provokes all kinds of exceptions, and leaves requests behind whose complaints
-    would be printed when they are collected; that is done here, silently.
+    A damaged file provokes exceptions of all kinds in Orbax; call it within `quiet_orbax`.
     """
-    reason = ""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
     try:
-        try:
-            return read(), ""
-        except UserError:
-            raise
-        except Exception as error:
-            lines = str(error).splitlines() or [type(error).__name__]
-            reason = lines[0].split(". See full TensorStore details")[0][:300]
-        gc.collect()
-        return None, reason
-    finally:
-        sys.unraisablehook = hook
+        return read(), ""
+    except UserError:
+        raise
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = lines[0].split(". See full TensorStore details")[0][:300]
+    gc.collect()  # what the failed read left behind complains when it is collected: now
+    return None, reason
 
 
 def check_tree(found: Any, expected: Any, *, source: str) -> None:
