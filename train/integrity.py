@@ -141,6 +141,8 @@ def checksums(tree: Any) -> dict[str, int]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
+        if getattr(leaf, "is_fully_replicated", False):
+            leaf = leaf.addressable_data(0)
         if getattr(leaf, "is_fully_addressable", True):
             host: Any = np.ascontiguousarray(jax.device_get(leaf)).reshape(-1).view(np.uint8)
             out[parameter_path(path)] = zlib.crc32(host)

@@ -103,8 +103,8 @@ def leaf_spec(shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     """The fsdp rule: a big leaf is split along its longest axis that divides.
 
     >>> import jax
-    >>> leaf_spec((256, 512), make_mesh(devices=jax.devices()[:1]))
-    PartitionSpec()
+    >>> leaf_spec((256, 512), make_mesh(devices=jax.devices()[:1]))  # one device: nothing to split
+    P()
     """
     parts = mesh.shape[FSDP_AXIS]
     if parts == 1 or int(np.prod(shape)) < _MIN_SHARDED_SIZE:
@@ -129,7 +129,7 @@ def state_shardings(tree: Any, mesh: Mesh, rules: Iterable[tuple[str, PartitionS
     >>> import jax
     >>> mesh = make_mesh(devices=jax.devices()[:1])
     >>> state_shardings({"w": jax.numpy.ones(3)}, mesh)["w"].spec
-    PartitionSpec()
+    P()
     """
     rules = tuple(rules)
 

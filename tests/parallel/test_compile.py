@@ -80,9 +80,10 @@ def test_devices_draw_different_numbers_where_they_are_programmed_one_by_one():
 
 
 def test_mistakes_are_named():
+    step = make_train_step(_loss, _TX)
     with pytest.raises(UserError, match="Unknown mode 'xla'"):
-        compile_step(_loss, None, mode="xla")  # type: ignore[arg-type]  # the mistake under test
+        compile_step(step, None, mode="xla")  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(UserError, match="data axis only, found no mesh"):
-        compile_step(_loss, None, mode="pmap")
+        compile_step(step, None, mode="pmap")
     with pytest.raises(UserError, match="data axis only"):
-        compile_step(_loss, make_mesh(fsdp=2), mode="shard_map")
+        compile_step(step, make_mesh(fsdp=2), mode="shard_map")

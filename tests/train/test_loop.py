@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -204,7 +205,7 @@ def test_fine_tuning_starts_from_given_weights_but_never_over_a_checkpoint(run, 
 
 def test_data_that_end_and_metrics_that_are_missing_are_named(tmp_path):
     class Short(TinyTask):
-        def batches(self, seed, start_step):
+        def batches(self, seed, start_step) -> Any:
             return iter(())
 
     with pytest.raises(UserError, match="Expected data for 12 steps, found none after step 0"):
@@ -221,7 +222,7 @@ def test_two_devices_give_the_run_of_one_and_resume_each_other(tmp_path, axes):
     alone = fit(task, cfg, tmp_path / "alone", reporter=Silent())
     half = dataclasses.replace(cfg, steps=2)
     fit(task, half, tmp_path / "run", mesh=make_mesh(**axes), reporter=Silent())
-    other = make_mesh(**({"fsdp": 2, "data": 1} if "fsdp" not in axes else {"data": 2}))
+    other = make_mesh(data=2) if "fsdp" in axes else make_mesh(fsdp=2)
     result = fit(task, cfg, tmp_path / "run", mesh=other, reporter=Silent())
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
