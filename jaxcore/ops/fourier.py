@@ -107,9 +107,7 @@ def _filter_by_matrices(x: Array, rows: Array, cols: Array) -> tuple[Array, Arra
 
     left_re = product("bij,bjwc->biwc", row_re, x)
     left_im = product("bij,bjwc->biwc", row_im, x)
-    real = product("bvw,biwc->bivc", col_re, left_re) - product(
-        "bvw,biwc->bivc", col_im, left_im
-    )
+    real = product("bvw,biwc->bivc", col_re, left_re) - product("bvw,biwc->bivc", col_im, left_im)
     imaginary = product("bvw,biwc->bivc", col_im, left_re) + product(
         "bvw,biwc->bivc", col_re, left_im
     )

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def resize_bilinear(
-    x: Float[Array, "b h w c"], size: tuple[int, int]
-) -> Float[Array, "b h2 w2 c"]:
+def resize_bilinear(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
     """Bilinear resizing, half-pixel centres, no antialiasing.
 
     Equal to PyTorch's ``interpolate(mode="bilinear", align_corners=False)``. Where an axis

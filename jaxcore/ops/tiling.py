@@ -79,9 +79,7 @@ def restore(
 
     def one(x: np.ndarray) -> np.ndarray:
         if tile is not None and max(x.shape[1:3]) > tile:
-            return tiled(
-                counted, x, tile=tile, overlap=overlap, blend=blend, multiple=multiple
-            )
+            return tiled(counted, x, tile=tile, overlap=overlap, blend=blend, multiple=multiple)
         side = multiple if bucket is None else bucket
         padded = pad_to(x, round_up(x.shape[1], side), round_up(x.shape[2], side))
         return crop(counted(padded), *x.shape[1:3])
@@ -134,9 +132,7 @@ def tiled(
     return crop(total / weights, height, width)
 
 
-def _tiles(
-    size: tuple[int, ...], sides: list[int], overlap: int
-) -> Iterator[tuple[slice, slice]]:
+def _tiles(size: tuple[int, ...], sides: list[int], overlap: int) -> Iterator[tuple[slice, slice]]:
     for top in _starts(size[0], sides[0], overlap):
         for left in _starts(size[1], sides[1], overlap):
             yield slice(top, top + sides[0]), slice(left, left + sides[1])

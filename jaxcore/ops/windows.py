@@ -92,6 +92,4 @@ def local_max(x: Float[Array, "*b h w c"], size: int) -> Float[Array, "*b h w c"
     Array([1., 2., 3., 4., 4.], dtype=float32)
     """
     padded, window = _edge_windows(x, size)
-    return jax.lax.reduce_window(
-        padded, -jnp.inf, jax.lax.max, window, (1,) * x.ndim, "VALID"
-    )
+    return jax.lax.reduce_window(padded, -jnp.inf, jax.lax.max, window, (1,) * x.ndim, "VALID")

@@ -141,7 +141,9 @@ class AdaIRConfig:
                 for label, found in (("missing", missing), ("unknown", unknown))
                 if found
             ]
-            raise UserError(f"An AdaIR configuration has other fields than these: {'; '.join(parts)}.")
+            raise UserError(
+                f"An AdaIR configuration has other fields than these: {'; '.join(parts)}."
+            )
         return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
 
 
@@ -173,7 +175,9 @@ def _check_types(cfg: AdaIRConfig) -> None:
             raise UserError(f"{name} must be true or false, found {getattr(cfg, name)!r}.")
     for name in _COUNTS:
         if not _is_count(getattr(cfg, name)):
-            raise UserError(f"{name} must be a positive whole number, found {getattr(cfg, name)!r}.")
+            raise UserError(
+                f"{name} must be a positive whole number, found {getattr(cfg, name)!r}."
+            )
     for name in _LEVELS:
         value = getattr(cfg, name)
         if not (isinstance(value, tuple) and len(value) == 4 and all(map(_is_count, value))):

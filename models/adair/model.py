@@ -219,6 +219,4 @@ def _check_input(x: Array, context: Array | None, cfg: AdaIRConfig) -> None:
         raise UserError(f"AdaIR expects floating-point images in [0, 1], found {x.dtype}.")
     expected = (x.shape[0], cfg.dim * 8)
     if context is not None and tuple(context.shape) != expected:
-        raise UserError(
-            f"context must have shape {expected}, found {tuple(context.shape)}."
-        )
+        raise UserError(f"context must have shape {expected}, found {tuple(context.shape)}.")
