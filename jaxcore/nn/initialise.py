@@ -13,7 +13,7 @@ from jaxcore.typing import Key, Params
 _Path = tuple[DictKey, ...]
 
 
-def init_params(init: Callable[[Key], Params], key: Key) -> Params:
+def init_params(init: Callable[[Key], Any], key: Key) -> Params:
     """Parameters of a network built from the layers of `jaxcore.nn`, quickly.
 
     Has the distribution of ``init(key)``, but every ``kernel`` and its ``bias`` are cut out of a

@@ -48,8 +48,8 @@ def channel_attention(
     height, width = v.shape[-3:-1]
     if window is None or (height <= window and width <= window):
         return _attend(q, k, v, temperature)
-    parts = (extract_windows(a, window) for a in (q, k, v))
-    return merge_windows(_attend(*parts, temperature), height, width)
+    q, k, v = (extract_windows(a, window) for a in (q, k, v))
+    return merge_windows(_attend(q, k, v, temperature), height, width)
 
 
 def _attend(q: Array, k: Array, v: Array, temperature: Array) -> Array:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore import ops
-from jaxcore.nn import ChannelNorm, Conv, DepthwiseConv, PointwiseConv
+from jaxcore.nn import ChannelNorm, Conv, DepthwiseConv, PointwiseConv, types_of
 
 
 def _temperature(module: "MDTA | ChannelCrossAttention") -> Array:
@@ -36,7 +36,7 @@ class MDTA(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Attend across the channels of ``x``."""
         width = x.shape[-1]
-        types = {"use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self, use_bias=self.use_bias)
         heat = _temperature(self)
         qkv = PointwiseConv(features=3 * width, name="qkv", **types)(x)
         qkv = DepthwiseConv(name="qkv_dwconv", **types)(qkv)
@@ -75,7 +75,7 @@ class ChannelCrossAttention(nn.Module):
           source: map of keys and values.
         """
         width, heads = source.shape[-1], self.num_heads
-        types = {"use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self, use_bias=self.use_bias)
         heat = _temperature(self)
         kv = PointwiseConv(features=2 * width, name="kv", **types)(source)
         kv = DepthwiseConv(name="kv_dwconv", **types)(kv)
@@ -111,7 +111,7 @@ class GDFN(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Transform every pixel with its 3x3 neighbourhood."""
         hidden = int(x.shape[-1] * self.expansion)
-        types = {"use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self, use_bias=self.use_bias)
         y = PointwiseConv(features=2 * hidden, name="project_in", **types)(x)
         y = DepthwiseConv(name="dwconv", **types)(y)
         gated = jax.nn.gelu(y[..., :hidden], approximate=False) * y[..., hidden:]
@@ -142,7 +142,7 @@ class TransformerBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Apply the block."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self)
         attention = MDTA(self.num_heads, self.use_bias, self.window, name="attn", **types)
         feed_forward = GDFN(self.expansion, self.use_bias, name="ffn", **types)
         x = x + attention(ChannelNorm(self.norm_bias, name="norm1", **types)(x))
@@ -158,7 +158,7 @@ class Downsample(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         """Shrink ``x``, whose height and width are even."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self)
         x = Conv(features=x.shape[-1] // 2, name="conv", **types)(x)
         return ops.pixel_unshuffle(x, 2)
 
@@ -172,6 +172,6 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         """Enlarge ``x``."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self)
         x = Conv(features=x.shape[-1] * 2, name="conv", **types)(x)
         return ops.pixel_shuffle(x, 2)

@@ -144,7 +144,10 @@ class AdaIRConfig:
             raise UserError(
                 f"An AdaIR configuration has other fields than these: {'; '.join(parts)}."
             )
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+        values: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
+        }
+        return cls(**values)
 
 
 _CHOICES = {

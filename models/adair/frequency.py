@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from jaxcore import ops
 from jaxcore.models.adair.blocks import ChannelCrossAttention
 from jaxcore.models.adair.config import AdaIRConfig
-from jaxcore.nn import Conv, PointwiseConv
+from jaxcore.nn import Conv, PointwiseConv, types_of
 
 
 class FrequencyMining(nn.Module):
@@ -41,7 +41,7 @@ class FrequencyMining(nn.Module):
           holds ``threshold`` (b, 2), ``half_width`` (b, 2) and ``mask`` (b, h, w) in FFT order.
         """
         cfg = self.cfg
-        types = {"dtype": cfg.dtype, "param_dtype": cfg.param_dtype}
+        types = types_of(cfg)
         x = Conv(features=self.features, name="conv1", **types)(image)
         wide = ops.accumulation_dtype(x.dtype)
         x = x.astype(wide)
@@ -62,7 +62,7 @@ class FrequencyMining(nn.Module):
 
     def _threshold(self, mean: Array, wide: str) -> Array:
         """Relative height and width of the window, in (0, 1); never below float32."""
-        types = {"dtype": wide, "param_dtype": self.cfg.param_dtype}
+        types = {**types_of(self.cfg), "dtype": wide}
         hidden = PointwiseConv(features=self.features // 8, name="rate_conv_0", **types)(mean)
         hidden = jax.nn.gelu(hidden, approximate=False)
         return jax.nn.sigmoid(PointwiseConv(features=2, name="rate_conv_2", **types)(hidden))
@@ -121,7 +121,7 @@ class SpatialGate(nn.Module):
     @nn.compact
     def __call__(self, high: Float[Array, "b h w c"]) -> Float[Array, "b h w 1"]:
         """Factors in (0, 1)."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self)
         top = jnp.max(high, axis=-1, keepdims=True)
         mean = jnp.mean(high, axis=-1, keepdims=True)
         both = jnp.concatenate([top, mean], axis=-1)
@@ -146,7 +146,7 @@ class ChannelGate(nn.Module):
     def __call__(self, low: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         """Factors in (0, 1)."""
         width, size = low.shape[-1], self.window
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self)
         squeeze = PointwiseConv(features=width // 16, name="mlp_0", **types)
         expand = PointwiseConv(features=width, name="mlp_2", **types)
         wide = low.astype(ops.accumulation_dtype(low.dtype))
@@ -179,7 +179,7 @@ class FrequencyModulation(nn.Module):
         self, low: Float[Array, "b h w c"], high: Float[Array, "b h w c"]
     ) -> Float[Array, "b h w c"]:
         """Merge the two parts."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = types_of(self)
         low_gate = SpatialGate(name="spatial_gate", **types)(high)
         high_gate = ChannelGate(self.window, name="channel_gate", **types)(low)
         merged = low * low_gate + high * high_gate
@@ -218,7 +218,7 @@ class AFLB(nn.Module):
           Features of the shape of ``y``, and what :class:`FrequencyMining` found.
         """
         cfg, width = self.cfg, y.shape[-1]
-        types = {"dtype": cfg.dtype, "param_dtype": cfg.param_dtype}
+        types = types_of(cfg)
 
         def attend(name: str, query: Array | None, source: Array) -> Array:
             heads, window = cfg.heads[2], self.window
@@ -246,7 +246,7 @@ class AFLB(nn.Module):
     def _unused(self, resized: Array, width: int) -> None:
         """Weights that the official code creates and never uses: kept for exact round trips."""
         if self.is_initializing():
-            types = {"dtype": self.cfg.dtype, "param_dtype": self.cfg.param_dtype}
+            types = types_of(self.cfg)
             Conv(features=width, name="conv", **types)(resized)
             pair = jnp.zeros((*resized.shape[:3], 2), self.cfg.dtype)
             Conv(features=2, kernel_size=7, use_bias=True, name="score_gen", **types)(pair)

@@ -18,7 +18,7 @@ from jaxcore.errors import UserError
 from jaxcore.models.adair.blocks import Downsample, TransformerBlock, Upsample
 from jaxcore.models.adair.config import MULTIPLE, AdaIRConfig
 from jaxcore.models.adair.frequency import AFLB
-from jaxcore.nn import Conv, PointwiseConv, init_params
+from jaxcore.nn import Conv, PointwiseConv, init_params, types_of
 from jaxcore.typing import Key, Params
 
 
@@ -74,7 +74,7 @@ class AdaIR(nn.Module):
 
     @property
     def _types(self) -> dict[str, Any]:
-        return {"dtype": self.cfg.dtype, "param_dtype": self.cfg.param_dtype}
+        return types_of(self.cfg)
 
     def _conv(self, name: str, features: int, use_bias: bool = False) -> Conv:
         return Conv(features=features, use_bias=use_bias, name=name, **self._types)
@@ -200,7 +200,8 @@ def apply(
     (2, 16, 24, 3)
     """
     _check_input(x, context, cfg)
-    y, seen = AdaIR(cfg).apply({"params": params}, x, context)
+    out: Any = AdaIR(cfg).apply({"params": params}, x, context)
+    y, seen = out
     return (y, seen) if return_intermediates else y
 
 
