@@ -16,7 +16,7 @@ from jaxcore.models.adair.frequency import (
     FrequencyModulation,
     SpatialGate,
 )
-from jaxcore.models.adair.model import AdaIR, apply, init
+from jaxcore.models.adair.model import AdaIR, apply, init, param_shapes
 from jaxcore.models.adair.params import (
     RULES,
     config_from_state_dict,
@@ -46,6 +46,7 @@ __all__ = [
     "config_from_state_dict",
     "from_torch",
     "init",
+    "param_shapes",
     "restore",
     "to_torch",
     "trainable",

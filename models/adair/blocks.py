@@ -142,6 +142,7 @@ class TransformerBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Apply the block."""
+        x = x.astype(self.dtype)
         types = types_of(self)
         attention = MDTA(self.num_heads, self.use_bias, self.window, name="attn", **types)
         feed_forward = GDFN(self.expansion, self.use_bias, name="ffn", **types)

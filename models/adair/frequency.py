@@ -218,6 +218,7 @@ class AFLB(nn.Module):
           Features of the shape of ``y``, and what :class:`FrequencyMining` found.
         """
         cfg, width = self.cfg, y.shape[-1]
+        y = y.astype(cfg.dtype)
         types = types_of(cfg)
 
         def attend(name: str, query: Array | None, source: Array) -> Array:

@@ -122,10 +122,25 @@ class AdaIR(nn.Module):
         return y
 
 
+def _linen_init(key: Key, cfg: AdaIRConfig) -> Any:
+    image = jnp.zeros((1, MULTIPLE, MULTIPLE, cfg.in_channels), jnp.float32)
+    return AdaIR(cfg).init(key, image)["params"]
+
+
 @functools.partial(jax.jit, static_argnames="cfg")
 def _init(key: Key, cfg: AdaIRConfig) -> Params:
-    image = jnp.zeros((1, MULTIPLE, MULTIPLE, cfg.in_channels), jnp.float32)
-    return init_params(lambda key: AdaIR(cfg).init(key, image)["params"], key)
+    return init_params(functools.partial(_linen_init, cfg=cfg), key)
+
+
+@functools.lru_cache(maxsize=16)
+def param_shapes(cfg: AdaIRConfig) -> Params:
+    """Shape and type of every parameter, without computing any.
+
+    >>> shapes = param_shapes(AdaIRConfig.five_task())
+    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    28784824
+    """
+    return jax.eval_shape(functools.partial(_linen_init, cfg=cfg), jax.random.key(0))
 
 
 def init(key: Key, cfg: AdaIRConfig) -> Params:
@@ -142,9 +157,9 @@ def init(key: Key, cfg: AdaIRConfig) -> Params:
       Nested dict of arrays of type ``cfg.param_dtype``. It includes the few weights that the
       official checkpoints hold and nothing uses.
 
-    >>> shapes = jax.eval_shape(lambda key: init(key, AdaIRConfig.five_task()), jax.random.key(0))
-    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    28784824
+    >>> params = init(jax.random.key(0), AdaIRConfig.tiny())
+    >>> params["encoder_level1"]["attn"]["qkv"]["kernel"].shape
+    (1, 16, 48)
     """
     return _init(key, cfg)
 

@@ -19,7 +19,7 @@ from jaxcore.convert.statedict import (
 )
 from jaxcore.errors import UserError
 from jaxcore.models.adair.config import AdaIRConfig
-from jaxcore.models.adair.model import init
+from jaxcore.models.adair.model import param_shapes
 from jaxcore.typing import Params, StateDict
 
 _STAGE = r"(encoder_level\d|latent|decoder_level\d|refinement)"
@@ -93,8 +93,7 @@ def from_torch(state_dict: StateDict, cfg: AdaIRConfig) -> Params:
     Raises:
       UserError: missing, unexpected or mis-shaped keys, all named in one sentence.
     """
-    target = jax.eval_shape(lambda key: init(key, cfg), jax.random.key(0))
-    return from_state_dict(strip_prefix(state_dict), RULES, target)
+    return from_state_dict(strip_prefix(state_dict), RULES, param_shapes(cfg))
 
 
 def to_torch(params: Params, cfg: AdaIRConfig) -> dict[str, np.ndarray]:
@@ -107,8 +106,7 @@ def to_torch(params: Params, cfg: AdaIRConfig) -> dict[str, np.ndarray]:
     Raises:
       UserError: the parameters do not belong to ``cfg``.
     """
-    target = jax.eval_shape(lambda key: init(key, cfg), jax.random.key(0))
-    expected = jax.tree.map(lambda a: tuple(a.shape), target)
+    expected = jax.tree.map(lambda a: tuple(a.shape), param_shapes(cfg))
     found = jax.tree.map(lambda a: tuple(a.shape), params)
     if expected != found:
         raise UserError("The parameters have another structure or size than the configuration.")
@@ -124,8 +122,8 @@ def trainable(params: Params, cfg: AdaIRConfig) -> Params:
 
     >>> from jaxcore.models import adair
     >>> cfg = AdaIRConfig.tiny()
-    >>> params = jax.eval_shape(lambda key: adair.init(key, cfg), jax.random.key(0))
-    >>> sum(not leaf for leaf in jax.tree.leaves(trainable(params, cfg)))
+    >>> mask = trainable(adair.param_shapes(cfg), cfg)
+    >>> sum(not leaf for leaf in jax.tree.leaves(mask))
     15
     """
     fixed = r"fre\d/(conv|score_gen)/.*"
