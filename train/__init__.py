@@ -1,1 +1,61 @@
-"""The one train state, step, loop and checkpoint layer."""
+"""The one train state, step, loop and checkpoint layer.
+
+>>> import jaxcore
+>>> jaxcore.train.TrainConfig(steps=10).steps
+10
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxcore.train.checkpoint import Checkpointer, load_params, read_config
+    from jaxcore.train.config import TrainConfig
+    from jaxcore.train.ema import EMAConfig
+    from jaxcore.train.interrupt import EXIT_INTERRUPTED
+    from jaxcore.train.loop import FitResult, fit
+    from jaxcore.train.optim import GroupConfig, OptimConfig, make_optimiser
+    from jaxcore.train.schedules import ScheduleConfig, make_schedule
+    from jaxcore.train.state import TrainState, create_state
+    from jaxcore.train.step import make_train_step
+    from jaxcore.train.task import BatchIterator, Task
+
+_HOMES = {
+    "Checkpointer": "checkpoint", "load_params": "checkpoint", "read_config": "checkpoint",
+    "TrainConfig": "config", "EMAConfig": "ema", "EXIT_INTERRUPTED": "interrupt",
+    "FitResult": "loop", "fit": "loop", "GroupConfig": "optim", "OptimConfig": "optim",
+    "make_optimiser": "optim", "ScheduleConfig": "schedules", "make_schedule": "schedules",
+    "TrainState": "state", "create_state": "state", "make_train_step": "step",
+    "BatchIterator": "task", "Task": "task",
+}  # fmt: skip
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "BatchIterator",
+    "Checkpointer",
+    "EMAConfig",
+    "FitResult",
+    "GroupConfig",
+    "OptimConfig",
+    "ScheduleConfig",
+    "Task",
+    "TrainConfig",
+    "TrainState",
+    "create_state",
+    "fit",
+    "load_params",
+    "make_optimiser",
+    "make_schedule",
+    "make_train_step",
+    "read_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"jaxcore.train.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'jaxcore.train' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,1 +1,31 @@
-"""Meshes, distributed start and compilation of steps."""
+"""Many devices: meshes, starting several processes, and one way to compile a step."""
+
+from jaxcore.parallel.compile import compile_step
+from jaxcore.parallel.distributed import initialise
+from jaxcore.parallel.mesh import (
+    DATA_AXIS,
+    FSDP_AXIS,
+    TENSOR_AXIS,
+    batch_sharding,
+    leaf_spec,
+    make_mesh,
+    put_batch,
+    replicated,
+    row_shards,
+    state_shardings,
+)
+
+__all__ = [
+    "DATA_AXIS",
+    "FSDP_AXIS",
+    "TENSOR_AXIS",
+    "batch_sharding",
+    "compile_step",
+    "initialise",
+    "leaf_spec",
+    "make_mesh",
+    "put_batch",
+    "replicated",
+    "row_shards",
+    "state_shardings",
+]

@@ -1,0 +1,239 @@
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_task import TinyTask
+
+from jaxcore.errors import UserError
+from jaxcore.parallel import make_mesh
+from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, fit, load_params, read_config
+from jaxcore.train.logging import Silent
+from jaxcore.train.records import read_metrics_file
+
+_CFG = TrainConfig(
+    steps=12,
+    optim=OptimConfig(learning_rate=1e-2, clip_norm=1.0),
+    accum_steps=2,
+    ema=EMAConfig(decay=0.9),
+    log_every=4,
+    eval_every=6,
+    save_every=5,
+    sample_every=6,
+    keep_last=2,
+    best_metric="mse",
+    best_mode="min",
+)
+_QUIET = dataclasses.replace(
+    _CFG, accum_steps=1, ema=None, eval_every=0, sample_every=0, save_every=0, tensorboard=False
+)
+
+
+class _Notes(Silent):
+    def __init__(self):
+        self.events = []
+
+    def begin(self, step, total):
+        self.events.append(("begin", step, total))
+
+    def train(self, step, metrics):
+        self.events.append(("train", step, dict(metrics)))
+
+    def evaluation(self, step, metrics):
+        self.events.append(("eval", step, dict(metrics)))
+
+    def message(self, text):
+        self.events.append(("message", text))
+
+    def end(self):
+        self.events.append(("end",))
+
+
+class _Counting(TinyTask):
+    traces = 0
+
+    def loss(self, params, batch, key):
+        type(self).traces += 1
+        return super().loss(params, batch, key)
+
+
+def _equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    where = tmp_path_factory.mktemp("runs") / "tiny"
+    notes = _Notes()
+    _Counting.traces = 0
+    result = fit(_Counting(), _CFG, where, reporter=notes, extra_config={"who": "test"})
+    return where, result, notes.events, _Counting.traces
+
+
+def test_the_step_is_traced_for_one_compilation_only(run):
+    assert run[3] == 2  # shapes for the accumulation, and the compilation itself
+
+
+def test_the_run_directory_says_what_was_run(run):
+    config = read_config(run[0])
+    assert config["task"] == "tiny" and config["extra"] == {"who": "test"}
+    assert TinyTask.from_dict(config["task_config"]) == TinyTask()
+    assert TrainConfig.from_dict(config["train"]) == _CFG
+
+
+def test_metrics_file(run):
+    records = read_metrics_file(run[0] / "metrics.jsonl")
+    steps = [(r["kind"], r["step"]) for r in records]
+    assert steps == [("train", 4), ("eval", 6), ("train", 8), ("train", 12), ("eval", 12)]
+    train = records[-2]
+    assert {"loss", "mae", "grad_norm", "learning_rate", "skipped"} <= set(train)
+    assert train["items_per_second"] > 0
+    assert records[-1]["mse"] == run[1].metrics["mse"]
+
+
+def test_reporter_hears_everything_in_order(run):
+    kinds = [event[0] for event in run[2]]
+    assert kinds[0] == "begin" and kinds[-1] == "end"
+    assert kinds.count("train") == 3 and kinds.count("eval") == 2
+
+
+def test_pictures_and_event_files(run):
+    for step in (6, 12):
+        with Image.open(run[0] / "samples" / f"step_{step:07d}_kernel.png") as picture:
+            assert picture.size == (8, 6) and picture.mode == "RGB"
+    assert len(list((run[0] / "tensorboard").glob("events.*"))) == 1
+    leftovers = [p for p in run[0].rglob("*") if p.name.endswith(".tmp") or "orbax-" in p.name]
+    assert leftovers == []
+
+
+def test_the_last_and_the_best_checkpoints_are_kept_and_found(run):
+    where, result, _, _ = run
+    kept = sorted(int(p.name) for p in (where / "checkpoints").iterdir())
+    assert kept == [10, 12]
+    _equal(load_params(where, "last", ema=False), result.state.params)
+    _equal(load_params(where, "ema"), result.state.ema_params)
+    _equal(load_params(where), result.state.ema_params)  # best, as it was evaluated
+    assert int(result.state.step) == 12 and not result.interrupted
+
+
+def test_a_finished_run_is_not_trained_again(run):
+    where, result, _, _ = run
+    before = (where / "metrics.jsonl").read_bytes()
+    again = fit(TinyTask(), _CFG, where, reporter=Silent())
+    _equal(again.state.params, result.state.params)
+    assert again.metrics == result.metrics
+    assert (where / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        (TinyTask(hidden=9), {}, "task_config.hidden was 8, now 9"),
+        (TinyTask(), {"optim": OptimConfig(learning_rate=1e-3)}, "learning_rate was 0.01"),
+        (TinyTask(), {"seed": 1}, "train.seed was 0, now 1"),
+    ],
+)
+def test_another_runs_directory_is_refused(run, task, change, message):
+    with pytest.raises(UserError, match=message):
+        fit(task, dataclasses.replace(_CFG, **change), run[0], reporter=Silent())
+    assert read_config(run[0])["train"]["seed"] == 0
+
+
+def test_resume_can_be_demanded_or_forbidden(run, tmp_path):
+    with pytest.raises(UserError, match="Expected a checkpoint to resume from"):
+        fit(TinyTask(), _CFG, tmp_path / "new", resume=True)
+    with pytest.raises(UserError, match="without checkpoints"):
+        fit(TinyTask(), _CFG, run[0], resume=False)
+
+
+def test_best_is_kept_when_later_ones_are_worse(tmp_path):
+    class Worsening(TinyTask):
+        def evaluate(self, params):
+            scores.append(0)
+            return {"mse": {1: 2.0, 2: 1.0}.get(len(scores), 3.0)}
+
+    scores = []
+    cfg = dataclasses.replace(_QUIET, eval_every=1, keep_last=1, best_metric="mse", steps=4)
+    fit(Worsening(), cfg, tmp_path / "run", reporter=Silent())
+    assert sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == [2, 4]
+    best, last = load_params(tmp_path / "run"), load_params(tmp_path / "run", "last")
+    assert not np.array_equal(best["first"]["kernel"], last["first"]["kernel"])
+    _equal(best, load_params(tmp_path / "run", 2))
+    with pytest.raises(UserError, match=r"Expected checkpoint 3 in .*found 2, 4"):
+        load_params(tmp_path / "run", 3)
+    with pytest.raises(UserError, match="moving average"):
+        load_params(tmp_path / "run", "ema")
+
+
+def test_bad_batches_are_skipped_and_counted_and_frozen_leaves_stay(tmp_path):
+    notes = _Notes()
+    task = TinyTask(poison=(1, 5), freeze=True)
+    result = fit(task, _QUIET, tmp_path / "run", reporter=notes)
+    assert int(result.state.skipped) == 2 and int(result.state.step) == 12
+    start = task.init_params(jax.random.fold_in(jax.random.key(0), 0))
+    _equal(result.state.params["first"], start["first"])
+    assert not np.array_equal(result.state.params["second"]["bias"], start["second"]["bias"])
+    logged = [event[2] for event in notes.events if event[0] == "train"]
+    assert [m["skipped"] for m in logged] == [1.0, 2.0, 2.0]
+    assert all(np.isfinite(m["loss"]) for m in logged)
+
+
+def test_a_run_without_any_finite_loss_is_given_up(tmp_path):
+    cfg = dataclasses.replace(_QUIET, log_every=1)
+    with pytest.raises(UserError, match="found only NaN or infinity in the last 3 records"):
+        fit(TinyTask(poison=tuple(range(20))), cfg, tmp_path / "run", reporter=Silent())
+    records = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert records[0]["loss"] is None
+
+
+def test_fine_tuning_starts_from_given_weights_but_never_over_a_checkpoint(run, tmp_path):
+    given = load_params(run[0])
+    cfg = dataclasses.replace(_QUIET, steps=1, optim=OptimConfig(learning_rate=1e-12))
+    tuned = fit(TinyTask(), cfg, tmp_path / "run", reporter=Silent(), init_params=given)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned.state.params, given
+    )
+    other = jax.tree.map(lambda x: x + 1.0, given)
+    again = fit(TinyTask(), cfg, tmp_path / "run", reporter=Silent(), init_params=other)
+    _equal(again.state.params, tuned.state.params)
+    with pytest.raises(UserError, match=r"first/kernel expected \(6, 9\), found \(6, 8\)"):
+        fit(TinyTask(hidden=9), cfg, tmp_path / "new", reporter=Silent(), init_params=given)
+
+
+def test_data_that_end_and_metrics_that_are_missing_are_named(tmp_path):
+    class Short(TinyTask):
+        def batches(self, seed, start_step) -> Any:
+            return iter(())
+
+    with pytest.raises(UserError, match="Expected data for 12 steps, found none after step 0"):
+        fit(Short(), _QUIET, tmp_path / "a", reporter=Silent())
+    cfg = dataclasses.replace(_QUIET, steps=1, best_metric="psnr")
+    with pytest.raises(UserError, match=r"'psnr' is not among .* mse"):
+        fit(TinyTask(), cfg, tmp_path / "b", reporter=Silent())
+
+
+@pytest.mark.parametrize("axes", [{"data": 2}, {"data": 1, "fsdp": 2}])
+def test_two_devices_give_the_run_of_one_and_resume_each_other(tmp_path, axes):
+    task = TinyTask(hidden=8192)  # large enough to be split
+    cfg = dataclasses.replace(_QUIET, steps=4, save_every=2, max_in_flight=1)
+    alone = fit(task, cfg, tmp_path / "alone", reporter=Silent())
+    half = dataclasses.replace(cfg, steps=2)
+    fit(task, half, tmp_path / "run", mesh=make_mesh(**axes), reporter=Silent())
+    other = make_mesh(data=2) if "fsdp" in axes else make_mesh(fsdp=2)
+    result = fit(task, cfg, tmp_path / "run", mesh=other, reporter=Silent())
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        jax.device_get(result.state.params),
+        jax.device_get(alone.state.params),
+    )
+    split = result.state.params["first"]["kernel"].sharding.is_fully_replicated
+    assert split == ("fsdp" in axes)
+    _equal(load_params(tmp_path / "run"), jax.device_get(result.state.params))
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
+    with pytest.raises(UserError, match="7 rows does not divide over 2 devices"):
+        fit(TinyTask(batch=7), _QUIET, tmp_path / "run", mesh=make_mesh(), reporter=Silent())

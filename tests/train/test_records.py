@@ -1,0 +1,138 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxcore.errors import UserError
+from jaxcore.train.config import TrainConfig, check_same_run, write_json
+from jaxcore.train.logging import Bar, Lines, Pace, default_reporter
+from jaxcore.train.optim import OptimConfig
+from jaxcore.train.records import MetricsFile, TensorBoard, read_metrics_file, write_sample
+from jaxcore.train.schedules import ScheduleConfig
+
+
+def test_metrics_file_is_cut_to_the_restored_step_and_stays_strict_json(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, keep_to=0)
+    for step in (2, 4, 6):
+        file.write(
+            "train", step, {"loss": np.float32(np.nan), "inf": float("inf"), "n": np.int32(3)}
+        )
+    file.close()
+    with path.open("a") as torn:
+        torn.write('{"step": 3, "lo')
+    MetricsFile(path, keep_to=4).close()
+    lines = path.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]
+    assert "NaN" not in lines[0] and "Infinity" not in lines[0]
+    assert read_metrics_file(path)[0] == {
+        "kind": "train",
+        "step": 2,
+        "loss": None,
+        "inf": None,
+        "n": 3,
+    }
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros((4, 4, 3), np.float32), np.zeros((1, 4, 4, 3), np.uint8)]
+)
+def test_only_uint8_pictures_are_written(tmp_path, picture):
+    with pytest.raises(UserError, match="must be uint8"):
+        write_sample(tmp_path / "a.png", picture)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_tensorboard_is_optional(tmp_path, monkeypatch):
+    TensorBoard(tmp_path / "off", start=0, enabled=False).scalars("train", 1, {"loss": 1.0})
+    monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
+    board = TensorBoard(tmp_path / "absent", start=0)
+    board.scalars("train", 1, {"loss": 1.0})
+    board.picture("a", 1, np.zeros((4, 4, 3), np.uint8))
+    board.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+_METRICS = {"loss": 0.5, "skipped": 2.0, "items_per_second": 12.34, "seconds_left": 125.0}
+
+
+def test_lines_for_a_log_file():
+    stream = io.StringIO()
+    reporter = Lines(stream)
+    reporter.begin(0, 20)
+    reporter.train(10, _METRICS)
+    reporter.evaluation(10, {"psnr": 27.3456, "ssim": 0.9})
+    assert stream.getvalue().splitlines() == [
+        "step 10/20: loss 0.5, 2 steps skipped, 12.3 images/s, 2:05 left",
+        "step 10/20: evaluation: psnr 27.35, ssim 0.9",
+    ]
+
+
+def test_the_bar_shows_loss_rate_and_time_left():
+    stream = io.StringIO()
+    bar = Bar(Console(file=stream, force_terminal=True, width=160))
+    bar.begin(0, 20)
+    bar.advance(10)
+    bar.train(10, _METRICS)
+    bar.evaluation(10, {"psnr": 27.3456})
+    bar.end()
+    text = stream.getvalue()
+    assert "10/20" in text and "loss 0.5, 2 skipped, 12.3 images/s" in text
+    assert "step 10: psnr 27.35" in text
+
+
+def test_lines_are_the_default_where_there_is_no_terminal():
+    assert isinstance(default_reporter(), Lines)
+
+
+def test_the_pace_leaves_pauses_out(monkeypatch):
+    clock = iter([0.0, 0.0, 10.0, 12.0, 12.0, 12.0, 12.0])
+    monkeypatch.setattr(Pace, "now", staticmethod(lambda: next(clock)))
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    pace = Pace()
+    pace.restart()  # at 0
+    for _ in range(4):
+        pace.count(8)
+    pace.pause(pace.now())  # from 0 to 10
+    assert pace.read(6) == {"items_per_second": 16.0, "seconds_left": 3.0}
+    assert pace.read(6) == {}  # nothing was done since
+
+
+def _stored(**changes):
+    return {
+        "task": "t",
+        "task_config": {},
+        "train": TrainConfig(**{"steps": 10, **changes}).to_dict(),
+    }
+
+
+def test_settings_that_do_not_change_the_numbers_may_differ(tmp_path):
+    check_same_run(_stored(), _stored(log_every=1, save_every=1, keep_last=9), tmp_path)
+
+
+def test_a_run_may_be_made_longer_under_a_constant_rate_only(tmp_path):
+    check_same_run(_stored(), _stored(steps=20), tmp_path)
+    with pytest.raises(UserError, match=r"train\.steps was 10, now 5"):
+        check_same_run(_stored(), _stored(steps=5), tmp_path)
+    optim = OptimConfig(schedule=ScheduleConfig(name="cosine"))
+    with pytest.raises(UserError, match=r"train\.steps was 10, now 20"):
+        check_same_run(_stored(optim=optim), _stored(optim=optim, steps=20), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"accum_steps": 0}, {"log_every": -1}, {"best_mode": "largest"}]
+)
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        TrainConfig(**{"steps": 1, **wrong})

@@ -1,0 +1,144 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, make_train_step
+from jaxcore.train.step import split_micro_batches
+
+
+def _loss(params, batch, key):
+    hidden = jnp.tanh(batch["x"] @ params["w"])
+    error = hidden @ params["v"] - batch["y"]
+    return jnp.mean(error**2), {"mae": jnp.mean(jnp.abs(error))}
+
+
+def _params():
+    rng = np.random.default_rng(0)
+    return {
+        "w": jnp.asarray(rng.normal(size=(3, 5)), jnp.float32),
+        "v": jnp.asarray(rng.normal(size=(5, 2)), jnp.float32),
+    }
+
+
+def _batch(seed=1):
+    rng = np.random.default_rng(seed)
+    return {k: jnp.asarray(rng.normal(size=(8, n)), jnp.float32) for k, n in (("x", 3), ("y", 2))}
+
+
+_TX = make_optimiser(OptimConfig(learning_rate=1e-2, weight_decay=0.1, clip_norm=0.5), 10)
+
+
+def _state(ema=False):
+    return create_state(_params(), _TX, key=jax.random.key(0), ema=ema)
+
+
+def _close(a, b, rtol=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), a, b)
+
+
+@pytest.mark.parametrize("options", [{"accum_steps": 2}, {"accum_steps": 4}, {"remat": True}])
+def test_accumulation_and_remat_change_nothing(options):
+    plain, metrics = jax.jit(make_train_step(_loss, _TX))(_state(), _batch())
+    other, same = jax.jit(make_train_step(_loss, _TX, **options))(_state(), _batch())
+    _close(plain.params, other.params)
+    _close(metrics, same)
+
+
+def test_metrics_are_means_and_the_norm_is_that_before_clipping():
+    grads = jax.grad(lambda p: _loss(p, _batch(), None)[0])(_params())
+    norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(grads)))
+    _, metrics = jax.jit(make_train_step(_loss, _TX))(_state(), _batch())
+    assert norm > 0.5
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], _loss(_params(), _batch(), None)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_update_that_is_not_finite_is_left_out_and_counted(bad):
+    step = jax.jit(make_train_step(_loss, _TX, ema=EMAConfig(decay=0.5)))
+    before, _ = step(_state(ema=True), _batch())
+    poisoned = _batch(2)
+    poisoned["x"] = poisoned["x"].at[0, 0].set(bad)
+    poisoned["y"] = poisoned["y"].at[0, 0].set(bad)
+    after, metrics = step(before, poisoned)
+    assert int(after.step) == 2
+    assert int(after.skipped) == int(metrics["skipped"]) == 1
+    for field in ("params", "opt_state", "ema_params"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(before, field), getattr(after, field))
+    healed, metrics = step(after, _batch(3))
+    assert int(metrics["skipped"]) == 1
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(healed.params))
+
+
+def test_without_skipping_the_update_goes_through():
+    step = jax.jit(make_train_step(_loss, _TX, skip_nonfinite=False))
+    batch = _batch()
+    batch["x"] = batch["x"].at[0, 0].set(jnp.nan)
+    after, _ = step(_state(), batch)
+    assert np.isnan(np.asarray(after.params["w"])).any()
+
+
+def test_every_step_and_every_micro_batch_draws_from_a_key_of_its_own():
+    def loss(params, batch, key):
+        draw = jax.random.uniform(key)
+        return params["w"].sum() * 0.0 + draw, {"square": draw**2}
+
+    step = jax.jit(make_train_step(loss, _TX, accum_steps=2))
+    state, first = step(_state(), _batch())
+    state, second = step(state, _batch())
+    assert float(first["loss"]) != float(second["loss"])
+    assert float(first["square"]) > float(first["loss"]) ** 2 + 1e-6  # two different draws
+    assert jnp.all(jax.random.key_data(state.rng) == jax.random.key_data(jax.random.key(0)))
+
+
+def test_ema_follows_the_updated_parameters():
+    step = jax.jit(make_train_step(_loss, _TX, ema=EMAConfig(decay=0.75)))
+    after, _ = step(_state(ema=True), _batch())
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, _params(), after.params)
+    _close(after.ema_params, expected)
+
+
+def test_no_gradient_is_computed_for_frozen_leaves():
+    mask = {"w": False, "v": True}
+    tx = make_optimiser(OptimConfig(weight_decay=0.1), 10, mask)
+    state = create_state(_params(), tx, key=jax.random.key(0))
+    after, metrics = jax.jit(make_train_step(_loss, tx, trainable=mask))(state, _batch())
+    np.testing.assert_array_equal(after.params["w"], _params()["w"])
+    assert not np.array_equal(after.params["v"], _params()["v"])
+    grads = jax.grad(lambda v: _loss({**_params(), "v": v}, _batch(), None)[0])(_params()["v"])
+    np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(grads), rtol=1e-5)
+
+
+def test_a_bfloat16_loss_trains_float32_parameters():
+    def loss(params, batch, key):
+        low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, batch))
+        value, metrics = _loss(low[0], low[1], key)
+        return value, metrics
+
+    after, metrics = jax.jit(make_train_step(loss, _TX, accum_steps=2))(_state(), _batch())
+    plain, _ = jax.jit(make_train_step(_loss, _TX))(_state(), _batch())
+    assert metrics["loss"].dtype == metrics["mae"].dtype == jnp.float32
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(after.params))
+    _close(after.params, plain.params, rtol=0.05)
+
+
+def test_the_step_is_compiled_once():
+    traces = 0
+
+    def loss(params, batch, key):
+        nonlocal traces
+        traces += 1
+        return _loss(params, batch, key)
+
+    step = jax.jit(make_train_step(loss, _TX, ema=EMAConfig.rddm()), donate_argnums=0)
+    state = _state(ema=True)
+    for i in range(4):
+        state, _ = step(state, _batch(i))
+    assert traces == 1
+
+
+def test_micro_batches_take_every_nth_row():
+    assert split_micro_batches({"x": jnp.arange(6)}, 3)["x"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    with pytest.raises(ValueError, match="8 does not divide into 3"):
+        split_micro_batches(_batch(), 3)

@@ -1,0 +1,386 @@
+"""Checkpoints of a run directory; the only file that imports Orbax.
+
+``checkpoints/<step>/`` holds the items ``params``, ``ema`` (when an average is kept), ``state``
+(all the rest of the train state), ``config`` (JSON) and ``loop`` (JSON: data iterator, metrics).
+Orbax writes a step under a temporary name and renames it when it is complete, so a directory
+with a plain number is a whole checkpoint.
+"""
+
+import contextlib
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from jaxcore.errors import UserError
+from jaxcore.train.integrity import attempt, check_tree, checksums, quiet_orbax, verify, writing
+from jaxcore.train.state import TrainState
+from jaxcore.typing import Params
+
+CHECKPOINTS = "checkpoints"
+
+
+def complete_steps(directory: Path) -> list[int]:
+    """Steps of the complete checkpoints in a ``checkpoints`` folder, ascending."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+class _Keep(preservation_policy.PreservationPolicy):
+    """The newest ``last`` checkpoints, and the best one."""
+
+    def __init__(self, last: int, best: Callable[[], int | None]) -> None:
+        self.last, self.best = last, best
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        newest = sorted(c.step for c in checkpoints)[-self.last :]
+        return [c.step in newest or c.step == self.best() for c in checkpoints]
+
+
+class Checkpointer:
+    """Saves and restores the checkpoints of one run; use it as a context manager."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_last: int = 3,
+        best_metric: str | None = None,
+        best_mode: str = "max",
+        warn: Callable[[str], None] = warnings.warn,
+    ) -> None:
+        """Open (and create) a folder of checkpoints; left-overs of broken saves are removed.
+
+        Args:
+          directory: the ``checkpoints`` folder.
+          keep_last: how many of the newest to keep, besides the best.
+          best_metric: name of the metric that decides which one is best.
+          best_mode: "max" or "min".
+          warn: receives a sentence when a damaged checkpoint is passed over.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
+        self.directory = directory.absolute()
+        self._sign = 1.0 if best_mode == "max" else -1.0
+        self._metric = best_metric
+        self._warn = warn
+        self._pending: int | None = None
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(quiet_orbax())
+        standard, text = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
+        with writing(self.directory):
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=_Keep(keep_last, lambda: self.best_step),
+                    cleanup_tmp_directories=True,
+                ),
+                item_handlers={
+                    "params": standard(),
+                    "ema": standard(),
+                    "state": standard(),
+                    "config": text(),
+                    "loop": text(),
+                },
+            )
+        self._scores: dict[int, float] = {}
+        for step in self.steps:
+            self._note_score(step, read_metrics(self.directory / str(step)))
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints there are, ascending."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best checkpoint so far, None without scores."""
+        alive = {s: v for s, v in self._scores.items() if s in (*self.steps, self._pending)}
+        return max(alive, key=lambda s: (self._sign * alive[s], -s)) if alive else None
+
+    def is_better(self, value: float) -> bool:
+        """Whether a score would be the best so far."""
+        best = self.best_step
+        return best is None or self._sign * value > self._sign * self._scores[best]
+
+    def _note_score(self, step: int, metrics: dict[str, Any]) -> None:
+        value = metrics.get(self._metric) if self._metric else None
+        if isinstance(value, int | float) and np.isfinite(value):
+            self._scores[step] = float(value)
+
+    def save(
+        self,
+        state: TrainState,
+        *,
+        config: dict[str, Any],
+        data_iter: Any = None,
+        window: Any = None,
+        metrics: dict[str, float] | None = None,
+    ) -> int:
+        """Start to save; the disk is written in the background.
+
+        Args:
+          state: the train state; it may be donated to the next step at once.
+          config: JSON-able description of the run.
+          data_iter: JSON-able state of the data iterator.
+          window: JSON-able running means of the loop.
+          metrics: evaluation at exactly this step, if there was one.
+
+        Returns:
+          The step.
+
+        Raises:
+          UserError: the disk is full or the folder read-only (also for the save before).
+        """
+        self.wait()
+        step = int(state.step)
+        loop = {
+            "data_iter": data_iter,
+            "window": window,
+            "metrics": metrics or {},
+            "crc32": {
+                "params": checksums(state.params),
+                "ema": checksums(state.ema_params),
+                "state": checksums(_rest(state)),
+            },
+        }
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "state": ocp.args.StandardSave(_rest(state)),
+            "config": ocp.args.JsonSave(config),
+            "loop": ocp.args.JsonSave(loop),
+        }
+        if state.ema_params is not None:
+            items["ema"] = ocp.args.StandardSave(state.ema_params)
+        self._note_score(step, metrics or {})
+        self._pending = step
+        with writing(self.directory / str(step)):
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        return step
+
+    def wait(self) -> None:
+        """Wait for the save in the background.
+
+        Raises:
+          UserError: it failed for want of space or rights.
+        """
+        where = self.directory / str(self._pending)
+        try:
+            with writing(where):
+                self._manager.wait_until_finished()
+        except UserError:
+            for half in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(half, ignore_errors=True)  # on a full disk its space is welcome
+            raise
+        finally:
+            self._pending = None
+
+    def restore(
+        self, abstract: TrainState, step: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Read a checkpoint onto the devices that ``abstract`` names.
+
+        Args:
+          abstract: tree of ``jax.ShapeDtypeStruct`` with the target shardings (any mesh).
+          step: which one; None takes the newest that is whole and passes over damaged ones.
+
+        Returns:
+          The state and the loop's record (``data_iter``, ``window``, ``metrics``).
+
+        Raises:
+          UserError: there is none, all are damaged, or it belongs to another network.
+        """
+        candidates = [step] if step is not None else self.steps[::-1]
+        damaged: list[str] = []
+        for candidate in candidates:
+            restored, reason = attempt(lambda step=candidate: self._restore(step, abstract))
+            if restored is not None:
+                return restored
+            damaged.append(f"{candidate} ({reason})")
+            if len(damaged) < len(candidates):
+                self._warn(
+                    f"Checkpoint {self.directory / str(candidate)} is damaged "
+                    f"({reason}): taking the one before."
+                )
+        found = f"only damaged ones: {', '.join(damaged)}" if damaged else "none"
+        raise UserError(f"Expected a whole checkpoint in {self.directory}, found {found}.")
+
+    def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        metadata = self._manager.item_metadata(step)
+        where = str(self.directory / str(step))
+        check_tree(metadata["params"].tree, abstract.params, source=where)
+        items: dict[str, Any] = {
+            "params": ocp.args.StandardRestore(abstract.params),
+            "state": ocp.args.StandardRestore(_rest(abstract)),
+            "loop": ocp.args.JsonRestore(),
+        }
+        if abstract.ema_params is not None:
+            items["ema"] = ocp.args.StandardRestore(abstract.ema_params)
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        for item, sums in restored["loop"].get("crc32", {}).items():
+            if item in items:
+                verify(restored[item], sums)
+        state = TrainState(
+            params=restored["params"], ema_params=restored.get("ema"), **restored["state"]
+        )
+        return state, restored["loop"]
+
+    def delete_after(self, step: int) -> None:
+        """Delete the (damaged) checkpoints newer than ``step``, which a resumed run replaces."""
+        with writing(self.directory):
+            for newer in [s for s in self.steps if s > step]:
+                self._manager.delete(newer)
+                self._scores.pop(newer, None)
+
+    def close(self) -> None:
+        """Wait for the last save and let go of the threads."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            self._quiet.close()
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "opt_state": state.opt_state,
+        "collections": state.collections,
+        "rng": state.rng,
+        "skipped": state.skipped,
+    }
+
+
+def _read_loop(step_directory: Path) -> dict[str, Any]:
+    """The JSON item ``loop`` of one checkpoint; empty when it is unreadable."""
+    try:
+        content = json.loads((step_directory / "loop" / "metadata").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_metrics(step_directory: Path) -> dict[str, Any]:
+    """Evaluation stored with one checkpoint; empty when there is none or it is unreadable."""
+    return _read_loop(step_directory).get("metrics") or {}
+
+
+def read_config(run_dir: str | Path) -> dict[str, Any]:
+    """The ``config.json`` of a run.
+
+    Raises:
+      UserError: the folder is not a run directory.
+    """
+    path = Path(run_dir) / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"Expected a run directory with config.json, found none in {run_dir}."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"Expected JSON in {path}, found: {error}.") from error
+
+
+def _choose_step(run_dir: Path, which: str | int) -> int:
+    directory = run_dir / CHECKPOINTS
+    steps = complete_steps(directory)
+    if not steps:
+        raise UserError(f"Expected a run directory with checkpoints, found none in {run_dir}.")
+    if isinstance(which, int):
+        if which not in steps:
+            raise UserError(
+                f"Expected checkpoint {which} in {directory}, found {', '.join(map(str, steps))}."
+            )
+        return which
+    if which not in ("best", "last", "ema"):
+        raise UserError(f"Expected which = best, last, ema or a step, found {which!r}.")
+    train = read_config(run_dir).get("train", {})
+    metric = train.get("best_metric")
+    if which != "best" or metric is None:
+        return steps[-1]
+    sign = 1.0 if train.get("best_mode", "max") == "max" else -1.0
+    scores = {s: read_metrics(directory / str(s)).get(metric) for s in steps}
+    known = {s: sign * v for s, v in scores.items() if isinstance(v, int | float)}
+    return max(known, key=lambda s: (known[s], -s)) if known else steps[-1]
+
+
+def load_params(
+    run_dir: str | Path,
+    which: str | int = "best",
+    *,
+    ema: bool | None = None,
+    expected: Any = None,
+    sharding: Any = None,
+) -> Params:
+    """Read parameters out of a run, without knowing its optimiser or its machine.
+
+    Args:
+      run_dir: the run directory.
+      which: "best" (by the run's metric; the last one when it had none), "last", "ema" (the
+        moving average of the last one), or a step.
+      ema: whether to take the moving average; None takes it when the run kept one, because
+        the evaluations of the run used it.
+      expected: tree with ``shape``s to compare with first, e.g. from ``jax.eval_shape``.
+      sharding: where to put the leaves; None is the default device.
+
+    Raises:
+      UserError: no such checkpoint, a damaged one, or not the expected shapes.
+    """
+    run_dir = Path(run_dir)
+    step = _choose_step(run_dir, which)
+    path = epath.Path((run_dir / CHECKPOINTS / str(step)).absolute())
+    has_average = (path / "ema").is_dir()
+    if (ema or which == "ema") and not has_average:
+        raise UserError(f"Expected a moving average in {path}, found a run without one.")
+    item = "ema" if has_average and ema is not False else "params"
+    place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def read() -> Params:
+        params = _read_item(path / item, expected, place)
+        verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
+        return params
+
+    with quiet_orbax():
+        params, reason = attempt(read)
+    if params is None:
+        steps = ", ".join(map(str, complete_steps(Path(path).parent)))
+        raise UserError(
+            f"Expected a whole checkpoint in {path}, found a damaged one ({reason}); the run has "
+            f"the steps {steps}."
+        )
+    return params
+
+
+def _read_item(path: epath.Path, expected: Any, sharding: Any) -> Params:
+    """Restore one tree without a template."""
+    # The bare handler: a checkpointer would look for the metadata of a whole step in one item.
+    reader = ocp.StandardCheckpointHandler()
+    try:
+        tree = reader.metadata(path).tree
+        if expected is not None:
+            check_tree(tree, expected, source=str(path.parent))
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            tree,
+            is_leaf=lambda leaf: hasattr(leaf, "shape"),
+        )
+        return reader.restore(path, args=ocp.args.StandardRestore(target))
+    finally:
+        reader.close()

@@ -1,0 +1,136 @@
+"""Settings of a run, and the ``config.json`` that says whom a run directory belongs to."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jaxcore
+from jaxcore.errors import UserError
+from jaxcore.train.ema import EMAConfig
+from jaxcore.train.optim import OptimConfig
+
+# These change what a run writes, not what it computes, and may differ when it is resumed.
+_FREE = (
+    "log_every", "eval_every", "save_every", "sample_every", "keep_last", "best_metric",
+    "best_mode", "max_in_flight", "tensorboard",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything about a run that is not the task; ``*_every`` 0 means only at the end.
+
+    >>> cfg = TrainConfig(steps=100, ema=EMAConfig())
+    >>> TrainConfig.from_dict(cfg.to_dict()) == cfg
+    True
+    """
+
+    steps: int  # updates of the whole run
+    seed: int = 0  # parameters, data order and random numbers of the steps
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    accum_steps: int = 1  # micro-batches per update
+    ema: EMAConfig | None = None  # moving average of the parameters, used for evaluation
+    skip_nonfinite: bool = True  # leave out updates that are NaN or infinite, and count them
+    remat: bool = False  # recompute cheap activations in the backward pass
+    log_every: int = 50  # steps
+    eval_every: int = 0  # steps
+    save_every: int = 500  # steps
+    sample_every: int = 0  # steps
+    keep_last: int = 3  # newest checkpoints kept, besides the best
+    best_metric: str | None = None  # a metric of `Task.evaluate` that decides which is best
+    best_mode: Literal["max", "min"] = "max"
+    max_in_flight: int = 2  # steps enqueued before the oldest is awaited
+    tensorboard: bool = True  # write event files when the extra `log` is installed
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accum_steps", "keep_last", "max_in_flight"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, found {getattr(self, name)}.")
+        for name in ("seed", "log_every", "eval_every", "save_every", "sample_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be at least 0, found {getattr(self, name)}.")
+        if self.best_mode not in ("max", "min"):
+            raise UserError(f"best_mode must be max or min, found {self.best_mode!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "TrainConfig":
+        """Inverse of `to_dict`."""
+        fields = dict(data)
+        fields["optim"] = OptimConfig.from_dict(fields.get("optim", {}))
+        if fields.get("ema") is not None:
+            fields["ema"] = EMAConfig.from_dict(fields["ema"])
+        return cls(**fields)
+
+
+def describe_run(task: Any, cfg: TrainConfig, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``config.json``, as JSON reads it back."""
+    description = {
+        "jaxcore": jaxcore.__version__,
+        "task": task.name,
+        "task_config": task.to_dict(),
+        "train": cfg.to_dict(),
+        "extra": dict(extra),
+    }
+    try:
+        return json.loads(json.dumps(description, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The settings of a run must be JSON, found: {error}.") from error
+
+
+def first_difference(stored: Any, current: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """Path and the two values of the first field that differs, None when all are equal.
+
+    >>> first_difference({"a": {"b": 1}}, {"a": {"b": 2}})
+    ('a.b', 1, 2)
+    """
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key in [*stored, *(k for k in current if k not in stored)]:
+            deeper = f"{path}.{key}" if path else str(key)
+            found = first_difference(stored.get(key), current.get(key), deeper)
+            if found is not None:
+                return found
+        return None
+    return None if stored == current else (path, stored, current)
+
+
+def check_same_run(stored: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:
+    """Refuse to go on with a run directory whose settings are others.
+
+    A longer run may go on under a constant learning rate, which does not depend on the length.
+
+    Raises:
+      UserError: names the first field that differs.
+    """
+    pair = []
+    for config in (stored, current):
+        train = {k: v for k, v in config.get("train", {}).items() if k not in _FREE}
+        kept = {key: config.get(key) for key in ("task", "task_config")}
+        pair.append({**kept, "train": train})
+    old, new = pair[0]["train"], pair[1]["train"]
+    constant = new["optim"]["schedule"]["name"] == "constant"
+    if constant and old.get("steps", 0) < new["steps"]:
+        old["steps"] = new["steps"]
+    found = first_difference(*pair)
+    if found is not None:
+        field, before, now = found
+        raise UserError(
+            f"The run directory {run_dir} belongs to other settings: {field} was {before!r}, "
+            f"now {now!r}; choose another directory or the old settings."
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write under a temporary name in the same folder, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

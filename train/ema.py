@@ -1,0 +1,119 @@
+"""Exponential moving average of the parameters as pure functions of the update number."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxcore.errors import UserError
+from jaxcore.typing import Params
+
+Warmup: TypeAlias = Literal["none", "debias", "ratio", "power"]
+_WARMUPS = ("none", "debias", "ratio", "power")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EMAConfig:
+    """Decay of the average at call ``n = 0, 1, 2, ...`` (one call after every applied update).
+
+    ``warmup`` gives the decay of early calls, never above ``decay``; with ``m = n - copy_until``
+    (``m = n`` when nothing is copied):
+
+    * ``"none"``: ``decay`` from the start; the average starts at the initial parameters.
+    * ``"debias"``: the decay that makes the average equal to one started at zero and divided by
+      ``1 - decay^(m+1)`` (Adam's bias correction); the initial parameters leave no trace.
+    * ``"ratio"``: ``(1 + m) / (10 + m)``.
+    * ``"power"``: ``1 - (1 + m / inv_gamma)^(-power)``.
+
+    >>> EMAConfig.rddm().copy_until
+    100
+    """
+
+    decay: float = 0.999
+    warmup: Warmup = "none"
+    every: int = 1  # average only at calls divisible by this
+    copy_until: int | None = None  # calls up to this one, and the next, copy the parameters
+    inv_gamma: float = 1.0
+    power: float = 2.0 / 3.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decay < 1.0:
+            raise UserError(f"ema.decay must be in [0, 1), found {self.decay}.")
+        if self.warmup not in _WARMUPS:
+            raise UserError(
+                f"Unknown ema.warmup {self.warmup!r}: expected one of {', '.join(_WARMUPS)}."
+            )
+        if self.every < 1:
+            raise UserError(f"ema.every must be at least 1, found {self.every}.")
+
+    @classmethod
+    def rddm(cls) -> "EMAConfig":
+        """RDDM (Liu et al., CVPR 2024): every 10 calls, after 100, decay up to 0.995."""
+        return cls(decay=0.995, warmup="power", every=10, copy_until=100)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "EMAConfig":
+        """Inverse of `to_dict`."""
+        return cls(**data)
+
+
+def ema_decay(cfg: EMAConfig, n: ArrayLike) -> jax.Array:
+    """Decay that call ``n`` uses if it averages: 0 copies the parameters.
+
+    >>> float(ema_decay(EMAConfig(decay=0.9), 0)), float(ema_decay(EMAConfig.rddm(), 100))
+    (0.8999999761581421, 0.0)
+    """
+    n = jnp.asarray(n)
+    m = (n - (cfg.copy_until or 0)).astype(float)
+    m = jnp.maximum(m, 0.0)  # calls before are copies; keeps the powers finite there
+    match cfg.warmup:
+        case "none":
+            early = jnp.full_like(m, cfg.decay)
+        case "debias":
+            power = cfg.decay ** (m + 1.0)
+            early = (cfg.decay - power) / (1.0 - power)
+        case "ratio":
+            early = (1.0 + m) / (10.0 + m)
+        case "power":
+            early = 1.0 - (1.0 + m / cfg.inv_gamma) ** -cfg.power
+    decay = jnp.minimum(early, cfg.decay)
+    if cfg.copy_until is None:
+        return decay
+    return jnp.where(n <= cfg.copy_until + cfg.every, 0.0, decay)
+
+
+def ema_update(cfg: EMAConfig, average: Params, params: Params, n: ArrayLike) -> Params:
+    """The average after call ``n``.
+
+    Args:
+      cfg: how to average.
+      average: the average before the call.
+      params: the parameters after the update.
+      n: number of the call, from 0; may be traced.
+
+    >>> import jax.numpy as jnp
+    >>> cfg = EMAConfig(decay=0.5)
+    >>> ema_update(cfg, {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, 0)["w"].tolist()
+    [0.5]
+    """
+    decay = ema_decay(cfg, n)
+
+    def mix(old: jax.Array, new: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(new.dtype, jnp.inexact):
+            return new
+        d = decay.astype(new.dtype)
+        return old * d + new * (1 - d)
+
+    def act(_: None) -> Params:
+        return jax.tree.map(mix, average, params)
+
+    if cfg.every == 1:
+        return act(None)
+    return jax.lax.cond(jnp.asarray(n) % cfg.every == 0, act, lambda _: average, None)

@@ -1,0 +1,160 @@
+"""Guards around files: full disks, foreign parameters, bytes that rotted."""
+
+import contextlib
+import errno
+import gc
+import logging
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore.errors import UserError
+from jaxcore.train.optim import parameter_path
+
+T = TypeVar("T")
+
+_FORBIDDEN = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT,
+)  # fmt: skip
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEFT_BEHIND = ("Event loop is closed", "_read_array_index", "_write_array")
+_DISK_FULL = ("no space left", "disk quota exceeded", "file too large")
+_NO_ACCESS = ("read-only file system", "permission denied", "operation not permitted")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into a `UserError` that names ``path``."""
+    message = ""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Orbax and TensorStore report the disk in several classes
+        text = str(error).lower()
+        code = error.errno if isinstance(error, OSError) else None
+        if code in _FULL or any(t in text for t in _DISK_FULL):
+            message = f"No space is left to write {path}: what was complete before is still valid."
+        elif code in _FORBIDDEN or any(t in text for t in _NO_ACCESS):
+            message = f"Expected a folder that can be written, found {path}: {error}."
+        else:
+            raise
+    if message:  # outside of the handler, so that what the error holds on to can be collected
+        gc.collect()
+        raise UserError(message)
+
+
+@contextlib.contextmanager
+def quiet_orbax() -> Iterator[None]:
+    """Keep Orbax from printing about a failure that also arrives as an exception.
+
+    Drops its log lines, and the complaints of requests that outlived a failed read or write.
+    """
+    logger = logging.getLogger("absl")
+    previous = sys.unraisablehook
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    def hook(unraisable: Any) -> None:
+        about = f"{unraisable.exc_value} {unraisable.object}"
+        if not any(text in about for text in _LEFT_BEHIND):
+            previous(unraisable)
+
+    logger.addFilter(keep)
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = previous
+
+
+def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
+    """Call ``read``; a failure (other than a `UserError`) becomes None and its reason.
+
+    A damaged file provokes exceptions of all kinds in Orbax; call it within `quiet_orbax`.
+    """
+    try:
+        return read(), ""
+    except UserError:
+        raise
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = lines[0].split(". See full TensorStore details")[0][:300]
+    gc.collect()  # what the failed read left behind complains when it is collected: now
+    return None, reason
+
+
+def check_tree(found: Any, expected: Any, *, source: str) -> None:
+    """Compare the leaves of two parameter trees by path and shape.
+
+    Args:
+      found: tree of things with ``shape``, from a file or the user.
+      expected: tree of things with ``shape``, from the network.
+      source: what ``found`` is, for the message.
+
+    Raises:
+      UserError: names the first leaves that differ.
+
+    >>> import numpy as np
+    >>> check_tree({"w": np.ones(3)}, {"w": np.ones(2)}, source="x.npz")
+    Traceback (most recent call last):
+    ...
+    jaxcore.errors.UserError: x.npz does not fit this network: w expected (2,), found (3,).
+    """
+    have, want = _shapes(found), _shapes(expected)
+    differing = [name for name in want if have.get(name) != want[name]]
+    differing += [name for name in have if name not in want]
+    if not differing:
+        return
+    parts = [
+        f"{name} expected {want.get(name, 'nothing')}, found {have.get(name, 'nothing')}"
+        for name in differing[:3]
+    ]
+    rest = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+    raise UserError(f"{source} does not fit this network: {'; '.join(parts)}{rest}.")
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    return {parameter_path(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def checksums(tree: Any) -> dict[str, int]:
+    """CRC-32 of the bytes of every leaf that this process can see as a whole.
+
+    TensorStore notices a torn file, but not a flipped byte inside an array.
+
+    >>> import numpy as np
+    >>> checksums({"w": np.zeros(2, np.float32)})
+    {'w': 1696784233}
+    """
+    out = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if getattr(leaf, "is_fully_replicated", False):
+            leaf = leaf.addressable_data(0)
+        if getattr(leaf, "is_fully_addressable", True):
+            host: Any = np.ascontiguousarray(jax.device_get(leaf)).reshape(-1).view(np.uint8)
+            out[parameter_path(path)] = zlib.crc32(host)
+    return out
+
+
+def verify(tree: Any, stored: Mapping[str, int]) -> None:
+    """Compare with the checksums of the time of saving; unknown leaves pass.
+
+    Raises:
+      ValueError: names the first leaf whose bytes have changed.
+    """
+    for name, value in checksums(tree).items():
+        if stored.get(name, value) != value:
+            raise ValueError(f"the bytes of {name} have changed since they were written")

@@ -1,0 +1,122 @@
+"""What a run leaves to look at: ``metrics.jsonl``, sample pictures, TensorBoard files."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxcore.errors import UserError
+
+
+def strict(value: Any) -> Any:
+    """A value that strict JSON can hold: NaN and infinities become None.
+
+    >>> strict({"a": float("nan"), "b": 1})
+    {'a': None, 'b': 1}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, np.generic) or (hasattr(value, "ndim") and value.ndim == 0):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class MetricsFile:
+    """JSON lines, one per record, written at once so that a killed run loses nothing."""
+
+    def __init__(self, path: Path, *, keep_to: int) -> None:
+        """Open for appending; records after step ``keep_to`` and torn lines are dropped."""
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step(line) <= keep_to]
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary.write_text("".join(f"{line}\n" for line in kept))
+            os.replace(temporary, path)
+        self._file = path.open("a")
+
+    def write(self, kind: str, step: int, metrics: Mapping[str, Any]) -> None:
+        """Append one record."""
+        record = {"kind": kind, "step": step, **strict(metrics)}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def read_metrics_file(path: str | Path) -> list[dict[str, Any]]:
+    """All whole records of a ``metrics.jsonl``."""
+    return [json.loads(x) for x in Path(path).read_text().splitlines() if _step(x) < math.inf]
+
+
+def write_sample(path: Path, picture: np.ndarray) -> None:
+    """Write one picture as PNG under a temporary name, then rename.
+
+    Args:
+      path: ends in ``.png``.
+      picture: uint8, (height, width, 3) or (height, width).
+
+    Raises:
+      UserError: not such an array.
+    """
+    picture = np.asarray(picture)
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
+        raise UserError(
+            f"A sample picture must be uint8 (height, width, 3), found {picture.dtype} "
+            f"{picture.shape}."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        Image.fromarray(picture).save(temporary, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class TensorBoard:
+    """Event files through tensorboardX; silent when the extra ``log`` is not installed."""
+
+    def __init__(self, directory: Path, *, start: int, enabled: bool = True) -> None:
+        self._writer: Any = None
+        if not enabled:
+            return
+        try:
+            from tensorboardX import SummaryWriter  # an extra, and slow to import
+        except ImportError:
+            return
+        self._writer = SummaryWriter(str(directory), purge_step=start + 1 if start else None)
+
+    def scalars(self, prefix: str, step: int, metrics: Mapping[str, Any]) -> None:
+        """Write one point of every curve."""
+        if self._writer is not None:
+            for name, value in metrics.items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(f"{prefix}/{name}", value, step)
+
+    def picture(self, name: str, step: int, picture: np.ndarray) -> None:
+        """Write one picture, uint8 (height, width, 3) or (height, width)."""
+        if self._writer is not None:
+            form = "HWC" if picture.ndim == 3 else "HW"
+            self._writer.add_image(name, picture, step, dataformats=form)
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,178 @@
+"""Learning-rate schedules: pure functions of the update number, usable inside and outside ``jit``.
+
+Updates are counted from 0. Every schedule returns the rate used *during* update ``step``, in the
+default float type (float32, or float64 under ``jax.enable_x64``).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxcore.errors import UserError
+
+Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
+ScheduleName: TypeAlias = Literal["constant", "cosine", "warmup_cosine", "adair_official", "fixed"]
+
+_NAMES = ("constant", "cosine", "warmup_cosine", "adair_official", "fixed")
+# AdaIR's published shape: 15 warm-up epochs of a 180-epoch cosine, of which 150 epochs are run.
+_ADAIR_WARMUP, _ADAIR_MAX, _ADAIR_RUN = 15, 180, 150
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Shape of the learning rate over a run; the peak is ``OptimConfig.learning_rate``.
+
+    >>> ScheduleConfig(name="cosine", floor=1e-6).to_dict()["floor"]
+    1e-06
+    """
+
+    name: ScheduleName = "constant"  # see the functions of this module
+    floor: float = 0.0  # rate of the last update (cosine, warmup_cosine)
+    warmup_steps: int | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
+    steps_per_epoch: int | None = None  # adair_official; None: 1/150 of the run, as published
+
+    def __post_init__(self) -> None:
+        if self.name not in _NAMES:
+            raise UserError(f"Unknown schedule {self.name!r}: expected one of {', '.join(_NAMES)}.")
+        if self.floor < 0:
+            raise UserError(f"schedule.floor must be at least 0, found {self.floor}.")
+        for field in ("warmup_steps", "steps_per_epoch"):
+            value = getattr(self, field)
+            if value is not None and value < (1 if field == "steps_per_epoch" else 0):
+                raise UserError(f"schedule.{field} must be positive, found {value}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "ScheduleConfig":
+        """Inverse of `to_dict`."""
+        return cls(**data)
+
+
+def constant(value: float) -> Schedule:
+    """The same rate at every update.
+
+    >>> float(constant(0.5)(7))
+    0.5
+    """
+
+    def rate(step: ArrayLike) -> jax.Array:
+        return jnp.full(jnp.shape(step), value)
+
+    return rate
+
+
+def cosine(peak: float, total_steps: int, *, floor: float = 0.0) -> Schedule:
+    """Half a cosine per update, from just under ``peak`` to exactly ``floor`` at the last update.
+
+    With ``t = step + 1`` in 1..T: ``floor + (peak - floor) (1 + cos(pi t / T)) / 2``, the form of
+    DEA-Net's training code. Written with ``sin^2`` of the remaining part, which keeps its relative
+    precision in float32 when the rate is almost 0.
+
+    >>> [round(float(cosine(1.0, 4)(step)), 6) for step in range(4)]
+    [0.853553, 0.5, 0.146447, 0.0]
+    """
+
+    def rate(step: ArrayLike) -> jax.Array:
+        t = jnp.asarray(step).astype(float) + 1.0
+        left = jnp.clip((total_steps - t) / total_steps, 0.0, 1.0)
+        return floor + (peak - floor) * jnp.sin(left * (math.pi / 2)) ** 2
+
+    return rate
+
+
+def warmup_cosine(
+    peak: float, total_steps: int, *, warmup_steps: int = 0, floor: float = 0.0
+) -> Schedule:
+    """Linear warm-up that starts with update 0, then `cosine` over the rest of the run.
+
+    Update ``s < warmup_steps`` uses ``peak (s + 1) / warmup_steps``: no update is wasted at rate 0.
+
+    >>> schedule = warmup_cosine(1.0, 6, warmup_steps=2)
+    >>> [round(float(schedule(s)), 3) for s in range(6)]
+    [0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    if warmup_steps == 0:
+        return cosine(peak, total_steps, floor=floor)
+    decay = cosine(peak, max(1, total_steps - warmup_steps), floor=floor)
+
+    def rate(step: ArrayLike) -> jax.Array:
+        step = jnp.asarray(step)
+        rising = peak * ((step.astype(float) + 1.0) / warmup_steps)
+        return jnp.where(step < warmup_steps, rising, decay(step - warmup_steps))
+
+    return rate
+
+
+def adair_official(peak: float, steps_per_epoch: int) -> Schedule:
+    """The rate per epoch that AdaIR's released training code really uses (quirk included).
+
+    With ``w = 15``, ``T = 180`` and ``f(k) = peak k / (w - 1)`` for ``k < w``, else
+    ``peak/2 (1 + cos(pi (k - w) / (T - w)))``: epoch 0 has rate 0 and epoch ``e >= 1`` has
+    ``f(e - 1)``, so two epochs run at rate 0 and the 150 published epochs end at 9 % of the peak.
+
+    >>> float(adair_official(2e-4, 10)(15)), float(adair_official(2e-4, 10)(150)) == 2e-4
+    (0.0, False)
+    """
+    k = np.maximum(np.arange(_ADAIR_MAX) - 1, 0).astype(np.float64)
+    rising = peak * k / (_ADAIR_WARMUP - 1)
+    angle = np.pi * (k - _ADAIR_WARMUP) / (_ADAIR_MAX - _ADAIR_WARMUP)
+    table = np.where(k < _ADAIR_WARMUP, rising, 0.5 * peak * (1.0 + np.cos(angle)))
+
+    def rate(step: ArrayLike) -> jax.Array:
+        epoch = jnp.minimum(jnp.asarray(step) // steps_per_epoch, _ADAIR_MAX - 1)
+        return jnp.asarray(table)[epoch]
+
+    return rate
+
+
+def fixed(peak: float, total_steps: int, *, warmup_steps: int | None = None) -> Schedule:
+    """AdaIR's intended shape without the quirks: warm-up from update 0, down to 0 at the real end.
+
+    Args:
+      peak: rate at the end of the warm-up.
+      total_steps: updates of the whole run.
+      warmup_steps: None stands for the published share, 15 of 180.
+
+    >>> float(fixed(1.0, 120)(9)), float(fixed(1.0, 120)(119))
+    (1.0, 0.0)
+    """
+    if warmup_steps is None:
+        warmup_steps = round(total_steps * _ADAIR_WARMUP / _ADAIR_MAX)
+    return warmup_cosine(peak, total_steps, warmup_steps=warmup_steps)
+
+
+def make_schedule(config: ScheduleConfig, peak: float, total_steps: int) -> Schedule:
+    """Build the schedule that a config names.
+
+    Args:
+      config: shape of the schedule.
+      peak: highest rate.
+      total_steps: updates of the whole run, at least 1.
+
+    >>> schedule = make_schedule(ScheduleConfig(name="cosine"), 2.0, 10)
+    >>> round(float(schedule(4)), 6)
+    1.0
+    """
+    match config.name:
+        case "constant":
+            return constant(peak)
+        case "cosine":
+            return cosine(peak, total_steps, floor=config.floor)
+        case "warmup_cosine":
+            return warmup_cosine(
+                peak, total_steps, warmup_steps=config.warmup_steps or 0, floor=config.floor
+            )
+        case "adair_official":
+            epoch = config.steps_per_epoch or max(1, total_steps // _ADAIR_RUN)
+            return adair_official(peak, epoch)
+        case "fixed":
+            return fixed(peak, total_steps, warmup_steps=config.warmup_steps)

@@ -1,0 +1,59 @@
+"""The one train state: pure data, so that it can be sharded, donated and saved."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcore.typing import Key, Params
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a run needs to go on, and nothing else (no functions, no optimiser)."""
+
+    step: jax.Array  # int32: steps done, skipped ones included
+    params: Params
+    opt_state: Any
+    ema_params: Params | None  # None: no average is kept
+    collections: dict[str, Any]  # what a task carries besides parameters, e.g. replications done
+    rng: Key  # never changes: step s draws from fold_in(rng, s)
+    skipped: jax.Array  # int32: steps whose update was not finite
+
+
+def create_state(
+    params: Params,
+    tx: optax.GradientTransformation,
+    *,
+    key: Key,
+    ema: bool = False,
+    collections: dict[str, Any] | None = None,
+) -> TrainState:
+    """State before the first step.
+
+    Args:
+      params: initial parameters.
+      tx: the optimiser.
+      key: key of the whole run.
+      ema: keep a moving average of the parameters, starting as their copy.
+      collections: further arrays to carry.
+
+    >>> import jax, optax
+    >>> state = create_state({"w": jax.numpy.ones(2)}, optax.sgd(0.1), key=jax.random.key(0))
+    >>> int(state.step)
+    0
+    """
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and integer counts
+        opt_state = tx.init(params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=opt_state,
+        # A copy of its own: the step donates both trees.
+        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        collections=collections or {},
+        rng=key,
+        skipped=jnp.zeros((), jnp.int32),
+    )
