@@ -163,9 +163,17 @@ def official_shapes(target: Any, rules: Sequence[Rule]) -> dict[str, tuple[int, 
     return {key: slot.shape for slot in _slots(target, rules) for key in slot.keys}
 
 
+def readable(text: str, limit: int = 200) -> str:
+    """Prepare text that comes from a file for a message: no control characters, not too long."""
+    text = text if len(text) <= limit else text[:limit] + "..."
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
 def _listing(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN
-    return "; ".join(names[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(map(readable, names[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
 
 
 def _kind(dtype: Any) -> str:

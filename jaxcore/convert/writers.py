@@ -1,0 +1,201 @@
+"""Weight files out: safetensors, and PyTorch archives written without PyTorch."""
+
+import contextlib
+import math
+import os
+import secrets
+import struct
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jaxcore.convert.rebuild import DTYPES
+from jaxcore.errors import UserError
+from jaxcore.typing import StateDict
+
+_ALIGNMENT = 64  # bytes; lets torch.load(mmap=True) use the storages where they lie
+_ZIP64_LIMIT = 2**30  # entries above this carry their sizes in 64 bits
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename it on success, remove it on any failure."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: expected the name of a file to write.")
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} exists already: expected a new name, or overwrite=True.")
+        temporary.touch(exist_ok=False)  # with the permissions a new file gets here
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # safetensors makes its files private
+        with temporary.open("rb+") as file:  # on the disk before it gets its name
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _plain(name: str, value: np.ndarray) -> np.ndarray:
+    """Make an array contiguous and native."""
+    value = np.asarray(value, order="C")
+    if not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    if value.dtype.name not in DTYPES:  # both sides use the same names
+        known = ", ".join(DTYPES)
+        raise UserError(f"The tensor {name!r} is {value.dtype.name}: expected one of {known}.")
+    return value
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: StateDict,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a safetensors file.
+
+    Args:
+      path: the file; its folder must exist.
+      tensors: name -> array.
+      metadata: text for the header.
+      overwrite: replace a file that exists.
+
+    Raises:
+      UserError: the file exists, cannot be written, or a dtype is not supported. Nothing is left
+        behind then.
+    """
+    import safetensors
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    plain = {name: _plain(name, value) for name, value in tensors.items()}
+    with _temporary(path, overwrite) as temporary:
+        try:
+            save_file(plain, temporary, dict(metadata or {}))
+        except safetensors.SafetensorError as error:
+            raise UserError(f"{path} cannot be written: {error}.") from None
+
+
+def write_torch(
+    path: str | os.PathLike[str],
+    tensors: StateDict,
+    *,
+    prefix: str = "",
+    wrap: str | None = None,
+    extra: Mapping[str, str | int | float | bool | None] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a PyTorch file that ``torch.load(path, weights_only=True)`` reads.
+
+    Args:
+      path: the file; its folder must exist.
+      tensors: name -> array.
+      prefix: put before every name (``"net."`` for Lightning modules).
+      wrap: None for a bare state dict, or the entry that shall hold it (``"state_dict"``).
+      extra: plain entries beside the wrapped weights (``{"epoch": 3}``).
+      overwrite: replace a file that exists.
+
+    Raises:
+      UserError: the file exists, cannot be written, or a dtype is not supported. Nothing is left
+        behind then.
+    """
+    path = Path(path)
+    if extra and not wrap:
+        raise UserError("Extra entries need a name for the weights beside them: expected 'wrap'.")
+    plain = {prefix + name: _plain(name, value) for name, value in tensors.items()}
+    content = _pickle(plain, wrap, extra or {})
+    with _temporary(path, overwrite) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        _write_entry(archive, "archive/data.pkl", content)
+        _write_entry(archive, "archive/byteorder", sys.byteorder.encode())
+        for index, value in enumerate(plain.values()):
+            flat = value.reshape(-1).view(np.uint8).data
+            _write_entry(archive, f"archive/data/{index}", flat)
+        _write_entry(archive, "archive/version", b"3\n")
+
+
+def _write_entry(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:
+    """Add an uncompressed entry whose bytes begin at a multiple of the alignment."""
+    info = zipfile.ZipInfo(name)  # dated 1980: equal tensors give equal files
+    info.file_size = len(content)
+    large = info.file_size > _ZIP64_LIMIT
+    assert archive.fp is not None
+    # Local header: 30 bytes, name, 64-bit sizes (20 bytes, if large), and the padding field.
+    start = archive.fp.tell() + 30 + len(name.encode()) + 20 * large + 4
+    padding = -start % _ALIGNMENT
+    info.extra = struct.pack("<HH", 0x4246, padding) + b"Z" * padding
+    with archive.open(info, "w", force_zip64=large) as entry:
+        entry.write(content)
+
+
+# The few opcodes of pickle protocol 2 that a state dict needs.
+def _text(value: str) -> bytes:
+    raw = value.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def _integer(value: int) -> bytes:
+    if 0 <= value < 256:
+        return b"K" + bytes([value])
+    if -(2**31) <= value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
+def _scalar(value: str | int | float | bool | None) -> bytes:
+    match value:
+        case None:
+            return b"N"
+        case bool():
+            return b"\x88" if value else b"\x89"
+        case int():
+            return _integer(value)
+        case float():
+            return b"G" + struct.pack(">d", value)
+        case str():
+            return _text(value)
+    raise UserError(f"An extra entry is a {type(value).__name__}: expected text or a number.")
+
+
+_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
+
+
+def _tensor(key: int, value: np.ndarray) -> bytes:
+    """Call ``torch._utils._rebuild_tensor_v2`` (v3 for dtypes without a storage class)."""
+    storage, _ = DTYPES[value.dtype.name]
+    strides = [math.prod(value.shape[axis:]) for axis in range(1, value.ndim + 1)]
+    kind = f"ctorch\n{storage}\n" if storage else "ctorch.storage\nUntypedStorage\n"
+    count = value.size if storage else value.nbytes
+    function = f"ctorch._utils\n_rebuild_tensor_{'v2' if storage else 'v3'}\n"
+    reference = [_text("storage"), kind.encode(), _text(str(key)), _text("cpu"), _integer(count)]
+    view = [
+        _integer(0),
+        b"(" + b"".join(map(_integer, value.shape)) + b"t",
+        b"(" + b"".join(map(_integer, strides)) + b"t",
+        b"\x89",
+        _ORDERED_DICT,
+        b"" if storage else f"ctorch\n{value.dtype.name}\n".encode(),
+    ]
+    return b"".join([function.encode(), b"((", *reference, b"tQ", *view, b"tR"])
+
+
+def _pickle(tensors: Mapping[str, np.ndarray], wrap: str | None, extra: Mapping) -> bytes:
+    parts = [_ORDERED_DICT, b"("]
+    for key, (name, value) in enumerate(tensors.items()):
+        parts += [_text(name), _tensor(key, value)]
+    parts.append(b"u")
+    if wrap:
+        parts = [b"}(", _text(wrap), *parts]
+        for name, value in extra.items():
+            parts += [_text(name), _scalar(value)]
+        parts.append(b"u")
+    return b"".join([b"\x80\x02", *parts, b"."])
