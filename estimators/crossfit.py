@@ -91,12 +91,17 @@ def training_masks(
 ) -> Float[Array, "k n"]:
     """Training weights of every fold: zero on its own rows, the observation weight elsewhere.
 
+    One fold means no cross-fitting: every row trains.
+
     >>> import jax.numpy as jnp
     >>> training_masks(jnp.array([0, 1, 1]), 2).tolist()
     [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
-    masks = 1 - jax.nn.one_hot(fold_ids, n_folds, dtype=dtype, axis=0)
+    if n_folds == 1:  # asked for explicitly: fit and evaluate on all rows
+        masks = jnp.ones((1, fold_ids.shape[0]), dtype)
+    else:
+        masks = 1 - jax.nn.one_hot(fold_ids, n_folds, dtype=dtype, axis=0)
     return masks if weights is None else masks * weights[None]
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
@@ -302,6 +303,28 @@ def cluster_variance(
     sums = cluster_sums(psi, clusters, n_clusters=n_clusters)
     factor = sums.shape[0] / (sums.shape[0] - 1) if small_sample else 1.0
     return factor * jnp.sum(sums**2, axis=0) / psi.shape[0] ** 2
+
+
+def stacked(
+    mean: Callable[[Any], Float[Array, " q"]],
+    rows: Callable[[Any], Float[Array, "n q"]],
+    params: Any,
+) -> Float[Array, "n q"]:
+    """Influence functions of the root of stacked estimating equations (an M-estimator).
+
+    Args:
+      mean: from parameters (a pytree with q numbers) to the mean of the q equations; must be
+        differentiable.
+      rows: from parameters to the equations of every unit.
+      params: the root.
+
+    Returns:
+      ``-rows J^-T``, columns in the order of the flattened parameters; its `covariance` is the
+      sandwich.
+    """
+    flat, unravel = ravel_pytree(params)
+    jacobian = jax.jacfwd(lambda v: mean(unravel(v)))(flat)
+    return -jnp.linalg.solve(jacobian, rows(params).T).T
 
 
 # --- derivative check ---------------------------------------------------------------------------
