@@ -1,6 +1,7 @@
 """JAX in its strict mode for every test: no silent promotion, warnings are errors."""
 
 import os
+from pathlib import Path
 
 # Fake devices are fixed before JAX starts; one device stays the default for ordinary tests.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -25,3 +26,12 @@ def getkey():
         return jax.random.fold_in(key, count)
 
     return next_key
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--golden-dir",
+        default=Path(__file__).parent / "golden",
+        type=Path,
+        help="folder of golden files, one sub-folder per system, for tests/parity",
+    )

@@ -1,7 +1,29 @@
 """Pure array functions. Images are NHWC unless a docstring says otherwise."""
 
+from jaxcore.ops.attention import channel_attention
 from jaxcore.ops.conv import conv2d, pointwise
 from jaxcore.ops.depthwise import depthwise_conv
+from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
+from jaxcore.ops.precision import accumulation_dtype
+from jaxcore.ops.resize import resize_bilinear
 from jaxcore.ops.shuffle import pixel_shuffle, pixel_unshuffle
+from jaxcore.ops.windows import extract_windows, local_max, local_mean, merge_windows
 
-__all__ = ["conv2d", "depthwise_conv", "pixel_shuffle", "pixel_unshuffle", "pointwise"]
+__all__ = [
+    "accumulation_dtype",
+    "band",
+    "channel_attention",
+    "conv2d",
+    "depthwise_conv",
+    "extract_windows",
+    "local_max",
+    "local_mean",
+    "merge_windows",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "pointwise",
+    "resize_bilinear",
+    "signed_frequencies",
+    "soft_band",
+    "spectral_split",
+]

@@ -1,0 +1,43 @@
+"""Resizing with the half-pixel convention of the restoration networks."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def resize_bilinear(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
+    """Bilinear resizing, half-pixel centres, no antialiasing.
+
+    Equal to PyTorch's ``interpolate(mode="bilinear", align_corners=False)``. Where an axis
+    shrinks by a whole factor, the samples are sliced out of the array, which is exact and cheap.
+
+    Args:
+      x: images, NHWC.
+      size: height and width of the result in pixels.
+
+    >>> import jax.numpy as jnp
+    >>> resize_bilinear(jnp.arange(8.0).reshape(1, 1, 8, 1), (1, 2)).ravel()
+    Array([1.5, 5.5], dtype=float32)
+    """
+    for axis, target in zip((1, 2), size, strict=True):
+        length = x.shape[axis]
+        if length == target:
+            continue
+        if length % target == 0:
+            x = _shrink(x, axis, length // target)
+        else:
+            shape = (*x.shape[:axis], target, *x.shape[axis + 1 :])
+            x = jax.image.resize(x, shape, "bilinear", antialias=False)
+    return x
+
+
+def _shrink(x: Array, axis: int, factor: int) -> Array:
+    """Sample at the centre of every run of ``factor`` samples."""
+
+    def every(start: int) -> Array:
+        return jax.lax.slice_in_dim(x, start, x.shape[axis], factor, axis)
+
+    middle = every(factor // 2)
+    if factor % 2:
+        return middle
+    return (every(factor // 2 - 1) + middle) * jnp.asarray(0.5, x.dtype)

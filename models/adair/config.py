@@ -1,0 +1,217 @@
+"""Sizes and options of AdaIR and, with ``decoder=False``, of Restormer."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
+
+from jaxcore.errors import UserError
+
+MaskMode = Literal["official", "fixed", "ratio", "soft"]
+NormType = Literal["WithBias", "BiasFree"]
+Spectral = Literal["fft", "matrix"]
+DType = Literal["float32", "bfloat16", "float16", "float64"]
+Preset = Literal["official", "fixed"]
+
+MULTIPLE = 8
+"""Height and width of an input must be multiples of this: three halvings."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaIRConfig:
+    """Everything that decides what the network computes.
+
+    The defaults are the published network. Fields down to ``decoder`` fix the parameters, so a
+    checkpoint fits only a configuration that agrees in them; the others change the computation.
+
+    The official code derives the size of the low-frequency window by whole-number arithmetic
+    that makes it empty on nearly every image and lets no gradient through (``mask_mode=
+    "official"``). "fixed" is the constant window of the paper's ablation; "ratio" and "soft" are
+    extensions of this library: "ratio" scales the window to the map, so that it is non-empty at
+    training size, but still cuts the gradient; "soft" has a logistic edge, and its threshold
+    learns.
+
+    >>> cfg = AdaIRConfig.five_task()
+    >>> cfg.dim, cfg.num_blocks, cfg.mask_mode
+    (48, (4, 6, 6, 8), 'official')
+    >>> AdaIRConfig.from_dict(cfg.to_dict()) == cfg
+    True
+    """
+
+    in_channels: int = 3
+    out_channels: int = 3  # equal to in_channels: the input is added to the output
+    dim: int = 48  # channels at full resolution; doubled at each of three halvings
+    num_blocks: tuple[int, int, int, int] = (4, 6, 6, 8)  # per level; the last is the latent
+    num_refinement_blocks: int = 4
+    heads: tuple[int, int, int, int] = (1, 2, 4, 8)  # per level; every AFLB takes the third
+    ffn_expansion: float = 2.66
+    bias: bool = False  # in attention, feed-forward, channel reduction and output convolutions
+    norm_type: NormType = "WithBias"
+    decoder: bool = True  # False: no frequency blocks at all, which is Restormer
+
+    mask_mode: MaskMode = "official"
+    mask_unit: int = 128  # "official": map size per unit of half width, in pixels
+    mask_side: int = 10  # "fixed": side of the window, in frequency bins
+    soft_tau: float = 1.0  # "soft": width of the window's edge, in frequency bins
+    skip_empty_mask: bool = True  # leave out spectral work where a window is empty for any t < 1
+    spectral: Spectral = "fft"  # "matrix": two products with the window's kernel, no FFT
+
+    stat_window: int | None = None  # side, in input pixels, of windows for attention and pools
+    dtype: DType = "float32"  # of activations; norms, softmax, Gram and FFT stay in float32
+    param_dtype: DType = "float32"
+    remat: bool = False  # recompute each block in the backward pass
+    scan_blocks: bool = True  # one compiled body per level; False unrolls. Same parameters
+
+    def __post_init__(self):
+        _check_types(self)
+        _check_ranges(self)
+        _check_divisibility(self)
+
+    @classmethod
+    def five_task(cls, *, preset: Preset = "official", **changes: Any) -> Self:
+        """Network of the five-degradation model: noise, rain, haze, blur, low light.
+
+        All published AdaIR models share one architecture, so this, :meth:`three_task` and
+        :meth:`single_task` differ only in name.
+
+        Args:
+          preset: "official" computes what the released code computes; "fixed" takes the soft
+            window, whose threshold learns.
+          **changes: fields to replace.
+        """
+        if preset not in get_args(Preset):
+            raise UserError(f"preset must be 'official' or 'fixed', found {preset!r}.")
+        mask_mode = "official" if preset == "official" else "soft"
+        return cls(**{"mask_mode": mask_mode, **changes})
+
+    @classmethod
+    def three_task(cls, *, preset: Preset = "official", **changes: Any) -> Self:
+        """Network of the three-degradation model: noise, rain, haze."""
+        return cls.five_task(preset=preset, **changes)
+
+    @classmethod
+    def single_task(cls, *, preset: Preset = "official", **changes: Any) -> Self:
+        """Network of the single-degradation models."""
+        return cls.five_task(preset=preset, **changes)
+
+    @classmethod
+    def restormer(cls, **changes: Any) -> Self:
+        """Restormer: no frequency blocks, norms with bias."""
+        return cls(**{"decoder": False, **changes})
+
+    @classmethod
+    def restormer_bias_free(cls, **changes: Any) -> Self:
+        """Restormer as released for Gaussian and real denoising: bias-free norms."""
+        return cls(**{"decoder": False, "norm_type": "BiasFree", **changes})
+
+    @classmethod
+    def base(cls, **changes: Any) -> Self:
+        """The published width and depth: 28.8 M parameters."""
+        return cls(**changes)
+
+    @classmethod
+    def small(cls, **changes: Any) -> Self:
+        """Half the width and half the depth: 4.5 M parameters; no published weights."""
+        sizes = {"dim": 24, "num_blocks": (2, 3, 3, 4), "num_refinement_blocks": 2}
+        return cls(**{**sizes, **changes})
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> Self:
+        """A third of the width, one block per level: 1.1 M parameters; trains on a CPU."""
+        sizes = {"dim": 16, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1}
+        return cls(**{**sizes, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON types."""
+        fields = dataclasses.asdict(self)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+          UserError: a field is missing or unknown, or has a value that is not allowed.
+        """
+        names = [f.name for f in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in fields]
+        unknown = [name for name in fields if name not in names]
+        if missing or unknown:
+            parts = [
+                f"{label} {', '.join(map(repr, found))}"
+                for label, found in (("missing", missing), ("unknown", unknown))
+                if found
+            ]
+            raise UserError(
+                f"An AdaIR configuration has other fields than these: {'; '.join(parts)}."
+            )
+        values: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
+        }
+        return cls(**values)
+
+
+_CHOICES = {
+    "mask_mode": MaskMode,
+    "norm_type": NormType,
+    "spectral": Spectral,
+    "dtype": DType,
+    "param_dtype": DType,
+}
+_FLAGS = ("bias", "decoder", "skip_empty_mask", "remat", "scan_blocks")
+_LEVELS = ("num_blocks", "heads")
+_COUNTS = ("in_channels", "out_channels", "dim", "num_refinement_blocks", "mask_unit", "mask_side")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_types(cfg: AdaIRConfig) -> None:
+    for name, choices in _CHOICES.items():
+        allowed = get_args(choices)
+        if getattr(cfg, name) not in allowed:
+            raise UserError(
+                f"{name} must be one of {', '.join(allowed)}, found {getattr(cfg, name)!r}."
+            )
+    for name in _FLAGS:
+        if not isinstance(getattr(cfg, name), bool):
+            raise UserError(f"{name} must be true or false, found {getattr(cfg, name)!r}.")
+    for name in _COUNTS:
+        if not _is_count(getattr(cfg, name)):
+            raise UserError(
+                f"{name} must be a positive whole number, found {getattr(cfg, name)!r}."
+            )
+    for name in _LEVELS:
+        value = getattr(cfg, name)
+        if not (isinstance(value, tuple) and len(value) == 4 and all(map(_is_count, value))):
+            raise UserError(f"{name} must be four positive whole numbers, found {value!r}.")
+
+
+def _check_ranges(cfg: AdaIRConfig) -> None:
+    for name in ("ffn_expansion", "soft_tau"):
+        value = getattr(cfg, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise UserError(f"{name} must be a positive number, found {value!r}.")
+    window = cfg.stat_window
+    if window is not None and not (_is_count(window) and window % MULTIPLE == 0):
+        raise UserError(
+            f"stat_window must be None or a positive multiple of {MULTIPLE}, found {window!r}."
+        )
+    if cfg.in_channels != cfg.out_channels:
+        raise UserError(
+            "out_channels must equal in_channels, because the input is added to the output; "
+            f"found {cfg.out_channels} and {cfg.in_channels}."
+        )
+
+
+def _check_divisibility(cfg: AdaIRConfig) -> None:
+    if cfg.dim % 2:
+        raise UserError(f"dim must be even, found {cfg.dim}.")
+    uses = [(cfg.dim * 2**level, heads) for level, heads in enumerate(cfg.heads)]
+    if cfg.decoder:
+        if cfg.dim < 8:
+            raise UserError(f"dim must be at least 8 with decoder=True, found {cfg.dim}.")
+        uses += [(cfg.dim * factor, cfg.heads[2]) for factor in (2, 4, 8)]
+    for width, heads in uses:
+        if width % heads:
+            raise UserError(f"{width} channels cannot be divided among {heads} heads.")

@@ -1,0 +1,11 @@
+"""Systems whose golden files exist and whose implementation does not."""
+
+NOT_YET = (
+    "causalmm",
+    "dea_net",
+    "deconfoundlm",
+    "earth_observation",
+    "rddm",
+    "selective_iv",
+    "swin_deconv",
+)

@@ -1,0 +1,37 @@
+"""One test per golden file: `pytest tests/parity --golden-dir DIR` reads `DIR/<system>/`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.parity import adair
+from tests.parity.systems import NOT_YET
+
+SYSTEMS = {"adair": adair.CHECKS}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix in (".npz", ".json"))
+
+
+def pytest_generate_tests(metafunc):
+    """Every file of every system there is; a folder we know nothing about becomes a failure."""
+    root: Path = metafunc.config.getoption("--golden-dir")
+    found = [path for path in _files(root) if _system(path, root) not in NOT_YET]
+    params = [pytest.param(path, id=path.relative_to(root).as_posix()) for path in found]
+    metafunc.parametrize("path", params or [pytest.param(None, id="no golden files")])
+
+
+def _system(path: Path, root: Path) -> str:
+    return path.relative_to(root).parts[0]
+
+
+def test_golden(path, pytestconfig):
+    root = pytestconfig.getoption("--golden-dir")
+    assert path is not None, f"No .npz or .json file below {root}."
+    system = _system(path, root)
+    assert system in SYSTEMS, f"Unknown system {system!r}: expected one of {', '.join(SYSTEMS)}."
+    checks = SYSTEMS[system]
+    prefix = max((p for p in checks if path.stem.startswith(p)), key=len, default=None)
+    assert prefix is not None, f"No check for {path.name!r}: it begins with none of {list(checks)}."
+    checks[prefix](path)
