@@ -6,6 +6,5 @@ NOT_YET = (
     "deconfoundlm",
     "earth_observation",
     "rddm",
-    "selective_iv",
     "swin_deconv",
 )

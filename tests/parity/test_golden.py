@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import adair
+from tests.parity import adair, selective_iv
 from tests.parity.systems import NOT_YET
 
-SYSTEMS = {"adair": adair.CHECKS}
+SYSTEMS = {"adair": adair.CHECKS, "selective_iv": selective_iv.CHECKS}
 
 
 def _files(folder: Path) -> list[Path]:

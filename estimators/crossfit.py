@@ -1,0 +1,158 @@
+"""Cross-fitting: integer fold ids, 0/1 training weights, one `vmap` over folds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxcore.errors import UserError
+from jaxcore.estimators.nuisance.base import fit_predict
+from jaxcore.typing import Key
+
+
+def fold_ids(
+    key: Key,
+    n: int,
+    n_folds: int,
+    *,
+    strata: Int[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+) -> Int[Array, " n"]:
+    """Random balanced partition of ``n`` units into ``n_folds`` folds.
+
+    Args:
+      key: PRNG key.
+      n: number of units.
+      n_folds: number of folds, at least 2 and at most the number of units or clusters.
+      strata: stratum number of each unit; every fold gets its share of each stratum.
+      clusters: cluster number 0, 1, ... of each unit; a cluster is never split over folds.
+      n_clusters: number of clusters; needed only under ``jit``.
+
+    Returns:
+      Fold number of each unit, int32.
+
+    >>> import jax
+    >>> sorted(fold_ids(jax.random.key(0), 5, 2).tolist())
+    [0, 0, 0, 1, 1]
+    """
+    if clusters is not None:
+        if n_clusters is None:
+            n_clusters = int(np.max(np.asarray(clusters))) + 1
+        members = jax.ops.segment_sum(jnp.ones(n), clusters, num_segments=n_clusters)
+        level = None
+        if strata is not None:  # clusters are put in order of their mean stratum
+            level = jax.ops.segment_sum(
+                jnp.asarray(strata, members.dtype), clusters, num_segments=n_clusters
+            ) / jnp.maximum(members, 1)
+        return _balanced(key, n_clusters, n_folds, level, "clusters")[clusters]
+    return _balanced(key, n, n_folds, strata, "units")
+
+
+def _balanced(key, n, n_folds, strata, what):
+    if not 2 <= n_folds <= n:
+        raise UserError(f"Expected 2 to {n} folds for {n} {what}, found {n_folds}.")
+    shuffled = jax.random.permutation(key, n)
+    if strata is not None:  # a stable sort keeps the shuffled order inside each stratum
+        shuffled = shuffled[jnp.argsort(strata[shuffled], stable=True)]
+    turn = jnp.arange(n, dtype=jnp.int32) % n_folds
+    return jnp.zeros(n, jnp.int32).at[shuffled].set(turn)
+
+
+def check_fold_ids(ids: Any, n: int) -> tuple[np.ndarray, int]:
+    """Fold ids handed in by a user, as int32, and their number.
+
+    Raises:
+      UserError: wrong length, not whole numbers 0 .. k-1, or an empty fold.
+    """
+    a = np.asarray(ids)
+    if a.shape != (n,):
+        raise UserError(f"Expected {n} fold ids, found an array of shape {a.shape}.")
+    if a.dtype.kind not in "iu" and not np.all(a == np.round(a)):
+        raise UserError("Expected whole numbers as fold ids, found fractions.")
+    a = a.astype(np.int32)
+    k = int(a.max()) + 1
+    if a.min() < 0 or k < 2 or len(np.unique(a)) != k:
+        raise UserError(
+            f"Expected fold ids 0, 1, ..., k-1 with k >= 2, each used, found {np.unique(a)[:10]}."
+        )
+    return a, k
+
+
+def training_masks(
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    *,
+    weights: Float[Array, " n"] | None = None,
+    dtype: Any = None,
+) -> Float[Array, "k n"]:
+    """Training weights of every fold: zero on its own rows, the observation weight elsewhere.
+
+    One fold means no cross-fitting: every row trains.
+
+    >>> import jax.numpy as jnp
+    >>> training_masks(jnp.array([0, 1, 1]), 2).tolist()
+    [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    if n_folds == 1:  # asked for explicitly: fit and evaluate on all rows
+        masks = jnp.ones((1, fold_ids.shape[0]), dtype)
+    else:
+        masks = 1 - jax.nn.one_hot(fold_ids, n_folds, dtype=dtype, axis=0)
+    return masks if weights is None else masks * weights[None]
+
+
+def own_fold(per_fold: Float[Array, "k *m n"], fold_ids: Int[Array, " n"]) -> Float[Array, "*m n"]:
+    """Take for each unit the prediction of the fit that did not see it.
+
+    Args:
+      per_fold: predictions of all fits for all units, units last.
+      fold_ids: fold of each unit.
+    """
+    index = fold_ids.reshape((1,) * (per_fold.ndim - 1) + (-1,))
+    index = jnp.broadcast_to(index, (1, *per_fold.shape[1:]))
+    return jnp.take_along_axis(per_fold, index, axis=0)[0]
+
+
+def crossfit(
+    learner: Any,
+    X: Float[Array, "n p"],
+    y: Float[Array, " n"],
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    *,
+    weights: Float[Array, " n"] | None = None,
+    X_eval: Sequence[Float[Array, "n p"]] | None = None,
+    key: Key | None = None,
+) -> Float[Array, "*m n"]:
+    """Out-of-fold predictions of one learner.
+
+    Args:
+      learner: a `Learner` of `jaxcore.estimators.nuisance`, or a host learner.
+      X: features.
+      y: target.
+      fold_ids: fold of each unit.
+      n_folds: number of folds.
+      weights: observation weights.
+      X_eval: feature arrays to predict at instead of ``X`` (for example with the treatment set
+        to one); the result then has a leading axis over them.
+      key: PRNG key for learners that draw.
+
+    Returns:
+      For each unit the prediction of the fit on the other folds.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxcore.estimators.nuisance import Ridge
+    >>> x = jnp.arange(6.0)[:, None]
+    >>> ids = jnp.array([0, 1, 0, 1, 0, 1])
+    >>> crossfit(Ridge(alpha=0.0), x, 2 * x[:, 0], ids, 2).round(3).tolist()
+    [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    """
+    masks = training_masks(fold_ids, n_folds, weights=weights, dtype=X.dtype)
+    at = (X,) if X_eval is None else tuple(X_eval)
+    per_fold = fit_predict(learner, X, y, masks, at, key=key)
+    out = own_fold(per_fold, fold_ids)
+    return out[0] if X_eval is None else out

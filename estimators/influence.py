@@ -1,0 +1,375 @@
+"""Influence functions: scores, their variance, and a derivative check.
+
+A linear score is ``psi(theta) = psi_a * theta + psi_b`` (the names of DoubleML); its root is
+``theta = -mean(psi_b) / mean(psi_a)`` and the influence function is ``psi / -mean(psi_a)``.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+from jaxcore.errors import UserError
+from jaxcore.estimators.base import Estimate
+
+
+class LinearScore(NamedTuple):
+    """The two parts of a score linear in theta, one row per unit."""
+
+    psi_a: Float[Array, " n"]
+    psi_b: Float[Array, " n"]
+
+
+# --- scores -------------------------------------------------------------------------------------
+
+
+def _arm(ps: Float[Array, " n"], a: Float[Array, " n"]) -> Float[Array, " n"]:
+    """``A/ps - (1-A)/(1-ps)``: the inverse-probability weight with its sign."""
+    return a / ps - (1 - a) / (1 - ps)
+
+
+def _constant(value: float, like: Float[Array, " n"]) -> Float[Array, " n"]:
+    return jnp.full_like(like, value)
+
+
+def ipw(y: Float[Array, " n"], a: Float[Array, " n"], ps: Float[Array, " n"]) -> LinearScore:
+    """Inverse-probability weighting (Horvitz-Thompson) score of the average treatment effect.
+
+    Args:
+      y: outcome.
+      a: treatment, 0 or 1.
+      ps: propensity P(A=1|X), in (0, 1).
+
+    >>> import jax.numpy as jnp
+    >>> y, a = jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0])
+    >>> float(solve(ipw(y, a, jnp.full(2, 0.5))).theta)
+    2.0
+    """
+    return LinearScore(_constant(-1.0, y), _arm(ps, a) * y)
+
+
+def hajek(
+    y: Float[Array, " n"],
+    a: Float[Array, " n"],
+    ps: Float[Array, " n"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+) -> LinearScore:
+    """IPW with weights normalised to mean one in each arm (Hajek).
+
+    The propensity counts as known. ``psi_b`` is already linearised at the sample weights, so the
+    observation ``weights`` must be the ones later given to `solve`.
+
+    >>> import jax.numpy as jnp
+    >>> y, a = jnp.array([3.0, 1.0, 5.0]), jnp.array([1.0, 0.0, 1.0])
+    >>> round(float(solve(hajek(y, a, jnp.array([0.5, 0.5, 0.25]))).theta), 4)
+    3.3333
+    """
+    w = jnp.ones_like(y) if weights is None else weights
+
+    def mean(x):
+        return jnp.sum(w * x) / jnp.sum(w)
+
+    w1, w0 = a / ps, (1 - a) / (1 - ps)
+    w1, w0 = w1 / mean(w1), w0 / mean(w0)
+    m1, m0 = mean(w1 * y), mean(w0 * y)
+    return LinearScore(_constant(-1.0, y), w1 * (y - m1) + m1 - w0 * (y - m0) - m0)
+
+
+def aipw(
+    y: Float[Array, " n"],
+    a: Float[Array, " n"],
+    ps: Float[Array, " n"],
+    m0: Float[Array, " n"],
+    m1: Float[Array, " n"],
+) -> LinearScore:
+    """Augmented IPW score of the average treatment effect (doubly robust, efficient).
+
+    Args:
+      y: outcome.
+      a: treatment, 0 or 1.
+      ps: propensity P(A=1|X), in (0, 1).
+      m0: E[Y|A=0,X].
+      m1: E[Y|A=1,X].
+
+    References:
+      Robins, Rotnitzky and Zhao (1994).
+
+    >>> import jax.numpy as jnp
+    >>> y, a, half = jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0]), jnp.full(2, 0.5)
+    >>> float(solve(aipw(y, a, half, jnp.ones(2), jnp.full(2, 3.0))).theta)
+    2.0
+    """
+    residual = y - jnp.where(a > 0.5, m1, m0)
+    return LinearScore(_constant(-1.0, y), m1 - m0 + _arm(ps, a) * residual)
+
+
+def partially_linear(
+    y: Float[Array, " n"], d: Float[Array, " n"], l: Float[Array, " n"], m: Float[Array, " n"]
+) -> LinearScore:
+    """Partialling-out score of ``Y = theta D + g(X) + e``.
+
+    Args:
+      y: outcome.
+      d: treatment, any real.
+      l: E[Y|X].
+      m: E[D|X].
+
+    References:
+      Robinson (1988); Chernozhukov et al. (2018), equation 4.4.
+
+    >>> import jax.numpy as jnp
+    >>> d, zero = jnp.array([1.0, 2.0, -1.0]), jnp.zeros(3)
+    >>> float(solve(partially_linear(2 * d, d, zero, zero)).theta)
+    2.0
+    """
+    v = d - m
+    return LinearScore(-v * v, (y - l) * v)
+
+
+def partially_linear_iv(
+    y: Float[Array, " n"],
+    d: Float[Array, " n"],
+    z: Float[Array, " n"],
+    l: Float[Array, " n"],
+    m: Float[Array, " n"],
+    r: Float[Array, " n"],
+) -> LinearScore:
+    """Partialling-out score of the partially linear model with an instrument (PLIV).
+
+    Args:
+      y: outcome.
+      d: treatment, any real.
+      z: instrument, any real.
+      l: E[Y|X].
+      m: E[Z|X].
+      r: E[D|X].
+
+    >>> import jax.numpy as jnp
+    >>> z, zero = jnp.array([1.0, 2.0, -1.0]), jnp.zeros(3)
+    >>> float(solve(partially_linear_iv(6 * z, 2 * z, z, zero, zero, zero)).theta)
+    3.0
+    """
+    w = z - m
+    return LinearScore(-(d - r) * w, (y - l) * w)
+
+
+def late(
+    y: Float[Array, " n"],
+    d: Float[Array, " n"],
+    z: Float[Array, " n"],
+    m: Float[Array, " n"],
+    g0: Float[Array, " n"],
+    g1: Float[Array, " n"],
+    r0: Float[Array, " n"],
+    r1: Float[Array, " n"],
+) -> LinearScore:
+    """Interactive-IV score of the local average treatment effect (ratio of two AIPW scores).
+
+    Args:
+      y: outcome.
+      d: treatment, 0 or 1.
+      z: instrument, 0 or 1.
+      m: P(Z=1|X).
+      g0: E[Y|Z=0,X].
+      g1: E[Y|Z=1,X].
+      r0: E[D|Z=0,X]; zeros if nobody takes the treatment without the instrument.
+      r1: E[D|Z=1,X]; ones if everybody takes it with the instrument.
+
+    References:
+      Chernozhukov et al. (2018), section 5.2.
+    """
+    numerator = aipw(y, z, m, g0, g1).psi_b
+    denominator = aipw(d, z, m, r0, r1).psi_b
+    return LinearScore(-denominator, numerator)
+
+
+def multiply_robust(
+    y: Float[Array, " n"],
+    a: Float[Array, " n"],
+    z: Float[Array, " n"],
+    pi: Float[Array, " n"],
+    mu: Float[Array, " n"],
+    g: Float[Array, " n"],
+    delta: Float[Array, " n"],
+    rho: Float[Array, " n"],
+    d: Float[Array, " n"],
+) -> LinearScore:
+    """Score of the average treatment effect with an instrument that may act on the outcome.
+
+    The average of ``psi_b`` is unbiased when one of {pi, mu}, {pi, delta, g}, {mu, delta, rho} or
+    {delta, rho, g} is right.
+
+    Args:
+      y: outcome.
+      a: treatment.
+      z: instrument, 0 or 1.
+      pi: P(Z=1|X), in (0, 1).
+      mu: E[A|Z,X] at the observed Z.
+      g: E[Y - delta(X) A|Z,X] at the observed Z.
+      delta: conditional treatment effect.
+      rho: E[(A-mu)(Y - delta A - g)|X].
+      d: Var(A|Z=1,X) - Var(A|Z=0,X), non-zero.
+
+    References:
+      Sun, Cui and Tchetgen Tchetgen (2022), Selective machine learning of the average treatment
+      effect with an invalid instrumental variable.
+    """
+    sign_over_f = _arm(pi, z)
+    u = delta + sign_over_f / d * ((a - mu) * (y - delta * a - g) - rho)
+    return LinearScore(_constant(-1.0, y), u)
+
+
+def solve(
+    score: LinearScore,
+    *,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+    **fields: Any,
+) -> Estimate:
+    """Root of a linear score as an `Estimate` (population standard deviation, ddof 0).
+
+    Args:
+      score: the two parts of the score.
+      weights: observation weights, not all zero; None for equal weights.
+      clusters: cluster number of each unit for clustered standard errors.
+      n_clusters: number of clusters; needed only under ``jit``.
+      **fields: further fields of the estimate (names, estimator, diagnostics).
+    """
+    a, b = score
+    w = jnp.ones_like(b) if weights is None else weights * (weights.shape[0] / jnp.sum(weights))
+    theta = -jnp.mean(w * b) / jnp.mean(w * a)
+    psi = w * (a * theta + b) / -jnp.mean(w * a)
+    return Estimate.from_psi(theta, psi, clusters=clusters, n_clusters=n_clusters, **fields)
+
+
+# --- variance -----------------------------------------------------------------------------------
+
+
+def variance(psi: Float[Array, "n *q"]) -> Float[Array, "*q"]:
+    """Variance of the estimate: ``mean(psi**2) / n``.
+
+    >>> import jax.numpy as jnp
+    >>> float(variance(jnp.array([1.0, -1.0])))
+    0.5
+    """
+    return jnp.mean(psi**2, axis=0) / psi.shape[0]
+
+
+def covariance(psi: Float[Array, "n q"]) -> Float[Array, "q q"]:
+    """Covariance matrix of several estimates."""
+    return psi.T @ psi / psi.shape[0] ** 2
+
+
+def cluster_sums(
+    psi: Float[Array, "n *q"], clusters: Int[Array, " n"], *, n_clusters: int | None = None
+) -> Float[Array, "g *q"]:
+    """Sum of ``psi`` within each cluster.
+
+    Args:
+      psi: influence values.
+      clusters: cluster number 0, 1, ... of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
+    """
+    if n_clusters is None:
+        n_clusters = int(np.max(np.asarray(clusters))) + 1
+    return jax.ops.segment_sum(psi, clusters, num_segments=n_clusters)
+
+
+def cluster_variance(
+    psi: Float[Array, "n *q"],
+    clusters: Int[Array, " n"],
+    *,
+    n_clusters: int | None = None,
+    small_sample: bool = False,
+) -> Float[Array, "*q"]:
+    """Variance of the estimate when units of a cluster depend on each other.
+
+    Args:
+      psi: influence values.
+      clusters: cluster number 0, 1, ... of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
+      small_sample: multiply by g / (g - 1).
+
+    >>> import jax.numpy as jnp
+    >>> float(cluster_variance(jnp.array([1.0, 1.0, -1.0, -1.0]), jnp.array([0, 0, 1, 1])))
+    0.5
+    """
+    sums = cluster_sums(psi, clusters, n_clusters=n_clusters)
+    factor = sums.shape[0] / (sums.shape[0] - 1) if small_sample else 1.0
+    return factor * jnp.sum(sums**2, axis=0) / psi.shape[0] ** 2
+
+
+def stacked(
+    mean: Callable[[Any], Float[Array, " q"]],
+    rows: Callable[[Any], Float[Array, "n q"]],
+    params: Any,
+) -> Float[Array, "n q"]:
+    """Influence functions of the root of stacked estimating equations (an M-estimator).
+
+    Args:
+      mean: from parameters (a pytree with q numbers) to the mean of the q equations; must be
+        differentiable.
+      rows: from parameters to the equations of every unit.
+      params: the root.
+
+    Returns:
+      ``-rows J^-T``, columns in the order of the flattened parameters; its `covariance` is the
+      sandwich.
+    """
+    flat, unravel = ravel_pytree(params)
+    jacobian = jax.jacfwd(lambda v: mean(unravel(v)))(flat)
+    return -jnp.linalg.solve(jacobian, rows(params).T).T
+
+
+# --- derivative check ---------------------------------------------------------------------------
+
+
+def gateaux(
+    functional: Callable[[Float[Array, " s"]], Float[Array, ""]], p: Float[Array, " s"]
+) -> Float[Array, " s"]:
+    """Derivatives of a functional of a discrete law toward each of its support points.
+
+    ``d/dt functional((1-t) p + t delta_s)`` at t = 0, by automatic differentiation. This is the
+    influence function at the support points, which makes it a check of any claimed one.
+
+    Args:
+      functional: from probabilities to a number; need not normalise its argument.
+      p: probabilities of the support points.
+
+    >>> import jax.numpy as jnp
+    >>> y, p = jnp.array([0.0, 1.0, 4.0]), jnp.array([0.5, 0.25, 0.25])
+    >>> gateaux(lambda q: jnp.sum(q * y) / jnp.sum(q), p).tolist()
+    [-1.25, -0.25, 2.75]
+    """
+    gradient = jax.grad(functional)(p)
+    return gradient - jnp.sum(gradient * p)
+
+
+def derivative_error(
+    functional: Callable[[Float[Array, " s"]], Float[Array, ""]],
+    p: Float[Array, " s"],
+    psi: Float[Array, " s"],
+) -> Float[Array, ""]:
+    """Largest distance between a claimed influence function and the Gateaux derivatives."""
+    if psi.shape != p.shape:
+        raise UserError(f"Expected one influence value per point {p.shape}, found {psi.shape}.")
+    return jnp.max(jnp.abs(gateaux(functional, p) - psi))
+
+
+def nuisance_derivative(
+    moment: Callable[[Any], Float[Array, ""]], nuisances: Any, direction: Any
+) -> Float[Array, ""]:
+    """Derivative of a mean moment in a direction of its nuisances (zero if orthogonal).
+
+    Args:
+      moment: from a pytree of nuisances to the mean of the moment under the true law.
+      nuisances: the true nuisances.
+      direction: a pytree of the same structure.
+    """
+    return jax.jvp(moment, (nuisances,), (direction,))[1]

@@ -1,0 +1,107 @@
+"""An ensemble of small multilayer perceptrons."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxcore.estimators.nuisance import penalised
+from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.typing import Key
+
+
+class _Network(nn.Module):
+    width: int
+    depth: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(self.depth):
+            x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, param_dtype=self.dtype)(x))
+        return nn.Dense(1, dtype=self.dtype, param_dtype=self.dtype)(x)[:, 0]
+
+
+class MLPFit(NamedTuple):
+    """Parameters of the ensemble (leading axis: members) and the standardisation."""
+
+    params: Any
+    mean: Float[Array, " p"]
+    factor: Float[Array, " p"]
+    centre: Float[Array, ""]
+    spread: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLP:
+    """GELU networks trained full-batch by AdamW, stopped at the best hold-out loss, averaged.
+
+    Inputs (and the target of a regression) are standardised on the training rows.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    binary: bool = _static(False)  # log-loss and probabilities instead of squared error
+    width: int = _static(64)
+    depth: int = _static(2)
+    steps: int = _static(500)
+    members: int = _static(5)
+    holdout: float = _static(0.2)  # share of the training rows kept for early stopping
+
+    def fit(
+        self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
+    ) -> MLPFit:
+        """Train all members at once."""
+        share = w / jnp.sum(w)
+        mean, factor = penalised.standardisation(X, share, scale=True)
+        centre, spread = jnp.zeros((), X.dtype), jnp.ones((), X.dtype)
+        if not self.binary:
+            centre = share @ y
+            sd = jnp.sqrt(share @ (y - centre) ** 2)
+            spread = jnp.where(sd > 0, sd, 1.0)
+        S, t = (X - mean[None]) * factor[None], (y - centre) / spread
+        params = jax.vmap(lambda k: self._train(S, t, w, k))(jax.random.split(key, self.members))
+        return MLPFit(params, mean, factor, centre, spread)
+
+    def predict(self, fitted: MLPFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
+        """Mean prediction of the members."""
+        S = (X - fitted.mean[None]) * fitted.factor[None]
+        net = self._network(X.dtype)
+        out = jax.vmap(lambda p: net.apply(p, S))(fitted.params)
+        if self.binary:
+            return jnp.mean(jax.nn.sigmoid(out), axis=0)
+        return fitted.centre + fitted.spread * jnp.mean(out, axis=0)
+
+    def _network(self, dtype):
+        return _Network(self.width, self.depth, dtype)
+
+    def _train(self, S, t, w, key):
+        k_split, k_init = jax.random.split(key)
+        held = jax.random.uniform(k_split, w.shape) < self.holdout
+        train, check = jnp.where(held, 0, w), jnp.where(held, w, 0)
+        net = self._network(S.dtype)
+        params = net.init(k_init, S[:1])
+        tx = optax.adamw(self.learning_rate, weight_decay=self.weight_decay)
+
+        def losses(params):
+            out = net.apply(params, S)
+            each = jax.nn.softplus(out) - t * out if self.binary else (out - t) ** 2 / 2
+            return train @ each / jnp.sum(train), check @ each / jnp.maximum(jnp.sum(check), 1e-12)
+
+        def step(state, _):
+            params, opt, best, best_loss = state
+            (_, loss), grads = jax.value_and_grad(losses, has_aux=True)(params)
+            better = loss < best_loss
+            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), params, best)
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes its int counter with floats
+                updates, opt = tx.update(grads, opt, params)
+            params = optax.apply_updates(params, updates)
+            return (params, opt, best, jnp.minimum(loss, best_loss)), None
+
+        start = (params, tx.init(params), params, jnp.asarray(jnp.inf, S.dtype))
+        return jax.lax.scan(step, start, None, length=self.steps)[0][2]

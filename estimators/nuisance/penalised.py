@@ -1,0 +1,142 @@
+"""Solvers: coordinate descent on moments, Newton's method for logistic regression."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def coordinate_descent(
+    gram: Float[Array, "q q"],
+    cross: Float[Array, " q"],
+    l1: Float[Array, " q"],
+    l2: Float[Array, " q"],
+    start: Float[Array, " q"],
+    *,
+    tol: float | None = None,
+    max_sweeps: int = 1000,
+) -> Float[Array, " q"]:
+    """Minimise ``b'Gb/2 - c'b + sum(l1 |b|) + sum(l2 b**2)/2`` by cyclic coordinate descent.
+
+    Args:
+      gram: positive semi-definite matrix G; columns with zero diagonal get coefficient 0.
+      cross: vector c.
+      l1: absolute penalties.
+      l2: quadratic penalties.
+      start: first coefficients (a warm start).
+      tol: stop when no coefficient times its column's scale moves by more than this fraction of
+        the largest; None takes 1e-9 in double and 1e-6 in single precision.
+      max_sweeps: most sweeps over the coordinates.
+
+    References:
+      Friedman, Hastie and Tibshirani (2010), covariance updates.
+
+    >>> import jax.numpy as jnp
+    >>> z = jnp.zeros(2)
+    >>> coordinate_descent(jnp.eye(2), jnp.array([2.0, 0.5]), z + 1, z, z).tolist()
+    [1.0, 0.0]
+    """
+    if tol is None:
+        tol = 1e-9 if gram.dtype == jnp.float64 else 1e-6
+    diagonal = jnp.diagonal(gram)
+    usable = diagonal > 0
+    inverse = 1 / jnp.where(usable, diagonal + l2, 1.0)
+    scale = jnp.sqrt(diagonal)
+
+    def step(j, b):
+        r = cross[j] - gram[j] @ b + diagonal[j] * b[j]
+        new = jnp.sign(r) * jnp.maximum(jnp.abs(r) - l1[j], 0) * inverse[j]
+        return b.at[j].set(jnp.where(usable[j], new, 0))
+
+    def sweep(state):
+        b, _, i = state
+        new = jax.lax.fori_loop(0, b.shape[0], step, b)
+        moved = jnp.max(jnp.abs(new - b) * scale)
+        return new, moved > tol * jnp.max(jnp.abs(new) * scale), i + 1
+
+    def go_on(state):
+        return state[1] & (state[2] < max_sweeps)
+
+    return jax.lax.while_loop(go_on, sweep, (start, jnp.bool_(True), jnp.int32(0)))[0]
+
+
+class NewtonResult(NamedTuple):
+    """Coefficients of a logistic regression and whether Newton's method converged."""
+
+    coef: Float[Array, " q"]
+    converged: Bool[Array, ""]
+    steps: Int[Array, ""]
+
+
+def newton_logistic(
+    B: Float[Array, "n q"],
+    y: Float[Array, " n"],
+    w: Float[Array, " n"],
+    *,
+    penalty: Float[Array, " q"] | None = None,
+    columns: Float[Array, " q"] | None = None,
+    max_steps: int = 50,
+) -> NewtonResult:
+    """Minimise the weighted mean negative log-likelihood plus ``sum(penalty * b**2) / 2``.
+
+    Newton's method from zero until no coefficient moves by more than 1e-12 relative to the largest
+    (1e-6 in single precision).
+
+    Args:
+      B: design, with its constant column if one is wanted.
+      y: 0/1 target.
+      w: weights; zero leaves a row out.
+      penalty: ridge penalty of each coefficient.
+      columns: 0/1 mask; coefficients of masked-out columns are zero.
+      max_steps: most Newton steps.
+
+    >>> import jax.numpy as jnp
+    >>> y = jnp.array([1.0, 1.0, 1.0, 0.0])
+    >>> round(float(newton_logistic(jnp.ones((4, 1)), y, jnp.ones(4)).coef[0]), 4)
+    1.0986
+    """
+    q = B.shape[1]
+    tol = 1e-12 if B.dtype == jnp.float64 else 1e-6
+    penalty = jnp.zeros(q, B.dtype) if penalty is None else penalty
+    columns = jnp.ones(q, B.dtype) if columns is None else columns
+    B = B * columns[None]
+    w = w / jnp.sum(w)
+    unused = jnp.diag(1 - columns)
+
+    def step(state):
+        b, _, i = state
+        p = jax.nn.sigmoid(B @ b)
+        gradient = B.T @ (w * (y - p)) - penalty * b
+        hessian = (B * (w * p * (1 - p))[:, None]).T @ B + jnp.diag(penalty) + unused
+        move = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian), gradient)
+        size = jnp.max(jnp.abs(move)) / jnp.maximum(jnp.max(jnp.abs(b)), 1)
+        return b + move, size, i + 1
+
+    def go_on(state):
+        return (state[1] > tol) & (state[2] < max_steps)
+
+    start = (jnp.zeros(q, B.dtype), jnp.asarray(jnp.inf, B.dtype), jnp.int32(0))
+    b, size, steps = jax.lax.while_loop(go_on, step, start)
+    return NewtonResult(b * columns, size <= tol, steps)
+
+
+def standardisation(
+    X: Float[Array, "n q"], w: Float[Array, " n"], *, scale: bool
+) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
+    """Weighted column means and the factors that standardise the centred columns.
+
+    Args:
+      X: columns.
+      w: weights summing to one.
+      scale: divide by standard deviations; otherwise the factors are ones.
+
+    Returns:
+      Means and factors; the factor of a column that does not vary is zero, which removes it.
+    """
+    mean = w @ X
+    sd = jnp.sqrt(w @ (X - mean[None]) ** 2)
+    floor = 1e-10 if X.dtype == jnp.float64 else 1e-5
+    varies = sd > floor * jnp.maximum(jnp.abs(mean), 1)
+    factor = 1 / jnp.where(varies, sd, 1.0) if scale else jnp.ones_like(sd)
+    return mean, jnp.where(varies, factor, 0.0)

@@ -1,0 +1,88 @@
+"""Stacking: a convex combination of learners (a super learner)."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.typing import Key
+
+
+class StackFit(NamedTuple):
+    """Fits of all learners on all training rows, and their weights."""
+
+    fits: tuple[Any, ...]
+    weights: Float[Array, " l"]
+
+
+def simplex_projection(v: Float[Array, " l"]) -> Float[Array, " l"]:
+    """Nearest point with non-negative entries summing to one.
+
+    >>> import jax.numpy as jnp
+    >>> simplex_projection(jnp.array([2.0, 0.0])).tolist()
+    [1.0, 0.0]
+    """
+    u = jnp.sort(v)[::-1]
+    excess = jnp.cumsum(u) - 1
+    count = jnp.arange(1, v.shape[0] + 1, dtype=v.dtype)
+    last = jnp.sum(u - excess / count > 0) - 1
+    return jnp.maximum(v - excess[last] / count[last], 0)
+
+
+def convex_weights(
+    P: Float[Array, "n l"], y: Float[Array, " n"], w: Float[Array, " n"], *, steps: int = 300
+) -> Float[Array, " l"]:
+    """Weights on the simplex that minimise the weighted squared error of ``P @ weights``.
+
+    Accelerated projected gradient on the ``l x l`` moments.
+    """
+    w = w / jnp.sum(w)
+    gram, cross = (P * w[:, None]).T @ P, P.T @ (w * y)
+    rate = 1 / jnp.maximum(jnp.trace(gram), 1e-30)
+
+    def step(i, state):
+        a, previous = state
+        ahead = a + (i / (i + 3)) * (a - previous)
+        return simplex_projection(ahead - rate * (gram @ ahead - cross)), a
+
+    start = jnp.full(P.shape[1], 1 / P.shape[1], P.dtype)
+    return jax.lax.fori_loop(0, steps, step, (start, start))[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Combine JAX learners with the convex weights of best inner cross-validated squared error.
+
+    References:
+      van der Laan, Polley and Hubbard (2007), Super learner.
+    """
+
+    learners: tuple[Any, ...]
+    n_inner: int = _static(3)
+
+    def fit(
+        self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
+    ) -> StackFit:
+        """Inner folds for the weights, then every learner on all rows."""
+        from jaxcore.estimators.nuisance.base import fit_predict
+
+        k_folds, k_inner, k_full = jax.random.split(key, 3)
+        inner = jax.random.permutation(k_folds, X.shape[0]) % self.n_inner
+        held = jax.nn.one_hot(inner, self.n_inner, dtype=X.dtype, axis=0)
+        masks = (1 - held) * w[None]
+        out = [
+            jnp.sum(fit_predict(one, X, y, masks, (X,), key=k_inner)[:, 0] * held, axis=0)
+            for one in self.learners
+        ]
+        weights = convex_weights(jnp.stack(out, axis=1), y, w)
+        fits = tuple(one.fit(X, y, w, k_full) for one in self.learners)
+        return StackFit(fits, weights)
+
+    def predict(self, fitted: StackFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
+        """Weighted mean of the learners' predictions."""
+        out = [one.predict(f, X) for one, f in zip(self.learners, fitted.fits, strict=True)]
+        return jnp.stack(out, axis=1) @ fitted.weights

@@ -1,0 +1,239 @@
+"""Cross-fitting of basis learners: all combinations of bases from one set of cross-products.
+
+pi and mu are ridge-penalised logistic regressions, mu on ``[B, Z B]``; delta, g and rho solve the
+three linear equations of the parametric estimator on the training rows. Bases of all learners are
+column masks of one matrix ``B``, so every combination is a masked system of the same size.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcore.estimators.crossfit import training_masks
+from jaxcore.estimators.nuisance.penalised import newton_logistic
+from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, variance_contrast
+
+ROWS_AT_ONCE = 1 << 16
+"""Rows for which the moments of all combinations are computed at a time."""
+
+
+class BasisFits(NamedTuple):
+    """Coefficients on ``B`` (or ``[B, Z B]``) of every fold and combination of learners."""
+
+    pi: Float[Array, "k pi q"]
+    mu: Float[Array, "k mu q2"]
+    g: Float[Array, "k pi mu g delta rho q2"]
+    delta: Float[Array, "k pi mu g delta rho q"]
+    rho: Float[Array, "k pi mu g delta rho q"]
+
+
+def with_instrument(B: Float[Array, "n q"], Z: Float[Array, " n"]) -> Float[Array, "n q2"]:
+    """``[B, Z B]``."""
+    return jnp.concatenate([B, Z[:, None] * B], axis=1)
+
+
+def fit_bases(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    masks: Mapping[str, Float[Array, "l q"]],
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    *,
+    ridge: float = 1e-3,
+    clip: Clip,
+    one_sided: bool = False,
+    weights: Float[Array, " n"] | None = None,
+) -> BasisFits:
+    """Fit every learner of every block on the training rows of every fold.
+
+    Args:
+      Y: outcome.
+      A: treatment, 0 or 1.
+      Z: instrument, 0 or 1.
+      B: all basis columns, the constant first.
+      masks: for each block the columns its learners use.
+      fold_ids: fold of each unit.
+      n_folds: number of folds.
+      ridge: penalty added to the mean log-likelihood (the constant is free).
+      clip: bounds of pi and mu.
+      one_sided: nobody with Z=0 is treated.
+      weights: observation weights.
+    """
+    train = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
+    one_fold = _one_sided_fold if one_sided else _fold
+
+    def fit(w):
+        return one_fold(Y, A, Z, B, masks, ridge, clip, w)
+
+    return jax.vmap(fit)(train)
+
+
+def _logistic(B, y, w, columns, ridge):
+    free = jnp.full(B.shape[1], ridge, B.dtype).at[0].set(0)
+    return newton_logistic(B, y, w, penalty=free, columns=columns, max_steps=50).coef
+
+
+def _fold(Y, A, Z, B, masks, ridge, clip, w):
+    BZ = with_instrument(B, Z)
+    w = w / jnp.sum(w)
+    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge))(masks["pi"])
+    mu = jax.vmap(lambda m: _logistic(BZ, A, w, jnp.tile(m, 2), ridge))(masks["mu"])
+    h = Z[None] - jnp.clip(jax.nn.sigmoid(pi @ B.T), *clip.pi)
+    e = A[None] - jnp.clip(jax.nn.sigmoid(mu @ BZ.T), *clip.mu)
+    wide = jnp.concatenate([BZ, A[:, None] * B, Y[:, None]], axis=1)  # n, 3q + 1
+    left = (BZ * w[:, None]).T @ wide
+    plain = left[: B.shape[1], : B.shape[1]]  # B'wB
+
+    def pair(h_one, e_one):
+        we, wh = w * e_one, w * h_one
+        rows_rho = (B * we[:, None]).T @ wide
+        rows_delta = (B * (wh * e_one)[:, None]).T @ wide
+        delta_rho = (B * wh[:, None]).T @ B
+        return _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks)
+
+    per_mu = jax.vmap(pair, in_axes=(None, 0))
+    g, delta, rho = jax.vmap(per_mu, in_axes=(0, None))(h, e)
+    return BasisFits(pi, mu, g, delta, rho)
+
+
+def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
+    """The joint system for every combination of the g, delta and rho bases.
+
+    Unknowns and equations are both in the order [g (B, ZB), delta, rho].
+    """
+    q = plain.shape[0]
+    zero = jnp.zeros((2 * q, q), plain.dtype)
+    system = jnp.concatenate(
+        [
+            jnp.concatenate([left[:, :-1], zero], axis=1),
+            jnp.concatenate([rows_delta[:, :-1], delta_rho], axis=1),
+            jnp.concatenate([rows_rho[:, :-1], plain], axis=1),
+        ]
+    )
+    right = jnp.concatenate([left[:, -1], rows_delta[:, -1], rows_rho[:, -1]])
+
+    def solve(m_g, m_d, m_r):
+        m = jnp.concatenate([m_g, m_g, m_d, m_r])
+        masked = system * m[:, None] * m[None] + jnp.diag(1 - m)
+        x = jnp.linalg.solve(masked, right * m)
+        return x[: 2 * q], x[2 * q : 3 * q], x[3 * q :]
+
+    over_rho = jax.vmap(solve, in_axes=(None, None, 0))
+    over_delta = jax.vmap(over_rho, in_axes=(None, 0, None))
+    return jax.vmap(over_delta, in_axes=(0, None, None))(masks["g"], masks["delta"], masks["rho"])
+
+
+def _one_sided_fold(Y, A, Z, B, masks, ridge, clip, w):
+    """mu1 among Z=1; delta and g1 by least squares of Y on [A B, B] among Z=1; rho = 0."""
+    del clip
+    w, w1 = w / jnp.sum(w), w * Z / jnp.sum(w * Z)
+    q, n_pi, n_mu = B.shape[1], masks["pi"].shape[0], masks["mu"].shape[0]
+    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge))(masks["pi"])
+    mu = jax.vmap(lambda m: _logistic(B, A, w1, m, ridge))(masks["mu"])
+    # the coefficient of Z B carries mu1, so that [B, Z B] at Z = 1 has the fitted log-odds
+    mu = jnp.concatenate([jnp.zeros_like(mu), mu], axis=1)
+    both = jnp.concatenate([A[:, None] * B, B], axis=1)
+    gram, right = (both * w1[:, None]).T @ both, both.T @ (w1 * Y)
+
+    def solve(m_g, m_d):
+        m = jnp.concatenate([m_d, m_g])
+        x = jnp.linalg.solve(gram * m[:, None] * m[None] + jnp.diag(1 - m), right * m)
+        return jnp.concatenate([jnp.zeros(q, x.dtype), x[q:]]), x[:q]
+
+    over_delta = jax.vmap(solve, in_axes=(None, 0))
+    g, delta = jax.vmap(over_delta, in_axes=(0, None))(masks["g"], masks["delta"])
+
+    def spread(x):
+        return jnp.broadcast_to(x[None, None, :, :, None], (n_pi, n_mu, *x.shape[:2], 1, x.shape[2]))
+
+    delta = spread(delta)
+    return BasisFits(pi, mu, spread(g), delta, jnp.zeros_like(delta))
+
+
+def _chunk_moments(fits, Y, A, Z, B, fold, clip, one_sided):
+    """Moments of all combinations for some rows, each with the fit of its own fold."""
+    BZ = with_instrument(B, Z)
+    k = fits.pi.shape[0]
+    own = jax.nn.one_hot(fold, k, dtype=Y.dtype, axis=0)  # k, n
+
+    def pick(coef, design):
+        """Linear predictors from the coefficients of each row's fold, rows last."""
+        flat = coef.reshape(k, -1, coef.shape[-1])
+        out = jnp.einsum("kcq,nq->kcn", flat, design)
+        return jnp.sum(out * own[:, None], axis=0).reshape(*coef.shape[1:-1], -1)
+
+    pi = jnp.clip(jax.nn.sigmoid(pick(fits.pi, B)), *clip.pi)
+    mu1, mu0 = _mu_both(fits.mu, B, pick, clip, one_sided)
+    g, delta, rho = pick(fits.g, BZ), pick(fits.delta, B), pick(fits.rho, B)
+    d = variance_contrast(mu1, mu0, clip.min_abs_D)
+    mu = jnp.where(Z[None] > 0.5, mu1, mu0)
+    sign_over_f = Z[None] / pi - (1 - Z[None]) / (1 - pi)
+    factor = sign_over_f[:, None] / d[None]  # pi, mu, n
+    e = A[None] - mu
+    inner = e[None, :, None, None, None] * (_b5(Y) - delta * _b5(A) - g) - rho
+    u = delta + factor[:, :, None, None, None] * inner
+    return jnp.moveaxis(u, -1, 0)
+
+
+def _b5(x):
+    return x.reshape(1, 1, 1, 1, 1, -1)
+
+
+def _mu_both(mu, B, pick, clip, one_sided):
+    q = B.shape[1]
+    mu1 = jnp.clip(jax.nn.sigmoid(pick(mu[..., :q] + mu[..., q:], B)), *clip.mu)
+    if one_sided:
+        return mu1, jnp.zeros_like(mu1)
+    return mu1, jnp.clip(jax.nn.sigmoid(pick(mu[..., :q], B)), *clip.mu)
+
+
+def all_moments(
+    fits: BasisFits,
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    fold_ids: Int[Array, " n"],
+    *,
+    clip: Clip,
+    one_sided: bool = False,
+) -> Float[Array, "n pi mu g delta rho"]:
+    """Out-of-fold moments ``u`` of every unit under every combination of learners."""
+    return _chunk_moments(fits, Y, A, Z, B, fold_ids, clip, one_sided)
+
+
+def selected_nuisances(
+    fits: BasisFits,
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    fold_ids: Int[Array, " n"],
+    index: Int[Array, "5"],
+    *,
+    one_sided: bool = False,
+) -> Nuisances:
+    """Out-of-fold nuisances, not clipped, of one combination ``[pi, mu, g, delta, rho]``."""
+    i, j = index[0], index[1]
+    c = tuple(index)
+    q = B.shape[1]
+    BZ = with_instrument(B, Z)
+
+    def own(coef, design):
+        return jnp.sum(coef[fold_ids] * design, axis=1)
+
+    mu = fits.mu[:, j]
+    mu1 = jax.nn.sigmoid(own(mu[:, :q] + mu[:, q:], B))
+    mu0 = jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(own(mu[:, :q], B))
+    at = (slice(None), *c)
+    return Nuisances(
+        pi=jax.nn.sigmoid(own(fits.pi[:, i], B)),
+        mu1=mu1,
+        mu0=mu0,
+        g=own(fits.g[at], BZ),
+        delta=own(fits.delta[at], B),
+        rho=own(fits.rho[at], B),
+    )

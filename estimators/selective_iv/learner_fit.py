@@ -1,0 +1,263 @@
+"""Cross-fitting of arbitrary learners, in the order pi, mu, m; delta; g; rho.
+
+Everything is held as "the world of fold s": an array [fold, unit] whose row ``s`` has, for units
+of fold ``s``, the prediction of the fit on all other folds, and for the training units an inner
+out-of-sample prediction, so that later steps never train on overfitted inputs.
+
+The sequence is this library's own design.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcore.estimators.crossfit import own_fold, training_masks
+from jaxcore.estimators.nuisance.base import fit_predict
+from jaxcore.estimators.nuisance.basis import Polynomial
+from jaxcore.estimators.nuisance.linear import _solve, _static
+from jaxcore.estimators.selective_iv.moment import Clip, variance_contrast
+from jaxcore.typing import Key
+
+World = Float[Array, "k n"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VaryingCoefficient:
+    """delta from the regression of (A-mu)(Y-m) on [rho basis, delta basis times Var(A|Z,X)].
+
+    A learner for the block delta only.
+    """
+
+    alpha: float = 1e-3  # ridge penalty relative to the mean squared column
+    basis: Any = _static(Polynomial(degree=1))
+    rho_basis: Any = _static(Polynomial(degree=1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlugIn:
+    """delta as the ratio of differences in covariance and variance; unstable, for comparison.
+
+    A learner for the block delta only.
+    """
+
+    learner: Any  # regression of (A-mu)(Y-m) on X within each arm of Z
+
+
+class Pilot(NamedTuple):
+    """Best first-step fits of every fold's world."""
+
+    pi: World
+    mu1: World
+    mu0: World
+    m: World  # at the observed Z
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Frame:
+    """Data and weights common to all steps."""
+
+    Y: Any
+    A: Any
+    Z: Any
+    X: Any
+    fold_ids: Any
+    n_folds: int
+    outer: Any  # training weights, [fold, unit]
+    inner: Any  # training weights of the inner halves, [fold, half, unit]
+    half: Any  # inner half of each unit
+    clip: Clip
+    one_sided: bool
+    key: Any
+
+
+def _world(f: _Frame, learner, X, y, at, step: int, within=None) -> Float[Array, "e k n"]:
+    """Worlds of predictions at each feature array in ``at``; ``within`` restricts training."""
+    n = X.shape[0]
+    masks = jnp.concatenate([f.outer, f.inner.reshape(-1, n)])
+    if within is not None:
+        masks = masks * within[None]
+    if y.ndim == 2:
+        y = jnp.concatenate([y, jnp.repeat(y, 2, axis=0)])
+    key = jax.random.fold_in(f.key, step)
+    out = jnp.swapaxes(fit_predict(learner, X, y, masks, at, key=key), 0, 1)
+    full, halves = out[:, : f.n_folds], out[:, f.n_folds :].reshape(len(at), f.n_folds, 2, n)
+    inside = jnp.where(f.half[None, None] == 0, halves[:, :, 0], halves[:, :, 1])
+    own = f.fold_ids[None] == jnp.arange(f.n_folds)[:, None]
+    return jnp.where(own[None], full, inside)
+
+
+def _by_arm(f: _Frame, learner, y, step: int) -> tuple[World, World]:
+    """Predictions with Z set to 1 and to 0: Z as a feature, or one fit per arm on a basis."""
+    if f.one_sided:
+        one = _world(f, learner, f.X, y, (f.X,), step, f.Z)[0]
+        return one, jnp.zeros_like(one)
+    if hasattr(learner, "basis") or hasattr(learner, "gamma"):
+        one = _world(f, learner, f.X, y, (f.X,), step, f.Z)[0]
+        return one, _world(f, learner, f.X, y, (f.X,), step + 1, 1 - f.Z)[0]
+    n = f.X.shape[0]
+    with_z = [jnp.concatenate([jnp.full((n, 1), z, f.X.dtype), f.X], axis=1) for z in (1.0, 0.0)]
+    X = jnp.concatenate([f.Z[:, None], f.X], axis=1)
+    both = _world(f, learner, X, y, with_z, step)
+    return both[0], both[1]
+
+
+def _best(f: _Frame, losses: Float[Array, "l k n"]) -> Int[Array, " k"]:
+    """Learner with the smallest inner out-of-sample loss on each fold's training rows."""
+    return jnp.argmin(jnp.sum(losses * f.outer[None], axis=2), axis=0)
+
+
+def _take(worlds: Float[Array, "l k n"], best: Int[Array, " k"]) -> World:
+    return jnp.take_along_axis(worlds, best[None, :, None], axis=0)[0]
+
+
+def _log_loss(p, y):
+    p = jnp.clip(p, 1e-6, 1 - 1e-6)
+    return -(y * jnp.log(p) + (1 - y) * jnp.log1p(-p))
+
+
+def fit_learners(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    X: Float[Array, "n p"],
+    learners: Mapping[str, Sequence[Any]],
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    *,
+    clip: Clip,
+    key: Key,
+    one_sided: bool = False,
+    weights: Float[Array, " n"] | None = None,
+) -> dict[str, Array]:
+    """Out-of-fold predictions of all learners of all blocks.
+
+    Args:
+      Y: outcome.
+      A: treatment, 0 or 1.
+      Z: instrument, 0 or 1.
+      X: covariates.
+      learners: for each of "pi", "mu", "m", "g", "delta", "rho" its candidates: classifiers for pi
+        and mu, regressions else. "m" (E[Y|Z,X]) serves the first step only. A regression given
+        for delta is used as a DR-learner; `VaryingCoefficient` and `PlugIn` are the others.
+      fold_ids: fold of each unit.
+      n_folds: number of folds.
+      clip: bounds of pi, mu and D inside the fits.
+      key: PRNG key.
+      one_sided: nobody with Z=0 is treated.
+      weights: observation weights.
+
+    Returns:
+      "pi", "mu1", "mu0", "delta" with axes [learner, unit] and "g", "rho" with axes
+      [learner, delta learner, unit].
+    """
+    f = _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, one_sided, weights)
+    pi = jnp.stack([_world(f, l, X, Z, (X,), 10 + i)[0] for i, l in enumerate(learners["pi"])])
+    mu = [_by_arm(f, l, A, 100 + 2 * i) for i, l in enumerate(learners["mu"])]
+    m = [_by_arm(f, l, Y, 200 + 2 * i) for i, l in enumerate(learners["m"])]
+    mu1, mu0 = (jnp.stack([x[j] for x in mu]) for j in (0, 1))
+    pilot = _pilot(f, pi, mu1, mu0, jnp.stack([_at_z(f, *x) for x in m]))
+    first = _varying(f, VaryingCoefficient(), pilot)
+    delta, g, rho = [], [], []
+    for i, learner in enumerate(learners["delta"]):
+        d = _delta(f, learner, pilot, first, 300 + 10 * i)
+        target = Y[None] - d * A[None]
+        g_all = jnp.stack(
+            [
+                _at_z(f, *_by_arm(f, l, target, 1000 + 100 * i + 2 * j))
+                for j, l in enumerate(learners["g"])
+            ]
+        )
+        g_pilot = _take(g_all, _best(f, (target[None] - g_all) ** 2))
+        product = (A[None] - _at_z(f, pilot.mu1, pilot.mu0)) * (target - g_pilot)
+        delta.append(d)
+        g.append(g_all)
+        rho.append(_rho(f, learners["rho"], product, 5000 + 100 * i))
+    out = {"pi": pi, "mu1": mu1, "mu0": mu0, "delta": jnp.stack(delta)}
+    out |= {"g": jnp.stack(g, axis=1), "rho": jnp.stack(rho, axis=1)}
+    return {k: own_fold(jnp.moveaxis(v, -2, 0), fold_ids) for k, v in out.items()}
+
+
+def _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, one_sided, weights) -> _Frame:
+    outer = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
+    half = jax.random.permutation(jax.random.fold_in(key, 0), Y.shape[0]) % 2
+    keep = jnp.stack([half != 0, half != 1]).astype(Y.dtype)  # the half that is predicted is out
+    return _Frame(
+        Y=Y, A=A, Z=Z, X=X, fold_ids=fold_ids, n_folds=n_folds, outer=outer,
+        inner=outer[:, None] * keep[None], half=half, clip=clip, one_sided=one_sided, key=key,
+    )  # fmt: skip
+
+
+def _at_z(f: _Frame, one, zero):
+    return jnp.where(f.Z > 0.5, one, zero) if one.ndim == 1 else jnp.where(f.Z[None] > 0.5, one, zero)
+
+
+def _pilot(f: _Frame, pi, mu1, mu0, m) -> Pilot:
+    at_z = jnp.where(f.Z[None, None] > 0.5, mu1, mu0)
+    arm = f.Z[None, None] if f.one_sided else jnp.ones_like(f.Z)[None, None]
+    b_pi = _best(f, _log_loss(pi, f.Z[None, None]))
+    b_mu = _best(f, arm * _log_loss(at_z, f.A[None, None]))
+    b_m = _best(f, arm * (m - f.Y[None, None]) ** 2)
+    low = _take(mu0, b_mu)
+    return Pilot(
+        jnp.clip(_take(pi, b_pi), *f.clip.pi),
+        jnp.clip(_take(mu1, b_mu), *f.clip.mu),
+        low if f.one_sided else jnp.clip(low, *f.clip.mu),
+        _take(m, b_m),
+    )
+
+
+def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[World, World]:
+    """delta and rho of the varying-coefficient regression, in every fold's world."""
+    Bd = learner.basis.expand(learner.basis.prepare(f.X), f.X)
+    Br = learner.rho_basis.expand(learner.rho_basis.prepare(f.X), f.X)
+    mu = _at_z(f, pilot.mu1, pilot.mu0)
+    product = (f.A[None] - mu) * (f.Y[None] - pilot.m)
+    variance = mu * (1 - mu)
+
+    def one(w, v, y):
+        if f.one_sided:
+            w = w * f.Z
+        design = Bd * v[:, None] if f.one_sided else jnp.concatenate([Br, Bd * v[:, None]], 1)
+        w = w / jnp.sum(w)
+        gram = (design * w[:, None]).T @ design
+        x = _solve(gram + learner.alpha * jnp.diag(jnp.diagonal(gram)), design.T @ (w * y))
+        if f.one_sided:
+            return Bd @ x, jnp.zeros_like(y)
+        return Bd @ x[Br.shape[1] :], Br @ x[: Br.shape[1]]
+
+    return jax.vmap(one)(f.outer, variance, product)
+
+
+def _delta(f: _Frame, learner, pilot: Pilot, first, step: int) -> World:
+    if isinstance(learner, VaryingCoefficient):
+        return _varying(f, learner, pilot)[0]
+    d = variance_contrast(pilot.mu1, pilot.mu0, f.clip.min_abs_D)
+    mu = _at_z(f, pilot.mu1, pilot.mu0)
+    e, residual = f.A[None] - mu, f.Y[None] - pilot.m
+    if isinstance(learner, PlugIn):
+        c1, c0 = _by_arm(f, learner.learner, e * residual, step)
+        return (c1 - c0) / d
+    delta, rho = first  # DR-learner: regress u on X with weights D^2
+    sign_over_f = f.Z[None] / pilot.pi - (1 - f.Z[None]) / (1 - pilot.pi)
+    u = delta + sign_over_f / d * (e * residual - rho - delta * e**2)
+    weighted = dataclasses.replace(
+        f, outer=f.outer * d**2, inner=f.inner * (d**2)[:, None]
+    )
+    return _world(weighted, learner, f.X, u, (f.X,), step)[0]
+
+
+def _rho(f: _Frame, learners, product, step: int) -> Float[Array, "l k n"]:
+    if f.one_sided:
+        return jnp.zeros((1, *product.shape), product.dtype)
+    key = jax.random.fold_in(f.key, step)
+    return jnp.stack(
+        [
+            fit_predict(l, f.X, product, f.outer, (f.X,), key=jax.random.fold_in(key, i))[:, 0]
+            for i, l in enumerate(learners)
+        ]
+    )

@@ -1,0 +1,223 @@
+"""Parametric multiply robust estimator with sandwich standard errors."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import influence
+from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.nuisance.penalised import newton_logistic
+from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
+
+
+class Bases(NamedTuple):
+    """Design matrices of the five nuisances, constant columns included."""
+
+    pi: Float[Array, "n q_pi"]
+    mu: Float[Array, "n q_mu"]  # at the observed Z
+    mu1: Float[Array, "n q_mu"]  # with Z set to 1
+    mu0: Float[Array, "n q_mu"]  # with Z set to 0
+    g: Float[Array, "n q_g"]  # at the observed Z
+    delta: Float[Array, "n q_d"]
+    rho: Float[Array, "n q_r"]
+
+
+class Coefficients(NamedTuple):
+    """Fitted coefficients, in the order of the stacked estimating equations."""
+
+    alpha: Float[Array, " q_pi"]  # pi, log-odds
+    beta: Float[Array, " q_mu"]  # mu, log-odds
+    psi: Float[Array, " q_d"]  # delta
+    kappa: Float[Array, " q_g"]  # g
+    eta: Float[Array, " q_r"]  # rho
+    theta: Float[Array, ""]
+
+
+def solve_linear_blocks(
+    Bg: Float[Array, "n q_g"],
+    Bd: Float[Array, "n q_d"],
+    Br: Float[Array, "n q_r"],
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    e: Float[Array, " n"],
+    h: Float[Array, " n"],
+    w: Float[Array, " n"],
+) -> tuple[Float[Array, " q_d"], Float[Array, " q_g"], Float[Array, " q_r"]]:
+    """Solve the three linear equations for delta, g and rho at once.
+
+    Args:
+      Bg: basis of g.
+      Bd: basis of delta.
+      Br: basis of rho.
+      Y: outcome.
+      A: treatment.
+      e: A - mu.
+      h: Z - pi.
+      w: weights.
+
+    Returns:
+      Coefficients of delta, g, rho.
+    """
+    wg, we = w[:, None] * Bg, (w * e)[:, None] * Br
+    wh = (w * h)[:, None] * Bd
+    whe = wh * e[:, None]
+    Ad = A[:, None] * Bd
+    zero = jnp.zeros((Bg.shape[1], Br.shape[1]), Y.dtype)
+    system = jnp.block(
+        [
+            [wg.T @ Bg, wg.T @ Ad, zero],
+            [we.T @ Bg, we.T @ Ad, (w[:, None] * Br).T @ Br],
+            [whe.T @ Bg, whe.T @ Ad, wh.T @ Br],
+        ]
+    )
+    right = jnp.concatenate([wg.T @ Y, we.T @ Y, whe.T @ Y])
+    scale = jnp.sum(w)
+    x = jnp.linalg.solve(system / scale, right / scale)
+    q_g, q_d = Bg.shape[1], Bd.shape[1]
+    return x[q_g : q_g + q_d], x[:q_g], x[q_g + q_d :]
+
+
+def _values(c: Coefficients, bases: Bases, one_sided: bool) -> Nuisances:
+    mu1 = jax.nn.sigmoid(bases.mu1 @ c.beta)
+    mu0 = jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(bases.mu0 @ c.beta)
+    rho = jnp.zeros_like(mu1) if one_sided else bases.rho @ c.eta
+    pi = jax.nn.sigmoid(bases.pi @ c.alpha)
+    return Nuisances(
+        pi=pi, mu1=mu1, mu0=mu0, g=bases.g @ c.kappa, delta=bases.delta @ c.psi, rho=rho
+    )
+
+
+def _residuals(c: Coefficients, bases: Bases, data: Any, one_sided: bool):
+    """Every estimating equation as (basis, residual per row), and u."""
+    Y, A, Z = data
+    nu = _values(c, bases, one_sided)
+    e, h = A - jnp.where(Z > 0.5, nu.mu1, nu.mu0), Z - nu.pi
+    r = Y - A * nu.delta - nu.g
+    d = variance_contrast(nu.mu1, nu.mu0)
+    u = nu.delta + (Z / nu.pi - (1 - Z) / (1 - nu.pi)) / d * (e * r - nu.rho)
+    if one_sided:  # g and delta by least squares of Y on [A Bd, Bg] among Z = 1
+        equations = [(bases.g, Z * r), (bases.delta, Z * A * r)]
+    else:
+        equations = [(bases.g, r), (bases.rho, e * r - nu.rho), (bases.delta, h * (e * r - nu.rho))]
+    mu_weight = Z if one_sided else jnp.ones_like(Z)
+    return [(bases.pi, h), (bases.mu, mu_weight * e), *equations], u
+
+
+def _stack_mean(c, bases, data, w, one_sided):
+    equations, u = _residuals(c, bases, data, one_sided)
+    parts = [B.T @ (w * r) for B, r in equations] + [jnp.sum(w * (u - c.theta))[None]]
+    return jnp.concatenate(parts) / u.shape[0]
+
+
+def _stack_rows(c, bases, data, w, one_sided):
+    equations, u = _residuals(c, bases, data, one_sided)
+    parts = [B * (w * r)[:, None] for B, r in equations] + [(w * (u - c.theta))[:, None]]
+    return jnp.concatenate(parts, axis=1)
+
+
+def mr_parametric(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    bases: Bases,
+    *,
+    se: str = "sandwich",
+    one_sided: bool = False,
+    ridge: float = 0.0,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+) -> Estimate:
+    """Parametric multiply robust, locally efficient estimate of the average treatment effect.
+
+    Logistic working models for pi and mu, linear ones for delta, g and rho.
+
+    Args:
+      Y: outcome.
+      A: treatment, 0 or 1.
+      Z: instrument, 0 or 1.
+      bases: design matrices. If ``one_sided``, those of mu and g are used among Z=1 only and must
+        not contain Z.
+      se: "sandwich" (right whenever the estimate is) or "if" (right if all models are).
+      one_sided: nobody with Z=0 is treated: mu0 = rho = 0, and g = 0 where Z = 0.
+      ridge: penalty of the two logistic regressions (added to the mean log-likelihood).
+      weights: observation weights.
+      clusters: cluster number of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
+
+    Returns:
+      The estimate; its diagnostics hold ``u``, ``nuisances``, ``coefficients``, the covariance
+      ``cov`` in the order [alpha, beta, psi, kappa, eta, theta], ``se_if``, ``se_sandwich`` and
+      ``converged`` (of the logistic regressions).
+    """
+    if se not in ("sandwich", "if"):
+        raise UserError(f"Expected se='sandwich' or 'if', found {se!r}.")
+    w = jnp.ones_like(Y) if weights is None else weights * (Y.shape[0] / jnp.sum(weights))
+    data = (Y, A, Z)
+    c, converged = _fit(data, bases, w, ridge, one_sided)
+    if one_sided:  # g is zero where Z = 0; the design says so from here on
+        bases = bases._replace(g=bases.g * Z[:, None])
+    _, u = _residuals(c, bases, data, one_sided)
+    c = c._replace(theta=jnp.mean(w * u))
+    psi_if = w * (u - c.theta)
+    full, cov = _sandwich(c, bases, data, w, one_sided)
+    psi = full if se == "sandwich" else psi_if
+    diagnostics = {
+        "u": u,
+        "nuisances": _values(c, bases, one_sided),
+        "coefficients": c,
+        "cov": cov,
+        "influence_full": full,
+        "se_if": jnp.sqrt(influence.variance(psi_if)),
+        "se_sandwich": jnp.sqrt(influence.variance(full)),
+        "converged": converged,
+    }
+    return Estimate.from_psi(
+        c.theta,
+        psi,
+        clusters=clusters,
+        n_clusters=n_clusters,
+        diagnostics=diagnostics,
+        names=("ATE",),
+        estimator="multiply robust, parametric" + (", one-sided" if one_sided else ""),
+    )
+
+
+def _fit(data, bases, w, ridge, one_sided):
+    Y, A, Z = data
+
+    def logistic(B, y, weight):
+        return newton_logistic(B, y, weight, penalty=jnp.full(B.shape[1], ridge, B.dtype))
+
+    a = logistic(bases.pi, Z, w)
+    b = logistic(bases.mu, A, w * Z if one_sided else w)
+    zero = jnp.zeros((), Y.dtype)
+    if one_sided:
+        both = jnp.concatenate([A[:, None] * bases.delta, bases.g], axis=1)
+        weighted = both * (w * Z)[:, None]
+        x = jnp.linalg.solve(weighted.T @ both / jnp.sum(w), weighted.T @ Y / jnp.sum(w))
+        q = bases.delta.shape[1]
+        eta = jnp.zeros(bases.rho.shape[1], Y.dtype)
+        c = Coefficients(a.coef, b.coef, x[:q], x[q:], eta, zero)
+    else:
+        e = A - jax.nn.sigmoid(bases.mu @ b.coef)
+        h = Z - jax.nn.sigmoid(bases.pi @ a.coef)
+        psi, kappa, eta = solve_linear_blocks(bases.g, bases.delta, bases.rho, Y, A, e, h, w)
+        c = Coefficients(a.coef, b.coef, psi, kappa, eta, zero)
+    return c, a.converged & b.converged
+
+
+def _sandwich(c, bases, data, w, one_sided):
+    """Influence function of theta that includes the estimation of the nuisances; covariance."""
+    if one_sided:  # rho has no equation
+        c = c._replace(eta=c.eta[:0])
+        bases = bases._replace(rho=bases.rho[:, :0])
+    full = influence.stacked(
+        lambda p: _stack_mean(p, bases, data, w, one_sided),
+        lambda p: _stack_rows(p, bases, data, w, one_sided),
+        c,
+    )
+    return full[:, -1], influence.covariance(full)

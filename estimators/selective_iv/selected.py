@@ -1,0 +1,175 @@
+"""From out-of-fold moments of all learner combinations to one estimate."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import influence, select
+from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.selective_iv.moment import (
+    BLOCKS,
+    MODELS,
+    Clip,
+    Nuisances,
+    variance_contrast,
+)
+
+CRITERIA = ("mixed_minimax", "minimax", "smooth", None)
+
+
+def combination_moments(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    *,
+    pi: Float[Array, "pi n"],
+    mu1: Float[Array, "mu n"],
+    mu0: Float[Array, "mu n"],
+    g: Float[Array, "g delta n"],
+    delta: Float[Array, "delta n"],
+    rho: Float[Array, "rho delta n"],
+    clip: Clip,
+    one_sided: bool = False,
+) -> Float[Array, "n pi mu g delta rho"]:
+    """Moments of every unit under all combinations of candidate predictions.
+
+    Candidates for g and rho depend on the candidate for delta they were fitted with.
+    """
+    pi, mu1 = jnp.clip(pi, *clip.pi), jnp.clip(mu1, *clip.mu)
+    mu0 = mu0 if one_sided else jnp.clip(mu0, *clip.mu)
+    d = variance_contrast(mu1, mu0, clip.min_abs_D)
+    e = A[None] - jnp.where(Z[None] > 0.5, mu1, mu0)
+    sign_over_f = Z[None] / pi - (1 - Z[None]) / (1 - pi)
+    factor = sign_over_f[:, None] / d[None]
+    residual = Y[None, None] - delta[None] * A[None, None] - g  # g, delta, n
+    inner = e[:, None, None, None] * residual[None, :, :, None]
+    inner = inner - jnp.swapaxes(rho, 0, 1)[None, None]  # mu, g, delta, rho, n
+    u = factor[:, :, None, None, None] * inner[None] + delta[None, None, None, :, None]
+    return jnp.moveaxis(u, -1, 0)
+
+
+def estimate_selected(
+    U: Float[Array, "n *learners"],
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    *,
+    criterion: str | None = "mixed_minimax",
+    models: Mapping[str, tuple[str, ...]] = MODELS,
+    blocks: tuple[str, ...] = BLOCKS,
+    beta: float = 5.0,
+    lam: float = 10.0,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+) -> Estimate:
+    """Select a combination of learners and estimate with it.
+
+    Args:
+      U: out-of-fold moments, units first, then one axis per block.
+      fold_ids: evaluation fold of each unit.
+      n_folds: number of folds.
+      criterion: "mixed_minimax", "minimax", "smooth", or None if there is one combination only.
+      models: see `select.pseudo_risk`.
+      blocks: names of the learner axes.
+      beta: sharpness of the soft maximum of "smooth".
+      lam: sharpness of the soft weights of "smooth".
+      weights: observation weights.
+      clusters: cluster number of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
+
+    Returns:
+      The estimate. Its standard error does not account for a hard selection. Diagnostics hold
+      ``T``, ``risks``, ``criterion``, ``selected`` (of the hard choice), ``theta_all`` and
+      ``se_all`` of all combinations, and ``u`` of the selected one.
+    """
+    if criterion not in CRITERIA:
+        raise UserError(f"Expected a criterion of {CRITERIA}, found {criterion!r}.")
+    n = U.shape[0]
+    flat = U.reshape(n, -1)
+    if criterion is None and flat.shape[1] != 1:
+        raise UserError(
+            f"Expected one learner per block without a criterion, found {U.shape[1:]} learners."
+        )
+    w = jnp.ones(n, U.dtype) if weights is None else weights * (n / jnp.sum(weights))
+    T, _ = select.fold_means(U, fold_ids, n_folds, weights=w)
+    hard = select.select(T, "minimax" if criterion == "minimax" else "mixed_minimax", models, blocks)
+    position = jnp.argmin(hard.criterion)
+    theta_all = w @ flat / n
+    psi_all = w[:, None] * (flat - theta_all[None])
+    se_all = jnp.sqrt(influence.variance(psi_all))
+    u = flat[:, position]
+    theta, psi = theta_all[position], psi_all[:, position]
+    diagnostics = {
+        "T": T,
+        "risks": hard.risks,
+        "criterion": hard.criterion,
+        "selected": hard.index,
+        "theta_all": theta_all.reshape(U.shape[1:]),
+        "se_all": se_all.reshape(U.shape[1:]),
+        "u": u,
+        "fold_ids": fold_ids,
+    }
+    if criterion == "smooth":
+        soft = select.smooth_select(
+            U, fold_ids, n_folds, models, blocks, beta=beta, lam=lam, weights=w
+        )
+        theta, psi = soft.theta, soft.psi
+        diagnostics["soft_weights"] = soft.weights
+        diagnostics["soft_criterion"] = soft.criterion
+    return Estimate.from_psi(
+        theta,
+        psi,
+        clusters=clusters,
+        n_clusters=n_clusters,
+        names=("ATE",),
+        estimator="selective multiply debiased machine learning",
+        diagnostics=diagnostics,
+    )
+
+
+def estimate_from_candidates(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    candidates: Mapping[str, Float[Array, "*l n"]],
+    *,
+    clip: Clip,
+    one_sided: bool = False,
+    **options,
+) -> Estimate:
+    """Select among predictions made elsewhere.
+
+    Args:
+      Y: outcome.
+      A: treatment, 0 or 1.
+      Z: instrument, 0 or 1.
+      fold_ids: fold of each unit when the predictions were made.
+      n_folds: number of folds.
+      candidates: predictions "pi", "mu1", "mu0", "delta" with axes [learner, unit] and "g", "rho"
+        with axes [learner, delta learner, unit] (or [learner, unit] if the same for every delta).
+      clip: bounds of pi, mu and D.
+      one_sided: nobody with Z=0 is treated.
+      **options: options of `estimate_selected`.
+    """
+    c = dict(candidates)
+    wanted = {"pi", "mu1", "mu0", "g", "delta", "rho"}
+    if set(c) != wanted:
+        raise UserError(f"Expected candidates {sorted(wanted)}, found {sorted(c)}.")
+    n_delta = c["delta"].shape[0]
+    for name in ("g", "rho"):
+        if c[name].ndim == 2:
+            shape = (c[name].shape[0], n_delta, Y.shape[0])
+            c[name] = jnp.broadcast_to(c[name][:, None], shape)
+    U = combination_moments(Y, A, Z, **c, clip=clip, one_sided=one_sided)
+    estimate = estimate_selected(U, fold_ids, n_folds, **options)
+    i, j, k, l, r = estimate.diagnostics["selected"]
+    chosen = Nuisances(
+        pi=c["pi"][i], mu1=c["mu1"][j], mu0=c["mu0"][j],
+        g=c["g"][k, l], delta=c["delta"][l], rho=c["rho"][r, l],
+    )  # fmt: skip
+    estimate.diagnostics["nuisances"] = chosen
+    return estimate
