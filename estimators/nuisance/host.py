@@ -39,8 +39,10 @@ class HostLearner:
         self._is_object = is_object
 
     def __repr__(self) -> str:
-        name = type(self.model).__name__ if self._is_object else getattr(
-            self.model, "__name__", "function"
+        name = (
+            type(self.model).__name__
+            if self._is_object
+            else getattr(self.model, "__name__", "function")
         )
         return f"HostLearner({name})"
 

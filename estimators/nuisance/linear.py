@@ -119,8 +119,10 @@ class ElasticNet:
             alphas = self._path(cross)
             alpha = self._choose(B, y, w, key, mean, factor, mean_y, alphas)
         else:
-            alphas = jnp.asarray([alpha], B.dtype) if not isinstance(alpha, jax.Array) else (
-                jnp.reshape(alpha, (1,))
+            alphas = (
+                jnp.asarray([alpha], B.dtype)
+                if not isinstance(alpha, jax.Array)
+                else (jnp.reshape(alpha, (1,)))
             )
             alpha = alphas[0]
         path = self._coefs(gram, cross, alphas)

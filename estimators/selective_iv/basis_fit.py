@@ -149,7 +149,9 @@ def _one_sided_fold(Y, A, Z, B, masks, ridge, clip, w):
     g, delta = jax.vmap(over_delta, in_axes=(0, None))(masks["g"], masks["delta"])
 
     def spread(x):
-        return jnp.broadcast_to(x[None, None, :, :, None], (n_pi, n_mu, *x.shape[:2], 1, x.shape[2]))
+        return jnp.broadcast_to(
+            x[None, None, :, :, None], (n_pi, n_mu, *x.shape[:2], 1, x.shape[2])
+        )
 
     delta = spread(delta)
     return BasisFits(pi, mu, spread(g), delta, jnp.zeros_like(delta))

@@ -220,9 +220,7 @@ class RobustSet(NamedTuple):
         return f"(-inf, {low:.6g}] and [{high:.6g}, inf)"
 
 
-def robust_set(
-    a: Float[Array, " n"], b: Float[Array, " n"], level: float = 0.95
-) -> RobustSet:
+def robust_set(a: Float[Array, " n"], b: Float[Array, " n"], level: float = 0.95) -> RobustSet:
     """All ``t`` not rejected by ``n mean(b - t a)^2 / var(b - t a) <= chi-square``.
 
     Args:

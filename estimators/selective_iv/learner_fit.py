@@ -193,7 +193,9 @@ def _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, one_sided, weights) -> _Fra
 
 
 def _at_z(f: _Frame, one, zero):
-    return jnp.where(f.Z > 0.5, one, zero) if one.ndim == 1 else jnp.where(f.Z[None] > 0.5, one, zero)
+    return (
+        jnp.where(f.Z > 0.5, one, zero) if one.ndim == 1 else jnp.where(f.Z[None] > 0.5, one, zero)
+    )
 
 
 def _pilot(f: _Frame, pi, mu1, mu0, m) -> Pilot:
@@ -212,7 +214,7 @@ def _pilot(f: _Frame, pi, mu1, mu0, m) -> Pilot:
 
 
 def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[World, World]:
-    """delta and rho of the varying-coefficient regression, in every fold's world."""
+    """Delta and rho of the varying-coefficient regression, in every fold's world."""
     Bd = learner.basis.expand(learner.basis.prepare(f.X), f.X)
     Br = learner.rho_basis.expand(learner.rho_basis.prepare(f.X), f.X)
     mu = _at_z(f, pilot.mu1, pilot.mu0)
@@ -245,9 +247,7 @@ def _delta(f: _Frame, learner, pilot: Pilot, first, step: int) -> World:
     delta, rho = first  # DR-learner: regress u on X with weights D^2
     sign_over_f = f.Z[None] / pilot.pi - (1 - f.Z[None]) / (1 - pilot.pi)
     u = delta + sign_over_f / d * (e * residual - rho - delta * e**2)
-    weighted = dataclasses.replace(
-        f, outer=f.outer * d**2, inner=f.inner * (d**2)[:, None]
-    )
+    weighted = dataclasses.replace(f, outer=f.outer * d**2, inner=f.inner * (d**2)[:, None])
     return _world(weighted, learner, f.X, u, (f.X,), step)[0]
 
 

@@ -62,7 +62,9 @@ class Clip:
         for name in ("pi", "mu"):
             low, high = getattr(self, name)
             if not 0 <= low < high <= 1:
-                raise UserError(f"Expected 0 <= low < high <= 1 for clip.{name}, found {low, high}.")
+                raise UserError(
+                    f"Expected 0 <= low < high <= 1 for clip.{name}, found {low, high}."
+                )
         if self.min_abs_D < 0:
             raise UserError(f"Expected min_abs_D >= 0, found {self.min_abs_D}.")
         if self.overlap not in ("truncate", "discard"):

@@ -94,7 +94,9 @@ def estimate_selected(
         )
     w = jnp.ones(n, U.dtype) if weights is None else weights * (n / jnp.sum(weights))
     T, _ = select.fold_means(U, fold_ids, n_folds, weights=w)
-    hard = select.select(T, "minimax" if criterion == "minimax" else "mixed_minimax", models, blocks)
+    hard = select.select(
+        T, "minimax" if criterion == "minimax" else "mixed_minimax", models, blocks
+    )
     position = jnp.argmin(hard.criterion)
     theta_all = w @ flat / n
     psi_all = w[:, None] * (flat - theta_all[None])

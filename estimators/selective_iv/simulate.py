@@ -108,9 +108,7 @@ def simulate_siv2(key: Key, n: int, *, p: int = 2) -> Sample:
     return _sample(key, n, p, truth_siv2)
 
 
-def bases_siv1(
-    Z: Float[Array, " n"], X: Float[Array, "n p"], wrong: tuple[str, ...] = ()
-) -> Bases:
+def bases_siv1(Z: Float[Array, " n"], X: Float[Array, "n p"], wrong: tuple[str, ...] = ()) -> Bases:
     """Design matrices for `mr_parametric` on `siv1`.
 
     Args:
