@@ -29,13 +29,13 @@ def restore(
       ensemble: average over eight flips and turns.
       overwrite: replace an existing output.
     """
-    from jaxcore.data.images import read_image, write_image
+    from jaxcore.data.images import read_rgb, write_image
     from jaxcore.errors import UserError
     from jaxcore.models import adair
 
     if output.exists() and not overwrite:
         raise UserError(f"Expected a new file, found that {output} exists (use --overwrite).")
-    pixels = read_image(image).astype(np.float32) / 255
+    pixels = read_rgb(image).astype(np.float32) / 255
     cfg, params = load_adair(weights)
     restored = adair.restore(params, pixels, cfg, tile=tile, overlap=overlap, ensemble=ensemble)
     write_image(output, restored, overwrite=overwrite)

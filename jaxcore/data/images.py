@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from jaxcore.errors import UserError
 
 
-def read_image(path: str | Path, *, max_pixels: int = 100_000_000) -> UInt8[np.ndarray, "h w 3"]:
+def read_rgb(path: str | Path, *, max_pixels: int = 100_000_000) -> UInt8[np.ndarray, "h w 3"]:
     """An 8-bit image as RGB, turned upright by its EXIF orientation.
 
     Raises:

@@ -17,7 +17,6 @@ def resize_bilinear(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[
       size: height and width of the result in pixels.
 
     >>> import jax.numpy as jnp
-    import numpy as np
     >>> resize_bilinear(jnp.arange(8.0).reshape(1, 1, 8, 1), (1, 2)).ravel()
     Array([1.5, 5.5], dtype=float32)
     """
