@@ -8,22 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.data.crops import KINDS, CropBatches, degrade
-from jaxcore.data.photos import demo_photos
+from jaxcore.data.config import DataConfig, evaluation_groups, training_groups
+from jaxcore.data.pipeline import Stage, TrainingBatches, evaluation_items, training_batches
 from jaxcore.metrics import psnr, ssim
 from jaxcore.models import adair
 from jaxcore.typing import Batch, Key, Params
 
 
 @functools.cache
-def _photos() -> tuple[list[Any], list[Any]]:
-    return demo_photos()
-
-
-def centre(image: np.ndarray, side: int) -> np.ndarray:
-    """The central square of an image."""
-    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    return image[top : top + side, left : left + side]
+def _groups() -> tuple[Any, Any]:
+    return training_groups(DataConfig()), evaluation_groups(DataConfig())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,22 +43,19 @@ class RestorationTask:
         restored = adair.apply(params, batch["degraded"], self.network)
         return jnp.mean(jnp.abs(restored - batch["clean"])), {}
 
-    def batches(self, seed: int, start_step: int) -> CropBatches:
+    def batches(self, seed: int, start_step: int) -> TrainingBatches:
         """Random crops of the training photographs."""
-        images = [photo.image for photo in _photos()[0]]
-        return CropBatches(images, self.patch, self.batch_size, seed, start_step)
+        stage = Stage(patch=self.patch, batch_size=self.batch_size)
+        return training_batches(_groups()[0], stages=[stage], seed=seed, start_step=start_step)
 
     def examples(self, params: Params) -> dict[str, list[dict[str, np.ndarray]]]:
         """Degraded, restored and clean held-out images of each degradation."""
         out: dict[str, list[dict[str, np.ndarray]]] = {}
-        for i, kind in enumerate(KINDS):
-            for j, photo in enumerate(_photos()[1]):
-                clean = centre(photo.image, self.eval_side)
-                degraded = degrade(clean, kind, np.random.default_rng((2024, i, j)))
+        for group in _groups()[1]:
+            for _, degraded, clean in evaluation_items(group, seed=2024, side=self.eval_side):
                 restored = np.clip(adair.restore(params, degraded, self.network), 0, 1)
-                target = (clean / 255).astype(np.float32)
-                images = {"degraded": degraded, "restored": restored, "clean": target}
-                out.setdefault(kind, []).append(images)
+                images = {"degraded": degraded, "restored": restored, "clean": clean}
+                out.setdefault(group.name, []).append(images)
         return out
 
     def evaluate(self, params: Params) -> dict[str, float]:

@@ -1,0 +1,182 @@
+"""Which data: a JSON-able description, and the groups of images it stands for."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from jaxcore.data.degradations import degradation
+from jaxcore.data.photos import demo_photos
+from jaxcore.data.sources import (
+    ArraySource,
+    CleanFolder,
+    Group,
+    PairedFolder,
+    Source,
+    cached,
+    hold_out,
+)
+from jaxcore.errors import UserError
+
+Kind = Literal["photos", "pairs", "clean", "adair", "cdd11", "tfds"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Training and evaluation data of image restoration.
+
+    * ``photos``: the photographs inside the wheels of scikit-image and scikit-learn; ``tasks``
+      are degradations made on the fly (noise25, noise50, haze).
+    * ``pairs``: ``root/degraded`` and ``root/clean`` with files of equal names.
+    * ``clean``: a folder ``root`` of clean images; ``tasks`` are degradations made on the fly.
+    * ``adair``: the folders of the all-in-one papers, see `jaxcore.data.layouts`.
+    * ``cdd11``: composite degradations, see `jaxcore.data.layouts`.
+    * ``tfds``: a TFDS data set in array_record format, such as ``jaxcore data pack`` writes.
+
+    >>> cfg = DataConfig(kind="clean", root="photos", tasks=("rain", "rain+noise50"))
+    >>> DataConfig.from_dict(cfg.to_dict()) == cfg
+    True
+    """
+
+    kind: Kind = "photos"
+    root: str = ""  # folder of the training data (adair, cdd11, tfds: of all data)
+    tasks: tuple[str, ...] = ()  # names of groups or degradations; none: those of the kind
+    eval_root: str = ""  # pairs, clean: folder of the evaluation data, laid out as root
+    held_out: int = 0  # pairs, clean: without eval_root, images kept from training to evaluate
+    degraded_folder: str = "degraded"  # pairs: name below root
+    clean_folder: str = "clean"  # pairs: name below root
+    denoise_list: str = ""  # adair: text file with one name per line; none: all images
+    strict: bool = False  # adair, cdd11: other counts than the published ones are an error
+    tfds_name: str = ""  # tfds: name below root, such as "pairs" or "pairs:1.0.0"
+    split: str = "train"  # tfds: of training
+    eval_split: str = ""  # tfds: of evaluation; none: no evaluation
+    degraded_feature: str = "degraded"  # tfds: empty makes the degradation on the fly (tasks)
+    clean_feature: str = "clean"  # tfds
+    check_sizes: int = 2000  # pairs whose sizes are compared at the start
+    cache_gb: float = 0.0  # decoded images kept in memory, 1e9 bytes
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise UserError(
+                f"Expected data of kind {', '.join(get_args(Kind))}, found {self.kind!r}."
+            )
+        if self.kind != "photos" and not self.root:
+            raise UserError(f"Expected a root folder for data of kind {self.kind}, found none.")
+        if self.kind == "clean" and not self.tasks:
+            raise UserError("Expected tasks (degradations) for clean images, found none.")
+        if self.kind == "pairs" and len(self.tasks) > 1:
+            raise UserError(f"Expected one task for one folder of pairs, found {self.tasks}.")
+        if self.kind == "tfds" and not self.tfds_name:
+            raise UserError("Expected tfds_name, the name of the data set, found none.")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise UserError(f"Expected different tasks, found {self.tasks}.")
+        if self.held_out < 0 or self.check_sizes < 0 or self.cache_gb < 0:
+            raise UserError(
+                f"Expected held_out, check_sizes and cache_gb of at least 0, found "
+                f"{self.held_out}, {self.check_sizes} and {self.cache_gb}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON types."""
+        return {**dataclasses.asdict(self), "tasks": list(self.tasks)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`; fields that are not given have their defaults.
+
+        Raises:
+          UserError: an unknown field, or values that cannot be.
+        """
+        unknown = fields.keys() - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise UserError(f"Expected fields of DataConfig, found {', '.join(sorted(unknown))}.")
+        values = dict(fields)
+        return cls(**{**values, "tasks": tuple(values.get("tasks", ()))})
+
+
+def training_groups(cfg: DataConfig) -> tuple[Group, ...]:
+    """Groups to train on.
+
+    Raises:
+      UserError: data that are missing or wrong, or an unknown task.
+    """
+    return cached(_GROUPS[cfg.kind](cfg)[0](), int(cfg.cache_gb * 1e9))
+
+
+def evaluation_groups(cfg: DataConfig) -> tuple[Group, ...]:
+    """Groups to evaluate on; none where the config names no evaluation data.
+
+    Raises:
+      UserError: data that are missing or wrong, or an unknown task.
+    """
+    return _GROUPS[cfg.kind](cfg)[1]()
+
+
+def describe(groups: Iterable[Group]) -> list[tuple[str, int, int, int]]:
+    """``(name, unique items, repeat, entries of one epoch)`` of every group.
+
+    >>> import numpy as np
+    >>> source = ArraySource({"a": np.zeros((2, 2, 3), np.uint8)})
+    >>> describe([Group("haze", source, repeat=3)])
+    [('haze', 1, 3, 3)]
+    """
+    return [(g.name, len(g.source), g.repeat, g.entries) for g in groups]
+
+
+_Groups = Callable[[], tuple[Group, ...]]
+
+
+def _on_the_fly(source: Source, names: Iterable[str]) -> tuple[Group, ...]:
+    """One group per degradation; an unknown one is an error now, not in a thread later."""
+    for name in names:
+        degradation(name)
+    return tuple(Group(name, source, degradation=name) for name in names)
+
+
+def _photos(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    names = cfg.tasks or ("noise25", "noise50", "haze")
+
+    def groups(part: int) -> tuple[Group, ...]:
+        source = ArraySource({photo.name: photo.image for photo in demo_photos()[part]})
+        return _on_the_fly(source, names)
+
+    return lambda: groups(0), lambda: groups(1)
+
+
+def _folders(
+    cfg: DataConfig, load: Callable[[Path], Source], group: Callable[[Source], tuple[Group, ...]]
+) -> tuple[_Groups, _Groups]:
+    """Training and evaluation from two folders, or from one with images held out."""
+
+    def training() -> tuple[Group, ...]:
+        source = load(Path(cfg.root))
+        return group(source if cfg.eval_root else hold_out(source, cfg.held_out)[0])
+
+    def evaluation() -> tuple[Group, ...]:
+        if cfg.eval_root:
+            return group(load(Path(cfg.eval_root)))
+        if cfg.held_out == 0:
+            return ()
+        return group(hold_out(load(Path(cfg.root)), cfg.held_out)[1])
+
+    return training, evaluation
+
+
+def _pairs(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    def load(folder: Path) -> Source:
+        degraded, clean = folder / cfg.degraded_folder, folder / cfg.clean_folder
+        return PairedFolder(degraded, clean, check_sizes=cfg.check_sizes)
+
+    name = cfg.tasks[0] if cfg.tasks else "pairs"
+    return _folders(cfg, load, lambda source: (Group(name, source),))
+
+
+def _clean(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    return _folders(cfg, CleanFolder, lambda source: _on_the_fly(source, cfg.tasks))
+
+
+_GROUPS: dict[str, Callable[[DataConfig], tuple[_Groups, _Groups]]] = {
+    "photos": _photos,
+    "pairs": _pairs,
+    "clean": _clean,
+}

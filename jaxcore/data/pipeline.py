@@ -1,0 +1,370 @@
+"""From groups of images to batches, exactly repeatable and resumable.
+
+The list of an epoch holds every item of every group ``repeat`` times and is shuffled anew each
+epoch. A row of a batch depends on the seed and on its position in this endless stream, and on
+nothing else: not on threads, processes or earlier rows. So the number of batches handed out is the
+whole state. grain prepares batches ahead in threads.
+
+A row is made in the order of the protocol: both images are cropped centrally to multiples of 16,
+the same random window is cut from both, both are turned alike, and only then is a degradation
+made on the fly. Noise, haze, rain and low light are therefore those of the patch as the network
+sees it (rain falls downwards in turned patches too, and a patch has a depth of its own);
+motion blur reads the clean pixels around the window, which is cut a margin larger for it.
+"""
+
+import bisect
+import dataclasses
+import functools
+import hashlib
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from jaxcore.data.degradations import LEGACY_SIGMAS, degradation, gaussian_noise, legacy_noise
+from jaxcore.data.sources import Group
+from jaxcore.errors import UserError
+
+Augment = Literal["all", "official", "none"]
+
+# Lowest and highest number drawn for `turn`; the official code never draws the identity.
+_TURNS: dict[str, tuple[int, int]] = {"all": (0, 7), "official": (1, 7), "none": (0, 0)}
+# Kinds of random streams: none is ever shared between the order and a row.
+_ORDER, _ROW = 0, 1
+_LEGACY = {f"noise{sigma}": sigma for sigma in LEGACY_SIGMAS}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a training with patches of one size (progressive training has several)."""
+
+    steps: int | None = None  # None: for ever, allowed in the last stage
+    patch: int  # side of a patch, pixels
+    batch_size: int  # rows over all processes
+
+
+def centre_crop(image: Shaped[np.ndarray, "h w c"], multiple: int) -> Shaped[np.ndarray, "h2 w2 c"]:
+    """Crop to sides that are multiples: floor(rest / 2) goes at the top and left.
+
+    A side shorter than ``multiple`` stays as it is.
+
+    >>> centre_crop(np.zeros((37, 50, 3)), 16).shape
+    (32, 48, 3)
+    """
+    rests = [side % multiple if side >= multiple else 0 for side in image.shape[:2]]
+    top, left = (rest // 2 for rest in rests)
+    height, width = (side - rest for side, rest in zip(image.shape, rests, strict=False))
+    return image[top : top + height, left : left + width]
+
+
+def turn(image: Shaped[np.ndarray, "h w c"], number: int) -> Shaped[np.ndarray, "h2 w2 c"]:
+    """One of the eight turns of the protocol: ``number // 2`` quarter turns, odd ones flipped.
+
+    Quarter turns are counter-clockwise and come first; the flip is up-down; 0 is the identity.
+
+    >>> turn(np.arange(4).reshape(2, 2, 1), 1)[..., 0]
+    array([[2, 3],
+           [0, 1]])
+    """
+    image = np.rot90(image, number // 2)
+    return image[::-1] if number % 2 else image
+
+
+def training_batches(
+    groups: Sequence[Group],
+    *,
+    stages: Sequence[Stage],
+    seed: int,
+    start_step: int = 0,
+    augment: Augment = "all",
+    crop_multiple: int = 16,
+    num_threads: int = 2,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> "TrainingBatches":
+    """Batches of random patches, endless if the last stage is.
+
+    Images smaller than the patch are mirrored at the bottom and right until it fits.
+
+    Args:
+      groups: what is trained on; the index of a group is the ``task`` of its rows.
+      stages: patch and batch size over time.
+      seed: of the order and of all draws.
+      start_step: batches to skip, at no cost.
+      augment: "all" draws among the eight turns, "official" never draws the identity, as the
+        official code; "none" leaves patches as they are.
+      crop_multiple: sides of images are first cropped centrally to multiples of this.
+      num_threads: threads that prepare batches ahead; 0 prepares each when it is asked for.
+      process_index: of this process; by default JAX's.
+      process_count: of all processes, each of which yields its part of the rows.
+
+    Returns:
+      Iterator over ``{"degraded": float32 (b, patch, patch, 3) in [0, 1], "clean": the same,
+      "task": int32 (b,)}``; ``b`` is the stage's batch size over the number of processes.
+
+    Raises:
+      UserError: no data, stages that cannot be, an unknown degradation, a seed out of range.
+
+    >>> from jaxcore.data.sources import ArraySource
+    >>> photo = np.full((40, 50, 3), 128, np.uint8)
+    >>> groups = [Group("noise25", ArraySource({"a": photo}), degradation="noise25")]
+    >>> batches = training_batches(groups, stages=[Stage(patch=32, batch_size=2)], seed=0)
+    >>> next(batches)["degraded"].shape, batches.get_state()
+    ((2, 32, 32, 3), {'step': 1, 'entries': {'noise25': 1}})
+    """
+    import grain
+
+    if process_index is None or process_count is None:
+        import jax
+
+        process_index, process_count = jax.process_index(), jax.process_count()
+    _check(groups, stages, seed, start_step, augment, process_count)
+    source = _BatchSource(
+        tuple(groups), tuple(stages), seed, augment, crop_multiple, process_index, process_count
+    )
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    iterator = iter(grain.MapDataset.source(cast(Any, source)).to_iter_dataset(options))
+    batches = TrainingBatches(iterator, {g.name: g.entries for g in groups})
+    if start_step:
+        batches.set_state({**batches.get_state(), "step": start_step})
+    return batches
+
+
+class TrainingBatches:
+    """Iterator of `training_batches`; its state is JSON."""
+
+    def __init__(self, iterator: Any, entries: dict[str, int]) -> None:
+        self._iterator, self._entries = iterator, entries
+
+    def __iter__(self) -> "TrainingBatches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        """Batches handed out, and the size of the data, which must not change in between."""
+        return {"step": self._iterator.get_state()["next_index"], "entries": dict(self._entries)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to a position from `get_state`.
+
+        Raises:
+          UserError: the data have changed since.
+        """
+        if state["entries"] != self._entries:
+            raise UserError(
+                f"Expected the data of the checkpoint with {state['entries']} entries, found "
+                f"{self._entries}."
+            )
+        self._iterator.set_state({"next_index": state["step"]})
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._iterator.close()
+
+
+def evaluation_items(
+    group: Group,
+    *,
+    seed: int = 0,
+    crop_multiple: int = 16,
+    side: int | None = None,
+    legacy_rng: bool = False,
+) -> Iterator[tuple[str, Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
+    """Whole images of a group, one after the other: (name, degraded, clean) in [0, 1].
+
+    Images are cropped centrally to multiples of ``crop_multiple`` and never padded. Degradations
+    made on the fly depend on the seed, the name of the image and the degradation, so an image has
+    the same noise whatever else is evaluated.
+
+    Args:
+      group: what is evaluated.
+      seed: of degradations made on the fly.
+      crop_multiple: 1 keeps the whole image.
+      side: evaluate the central square of this side only, pixels.
+      legacy_rng: take noise 15, 25, 50 from the stream of the official tester (in the order of
+        the source); other degradations are not concerned.
+
+    >>> from jaxcore.data.sources import ArraySource
+    >>> group = Group("haze", ArraySource({"a": np.zeros((37, 50, 3), np.uint8)}), 1, "haze")
+    >>> [(name, degraded.shape) for name, degraded, clean in evaluation_items(group)]
+    [('a', (32, 48, 3))]
+    """
+
+    def crop(image: np.ndarray) -> np.ndarray:
+        if side is not None:
+            top, left = (max(n - side, 0) // 2 for n in image.shape[:2])
+            image = image[top : top + side, left : left + side]
+        return centre_crop(image, crop_multiple)
+
+    samples = (group.source[i] for i in range(len(group.source)))
+    if group.degradation is None:
+        for sample in samples:
+            degraded, clean = (crop(sample[key]) for key in ("degraded", "clean"))
+            yield sample["name"], _to_float(degraded), _to_float(clean)
+        return
+    degrade = degradation(group.degradation)
+    draws: Iterator[np.ndarray] | None = None
+    if legacy_rng and group.degradation in _LEGACY:
+        shapes = [crop(sample["clean"]).shape for sample in samples]  # all, before the first draw
+        draws = legacy_noise(shapes, _LEGACY[group.degradation])
+        samples = (group.source[i] for i in range(len(group.source)))
+    for sample in samples:
+        clean, name = _eight_bits(crop(sample["clean"])), sample["name"]
+        if draws is not None:
+            degraded = gaussian_noise(clean, _LEGACY[group.degradation], next(draws))
+        else:
+            text = f"{seed}/{group.degradation}/{name}".encode()
+            entropy = int.from_bytes(hashlib.sha256(text).digest()[:16])
+            degraded = degrade(clean, np.random.default_rng(entropy))
+        yield name, _to_float(degraded), _to_float(clean)
+
+
+class _BatchSource:
+    """Batch number -> batch."""
+
+    def __init__(
+        self,
+        groups: tuple[Group, ...],
+        stages: tuple[Stage, ...],
+        seed: int,
+        augment: Augment,
+        crop_multiple: int,
+        process_index: int,
+        process_count: int,
+    ) -> None:
+        self._groups, self._stages, self._seed = groups, stages, seed
+        self._turns, self._multiple = _TURNS[augment], crop_multiple
+        self._index, self._count = process_index, process_count
+        self._degrade = [
+            None if g.degradation is None else degradation(g.degradation) for g in groups
+        ]
+        self._ends = list(itertools.accumulate(g.entries for g in groups))
+        # Not grain's shuffle: on short lists it takes 2 ms for each item. Rows that are prepared
+        # at the same time may lie in a few epochs if the list is shorter than a batch.
+        self._order = functools.lru_cache(maxsize=16)(self._shuffled)
+        # First step and first row of each stage, and the end of the last one.
+        steps = [sys.maxsize if stage.steps is None else stage.steps for stage in stages]
+        rows = [stage.batch_size * n for stage, n in zip(stages, steps, strict=True)]
+        self._first_step = [0, *itertools.accumulate(steps)]
+        self._first_row = [0, *itertools.accumulate(rows)]
+
+    def __len__(self) -> int:
+        return min(self._first_step[-1], sys.maxsize)
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        stage_index = bisect.bisect_right(self._first_step, step) - 1
+        stage = self._stages[stage_index]
+        begin = self._first_row[stage_index]
+        begin += (step - self._first_step[stage_index]) * stage.batch_size
+        share = stage.batch_size // self._count
+        begin += self._index * share
+        shape = (share, stage.patch, stage.patch, 3)
+        degraded, clean = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        task = np.empty(share, np.int32)
+        for row in range(share):
+            task[row] = self._fill(begin + row, degraded[row], clean[row])
+        return {"degraded": degraded, "clean": clean, "task": task}
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((_ORDER, self._seed, epoch)).permutation(self._ends[-1])
+
+    def _fill(self, position: int, degraded: np.ndarray, clean: np.ndarray) -> int:
+        """Write the row at a position of the stream; its task."""
+        epoch, place = divmod(position, self._ends[-1])
+        entry = int(self._order(epoch)[place])
+        task = bisect.bisect_right(self._ends, entry)
+        group, degrade = self._groups[task], self._degrade[task]
+        item = (entry - self._ends[task]) % len(group.source)
+        rng = np.random.default_rng((_ROW, self._seed, position))
+        sample = group.source[item]
+        if degrade is None:
+            pair = [sample[key] for key in ("degraded", "clean")]
+            pair = self._windows(pair, len(clean), 0, rng)
+        else:
+            margin = degrade.margin
+            (window,) = self._windows([_eight_bits(sample["clean"])], len(clean), margin, rng)
+            hurt = degrade(window, rng)
+            inner = slice(margin, margin + len(clean))
+            pair = [image[inner, inner] for image in (hurt, window)]
+        for out, image in zip((degraded, clean), pair, strict=True):
+            np.divide(image, np.float32(np.iinfo(image.dtype).max), out=out)
+        return task
+
+    def _windows(
+        self, images: list[np.ndarray], patch: int, margin: int, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """The same turned random window of all images, a margin larger on each side."""
+        images = [_grow(centre_crop(image, self._multiple), patch) for image in images]
+        height, width = images[0].shape[:2]
+        top, left = rng.integers(height - patch + 1), rng.integers(width - patch + 1)
+        number = int(rng.integers(self._turns[0], self._turns[1] + 1))
+        windows = [_window(image, top, left, patch, margin) for image in images]
+        return [np.ascontiguousarray(turn(window, number)) for window in windows]
+
+
+def _grow(image: np.ndarray, patch: int) -> np.ndarray:
+    """Mirror at the bottom and right up to the size of a patch."""
+    missing = [max(patch - side, 0) for side in image.shape[:2]]
+    if not any(missing):
+        return image
+    return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="reflect")
+
+
+def _window(image: np.ndarray, top: int, left: int, patch: int, margin: int) -> np.ndarray:
+    """A square with a margin, mirrored where the image ends."""
+    pads, slices = [], []
+    for start, side in zip((top, left), image.shape[:2], strict=True):
+        low, high = start - margin, start + patch + margin
+        slices.append(slice(max(low, 0), min(high, side)))
+        pads.append((max(-low, 0), max(high - side, 0)))
+    window = image[tuple(slices)]
+    return np.pad(window, [*pads, (0, 0)], mode="reflect") if np.any(pads) else window
+
+
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+    """uint16 rounded to uint8."""
+    return image if image.dtype == np.uint8 else np.round(image / 257).astype(np.uint8)
+
+
+def _to_float(image: np.ndarray) -> np.ndarray:
+    return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)
+
+
+def _check(
+    groups: Sequence[Group],
+    stages: Sequence[Stage],
+    seed: int,
+    start_step: int,
+    augment: str,
+    process_count: int,
+) -> None:
+    empty = [g.name for g in groups if g.entries < 1]
+    if empty or not groups:
+        raise UserError(f"Expected groups with data, found none in {empty or 'the list'}.")
+    for group in groups:
+        if group.degradation is None and "degraded" not in group.source[0]:
+            raise UserError(
+                f"Expected degraded images or a degradation to make on the fly, found neither in "
+                f"group {group.name!r}."
+            )
+    if not stages or any(stage.steps is None for stage in stages[:-1]):
+        raise UserError("Expected stages of which only the last may last for ever (steps None).")
+    for stage in stages:
+        if stage.patch < 1 or stage.batch_size < 1 or (stage.steps is not None and stage.steps < 1):
+            raise UserError(f"Expected positive steps, patch and batch size, found {stage}.")
+        if stage.batch_size % process_count:
+            raise UserError(
+                f"Expected a batch size that divides over {process_count} processes, found "
+                f"{stage.batch_size}."
+            )
+    if not 0 <= seed < 2**32 or start_step < 0:
+        raise UserError(
+            f"Expected a seed of 32 bits and a step, found seed {seed} and step {start_step}."
+        )
+    if augment not in _TURNS:
+        raise UserError(f"Expected augment among {', '.join(_TURNS)}, found {augment!r}.")
