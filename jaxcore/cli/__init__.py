@@ -1,26 +1,56 @@
 """The command line: one module per sub-command, thin."""
 
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# Command -> (module, function, what ``jaxcore --help`` says of it). Only the command that runs
+# is imported, so that help is quick.
+COMMANDS = {
+    "demo": ("demo", "demo", "Train a small network on photographs and restore held-out ones."),
+    "restore": ("restore", "restore", "Restore images with a run or with official weights."),
+    "train": ("train", "train", "Train a network by a recipe, or go on with a run."),
+    "evaluate": ("evaluate", "evaluate", "Measure PSNR and SSIM on degraded and clean images."),
+    "convert": ("convert", "convert", "Check weights and rewrite them for PyTorch or JAX."),
+}
+
+
+def _load(module: str, function: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f"jaxcore.cli.{module}"), function)
+
+
+def _placeholder(summary: str) -> Callable[[], None]:
+    def command() -> None:
+        raise AssertionError("the chosen command is always the real one")
+
+    command.__doc__ = summary
+    return command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``jaxcore``; a user's mistake ends in one sentence and exit code 2."""
     import tyro
 
-    from jaxcore.cli.convert import convert
-    from jaxcore.cli.demo import demo
-    from jaxcore.cli.restore import restore
     from jaxcore.errors import UserError
 
-    commands = {"convert": convert, "demo": demo, "restore": restore}
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        commands = {
+            name: _load(module, function) if argv[:1] == [name] else _placeholder(summary)
+            for name, (module, function, summary) in COMMANDS.items()
+        }
         tyro.extras.subcommand_cli_from_dict(
-            commands, args=argv, prog="jaxcore", description="Restore images with AdaIR."
+            commands,
+            args=argv,
+            prog="jaxcore",
+            description="Image restoration and causal inference in JAX.",
         )
     except UserError as error:
         print(f"jaxcore: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

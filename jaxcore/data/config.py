@@ -60,8 +60,6 @@ class DataConfig:
             raise UserError(
                 f"Expected data of kind {', '.join(get_args(Kind))}, found {self.kind!r}."
             )
-        if self.kind != "photos" and not self.root:
-            raise UserError(f"Expected a root folder for data of kind {self.kind}, found none.")
         if self.kind == "clean" and not self.tasks:
             raise UserError("Expected tasks (degradations) for clean images, found none.")
         if self.kind == "pairs" and len(self.tasks) > 1:
@@ -100,7 +98,7 @@ def training_groups(cfg: DataConfig) -> tuple[Group, ...]:
     Raises:
       UserError: data that are missing or wrong, or an unknown task.
     """
-    return cached(_GROUPS[cfg.kind](cfg)[0](), int(cfg.cache_gb * 1e9))
+    return cached(_groups(cfg)[0](), int(cfg.cache_gb * 1e9))
 
 
 def evaluation_groups(cfg: DataConfig) -> tuple[Group, ...]:
@@ -109,7 +107,7 @@ def evaluation_groups(cfg: DataConfig) -> tuple[Group, ...]:
     Raises:
       UserError: data that are missing or wrong, or an unknown task.
     """
-    return _GROUPS[cfg.kind](cfg)[1]()
+    return _groups(cfg)[1]()
 
 
 def describe(groups: Iterable[Group]) -> list[tuple[str, int, int, int]]:
@@ -124,6 +122,12 @@ def describe(groups: Iterable[Group]) -> list[tuple[str, int, int, int]]:
 
 
 _Groups = Callable[[], tuple[Group, ...]]
+
+
+def _groups(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    if cfg.kind != "photos" and not cfg.root:
+        raise UserError(f"Expected a root folder for data of kind {cfg.kind}, found none.")
+    return _GROUPS[cfg.kind](cfg)
 
 
 def _on_the_fly(source: Source, names: Iterable[str]) -> tuple[Group, ...]:

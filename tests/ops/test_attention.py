@@ -25,8 +25,8 @@ def qkv():
 @pytest.mark.parametrize("heads", [1, 2, 3])
 def test_matches_the_definition(qkv, heads):
     temperature = np.linspace(0.5, 3, heads).astype(np.float32)
-    ours = jax.jit(channel_attention)(*qkv, temperature)
-    np.testing.assert_allclose(ours, by_definition(*qkv, temperature), atol=2e-6)
+    ours = jax.jit(channel_attention)(*qkv, temperature=temperature)
+    np.testing.assert_allclose(ours, by_definition(*qkv, temperature=temperature), atol=2e-6)
 
 
 def test_zero_query_gives_the_mean_value_and_a_finite_gradient(qkv):
@@ -42,25 +42,27 @@ def test_zero_query_gives_the_mean_value_and_a_finite_gradient(qkv):
 
 def test_windows_attend_separately(qkv):
     temperature = np.ones(2, np.float32)
-    ours = channel_attention(*qkv, temperature, window=4)
+    ours = channel_attention(*qkv, temperature=temperature, window=4)
     for top in (0, 4):
         for left in (0, 4, 8):
             cut = np.s_[:, top : top + 4, left : left + 4]
-            alone = channel_attention(*(a[cut] for a in qkv), temperature)
+            alone = channel_attention(*(a[cut] for a in qkv), temperature=temperature)
             np.testing.assert_allclose(ours[cut], alone, atol=1e-6)
 
 
 def test_a_window_as_large_as_the_map_changes_nothing(qkv):
     temperature = np.ones(2, np.float32)
-    whole = channel_attention(*qkv, temperature)
-    np.testing.assert_array_equal(channel_attention(*qkv, temperature, window=12), whole)
+    whole = channel_attention(*qkv, temperature=temperature)
+    np.testing.assert_array_equal(
+        channel_attention(*qkv, temperature=temperature, window=12), whole
+    )
 
 
 def test_half_precision_is_accumulated_in_float32(qkv):
     big = [jnp.asarray(np.tile(a, (1, 16, 16, 1)), "bfloat16") for a in qkv]
-    ours = channel_attention(*big, jnp.ones(2))
+    ours = channel_attention(*big, temperature=jnp.ones(2))
     assert ours.dtype == "bfloat16"
-    exact = channel_attention(*(a.astype("float32") for a in big), jnp.ones(2))
+    exact = channel_attention(*(a.astype("float32") for a in big), temperature=jnp.ones(2))
     np.testing.assert_allclose(ours.astype("float32"), exact, atol=0.02)
 
 

@@ -67,7 +67,7 @@ def test_windows_of_the_modes():
     size = (12, 17)
 
     def half(**options):
-        return np.asarray(adair.frequency.windows(t, size, config(**options))[0])
+        return np.asarray(frequency.windows(t, size, config(**options))[0])
 
     np.testing.assert_array_equal(half(mask_unit=4), [[0, 1], [1, 3]])
     np.testing.assert_array_equal(half(), np.zeros((2, 2)))

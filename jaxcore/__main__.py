@@ -1,0 +1,5 @@
+"""``python -m jaxcore``."""
+
+from jaxcore.cli import main
+
+main()

@@ -1,0 +1,92 @@
+"""``jaxcore evaluate``."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from jaxcore.data.config import DataConfig
+
+
+def evaluate(
+    weights: tyro.conf.Positional[Path],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    data: DataConfig = DataConfig(),
+    photos: bool = False,
+    model: str | None = None,
+    which: Literal["best", "last", "ema"] = "best",
+    images: int | None = None,
+    tile: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Measure PSNR and SSIM of a network on pairs of degraded and clean images.
+
+    Args:
+      weights: run directory or official weight file.
+      out: folder for ``metrics.json``, ``images.csv`` and ``restored.png``.
+      data: images to use; left as it is, those of the run, or the photographs of the demo where
+        the weights are a file.
+      photos: use the photographs of the demo also for a run on other data.
+      model: name of the network, where the weights do not tell.
+      which: checkpoint of a run directory.
+      images: at most so many images per degradation.
+      tile: side of tiles in pixels; whole images without it.
+      seed: of degradations that are made on the fly.
+    """
+    from jaxcore.cli.progress import track
+    from jaxcore.cli.weights import load_network
+    from jaxcore.train import read_config
+    from jaxcore.train.tasks.restoration import RestorationTask, comparison, score, summarise
+
+    network, cfg, params = load_network(weights, model, which=which)
+    if weights.is_dir() and data == DataConfig() and not photos:
+        data = RestorationTask.from_dict(read_config(weights)["task_config"]).data
+    task = RestorationTask(
+        model=network.name,
+        network=cfg,
+        data=data,
+        eval_images=images,
+        eval_tile=tile,
+        eval_seed=seed,
+    )
+    scores, shown = [], {}
+    for image in track(task.restored(params), task.evaluation_size(), "evaluating"):
+        scores.append(score(image))
+        shown.setdefault(image.group, image)
+    metrics = summarise(iter(scores))
+    print_metrics(metrics)
+    if out is not None:
+        _write(out, metrics, [s._asdict() for s in scores], comparison(iter(shown.values())))
+        print(f"written: {out}")
+
+
+def print_metrics(metrics: dict[str, float]) -> None:
+    """A table with one line per degradation."""
+    print(f"{'':18}{'PSNR in':>9}{'PSNR':>8}{'gain':>8}{'SSIM in':>9}{'SSIM':>8}")
+    for group in dict.fromkeys(k.split("/")[0] for k in metrics if "/" in k):
+        psnr_in, psnr, gain, ssim_in, ssim = (
+            metrics[f"{group}/{m}"] for m in ("psnr_in", "psnr", "gain", "ssim_in", "ssim")
+        )
+        print(f"{group:18}{psnr_in:9.2f}{psnr:8.2f}{gain:+8.2f}{ssim_in:9.4f}{ssim:8.4f}")
+    psnr, gain, ssim = metrics["psnr"], metrics["gain"], metrics["ssim"]
+    print(f"{'mean':18}{'':9}{psnr:8.2f}{gain:+8.2f}{'':9}{ssim:8.4f}")
+
+
+def _write(
+    out: Path, metrics: dict[str, float], images: list[dict[str, object]], picture: np.ndarray
+) -> None:
+    """Figures of the whole and of every image, and the picture."""
+    import csv
+
+    from jaxcore.atomic import whole_file
+    from jaxcore.data.images import write_image
+    from jaxcore.train.config import write_json
+
+    write_image(out / "restored.png", picture / np.float32(255), overwrite=True)
+    write_json(out / "metrics.json", metrics)
+    with whole_file(out / "images.csv", overwrite=True) as temporary, temporary.open("w") as file:
+        table = csv.DictWriter(file, fieldnames=list(images[0]))
+        table.writeheader()
+        table.writerows(images)

@@ -1,0 +1,103 @@
+"""``jaxcore train``, ``evaluate`` and ``demo`` as a user calls them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcore.cli import main
+
+TINY = "--network.dim 8 --network.num-blocks 1 1 1 1 --network.heads 1 1 1 1"
+TINY = f"{TINY} --network.num-refinement-blocks 1 --train.steps 2".split()
+
+
+def call(capsys, *argv):
+    """Exit code, standard output and standard error."""
+    code = 0
+    try:
+        main([str(a) for a in argv])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pairs")
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        clean = rng.integers(0, 256, (40, 48, 3), np.uint8)
+        for folder, image in (("clean", clean), ("degraded", clean // 2)):
+            (root / folder).mkdir(exist_ok=True)
+            Image.fromarray(image).save(root / folder / f"{name}.png")
+    return root
+
+
+def test_train_evaluate_restore_convert(pairs, tmp_path, capsys):
+    run, report = tmp_path / "run", tmp_path / "report"
+    argv = ["train", "adair", "--data.root", pairs, "-o", run, "--data.held-out", "1", *TINY]
+    argv += ["--data.tasks", "dark"]
+    code, out, err = call(capsys, *argv)
+    assert code == 0, err
+    assert "dark" in out and "trained 2 steps" in out
+    code, out, _ = call(capsys, "evaluate", run, "-o", report)
+    assert code == 0 and "PSNR in" in out
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert metrics["dark/psnr_in"] < 20
+    assert len((report / "images.csv").read_text().splitlines()) == 2
+    assert Image.open(report / "restored.png").width > 3 * 40
+    source = pairs / "degraded" / "one.png"
+    code, *_ = call(capsys, "restore", source, "-o", tmp_path / "one.png", "--weights", run)
+    assert code == 0 and Image.open(tmp_path / "one.png").size == (48, 40)
+    weights = tmp_path / "weights.safetensors"
+    assert call(capsys, "convert", run, weights)[0] == 0
+    # Fine-tuning from exported weights, one line.
+    tuned = ["train", "adair", "--data.root", pairs, "-o", tmp_path / "tuned", "--init", weights]
+    assert call(capsys, *tuned, *TINY)[0] == 0
+    # Asked again, a finished run has nothing to do.
+    code, out, _ = call(capsys, *argv)
+    assert code == 0 and "trained 2 steps" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("train adair --data.root {gone} -o {run}", "found no folder"),
+        ("train adair --data.root {empty} -o {run}", "found no folder"),
+        ("train adair_5d --data.root {empty} -o {run}", "Expected"),
+        ("train adair -o {run}", "Expected a root folder"),
+        ("train adair --data.root {pairs} --train.steps 0 -o {run}", "steps must be at least 1"),
+        ("train adair --data.root {pairs} --init {gone} -o {run}", "found"),
+        ("evaluate {gone}", "found"),
+        ("evaluate {empty}", "found"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(pairs, tmp_path, capsys, argv, sentence):
+    (tmp_path / "empty").mkdir()
+    names = {"gone": tmp_path / "gone", "empty": tmp_path / "empty", "run": tmp_path / "run"}
+    code, _, err = call(capsys, *argv.format(pairs=pairs, **names).split())
+    assert code == 2
+    assert sentence in err and "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_of_other_settings_is_not_overwritten(pairs, tmp_path, capsys):
+    argv = ["train", "adair", "--data.root", pairs, "-o", tmp_path / "run", *TINY]
+    assert call(capsys, *argv)[0] == 0
+    code, _, err = call(capsys, *argv, "--train.seed", "1")
+    assert code == 2 and "train.seed was 0, now 1" in err
+
+
+def test_the_demo_makes_its_picture_and_is_reused(tmp_path, capsys):
+    argv = ["demo", "-o", tmp_path / "demo", "--steps", "2"]
+    code, out, err = call(capsys, *argv)
+    assert code == 0, err
+    assert "jaxcore restore" in out and "haze" in out
+    metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert {"noise25/psnr", "noise50/psnr", "haze/psnr", "haze/ssim_in"} <= set(metrics)
+    assert Image.open(tmp_path / "demo" / "restored.png").height > 500
+    code, _, err = call(capsys, *argv)
+    assert code == 0 and "step 2/2" not in err
