@@ -1,6 +1,5 @@
 """``jaxcore evaluate``."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,11 +8,13 @@ import tyro
 
 from jaxcore.data.config import DataConfig
 
+_UNSAID = DataConfig()
+
 
 def evaluate(
     weights: tyro.conf.Positional[Path],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
-    data: DataConfig = DataConfig(),
+    data: DataConfig = _UNSAID,
     photos: bool = False,
     model: str | None = None,
     which: Literal["best", "last", "ema"] = "best",
@@ -41,7 +42,7 @@ def evaluate(
     from jaxcore.train.tasks.restoration import RestorationTask, comparison, score, summarise
 
     network, cfg, params = load_network(weights, model, which=which)
-    if weights.is_dir() and data == DataConfig() and not photos:
+    if weights.is_dir() and data == _UNSAID and not photos:
         data = RestorationTask.from_dict(read_config(weights)["task_config"]).data
     task = RestorationTask(
         model=network.name,

@@ -16,9 +16,11 @@ from jaxcore.data.sources import (
     cached,
     hold_out,
 )
+from jaxcore.data.toy import toy_groups
 from jaxcore.errors import UserError
 
-Kind = Literal["photos", "pairs", "clean", "adair", "cdd11", "tfds"]
+Kind = Literal["photos", "toy", "pairs", "clean", "adair", "cdd11", "tfds"]
+_WITHOUT_ROOT = ("photos", "toy")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class DataConfig:
 
     * ``photos``: the photographs inside the wheels of scikit-image and scikit-learn; ``tasks``
       are degradations made on the fly (noise25, noise50, haze).
+    * ``toy``: synthetic scenes with noise or haze, see `jaxcore.data.toy`.
     * ``pairs``: ``root/degraded`` and ``root/clean`` with files of equal names.
     * ``clean``: a folder ``root`` of clean images; ``tasks`` are degradations made on the fly.
     * ``adair``: the folders of the all-in-one papers, see `jaxcore.data.layouts`.
@@ -125,7 +128,7 @@ _Groups = Callable[[], tuple[Group, ...]]
 
 
 def _groups(cfg: DataConfig) -> tuple[_Groups, _Groups]:
-    if cfg.kind != "photos" and not cfg.root:
+    if cfg.kind not in _WITHOUT_ROOT and not cfg.root:
         raise UserError(f"Expected a root folder for data of kind {cfg.kind}, found none.")
     return _GROUPS[cfg.kind](cfg)
 
@@ -145,6 +148,11 @@ def _photos(cfg: DataConfig) -> tuple[_Groups, _Groups]:
         return _on_the_fly(source, names)
 
     return lambda: groups(0), lambda: groups(1)
+
+
+def _toy(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    del cfg
+    return lambda: toy_groups(1, 512), lambda: toy_groups(2, 32)
 
 
 def _folders(
@@ -181,6 +189,7 @@ def _clean(cfg: DataConfig) -> tuple[_Groups, _Groups]:
 
 _GROUPS: dict[str, Callable[[DataConfig], tuple[_Groups, _Groups]]] = {
     "photos": _photos,
+    "toy": _toy,
     "pairs": _pairs,
     "clean": _clean,
 }

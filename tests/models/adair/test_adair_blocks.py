@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.models import adair
 from jaxcore.models.adair import AFLB, AdaIRConfig
 from jaxcore.nn import init_params
 
