@@ -137,7 +137,7 @@ def picture(windows: dict[str, dict[str, dict[str, np.ndarray]]]) -> np.ndarray:
     return grid(rows)
 
 
-def run(experiment: Experiment, runs: Path) -> dict[str, Any]:
+def run(experiment: Experiment, runs: Path, out: Path) -> dict[str, Any]:
     """All variants and seeds of one experiment; writes its picture."""
     figures: dict[str, Any] = {}
     windows: dict[str, Any] = {}
@@ -162,7 +162,7 @@ def run(experiment: Experiment, runs: Path) -> dict[str, Any]:
                 if seed == experiment.seeds[0]:
                     windows[variant] = found
             figures[f"{variant}/{seed}"] = row
-    path = RESULTS / f"soft_masks_{experiment.name}.png"
+    path = out / f"soft_masks_{experiment.name}.png"
     write_image(path, picture(windows) / np.float32(255), overwrite=True)
     return figures
 
@@ -191,13 +191,11 @@ def main(smoke: bool = False, runs: Path = Path("runs/soft_masks"), out: Path = 
       runs: where the trainings go; they resume.
       out: folder of the result file and the pictures.
     """
-    global RESULTS
     if smoke:
         runs, out = runs / "smoke", runs / "smoke"
-    RESULTS = out
     result: dict[str, Any] = {}
     for experiment in experiments(smoke):
-        figures = run(experiment, runs)
+        figures = run(experiment, runs, out)
         table = summary(experiment, figures)
         settings = dataclasses.asdict(experiment)
         result[experiment.name] = {"settings": settings, "summary": table, "runs": figures}
