@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from jaxcore.data.degradations import degradation
+from jaxcore.data.layouts import CDD11_TASKS, THREE_TASKS, adair_evaluation, adair_training, cdd11
 from jaxcore.data.photos import demo_photos
 from jaxcore.data.sources import (
     ArraySource,
@@ -187,9 +188,29 @@ def _clean(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     return _folders(cfg, CleanFolder, lambda source: _on_the_fly(source, cfg.tasks))
 
 
+def _adair(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    tasks = cfg.tasks or THREE_TASKS
+    options: dict[str, Any] = {"strict": cfg.strict, "check_sizes": cfg.check_sizes}
+    return (
+        lambda: adair_training(cfg.root, tasks, denoise_list=cfg.denoise_list, **options),
+        lambda: adair_evaluation(cfg.root, tasks, **options),
+    )
+
+
+def _cdd11(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    tasks = cfg.tasks or CDD11_TASKS
+    options: dict[str, Any] = {"strict": cfg.strict, "check_sizes": cfg.check_sizes}
+    return (
+        lambda: cdd11(cfg.root, "train", tasks, **options),
+        lambda: cdd11(cfg.root, "test", tasks, **options),
+    )
+
+
 _GROUPS: dict[str, Callable[[DataConfig], tuple[_Groups, _Groups]]] = {
     "photos": _photos,
     "toy": _toy,
     "pairs": _pairs,
     "clean": _clean,
+    "adair": _adair,
+    "cdd11": _cdd11,
 }

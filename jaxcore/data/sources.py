@@ -175,9 +175,7 @@ class ArraySource:
       UserError: no image, or one that is not uint8 or uint16 of shape (h, w, 3), or unequal pairs.
     """
 
-    def __init__(
-        self, images: Mapping[str, np.ndarray] | Mapping[str, tuple[np.ndarray, np.ndarray]]
-    ) -> None:
+    def __init__(self, images: Mapping[str, np.ndarray | tuple[np.ndarray, np.ndarray]]) -> None:
         self._samples: list[Sample] = []
         for name, given in sorted(images.items()):
             arrays = given if isinstance(given, tuple) else (given,)

@@ -121,9 +121,10 @@ def test_seeds_differ():
 
 def test_every_epoch_holds_every_entry_in_a_new_order():
     images = {f"{i}": np.full((16, 16, 3), i, np.uint8) for i in range(6)}
+    other = np.full((16, 16, 3), 99, np.uint8)
     groups = [
         Group("a", ArraySource({k: (v, v) for k, v in images.items()}), repeat=2),
-        Group("b", ArraySource({"x": (np.full((16, 16, 3), 99, np.uint8),) * 2}), repeat=3),
+        Group("b", ArraySource({"x": (other, other)}), repeat=3),
     ]
     batches = stream(30, groups, [Stage(patch=16, batch_size=5)])  # 10 epochs of 15 entries
     seen = np.concatenate([np.round(255 * b["clean"][:, 0, 0, 0]) for b in batches]).astype(int)
