@@ -1,46 +1,22 @@
 """Weight files out: safetensors, and PyTorch archives written without PyTorch."""
 
-import contextlib
 import math
 import os
-import secrets
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from jaxcore.atomic import whole_file
 from jaxcore.convert.rebuild import DTYPES
 from jaxcore.errors import UserError
 from jaxcore.typing import StateDict
 
 _ALIGNMENT = 64  # bytes; lets torch.load(mmap=True) use the storages where they lie
 _ZIP64_LIMIT = 2**30  # entries above this carry their sizes in 64 bits
-
-
-@contextlib.contextmanager
-def _temporary(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; rename it on success, remove it on any failure."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder: expected the name of a file to write.")
-        if path.exists() and not overwrite:
-            raise UserError(f"{path} exists already: expected a new name, or overwrite=True.")
-        temporary.touch(exist_ok=False)  # with the permissions a new file gets here
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # safetensors makes its files private
-        with temporary.open("rb+") as file:  # on the disk before it gets its name
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _plain(name: str, value: np.ndarray) -> np.ndarray:
@@ -78,7 +54,7 @@ def write_safetensors(
 
     path = Path(path)
     plain = {name: _plain(name, value) for name, value in tensors.items()}
-    with _temporary(path, overwrite) as temporary:
+    with whole_file(path, overwrite=overwrite) as temporary:
         try:
             save_file(plain, temporary, dict(metadata or {}))
         except safetensors.SafetensorError as error:
@@ -113,7 +89,10 @@ def write_torch(
         raise UserError("Extra entries need a name for the weights beside them: expected 'wrap'.")
     plain = {prefix + name: _plain(name, value) for name, value in tensors.items()}
     content = _pickle(plain, wrap, extra or {})
-    with _temporary(path, overwrite) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with (
+        whole_file(path, overwrite=overwrite) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+    ):
         _write_entry(archive, "archive/data.pkl", content)
         _write_entry(archive, "archive/byteorder", sys.byteorder.encode())
         for index, value in enumerate(plain.values()):

@@ -1,0 +1,47 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxcore.errors import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename it on success, remove it on any failure.
+
+    Folders of ``path`` must exist. The file gets the permissions of any new file here.
+
+    Raises:
+      UserError: the file exists and ``overwrite`` is not set, or the disk is full or read-only.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with whole_file(Path(folder, "a.txt")) as temporary:
+    ...         _ = temporary.write_text("all of it")
+    ...     os.listdir(folder)
+    ['a.txt']
+    """
+    temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: expected the name of a file to write.")
+        if path.exists() and not overwrite:
+            raise UserError(
+                f"{path} exists already: expected a new name, or --overwrite (overwrite=True)."
+            )
+        temporary.touch(exist_ok=False)  # with the permissions a new file gets here
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # safetensors makes its files private
+        with temporary.open("rb+") as file:  # on the disk before it gets its name
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

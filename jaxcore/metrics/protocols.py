@@ -1,0 +1,49 @@
+"""Whole measuring protocols by name."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcore.metrics.image import luma, psnr, ssim
+
+Metric = Callable[[Float[Array, "*b h w 3"], Float[Array, "*b h w 3"]], Float[Array, "*b"]]
+"""(restored, clean), floats that stand for [0, 1] -> one value per image; larger is better."""
+
+
+def _unit(measure: Callable, **options) -> Metric:
+    """Measure images clipped to [0, 1]."""
+
+    def metric(image: Array, target: Array) -> Array:
+        return measure(jnp.clip(image, 0, 1), jnp.clip(target, 0, 1), **options)
+
+    return metric
+
+
+def _luma(measure: Callable, **options) -> Metric:
+    """Measure Y of images rounded to 8 bits."""
+
+    def metric(image: Array, target: Array) -> Array:
+        return measure(luma(image), luma(target), data_range=255.0, **options)
+
+    return metric
+
+
+METRICS: dict[str, Metric] = {
+    # All-in-one restoration (AdaIR, PromptIR), dehazing, denoising in colour.
+    "psnr_rgb": _unit(psnr),
+    "ssim_rgb": _unit(ssim),
+    # Dehazing (DEA-Net): Gaussian window over a border of zeros.
+    "ssim_rgb_gaussian11_zero": _unit(ssim, window="gaussian11", padding="zero"),
+    "ssim_rgb_gaussian11": _unit(ssim, window="gaussian11"),
+    # Deraining and low light (RDDM): 8-bit files, Y of ITU-R BT.601.
+    "psnr_y": _luma(psnr),
+    "ssim_y_gaussian11": _luma(ssim, window="gaussian11"),
+}
+"""Name -> metric. Not comparable with each other, even where they share half of a name:
+
+``psnr_*`` is in dB, per image; ``_rgb`` has no rounding and data range 1; ``_y`` is measured on Y
+after rounding to 8 bits, data range 255. ``ssim_rgb`` has a 7x7 uniform window with sample
+covariance, the ``gaussian11`` ones 11x11 Gaussian weights without it; windows lie inside the
+image except with ``_zero``.
+"""
