@@ -59,8 +59,8 @@ def test_a_run_records_every_degradation(run):
     records = read_metrics_file(out / "metrics.jsonl")
     losses = {k for r in records if r["kind"] == "train" for k in r if k.startswith("loss_")}
     assert losses == {"loss_noise25", "loss_haze"}
-    picture = Image.open(out / "samples" / "step_0000004_restored.png")
-    assert picture.width > 3 * 48 and picture.height > 2 * 32
+    with Image.open(out / "samples" / "step_0000004_restored.png") as picture:
+        assert picture.width > 3 * 48 and picture.height > 2 * 32
 
 
 def test_the_run_directory_tells_the_task(run, task):
