@@ -66,10 +66,13 @@ class DataConfig:
             )
         if self.kind == "clean" and not self.tasks:
             raise UserError("Expected tasks (degradations) for clean images, found none.")
-        if self.kind == "pairs" and len(self.tasks) > 1:
-            raise UserError(f"Expected one task for one folder of pairs, found {self.tasks}.")
+        paired = self.kind == "pairs" or (self.kind == "tfds" and self.degraded_feature)
+        if paired and len(self.tasks) > 1:
+            raise UserError(f"Expected one task for one set of pairs, found {self.tasks}.")
         if self.kind == "tfds" and not self.tfds_name:
             raise UserError("Expected tfds_name, the name of the data set, found none.")
+        if self.kind == "tfds" and not self.degraded_feature and not self.tasks:
+            raise UserError("Expected tasks (degradations) for clean images, found none.")
         if len(set(self.tasks)) < len(self.tasks):
             raise UserError(f"Expected different tasks, found {self.tasks}.")
         if self.held_out < 0 or self.check_sizes < 0 or self.cache_gb < 0:
@@ -206,6 +209,25 @@ def _cdd11(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     )
 
 
+def _tfds(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    def groups(split: str) -> tuple[Group, ...]:
+        from jaxcore.data.tfds import tfds_source  # a heavy import, only for those who use it
+
+        source = tfds_source(
+            cfg.tfds_name,
+            cfg.root,
+            split,
+            degraded_feature=cfg.degraded_feature,
+            clean_feature=cfg.clean_feature,
+        )
+        if not cfg.degraded_feature:
+            return _on_the_fly(source, cfg.tasks)
+        name = cfg.tasks[0] if cfg.tasks else cfg.tfds_name.split(":")[0].replace("/", "_")
+        return (Group(name, source),)
+
+    return lambda: groups(cfg.split), lambda: groups(cfg.eval_split) if cfg.eval_split else ()
+
+
 _GROUPS: dict[str, Callable[[DataConfig], tuple[_Groups, _Groups]]] = {
     "photos": _photos,
     "toy": _toy,
@@ -213,4 +235,5 @@ _GROUPS: dict[str, Callable[[DataConfig], tuple[_Groups, _Groups]]] = {
     "clean": _clean,
     "adair": _adair,
     "cdd11": _cdd11,
+    "tfds": _tfds,
 }

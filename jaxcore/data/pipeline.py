@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
@@ -81,7 +82,7 @@ def training_batches(
     start_step: int = 0,
     augment: Augment = "all",
     crop_multiple: int = 16,
-    num_threads: int = 2,
+    num_threads: int | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> "TrainingBatches":
@@ -97,7 +98,8 @@ def training_batches(
       augment: "all" draws among the eight turns, "official" never draws the identity, as the
         official code; "none" leaves patches as they are.
       crop_multiple: sides of images are first cropped centrally to multiples of this.
-      num_threads: threads that prepare batches ahead; 0 prepares each when it is asked for.
+      num_threads: threads that prepare batches ahead; 0 prepares each when it is asked for. By
+        default one per core, at most 8.
       process_index: of this process; by default JAX's.
       process_count: of all processes, each of which yields its part of the rows.
 
@@ -125,7 +127,9 @@ def training_batches(
     source = _BatchSource(
         tuple(groups), tuple(stages), seed, augment, crop_multiple, process_index, process_count
     )
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    threads = min(os.cpu_count() or 1, 8) if num_threads is None else num_threads
+    ahead = threads + 2 if threads else 0  # batches; big patches make them heavy
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     iterator = iter(grain.MapDataset.source(cast(Any, source)).to_iter_dataset(options))
     batches = TrainingBatches(iterator, {g.name: g.entries for g in groups})
     if start_step:
@@ -161,10 +165,6 @@ class TrainingBatches:
                 f"{self._entries}."
             )
         self._iterator.set_state({"next_index": state["step"]})
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._iterator.close()
 
 
 def evaluation_items(

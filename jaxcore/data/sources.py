@@ -1,6 +1,7 @@
 """Where images come from: folders and arrays, as random-access sequences of samples."""
 
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxcore.data.images import read_rgb
+from jaxcore.data.metadata import orientation_of
 from jaxcore.errors import UserError
 
 IMAGE_ENDINGS = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -294,13 +296,18 @@ def _same_type(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def _header_size(path: Path) -> tuple[int, int]:
-    """Width and height as `read_rgb` would give them, without decoding."""
+def _header_size(path: Path, *, thorough: bool = False) -> tuple[int, int]:
+    """Width and height as `read_rgb` would give them, without decoding.
+
+    A PNG may state its orientation after the pixels; only ``thorough`` looks there, by decoding.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            turned = "exif" in image.info and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            told = thorough or image.format != "PNG" or "exif" in image.info
+            # Pillow turns TIFF by itself, and states its size so.
+            turned = told and image.format != "TIFF" and orientation_of(image) >= 5
             return (image.height, image.width) if turned else image.size
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"Expected a readable image, found {path}: {error}.") from None
@@ -312,15 +319,14 @@ def _check_sizes(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     total = min(limit, len(pairs))
-    sizes: dict[Path, tuple[int, int]] = {}  # a clean image may stand for many
+    size = functools.lru_cache(maxsize=None)(_header_size)  # a clean image may stand for many
     bad = []
     for done in range(total):
-        _, degraded_file, clean_file = pairs[done * len(pairs) // total]
-        size = _header_size(degraded_file)
-        if clean_file not in sizes:
-            sizes[clean_file] = _header_size(clean_file)
-        if size != sizes[clean_file]:
-            bad.append((degraded_file, size, sizes[clean_file]))
+        _, *files = pairs[done * len(pairs) // total]
+        if size(files[0]) != size(files[1]):
+            sizes = [_header_size(file, thorough=True) for file in files]
+            if sizes[0] != sizes[1]:
+                bad.append((files[0], *sizes))
         if progress is not None:
             progress(done + 1, total)
     if bad:

@@ -120,17 +120,18 @@ def test_unequal_sizes_are_found_when_read(pairs):
 def test_images_turned_by_exif_are_no_mismatch(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    write(tmp_path / "degraded" / "a.jpg", image(0, 24, 20), exif=exif)
-    write(tmp_path / "clean" / "a.png", image(1, 20, 24))
+    for name in ("a.jpg", "b.png", "c.tif"):
+        write(tmp_path / "degraded" / name, image(0, 24, 20), exif=exif)
+        write(tmp_path / "clean" / f"{name[0]}.png", image(1, 20, 24))
     source = PairedFolder(tmp_path / "degraded", tmp_path / "clean")
-    assert source[0]["degraded"].shape == (20, 24, 3)
+    assert [source[i]["degraded"].shape for i in range(3)] == [(20, 24, 3)] * 3
 
 
 def test_damaged_images_are_named(pairs):
     path = pairs / "degraded" / "a.png"
     path.write_bytes(path.read_bytes()[:-60])
     source = PairedFolder(pairs / "degraded", pairs / "clean")  # the header is whole
-    with pytest.raises(UserError, match=r"readable image, found .*a\.png"):
+    with pytest.raises(UserError, match=r"Expected a whole picture, found .*a\.png"):
         source[0]
     path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"readable image, found .*a\.png"):
@@ -141,7 +142,7 @@ def test_a_damaged_image_ends_the_training_in_one_sentence(pairs):
     path = pairs / "degraded" / "a.png"
     path.write_bytes(path.read_bytes()[:-60])
     groups = [Group("p", PairedFolder(pairs / "degraded", pairs / "clean"))]
-    with pytest.raises(UserError, match=r"readable image, found .*a\.png"):
+    with pytest.raises(UserError, match=r"Expected a whole picture, found .*a\.png"):
         for _ in training_batches(groups, stages=[Stage(steps=3, patch=16, batch_size=3)], seed=0):
             pass
 
@@ -238,9 +239,8 @@ def test_config_of_clean_images(pairs):
 
 BAD = [
     ({"kind": "movies"}, "Expected data of kind photos"),
-    ({"kind": "pairs"}, "root folder for data of kind pairs"),
     ({"kind": "clean", "root": "x"}, "Expected tasks"),
-    ({"kind": "pairs", "root": "x", "tasks": ("a", "b")}, "one task for one folder"),
+    ({"kind": "pairs", "root": "x", "tasks": ("a", "b")}, "one task for one set"),
     ({"kind": "tfds", "root": "x"}, "Expected tfds_name"),
     ({"tasks": ("haze", "haze")}, "Expected different tasks"),
     ({"held_out": -1}, "at least 0"),
@@ -258,6 +258,8 @@ def test_config_from_json(tmp_path):
         DataConfig.from_dict({"kind": "photos", "size": 3, "colour": 1})
     with pytest.raises(UserError, match="Expected degradations among"):
         training_groups(DataConfig(tasks=("snow",)))
+    with pytest.raises(UserError, match="root folder for data of kind pairs, found none"):
+        training_groups(DataConfig(kind="pairs"))
     missing = DataConfig(kind="pairs", root=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="found no folder"):
         training_groups(missing)

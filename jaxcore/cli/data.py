@@ -1,0 +1,49 @@
+"""``jaxcore data``."""
+
+from pathlib import Path
+
+import tyro
+
+
+def pack(
+    folder: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    degraded: str = "degraded",
+    clean: str = "clean",
+    split: str = "train",
+    shard_examples: int = 1000,
+    overwrite: bool = False,
+) -> None:
+    """Write a folder of degraded and clean images as a TFDS data set (array_record format).
+
+    FOLDER holds two folders with files of equal names, or one folder for each split that holds
+    these two. Train on the result with --data.kind tfds.
+
+    Args:
+      folder: of pairs.
+      out: new folder; its last part names the data set (small letters, digits and _).
+      degraded: name of the folders of degraded images.
+      clean: name of the folders of clean images.
+      split: name of the split if FOLDER has no folders of splits.
+      shard_examples: pairs in one file.
+      overwrite: replace OUT if it exists.
+    """
+    from jaxcore.cli.progress import steps
+    from jaxcore.data.pack import pack as write
+
+    with steps("packing") as progress:
+        counts = write(
+            folder,
+            out,
+            degraded=degraded,
+            clean=clean,
+            split=split,
+            shard_examples=shard_examples,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    for name, count in counts.items():
+        print(f"{name:12}{count:8} pairs")
+    root = out.absolute()
+    print(f"written: {out}")
+    print(f"use: --data.kind tfds --data.root {root.parent} --data.tfds-name {root.name}")
