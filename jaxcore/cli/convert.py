@@ -4,29 +4,48 @@ from pathlib import Path
 
 import tyro
 
-from jaxcore.cli.weights import load_adair
+from jaxcore.cli.weights import Which
 
 
 def convert(
     source: tyro.conf.Positional[Path],
     output: tyro.conf.Positional[Path],
+    model: str | None = None,
+    which: Which = "best",
     overwrite: bool = False,
 ) -> None:
-    """Check AdaIR or Restormer weights and rewrite them (.safetensors, or .pth for PyTorch).
+    """Check weights and rewrite them under the official names.
+
+    A .safetensors file also tells the configuration. A .pth file is the bare state dict that the
+    official code loads; where the weights alone do not tell the configuration (a window other
+    than the official one, say), they stand below "state_dict", with the configuration beside.
 
     Args:
-      source: official weight file (PyTorch or safetensors).
-      output: file to write; its ending chooses the format.
+      source: run directory, or weight file (PyTorch or safetensors).
+      output: file to write; its ending chooses the format: .safetensors, .pth or .pt.
+      model: name of the network, where the weights do not tell.
+      which: checkpoint of a run directory.
       overwrite: replace an existing output.
     """
+    from jaxcore.cli.weights import describe, load_network
     from jaxcore.convert import write_safetensors, write_torch
     from jaxcore.errors import UserError
-    from jaxcore.models import adair
 
-    writers = {".safetensors": write_safetensors, ".pth": write_torch, ".pt": write_torch}
-    if output.suffix not in writers:
-        raise UserError(f"Expected an output ending in {', '.join(writers)}, found {output}.")
-    cfg, params = load_adair(source)
-    tensors = adair.to_torch(params, cfg)
-    writers[output.suffix](output, tensors, overwrite=overwrite)
-    print(f"{len(tensors)} tensors -> {output}")
+    endings = (".safetensors", ".pth", ".pt")
+    if output.suffix not in endings:
+        raise UserError(f"Expected an output ending in {', '.join(endings)}, found {output}.")
+    network, cfg, params = load_network(source, model, which=which)
+    tensors = network.module.to_torch(params, cfg)
+    about, told = describe(network, cfg), network.module.config_from_state_dict(tensors)
+    note = ""
+    if output.suffix == ".safetensors":
+        about["format"] = "pt"  # what other readers expect of this layout
+        write_safetensors(output, tensors, about, overwrite=overwrite)
+    elif told == cfg:
+        write_torch(output, tensors, overwrite=overwrite)
+    else:
+        write_torch(output, tensors, wrap="state_dict", extra=about, overwrite=overwrite)
+        fields = told.to_dict()
+        hidden = [name for name, value in cfg.to_dict().items() if fields[name] != value]
+        note = f' below "state_dict", beside the settings {", ".join(hidden)}'
+    print(f"{len(tensors)} tensors of {network.name} -> {output}{note}")

@@ -1,42 +1,218 @@
 """``jaxcore restore``."""
 
+import dataclasses
+import glob
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
-from jaxcore.cli.weights import load_adair
+from jaxcore.cli.weights import Which
+from jaxcore.errors import UserError
+
+_BUCKET = 64  # pixels; of several pictures, unless told otherwise
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One picture to restore."""
+
+    source: Path
+    output: Path
 
 
 def restore(
-    image: tyro.conf.Positional[Path],
+    pictures: tyro.conf.Positional[tuple[str, ...]],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     weights: Path,
+    model: str | None = None,
     tile: int | None = None,
     overlap: int = 32,
     ensemble: bool = False,
+    bucket: int | None = None,
+    stat_window: int | None = None,
+    which: Which = "best",
     overwrite: bool = False,
 ) -> None:
-    """Restore one image with AdaIR or Restormer weights.
+    """Restore one picture, or a folder of them, with a run or with official weights.
+
+    Names, sub-folders, formats, metadata, bit depth, transparency and grey are kept. A picture
+    that cannot be restored does not stop the others; it is named at the end.
 
     Args:
-      image: degraded 8-bit image.
-      output: where the restored image goes.
-      weights: official weight file (PyTorch or safetensors).
-      tile: side of tiles in pixels; whole image without it.
+      pictures: a file, a folder (everything below it), a quoted pattern, or several files.
+      output: a file for one file, else a folder.
+      weights: run directory, or weight file (PyTorch or safetensors).
+      model: name of the network, where the weights do not tell.
+      tile: side of tiles in pixels, for pictures too large for the memory; whole ones without it.
       overlap: pixels shared by neighbouring tiles.
       ensemble: average over eight flips and turns.
-      overwrite: replace an existing output.
+      bucket: pad to multiples of this, so that a folder of many sizes compiles a few times only;
+        64 for several pictures, and the least the network needs for a single one. Networks that
+        look at the whole picture see the padding too, which changes the result slightly.
+      stat_window: take statistics over windows of this side in pixels, not over the whole picture.
+      which: checkpoint of a run directory.
+      overwrite: replace existing files.
     """
-    from jaxcore.data.images import read_rgb, write_image
-    from jaxcore.errors import UserError
-    from jaxcore.models import adair
+    import time
 
-    if output.exists() and not overwrite:
-        raise UserError(f"Expected a new file, found that {output} exists (use --overwrite).")
-    pixels = read_rgb(image).astype(np.float32) / 255
-    cfg, params = load_adair(weights)
-    restored = adair.restore(params, pixels, cfg, tile=tile, overlap=overlap, ensemble=ensemble)
-    write_image(output, restored, overwrite=overwrite)
-    print(output)
+    from jaxcore.cli.weights import load_network
+
+    jobs = plan(pictures, output, overwrite=overwrite)
+    network, cfg, params = load_network(weights, model, which=which)
+    if stat_window is not None:
+        cfg = _with_window(network.name, cfg, stat_window)
+    if bucket is None and len(jobs) > 1:
+        bucket = _BUCKET
+    options = {"tile": tile, "overlap": overlap, "ensemble": ensemble, "bucket": bucket}
+    run = _runner(network.module, params, cfg, options)
+    start = time.perf_counter()
+    if len(jobs) == 1:
+        _restore_one(jobs[0], run, overwrite)
+        print(f"{jobs[0].output}  {time.perf_counter() - start:.1f} s")
+        return
+    failures = _restore_many(jobs, run, overwrite)
+    seconds, done = time.perf_counter() - start, len(jobs) - len(failures)
+    print(f"{done} pictures -> {output}  {seconds:.1f} s")
+    if failures:
+        listing = "".join(f"\n  {sentence}" for sentence in failures)
+        raise UserError(f"{len(failures)} of {len(jobs)} pictures were not restored:{listing}")
+
+
+Run = Callable[[np.ndarray, Callable[[int, int], None] | None], np.ndarray]
+
+
+def _with_window(name: str, cfg: Any, window: int) -> Any:
+    if not hasattr(cfg, "stat_window"):
+        raise UserError(f"The network {name} has no statistics over windows: leave it out.")
+    return dataclasses.replace(cfg, stat_window=window)
+
+
+def _runner(module: Any, params: Any, cfg: Any, options: dict[str, Any]) -> Run:
+    from jaxcore.ops.tiling import check_options
+
+    if not hasattr(module, "restore") or getattr(cfg, "in_channels", 3) != 3:
+        raise UserError("Expected weights of a network for RGB pictures, found others.")
+    check_options(module.MULTIPLE, options["tile"], options["overlap"], "linear", options["bucket"])
+
+    def run(pixels: np.ndarray, progress: Callable[[int, int], None] | None) -> np.ndarray:
+        return module.restore(params, pixels, cfg, progress=progress, **options)
+
+    return run
+
+
+def _restore_one(job: Job, run: Run, overwrite: bool) -> None:
+    from jaxcore.cli.progress import steps
+
+    with steps("restoring") as progress:
+        _restore(job, run, overwrite, progress)
+
+
+def _restore_many(jobs: list[Job], run: Run, overwrite: bool) -> list[str]:
+    from jaxcore.cli.progress import track
+
+    failures = []
+    for job in track(jobs, len(jobs), "restoring"):
+        try:
+            _restore(job, run, overwrite)
+        except UserError as error:
+            sentence = str(error)
+            told = str(job.source) in sentence or str(job.output) in sentence
+            failures.append(sentence if told else f"{job.source}: {sentence}")
+    return failures
+
+
+def _restore(
+    job: Job, run: Run, overwrite: bool, progress: Callable[[int, int], None] | None = None
+) -> None:
+    import jax
+
+    from jaxcore.data.images import check_fits, read_image, write_image
+
+    picture = read_image(job.source)
+    check_fits(job.output, picture)
+    try:
+        restored = run(picture.unit(), progress)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        height, width = picture.pixels.shape[:2]
+        raise UserError(
+            f"{job.source} of {width}x{height} pixels does not fit into the memory: use --tile."
+        ) from None
+    write_image(job.output, restored, like=picture, overwrite=overwrite)
+
+
+def plan(pictures: tuple[str, ...], output: Path, *, overwrite: bool) -> list[Job]:
+    """What is to be restored into what; every conflict of names is found here.
+
+    Raises:
+      UserError: no pictures, an output that exists, two pictures for one output, or an output
+        that cannot be written.
+    """
+    from jaxcore.data.encoders import FORMATS
+    from jaxcore.data.images import check_ending
+
+    if not pictures:
+        raise UserError("Expected pictures, a folder or a pattern, found none.")
+    single = len(pictures) == 1 and Path(pictures[0]).is_file() and not _is_folder(output)
+    if not single and not output.is_dir() and (output.exists() or output.suffix.lower() in FORMATS):
+        raise UserError(f"Expected a folder as output for several pictures, found {output}.")
+    sources = [found for name in pictures for found in _find(name, output)]
+    jobs = [Job(source, output if single else output / below) for source, below in sources]
+    for job in jobs:
+        check_ending(job.output)
+    _check_outputs(jobs, overwrite)
+    return jobs
+
+
+def _is_folder(output: Path) -> bool:
+    return output.is_dir() or not output.suffix
+
+
+def _find(name: str, output: Path) -> list[tuple[Path, Path]]:
+    """Files, and their names below the output folder."""
+    from jaxcore.data.encoders import FORMATS
+    from jaxcore.data.sources import list_images
+
+    path = Path(name)
+    if path.is_file():
+        return [(path, Path(path.name))]
+    if path.is_dir():
+        root, files = path, list_images(path, recursive=True, endings=FORMATS)
+    elif glob.has_magic(name):
+        parts = path.parts
+        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        root = Path(*parts[:fixed])
+        files = [Path(f) for f in sorted(glob.glob(name, recursive=True)) if Path(f).is_file()]
+        files = [f for f in files if f.suffix.lower() in FORMATS]
+    else:
+        raise UserError(f"Expected a picture, a folder or a pattern, found nothing at {name}.")
+    if output.resolve() != root.resolve():  # results of an earlier call are no input
+        files = [f for f in files if not f.resolve().is_relative_to(output.resolve())]
+    if not files:
+        raise UserError(f"Expected pictures ({', '.join(FORMATS)}), found none in {name}.")
+    return [(f, f.relative_to(root)) for f in files]
+
+
+def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
+    origin: dict[Path, Path] = {}
+    for job in jobs:
+        if job.output in origin:
+            raise UserError(
+                f"Expected one picture per output, found {origin[job.output]} and {job.source} "
+                f"for {job.output}."
+            )
+        origin[job.output] = job.source
+    taken = [output for output in origin if output.exists()]
+    if taken and not overwrite:
+        more = f" and {len(taken) - 1} others exist" if len(taken) > 1 else " exists"
+        raise UserError(f"Expected new files, found that {taken[0]}{more} (use --overwrite).")
+    for folder in {output.parent for output in origin}:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"Expected a folder that can be written, found {folder}.")

@@ -1,18 +1,96 @@
-"""Official weight files as a configuration and parameters."""
+"""Weights of a run or of a file, with the network they belong to."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
+from jaxcore.errors import UserError
+from jaxcore.registry import Network
 from jaxcore.typing import Params
 
+Which = Literal["best", "last", "ema"]
 
-def load_adair(path: Path) -> tuple[object, Params]:
-    """AdaIR or Restormer weights from a PyTorch or safetensors file."""
+DEFAULT_MODEL = "adair"  # of files that do not name theirs
+_ENTRY = "jaxcore"  # in the metadata of weight files that we write
+_WRAPPERS = ("module.", "_orig_mod.", "net.")  # of data parallelism, compilation and Lightning
+
+
+def load_network(
+    weights: Path, model: str | None = None, *, which: Which = "best"
+) -> tuple[Network, Any, Params]:
+    """Network, configuration and parameters.
+
+    Args:
+      weights: a run directory of ours, or a weight file (.safetensors, .pth, .pt, .ckpt, by
+        content) of ours or of the official code.
+      model: name of the network. None takes that of the run or of a file written by
+        ``jaxcore convert``, and AdaIR (or Restormer) for other files.
+      which: checkpoint of a run directory.
+
+    Raises:
+      UserError: nothing there, damaged, or of another network or size.
+    """
+    weights = Path(weights)
+    if weights.is_dir():
+        return _load_run(weights, model, which)
+    if not weights.exists():
+        raise UserError(f"Expected a run directory or a weight file, found nothing at {weights}.")
+    return _load_file(weights, model)
+
+
+def _choose(model: str | None, stored: str | None, where: Path) -> Network:
+    from jaxcore import registry
+
+    if model is not None and stored is not None and model != stored:
+        raise UserError(f"Expected weights of {model}, found weights of {stored} in {where}.")
+    return registry.network(model or stored or DEFAULT_MODEL)
+
+
+def _load_run(run: Path, model: str | None, which: Which) -> tuple[Network, Any, Params]:
+    import jax
+
+    from jaxcore.train import load_params, read_config
+
+    config = read_config(run)
+    task = config.get("task_config") if isinstance(config, dict) else None
+    fields = task.get("network") if isinstance(task, dict) else None
+    if not isinstance(task, dict) or not isinstance(fields, dict):
+        raise UserError(f"Expected the run of an image network, found another kind in {run}.")
+    network = _choose(model, task.get("model", DEFAULT_MODEL), run)
+    cfg = network.config_class.from_dict(fields)
+    expected = jax.eval_shape(lambda: network.module.init(jax.random.key(0), cfg))
+    return network, cfg, load_params(run, which, expected=expected)
+
+
+def _load_file(path: Path, model: str | None) -> tuple[Network, Any, Params]:
     from jaxcore.convert import read_state_dict, strip_prefix
-    from jaxcore.errors import UserError
-    from jaxcore.models import adair
 
-    if not path.is_file():
-        raise UserError(f"Expected a weight file, found no file {path}.")
-    tensors = strip_prefix(read_state_dict(path).tensors, "module.", "_orig_mod.", "net.")
-    cfg = adair.config_from_state_dict(tensors)
-    return cfg, adair.from_torch(tensors, cfg)
+    file = read_state_dict(path)
+    stored, fields = _stored(file.metadata, path)
+    network = _choose(model, stored, path)
+    tensors = strip_prefix(file.tensors, *_WRAPPERS)
+    try:
+        if fields is None:
+            cfg = network.module.config_from_state_dict(tensors)
+        else:
+            cfg = network.config_class.from_dict(fields)
+        return network, cfg, network.module.from_torch(tensors, cfg)
+    except UserError as error:
+        raise UserError(f"{path} does not hold weights of {network.name}: {error}") from None
+
+
+def _stored(metadata: Mapping[str, Any], path: Path) -> tuple[str | None, dict[str, Any] | None]:
+    """Name and configuration that `describe` put into a file; None of a foreign one."""
+    if _ENTRY not in metadata:
+        return None, None
+    try:
+        content = json.loads(metadata[_ENTRY])
+        return str(content["model"]), dict(content["config"])
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"Expected a model and its configuration in {path}, found none.") from None
+
+
+def describe(network: Network, cfg: Any) -> dict[str, str]:
+    """Metadata of a weight file from which `load_network` knows what the weights do not tell."""
+    return {_ENTRY: json.dumps({"model": network.name, "config": cfg.to_dict()})}

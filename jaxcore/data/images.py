@@ -145,7 +145,7 @@ def _read(path: Path, limit: int, *, full: bool) -> tuple[np.ndarray, str, Metad
 
 
 def _read_npy(path: Path, limit: int) -> np.ndarray:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4):
@@ -153,11 +153,12 @@ def _read_npy(path: Path, limit: int) -> np.ndarray:
             "Expected an array (height, width) or (height, width, 1 to 4 channels), found "
             f"{array.shape} in {path}."
         )
-    if array.dtype.kind != "f" and array.dtype not in (np.uint8, np.uint16):
+    floating = np.issubdtype(array.dtype, np.floating)
+    if not floating and array.dtype.name not in ("uint8", "uint16"):
         raise UserError(f"Expected uint8, uint16 or floating point, found {array.dtype} in {path}.")
     _check_size(array.shape[1], array.shape[0], limit, path)
     with np.errstate(over="ignore"):  # infinities are reported later
-        return np.array(array, np.float32 if array.dtype.kind == "f" else array.dtype.name)
+        return np.array(array, np.float32 if floating else array.dtype.name)
 
 
 _READ = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
@@ -187,7 +188,7 @@ def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> tuple[np.ndar
             f"Expected a picture ({', '.join(FORMATS)}), found other or damaged content in {path}."
         ) from None
     with image:
-        _check_size(*image.size, limit, path)
+        _check_size(image.width, image.height, limit, path)
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":  # of a camera: the first is the photograph
             raise UserError(f"Expected one still picture, found {frames} frames in {path}.")
@@ -320,29 +321,30 @@ def check_ending(path: Path) -> None:
         raise UserError(f"Expected a picture ending in {', '.join(FORMATS)}, found {path.name!r}.")
 
 
-def _encode(path: Path, array: np.ndarray, like: Picture) -> bytes:
+def check_fits(path: Path, like: Picture) -> None:
+    """Refuse a name whose format cannot hold the transparency or the colour of a picture."""
     check_ending(path)
-    form = FORMATS[path.suffix.lower()]
-    alpha = None if like.alpha is None else _unit(like.alpha)
-    if alpha is not None and alpha.shape != array.shape[:2]:
-        raise UserError(f"Expected a picture of {alpha.shape}, found {array.shape} for {path}.")
-    if alpha is not None and 4 not in form.channels:
-        if (alpha < 1).any():
-            raise UserError(f"Expected an ending whose format has transparency, found {path.name}.")
-        alpha = None
-    if 3 not in form.channels and not like.grey:
+    channels = FORMATS[path.suffix.lower()].channels
+    if 4 not in channels and like.alpha is not None and (_unit(like.alpha) < 1).any():
+        raise UserError(f"Expected an ending whose format has transparency, found {path.name}.")
+    if 3 not in channels and not like.grey:
         raise UserError(f"Expected an ending whose format has colour, found {path.name}.")
+
+
+def _encode(path: Path, array: np.ndarray, like: Picture) -> bytes:
+    check_fits(path, like)
+    form = FORMATS[path.suffix.lower()]
     if like.grey and 1 in form.channels:
         array = array.mean(axis=-1, keepdims=True)
-    if alpha is not None:
-        array = np.concatenate([array, alpha[..., None]], axis=-1)
-    depth = max(d for d in form.depths if d <= max(like.depth, 8))
+    if like.alpha is not None and like.alpha.shape != array.shape[:2]:
+        raise UserError(f"Expected a picture of {like.alpha.shape}, found {array.shape}.")
+    if like.alpha is not None and 4 in form.channels:
+        array = np.concatenate([array, _unit(like.alpha)[..., None]], axis=-1)
+    depth = max(d for d in form.depths if d <= like.depth)
     if depth < 32:
-        largest = 2**depth - 1
-        array = np.round(array * largest).astype(np.uint16 if depth == 16 else np.uint8)
+        array = np.round(array * (2**depth - 1)).astype(np.uint16 if depth == 16 else np.uint8)
     about = like.about
-    space = {True: b"RGB ", False: b"GRAY"}[array.shape[-1] >= 3]
-    if about.icc and about.icc[16:20] != space:
+    if about.icc and about.icc[16:20] != (b"RGB " if array.shape[-1] >= 3 else b"GRAY"):
         about = dataclasses.replace(about, icc=None)  # it belongs to other channels
     try:
         return form.encode(array, about)

@@ -53,10 +53,10 @@ def describe(image: Any, orientation: int) -> Metadata:
         exif = _upright_exif(image, orientation >= 5)
     except Exception:
         exif = None
-    dpi = info.get("dpi")
-    if dpi is not None:
-        dpi = tuple(float(d) for d in (dpi[::-1] if orientation >= 5 else dpi))
-        dpi = dpi if all(0 < d < 1e6 for d in dpi) else None
+    dpi = None
+    if "dpi" in info:
+        across, down = (float(d) for d in info["dpi"][:: -1 if orientation >= 5 else 1])
+        dpi = (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
     xmp = info.get("xmp")
     if isinstance(xmp, bytes):
         xmp = re.sub(rb"(tiff:Orientation(?:=[\"']|>))\d", rb"\g<1>1", xmp)

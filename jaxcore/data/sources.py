@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,7 +44,9 @@ class Group:
         return self.repeat * len(self.source)
 
 
-def list_images(folder: str | Path, *, recursive: bool = False) -> list[Path]:
+def list_images(
+    folder: str | Path, *, recursive: bool = False, endings: Collection[str] = IMAGE_ENDINGS
+) -> list[Path]:
     """Image files of a folder, sorted; hidden files and folders are passed over.
 
     Raises:
@@ -59,11 +61,11 @@ def list_images(folder: str | Path, *, recursive: bool = False) -> list[Path]:
         found += [
             Path(parent, name)
             for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_ENDINGS
+            if not name.startswith(".") and Path(name).suffix.lower() in endings
         ]
     if not found:
-        endings = ", ".join(sorted(IMAGE_ENDINGS))
-        raise UserError(f"Expected images ({endings}), found none in {folder}.")
+        known = ", ".join(sorted(endings))
+        raise UserError(f"Expected images ({known}), found none in {folder}.")
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 

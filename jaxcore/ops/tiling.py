@@ -58,7 +58,7 @@ def restore(
     (37, 50, 3)
     """
     images = _as_batch(image)
-    _check_options(multiple, tile, overlap, blend, bucket)
+    check_options(multiple, tile, overlap, blend, bucket)
     turns = range(8 if ensemble else 1)
     sizes = [_turn(images, k).shape[1:3] for k in turns]
     total = sum(_count_tiles(size, multiple, tile, overlap) for size in sizes)
@@ -188,9 +188,14 @@ def _as_batch(image: np.ndarray) -> np.ndarray:
     return images
 
 
-def _check_options(
+def check_options(
     multiple: int, tile: int | None, overlap: int, blend: str, bucket: int | None
 ) -> None:
+    """Check options of `restore` before there is an image.
+
+    Raises:
+      UserError: they do not fit together.
+    """
     for name, value in (("tile", tile), ("bucket", bucket)):
         if value is not None and (value < 1 or value % multiple):
             raise UserError(f"{name} must be a positive multiple of {multiple}, found {value}.")

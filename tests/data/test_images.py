@@ -164,7 +164,8 @@ def test_opaque_alpha_is_dropped_and_real_transparency_refused_for_training(tmp_
         else:
             with pytest.raises(UserError, match="opaque"):
                 read_rgb(tmp_path / "a.png")
-        assert read_image(tmp_path / "a.png").alpha[3, 3] == value
+        carried = read_image(tmp_path / "a.png").alpha
+        assert carried is not None and carried[3, 3] == value
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -263,8 +264,8 @@ def test_written_files_read_back_exactly(tmp_path, ending, depth, channels):
     back = read_image(path)
     assert (back.depth, back.grey) == (depth, channels < 3)
     np.testing.assert_allclose(back.pixels, picture.pixels, rtol=1e-6)
-    assert (back.alpha is None) == (channels in (1, 3))
-    if back.alpha is not None:
+    assert (back.alpha is None) == (picture.alpha is None) == (channels in (1, 3))
+    if back.alpha is not None and picture.alpha is not None:
         np.testing.assert_allclose(back.alpha, picture.alpha, rtol=1e-6)
     if ending == "tif":
         np.testing.assert_allclose(tifffile.imread(path).reshape(array.shape), array, rtol=1e-6)

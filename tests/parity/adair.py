@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.convert.statedict import from_state_dict, official_shapes
+from jaxcore.data.degradations import gaussian_noise
+from jaxcore.metrics import METRICS
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.nn import ChannelNorm, Conv
 from jaxcore.ops import resize_bilinear
+from jaxcore.train.schedules import adair_official
 from tests.parity.golden import Golden, close, nhwc
 
 MODULE = {"atol": 2e-5, "rtol": 1e-4}
@@ -255,13 +258,40 @@ def check_keys(path: Path) -> None:
     assert official_shapes(adair.param_shapes(cfg), adair.RULES) == golden
 
 
+def check_metrics(path: Path) -> None:
+    """The protocol's own metrics; DEA-Net's file of the same kind is checked with that network."""
+    file = Golden(path)
+    image, target = file.image("in/pred"), file.image("in/target")
+    for metric in ("psnr", "ssim"):
+        ours = jax.jit(METRICS[f"{metric}_rgb"])(image, target)
+        close(ours, file[f"out/{metric}"], **MODULE, what=metric)
+
+
+def check_noise(path: Path) -> None:
+    file = Golden(path)
+    for sigma in file.config["order"]:
+        ours = gaussian_noise(file["in/clean"], sigma, file[f"out/noise{sigma}"])
+        np.testing.assert_array_equal(ours, file[f"out/noisy{sigma}"])
+
+
+def check_schedule(path: Path) -> None:
+    file = Golden(path)
+    rate = jax.vmap(adair_official(file.config["base"], steps_per_epoch=7))
+    for step in (0, 6):  # constant inside an epoch
+        ours = rate(np.arange(len(file["out/lr"])) * 7 + step)
+        np.testing.assert_allclose(ours, file["out/lr"], rtol=1e-5, atol=1e-11)
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     "aflb": check_aflb,
     "block": check_block,
     "cross_attention": check_cross_attention,
     "fmom": check_modulation,
     "grads": check_gradients,
+    "lr_schedule": check_schedule,
+    "metrics": check_metrics,
     "net": check_network,
+    "noise": check_noise,
     "resample": check_resample,
     "spectral_split": check_spectral_split,
     "state_dict": check_keys,

@@ -1,0 +1,5 @@
+"""``python -m jaxcore.cli``."""
+
+from jaxcore.cli import main
+
+main()
