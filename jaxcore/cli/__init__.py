@@ -9,10 +9,11 @@ from typing import Any
 # is imported, so that help is quick.
 COMMANDS = {
     "demo": ("demo", "demo", "Train a small network on photographs and restore held-out ones."),
-    "restore": ("restore", "restore", "Restore images with a run or with official weights."),
+    "restore": ("restore", "restore", "Restore pictures with a run or with official weights."),
     "train": ("train", "train", "Train a network by a recipe, or go on with a run."),
     "evaluate": ("evaluate", "evaluate", "Measure PSNR and SSIM on degraded and clean images."),
-    "convert": ("convert", "convert", "Check weights and rewrite them for PyTorch or JAX."),
+    "convert": ("convert", "convert", "Check weights and rewrite them under the official names."),
+    "data": ("data", "data", "Pack a folder of pairs as a TFDS data set (array_record format)."),
 }
 
 

@@ -1,11 +1,13 @@
 """``jaxcore data``."""
 
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 
-def pack(
+def data(
+    action: tyro.conf.Positional[Literal["pack"]],
     folder: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     degraded: str = "degraded",
@@ -14,12 +16,13 @@ def pack(
     shard_examples: int = 1000,
     overwrite: bool = False,
 ) -> None:
-    """Write a folder of degraded and clean images as a TFDS data set (array_record format).
+    """Pack a folder of pairs as a TFDS data set (array_record format).
 
     FOLDER holds two folders with files of equal names, or one folder for each split that holds
     these two. Train on the result with --data.kind tfds.
 
     Args:
+      action: what to do.
       folder: of pairs.
       out: new folder; its last part names the data set (small letters, digits and _).
       degraded: name of the folders of degraded images.
@@ -29,10 +32,11 @@ def pack(
       overwrite: replace OUT if it exists.
     """
     from jaxcore.cli.progress import steps
-    from jaxcore.data.pack import pack as write
+    from jaxcore.data.pack import pack
 
+    del action  # there is one so far
     with steps("packing") as progress:
-        counts = write(
+        counts = pack(
             folder,
             out,
             degraded=degraded,

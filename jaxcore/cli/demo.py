@@ -9,7 +9,7 @@ import tyro
 def demo(
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/demo"), steps: int = 700
 ) -> None:
-    """Train a small network on photographs in minutes and restore held-out ones.
+    """Train a small network on photographs and restore held-out ones.
 
     Called again it goes on from where it stopped, or reuses the finished run.
 

@@ -22,7 +22,7 @@ def evaluate(
     tile: int | None = None,
     seed: int = 0,
 ) -> None:
-    """Measure PSNR and SSIM of a network on pairs of degraded and clean images.
+    """Measure PSNR and SSIM on degraded and clean images.
 
     Args:
       weights: run directory or official weight file.

@@ -37,7 +37,7 @@ def restore(
     which: Which = "best",
     overwrite: bool = False,
 ) -> None:
-    """Restore one picture, or a folder of them, with a run or with official weights.
+    """Restore pictures with a run or with official weights.
 
     Names, sub-folders, formats, metadata, bit depth, transparency and grey are kept. A picture
     that cannot be restored does not stop the others; it is named at the end.

@@ -246,7 +246,7 @@ def test_the_console_command():
     assert done.returncode == 0, done.stderr
     assert "restore" in done.stdout and "convert" in done.stdout
     done = subprocess.run(
-        [sys.executable, "-m", "jaxcore.cli", "restore", "gone.png", "-o", "x.png", "--weights",
+        [sys.executable, "-m", "jaxcore", "restore", "gone.png", "-o", "x.png", "--weights",
          "gone", "--tilee", "3"],
         capture_output=True, text=True,
     )  # fmt: skip

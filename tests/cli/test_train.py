@@ -10,18 +10,8 @@ from jaxcore.cli import main
 
 # Without frequency blocks it compiles in half the time.
 TINY = "--network.dim 8 --network.num-blocks 1 1 1 1 --network.heads 1 1 1 1"
-TINY = f"{TINY} --network.num-refinement-blocks 1 --network.no-decoder --train.steps 2".split()
-
-
-def call(capsys, *argv):
-    """Exit code, standard output and standard error."""
-    code = 0
-    try:
-        main([str(a) for a in argv])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+TINY += " --network.num-refinement-blocks 1 --network.no-decoder --train.steps 2"
+TINY = f"{TINY} --stages.0.patch 16 --stages.0.batch-size 2".split()
 
 
 def size_of(path):
@@ -53,14 +43,14 @@ def run(pairs, tmp_path_factory):
     return out
 
 
-def test_a_finished_run_has_nothing_to_do(pairs, run, capsys):
-    code, out, _ = call(capsys, *training(pairs, run))
+def test_a_finished_run_has_nothing_to_do(pairs, run, call):
+    code, out, _ = call(*training(pairs, run))
     assert code == 0
     assert "dark" in out and "trained 2 steps" in out
 
 
-def test_evaluate_writes_figures_and_a_picture(run, tmp_path, capsys):
-    code, out, _ = call(capsys, "evaluate", run, "-o", tmp_path / "report")
+def test_evaluate_writes_figures_and_a_picture(run, tmp_path, call):
+    code, out, _ = call("evaluate", run, "-o", tmp_path / "report")
     assert code == 0 and "PSNR in" in out
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert metrics["dark/psnr_in"] < 20
@@ -68,18 +58,18 @@ def test_evaluate_writes_figures_and_a_picture(run, tmp_path, capsys):
     assert size_of(tmp_path / "report" / "restored.png")[0] > 3 * 40
 
 
-def test_a_run_restores_and_exports_and_can_be_tuned(pairs, run, tmp_path, capsys):
+def test_a_run_restores_and_exports_and_can_be_tuned(pairs, run, tmp_path, call):
     source = pairs / "degraded" / "one.png"
-    code, *_ = call(capsys, "restore", source, "-o", tmp_path / "one.png", "--weights", run)
+    code, *_ = call("restore", source, "-o", tmp_path / "one.png", "--weights", run)
     assert code == 0 and size_of(tmp_path / "one.png") == (48, 40)
     weights = tmp_path / "weights.safetensors"
-    assert call(capsys, "convert", run, weights)[0] == 0
-    code, out, err = call(capsys, *training(pairs, tmp_path / "tuned", "--init", weights))
+    assert call("convert", run, weights)[0] == 0
+    code, out, err = call(*training(pairs, tmp_path / "tuned", "--init", weights))
     assert code == 0 and "trained 2 steps" in out, err
 
 
-def test_a_run_of_other_settings_is_not_overwritten(pairs, run, capsys):
-    code, _, err = call(capsys, *training(pairs, run, "--train.seed", "1"))
+def test_a_run_of_other_settings_is_not_overwritten(pairs, run, call):
+    code, _, err = call(*training(pairs, run, "--train.seed", "1"))
     assert code == 2 and "train.seed was 0, now 1" in err
 
 
@@ -90,29 +80,28 @@ def test_a_run_of_other_settings_is_not_overwritten(pairs, run, capsys):
         ("train adair --data.root {empty} -o {run}", "found no folder"),
         ("train adair_5d --data.root {empty} -o {run}", "Expected"),
         ("train adair -o {run}", "Expected a root folder"),
-        ("train adair --data.root {pairs} --train.steps 0 -o {run}", "steps must be at least 1"),
         ("train adair --data.root {pairs} --init {gone} -o {run}", "found"),
         ("evaluate {gone}", "found"),
         ("evaluate {empty}", "found"),
     ],
 )
-def test_mistakes_end_in_one_sentence(pairs, tmp_path, capsys, argv, sentence):
+def test_mistakes_end_in_one_sentence(pairs, tmp_path, call, argv, sentence):
     (tmp_path / "empty").mkdir()
     names = {"gone": tmp_path / "gone", "empty": tmp_path / "empty", "run": tmp_path / "run"}
-    code, _, err = call(capsys, *argv.format(pairs=pairs, **names).split())
+    code, _, err = call(*argv.format(pairs=pairs, **names).split())
     assert code == 2
     assert sentence in err and "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_the_demo_makes_its_picture_and_is_reused(tmp_path, capsys):
+def test_the_demo_makes_its_picture_and_is_reused(tmp_path, call):
     argv = ["demo", "-o", tmp_path / "demo", "--steps", "2"]
-    code, out, err = call(capsys, *argv)
+    code, out, err = call(*argv)
     assert code == 0, err
     assert "jaxcore restore" in out and "haze" in out
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
     assert {"noise25/psnr", "noise50/psnr", "haze/psnr", "haze/ssim_in"} <= set(metrics)
     assert size_of(tmp_path / "demo" / "restored.png")[1] > 500
-    code, _, err = call(capsys, *argv)
+    code, _, err = call(*argv)
     assert code == 0 and "step 2/2" not in err

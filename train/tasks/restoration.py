@@ -151,7 +151,8 @@ class RestorationTask:
 
     def samples(self, params: Params) -> dict[str, np.ndarray]:
         """The first evaluation images: degraded | restored | clean, a row per degradation."""
-        return {"restored": comparison(self.restored(params, limit=1))}
+        images = list(self.restored(params, limit=1))
+        return {"restored": comparison(iter(images))} if images else {}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able description."""
@@ -216,7 +217,7 @@ def summarise(scores: Iterator[Score]) -> dict[str, float]:
     Returns:
       ``<group>/psnr_in``, ``<group>/psnr``, ``<group>/ssim_in``, ``<group>/ssim`` and
       ``<group>/gain`` (dB); and ``psnr``, ``ssim`` and ``gain``: means over the degradations,
-      each counted once whatever its number of images.
+      each counted once whatever its number of images. Nothing for no images.
 
     >>> summarise(iter([Score("haze", "a", 10.0, 14.0, 0.5, 0.7)]))["gain"]
     4.0
@@ -229,7 +230,7 @@ def summarise(scores: Iterator[Score]) -> dict[str, float]:
         for field in ("psnr_in", "psnr", "ssim_in", "ssim"):
             metrics[f"{group}/{field}"] = float(np.mean([getattr(s, field) for s in found]))
         metrics[f"{group}/gain"] = metrics[f"{group}/psnr"] - metrics[f"{group}/psnr_in"]
-    for field in ("psnr", "ssim", "gain"):
+    for field in ("psnr", "ssim", "gain") if groups else ():
         metrics[field] = float(np.mean([metrics[f"{group}/{field}"] for group in groups]))
     return metrics
 

@@ -1,5 +1,0 @@
-"""``python -m jaxcore.cli``."""
-
-from jaxcore.cli import main
-
-main()
