@@ -20,7 +20,7 @@ def pack(
     these two. Train on the result with --data.kind tfds.
 
     Args:
-      folder: of pairs.
+      folder: folder of pairs.
       out: new folder; its last part names the data set (small letters, digits and _).
       degraded: name of the folders of degraded images.
       clean: name of the folders of clean images.
