@@ -95,10 +95,11 @@ def overlap(
     left.set_xlabel("P(Z=1 | X), dotted: clipping bounds")
     left.set_ylabel("density")
     left.legend(frameon=False)
-    right.hist(d, bins=50, density=True, color=_GREY, alpha=0.8)
+    edges = np.linspace(min(d.min(), -2 * floor), max(d.max(), 2 * floor) + 1e-3, 61)
+    right.hist(d, bins=edges, density=True, color=_GREY, alpha=0.8)
     right.axvspan(-floor, floor, color=_ORANGE, alpha=0.4, lw=0)
     right.axvline(0, color="black", lw=0.8)
-    right.set_xlabel("D(X) = Var(A|Z=1,X) - Var(A|Z=0,X), band: floor of |D|")
+    right.set_xlabel("Var(A|Z=1,X) - Var(A|Z=0,X), band: floor")
     for ax in (left, right):
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
@@ -114,7 +115,7 @@ def pseudo_risk(rows: Sequence[dict[str, Any]], *, figure: Any = None, best: int
       figure: figure to draw on; None makes one.
       best: combinations shown.
     """
-    figure = new_figure(9, 5) if figure is None else figure
+    figure = new_figure(10, 7) if figure is None else figure
     top, bottom = figure.subplots(2, 1, sharex=True)
     if "criterion" not in rows[0]:
         top.text(0.5, 0.5, "one combination: nothing to select", ha="center", va="center")
@@ -128,13 +129,13 @@ def pseudo_risk(rows: Sequence[dict[str, Any]], *, figure: Any = None, best: int
         height = np.array([r[model] for r in ordered])
         top.bar(at, height, bottom=floor, color=colour, width=0.8, label=model[2:])
         floor = floor + height
-    top.set_ylabel("pseudo-risk, summed over models")
+    top.set_ylabel("pseudo-risk\n(sum over models)")
     top.legend(frameon=False, ncols=len(models), loc="upper left")
     theta = np.array([r["estimate"] for r in ordered])
     se = np.array([r["std_error"] for r in ordered])
     bottom.errorbar(at, theta, 1.96 * se, fmt="o", ms=3, lw=1, color=_GREY)
     bottom.plot([0], theta[:1], "o", color=_BLUE)
-    bottom.set_ylabel("estimate (95% interval)")
+    bottom.set_ylabel("estimate\n(95% interval)")
     blocks = [k for k in ordered[0] if k not in ("estimate", "std_error", "criterion", *models)]
     labels = [" ".join(str(r[b]) for b in blocks) for r in ordered]
     longest = max(len(t) for t in labels)

@@ -48,34 +48,22 @@ def baselines(result: "SelectiveIVResult") -> list[Estimate]:
     linear = {"ml_g": Ridge(alpha=0.0), "ml_m": Logistic(alpha=1e-3)}
     folds = {"fold_ids": ids, "n_folds": k, "clip": result.config.clip}
     Bmu = W if result.one_sided else jnp.concatenate([W, Z[:, None]], axis=1)
-    out = [
-        _named(ols(Y, A, W, **plain), "OLS, no confounding given X"),
-        _named(
-            ols(Y, A, jnp.concatenate([W, Z[:, None]], 1), **plain),
-            "OLS with Z, no confounding given X, Z",
-        ),
-        _named(aipw_ate(Y, A, W[:, 1:], **linear, **folds, **plain), "AIPW, no confounding"),
-        _named(tsls(Y, A, Z, W, **plain), "2SLS, valid instrument"),
-        _named(
-            iivm_late(
-                Y,
-                A,
-                Z,
-                W[:, 1:],
-                ml_r=Logistic(alpha=1e-3),
-                always_takers=not result.one_sided,
-                **linear,
-                **folds,
-                **plain,
-            ),  # fmt: skip
-            "LATE (AIPW ratio), valid instrument",
-        ),
-        _named(
-            genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=result.one_sided, weights=weights),
-            "GENIUS, constant effect",
-        ),
-        partially_linear(result),
-    ]
+    with_z = jnp.concatenate([W, Z[:, None]], axis=1)
+    logit = Logistic(alpha=1e-3)
+    late = iivm_late(
+        Y, A, Z, W[:, 1:], ml_r=logit, always_takers=not result.one_sided,
+        **linear, **folds, **plain,
+    )  # fmt: skip
+    constant = genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=result.one_sided, weights=weights)
+    named = {
+        "OLS, no confounding given X": ols(Y, A, W, **plain),
+        "OLS with Z, no confounding given X, Z": ols(Y, A, with_z, **plain),
+        "AIPW, no confounding": aipw_ate(Y, A, W[:, 1:], **linear, **folds, **plain),
+        "2SLS, valid instrument": tsls(Y, A, Z, W, **plain),
+        "LATE (AIPW ratio), valid instrument": late,
+        "GENIUS, constant effect": constant,
+    }
+    out = [_named(e, name) for name, e in named.items()] + [partially_linear(result)]
     return [e for e in out if np.isfinite(float(e.theta)) and np.isfinite(float(e.se))]
 
 

@@ -51,10 +51,15 @@ def write_report(
     return folder
 
 
+def summary_path(folder: Path) -> Path:
+    """Where a report keeps its text."""
+    return folder / FILES[0]
+
+
 def _write(result, others, robust, folder: Path, level: float) -> None:
     rows = [{**result.estimate.rows(level)[0], "name": "selective IV"}]
     rows += [{**e.rows(level)[0], "name": e.estimator} for e in others]
-    (folder / "summary.txt").write_text(summary_text(result, rows, robust, level) + "\n")
+    summary_path(folder).write_text(summary_text(result, rows, robust, level) + "\n")
     content = {**result.to_dict(level), "estimators": rows, "robust_set": robust.describe()}
     text = json.dumps(_strict(content), indent=2, allow_nan=False)
     (folder / "estimate.json").write_text(text + "\n")

@@ -12,6 +12,7 @@ COMMANDS = {
     "restore": ("restore", "restore", "Restore images with a run or with official weights."),
     "train": ("train", "train", "Train a network by a recipe, or go on with a run."),
     "evaluate": ("evaluate", "evaluate", "Measure PSNR and SSIM on degraded and clean images."),
+    "estimate": ("estimate", "estimate", "Estimate a causal effect from a table; write a report."),
     "convert": ("convert", "convert", "Check weights and rewrite them for PyTorch or JAX."),
 }
 
