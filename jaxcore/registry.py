@@ -1,4 +1,4 @@
-"""Name -> (config class, module) for networks, tasks and estimators; everything is imported on first use."""
+"""Name -> (config class, module) for networks, tasks, estimators; imported on first use."""
 
 import dataclasses
 import importlib
