@@ -11,6 +11,7 @@ _NETWORKS = {
     "adair": ("jaxcore.models.adair", "AdaIRConfig"),
 }
 _TASKS = {
+    "monte_carlo": ("jaxcore.train.tasks.monte_carlo", "MonteCarloTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }
 _ESTIMATORS = {
