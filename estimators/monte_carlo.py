@@ -32,7 +32,8 @@ class Replication(NamedTuple):
 class Study:
     """What is replicated: several estimators on samples of one design."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of the first columns of `Replication.theta`
+    extras: tuple[str, ...] = ()  # of further columns, which are averaged and nothing else
     truth: float
     draw: Callable[[Key], Replication]
 
@@ -129,6 +130,14 @@ class MonteCarlo:
     truth: float | None
     theta: np.ndarray  # r, q
     se: np.ndarray  # r, q
+    extras: tuple[str, ...] = ()  # names of the columns after ``names``
+
+    def extra_means(self) -> dict[str, float]:
+        """Means of the extra columns (shares, counts)."""
+        first = len(self.names)
+        return {
+            name: float(np.nanmean(self.theta[:, first + j])) for j, name in enumerate(self.extras)
+        }
 
     def table(self, level: float = 0.95) -> list[dict[str, Any]]:
         """One row per estimator, each figure with its Monte-Carlo standard error (``..._mcse``).
@@ -185,13 +194,8 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
         line = [row["name"]]
         for name in shown:
             value, error = row.get(name), row.get(f"{name}_mcse")
-            line.append(
-                ""
-                if value is None
-                else f"{value:+.3f} ({error:.3f})"
-                if "bias" in name
-                else f"{value:.3f} ({error:.3f})"
-            )
+            sign = "+" if "bias" in name else ""
+            line.append("" if value is None else f"{value:{sign}.3f} ({error:.3f})")
         cells.append(line)
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
 

@@ -67,14 +67,13 @@ def siv2_study(
       libraries: candidate bases of every block.
     """
     same = [f"all {name}" for name in libraries]
-    picks = [f"share of {libraries[-1]} for {b}" for b in BLOCKS]
+    picks = tuple(f"share of {libraries[-1]} for {b}" for b in BLOCKS)
     names = (
         *same,
         "selected, minimax",
         "selected, mixed minimax",
         "smooth",
         "oracle nuisances",
-        *picks,
     )
 
     def draw(key):
@@ -105,7 +104,7 @@ def siv2_study(
             jnp.concatenate([jnp.stack(se), jnp.full_like(last, jnp.nan)]),
         )
 
-    return Study(names=names, truth=simulate.TRUE_ATE, draw=draw)
+    return Study(names=names, extras=picks, truth=simulate.TRUE_ATE, draw=draw)
 
 
 STUDIES: dict[str, Callable[..., Study]] = {"siv1": siv1_study, "siv2": siv2_study}

@@ -70,12 +70,13 @@ class MonteCarloTask:
         return -(-self.reps // self.block)
 
     def init_params(self, key: Key) -> Params:
-        """There are no parameters."""
-        return {}
+        """Nothing to fit: one zero, since a checkpoint must hold something."""
+        return {"nothing": jnp.zeros(1, jnp.float32)}
 
     def collections(self) -> dict[str, Any]:
         """Results so far; NaN where a replication is still to be done."""
-        q = len(self.build().names)
+        study = self.build()
+        q = len(study.names) + len(study.extras)
 
         def empty():  # two arrays: the step donates both
             return jnp.full((self.reps, q), jnp.nan, default_float())
@@ -156,4 +157,7 @@ def run_study(
             return None
         held = jax.device_get(result.state.collections)
     study = task.build()
-    return MonteCarlo(names=study.names, truth=study.truth, theta=held["theta"], se=held["se"])
+    return MonteCarlo(
+        names=study.names, extras=study.extras, truth=study.truth,
+        theta=held["theta"], se=held["se"],
+    )  # fmt: skip
