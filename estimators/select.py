@@ -172,9 +172,30 @@ def smooth_select(
     n = U.shape[0]
     w = jnp.ones(n, U.dtype) if weights is None else weights
     T, fold_weight = fold_means(U, fold_ids, n_folds, weights=w)
+    soft = smooth_weights(T, fold_weight, models, blocks, beta=beta, lam=lam)
+    psi = smooth_psi(U, fold_ids, T, fold_weight, soft.gradient, weights=w, n=n)
+    se = jnp.sqrt(jnp.mean(psi**2) / n)
+    return soft._replace(se=se, psi=psi)
+
+
+def smooth_weights(
+    T: Float[Array, "k *learners"],
+    fold_weight: Float[Array, " k"],
+    models: Mapping[str, tuple[str, ...]],
+    blocks: tuple[str, ...],
+    *,
+    beta: float = 5.0,
+    lam: float = 10.0,
+) -> SmoothSelection:
+    """The smooth estimate and its gradient from the table of estimates alone.
+
+    ``psi`` is empty and ``se`` NaN: they need the moments of the units, see `smooth_psi`.
+    """
+    n_folds = T.shape[0]
     share = fold_weight / jnp.sum(fold_weight)
     hard = criterion_of(pseudo_risk(T, models, blocks))
     scale = jax.lax.stop_gradient(jnp.median(hard))
+    scale = jnp.where(scale > 0, scale, 1.0)  # one combination: nothing moves, nothing to scale
 
     def soft_max(d):
         x = d.reshape(-1)
@@ -188,11 +209,25 @@ def smooth_select(
         return jnp.sum(share * per_fold), (b, q)
 
     (theta, (b, q)), gradient = jax.value_and_grad(theta_of, has_aux=True)(T)
-    g = gradient.reshape(n_folds, -1)[fold_ids]
-    centred = U.reshape(n, -1) - T.reshape(n_folds, -1)[fold_ids]
-    psi = w * n / fold_weight[fold_ids] * jnp.sum(g * centred, axis=1)
-    se = jnp.sqrt(jnp.mean(psi**2) / n)
-    return SmoothSelection(theta, se, psi, b, q, gradient, scale)
+    nothing = jnp.zeros(0, T.dtype)
+    return SmoothSelection(theta, jnp.full_like(theta, jnp.nan), nothing, b, q, gradient, scale)
+
+
+def smooth_psi(
+    U: Float[Array, "m *learners"],
+    fold_ids: Int[Array, " m"],
+    T: Float[Array, "k *learners"],
+    fold_weight: Float[Array, " k"],
+    gradient: Float[Array, "k *learners"],
+    *,
+    weights: Float[Array, " m"],
+    n: int,
+) -> Float[Array, " m"]:
+    """Delta-method influence values of the smooth estimate for some of the ``n`` units."""
+    k = T.shape[0]
+    g, t = gradient.reshape(k, -1)[fold_ids], T.reshape(k, -1)[fold_ids]
+    moved = jnp.sum(g * (U.reshape(U.shape[0], -1) - t), axis=1)
+    return weights * n / fold_weight[fold_ids] * moved
 
 
 def fold_means(

@@ -1,4 +1,4 @@
-"""Name -> (config class, module) for networks and tasks; everything is imported on first use."""
+"""Name -> (config class, module) for networks, tasks, estimators; imported on first use."""
 
 import dataclasses
 import importlib
@@ -11,7 +11,11 @@ _NETWORKS = {
     "adair": ("jaxcore.models.adair", "AdaIRConfig"),
 }
 _TASKS = {
+    "monte_carlo": ("jaxcore.train.tasks.monte_carlo", "MonteCarloTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
+}
+_ESTIMATORS = {
+    "selective-iv": ("jaxcore.estimators.selective_iv", "SelectiveIV"),
 }
 
 
@@ -22,6 +26,15 @@ class Network:
     name: str
     config_class: type[Any]
     module: ModuleType  # has init, apply, from_torch, to_torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """An estimator the command line can reach by name."""
+
+    name: str
+    config_class: type[Any]  # frozen settings with fit, fit_frame, fit_formula
+    module: ModuleType
 
 
 def _resolve(table: dict[str, tuple[str, str]], kind: str, name: str) -> tuple[ModuleType, Any]:
@@ -57,3 +70,21 @@ def task_class(name: str) -> type[Any]:
       UserError: the name is unknown.
     """
     return _resolve(_TASKS, "task", name)[1]
+
+
+def estimators() -> tuple[str, ...]:
+    """Names of all estimators."""
+    return tuple(sorted(_ESTIMATORS))
+
+
+def estimator(name: str) -> Estimator:
+    """Look an estimator up.
+
+    Raises:
+      UserError: the name is unknown.
+
+    >>> estimator("selective-iv").config_class.__name__
+    'SelectiveIV'
+    """
+    module, config_class = _resolve(_ESTIMATORS, "estimator", name)
+    return Estimator(name, config_class, module)

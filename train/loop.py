@@ -189,15 +189,7 @@ class _Run:
         self.abstract = self._place(jax.eval_shape(self._create, shapes))
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
         self.step_fn = compile_step(
-            make_train_step(
-                task.loss,
-                self.tx,
-                accum_steps=cfg.accum_steps,
-                ema=cfg.ema,
-                skip_nonfinite=cfg.skip_nonfinite,
-                remat=cfg.remat,
-                trainable=trainable,
-            ),
+            self._step(trainable),
             mesh,
             state_sharding=shardings if mesh is not None else None,
         )
@@ -206,8 +198,18 @@ class _Run:
         self.pending: deque[dict[str, jax.Array]] = deque()
         self.hopeless = 0
 
+    def _step(self, trainable: Any) -> Any:
+        cfg = self.cfg
+        if self.hooks.make_step is not None:
+            return self.hooks.make_step(self.mesh)
+        return make_train_step(
+            self.task.loss, self.tx, accum_steps=cfg.accum_steps, ema=cfg.ema,
+            skip_nonfinite=cfg.skip_nonfinite, remat=cfg.remat, trainable=trainable,
+        )  # fmt: skip
+
     def _create(self, params: Params) -> TrainState:
-        return create_state(params, self.tx, key=self._step_key, ema=self.cfg.ema is not None)
+        ema, extra = self.cfg.ema is not None, self.hooks.collections()
+        return create_state(params, self.tx, key=self._step_key, ema=ema, collections=extra)
 
     def _place(self, abstract: TrainState) -> TrainState:
         """Add the target sharding to every abstract leaf."""
@@ -348,7 +350,7 @@ class _Run:
         metrics |= pace.read(self.cfg.steps - done)
         self._write("train", done, metrics)
         self.reporter.train(done, metrics)
-        self.hopeless = 0 if np.isfinite(metrics["loss"]) else self.hopeless + 1
+        self.hopeless = 0 if np.isfinite(metrics.get("loss", 0.0)) else self.hopeless + 1
         if self.hopeless >= _HOPELESS_WINDOWS:
             raise UserError(
                 f"Expected a finite loss, found only NaN or infinity in the last {self.hopeless} "

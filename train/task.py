@@ -33,6 +33,10 @@ class Task(Protocol):
     * ``trainable(params) -> tree of bools``: False leaves get neither update nor decay; it is
       called with shapes (``jax.ShapeDtypeStruct``), not values. None trains everything.
     * ``items_per_batch: int``: what is counted per second; default the rows of the batch.
+    * ``collections() -> dict``: arrays the state carries besides parameters.
+    * ``make_step(mesh) -> step``: a pure ``(state, batch) -> (state, metrics)`` that stands in for
+      the gradient step; for jobs that fill ``collections`` instead of descending a loss. It must
+      count ``state.step`` up.
     * ``sharding_rules``: ``(regular expression, PartitionSpec)`` pairs for a mesh with a tensor
       axis, see `jaxcore.parallel.state_shardings`.
     """
@@ -71,6 +75,10 @@ class Hooks:
             task, "samples", None
         )
         self.trainable: Callable[[Params], Any] = getattr(task, "trainable", lambda params: None)
+        self.collections: Callable[[], dict[str, Any]] = getattr(task, "collections", dict)
+        self.make_step: Callable[[Any], Callable[..., Any]] | None = getattr(
+            task, "make_step", None
+        )
         self.sharding_rules: tuple[Any, ...] = getattr(task, "sharding_rules", ())
         self._items: int | None = getattr(task, "items_per_batch", None)
 

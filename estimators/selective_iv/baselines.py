@@ -67,7 +67,8 @@ def _just_identified(Y, A, Z, W, name, weights, clusters, n_clusters):
     cross = (instruments * w[:, None]).T @ regressors / n
     beta = jnp.linalg.solve(cross, instruments.T @ (w * Y) / n)
     residual = w * (Y - regressors @ beta)
-    psi = jnp.linalg.solve(cross, (instruments * residual[:, None]).T)[0] / scale[0]
+    first = jnp.linalg.solve(cross.T, jnp.zeros_like(scale).at[0].set(1))  # row of the inverse
+    psi = residual * (instruments @ first) / scale[0]
     return Estimate.from_psi(
         beta[0] / scale[0],
         psi,

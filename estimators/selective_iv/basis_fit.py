@@ -10,14 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from jaxcore.estimators.chunks import in_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, variance_contrast
-
-ROWS_AT_ONCE = 1 << 16
-"""Rows for which the moments of all combinations are computed at a time."""
 
 
 class BasisFits(NamedTuple):
@@ -28,6 +26,8 @@ class BasisFits(NamedTuple):
     g: Float[Array, "k pi mu g delta rho q2"]
     delta: Float[Array, "k pi mu g delta rho q"]
     rho: Float[Array, "k pi mu g delta rho q"]
+    converged_pi: Bool[Array, "k pi"]
+    converged_mu: Bool[Array, "k mu"]
 
 
 def with_instrument(B: Float[Array, "n q"], Z: Float[Array, " n"]) -> Float[Array, "n q2"]:
@@ -65,40 +65,56 @@ def fit_bases(
       weights: observation weights.
     """
     train = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
+    pairs = masks["pi"].shape[0] * masks["mu"].shape[0]
+    rows = rows_at_once(n_folds * pairs * B.shape[1])
     one_fold = _one_sided_fold if one_sided else _fold
 
     def fit(w):
-        return one_fold(Y, A, Z, B, masks, ridge, clip, w)
+        return one_fold(Y, A, Z, B, w / jnp.sum(w), masks, ridge, clip, rows)
 
     return jax.vmap(fit)(train)
 
 
-def _logistic(B, y, w, columns, ridge):
+def _logistic(B, y, w, columns, ridge, rows):
     free = jnp.full(B.shape[1], ridge, B.dtype).at[0].set(0)
-    return newton_logistic(B, y, w, penalty=free, columns=columns, max_steps=50).coef
+    return newton_logistic(B, y, w, penalty=free, columns=columns, max_steps=50, rows=rows)
 
 
-def _fold(Y, A, Z, B, masks, ridge, clip, w):
+def _weighted_grams(V, left, right):
+    """``left' diag(v) right`` for every row ``v`` of ``V``, as one matrix product."""
+    lhs = (V.T[:, :, None] * left[:, None, :]).reshape(left.shape[0], -1)
+    return (lhs.T @ right).reshape(V.shape[0], left.shape[1], right.shape[1])
+
+
+def _fold(Y, A, Z, B, w, masks, ridge, clip, rows):
     BZ = with_instrument(B, Z)
-    w = w / jnp.sum(w)
-    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge))(masks["pi"])
-    mu = jax.vmap(lambda m: _logistic(BZ, A, w, jnp.tile(m, 2), ridge))(masks["mu"])
-    h = Z[None] - jnp.clip(jax.nn.sigmoid(pi @ B.T), *clip.pi)
-    e = A[None] - jnp.clip(jax.nn.sigmoid(mu @ BZ.T), *clip.mu)
-    wide = jnp.concatenate([BZ, A[:, None] * B, Y[:, None]], axis=1)  # n, 3q + 1
-    left = (BZ * w[:, None]).T @ wide
-    plain = left[: B.shape[1], : B.shape[1]]  # B'wB
+    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge, rows))(masks["pi"])
+    mu = jax.vmap(lambda m: _logistic(BZ, A, w, jnp.tile(m, 2), ridge, rows))(masks["mu"])
+    n_pi, n_mu, q = pi.coef.shape[0], mu.coef.shape[0], B.shape[1]
 
-    def pair(h_one, e_one):
-        we, wh = w * e_one, w * h_one
-        rows_rho = (B * we[:, None]).T @ wide
-        rows_delta = (B * (wh * e_one)[:, None]).T @ wide
-        delta_rho = (B * wh[:, None]).T @ B
-        return _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks)
+    def products(Y, A, Z, B, w):
+        BZ = with_instrument(B, Z)
+        wide = jnp.concatenate([BZ, A[:, None] * B, Y[:, None]], axis=1)  # n, 3q + 1
+        h = Z[None] - jnp.clip(jax.nn.sigmoid(pi.coef @ B.T), *clip.pi)
+        e = A[None] - jnp.clip(jax.nn.sigmoid(mu.coef @ BZ.T), *clip.mu)
+        he = (h[:, None] * e[None]).reshape(n_pi * n_mu, -1)
+        rows_delta = _weighted_grams(w[None] * he, B, wide)
+        return (
+            (BZ * w[:, None]).T @ wide,
+            rows_delta.reshape(n_pi, n_mu, q, -1),
+            _weighted_grams(w[None] * e, B, wide),
+            _weighted_grams(w[None] * h, B, B),
+        )
 
-    per_mu = jax.vmap(pair, in_axes=(None, 0))
-    g, delta, rho = jax.vmap(per_mu, in_axes=(0, None))(h, e)
-    return BasisFits(pi, mu, g, delta, rho)
+    left, rows_delta, rows_rho, delta_rho = sum_chunks(products, in_chunks((Y, A, Z, B, w), rows))
+    plain = left[:q, :q]  # B'wB
+
+    def pair(of_delta, of_rho, of_both):
+        return _solve_all(left, of_delta, of_rho, of_both, plain, masks)
+
+    per_mu = jax.vmap(pair, in_axes=(0, 0, None))
+    g, delta, rho = jax.vmap(per_mu, in_axes=(0, None, 0))(rows_delta, rows_rho, delta_rho)
+    return BasisFits(pi.coef, mu.coef, g, delta, rho, pi.converged, mu.converged)
 
 
 def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
@@ -128,17 +144,21 @@ def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
     return jax.vmap(over_delta, in_axes=(0, None, None))(masks["g"], masks["delta"], masks["rho"])
 
 
-def _one_sided_fold(Y, A, Z, B, masks, ridge, clip, w):
+def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
     """mu1 among Z=1; delta and g1 by least squares of Y on [A B, B] among Z=1; rho = 0."""
     del clip
-    w, w1 = w / jnp.sum(w), w * Z / jnp.sum(w * Z)
+    w1 = w * Z / jnp.sum(w * Z)
     q, n_pi, n_mu = B.shape[1], masks["pi"].shape[0], masks["mu"].shape[0]
-    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge))(masks["pi"])
-    mu = jax.vmap(lambda m: _logistic(B, A, w1, m, ridge))(masks["mu"])
+    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge, rows))(masks["pi"])
+    mu = jax.vmap(lambda m: _logistic(B, A, w1, m, ridge, rows))(masks["mu"])
     # the coefficient of Z B carries mu1, so that [B, Z B] at Z = 1 has the fitted log-odds
-    mu = jnp.concatenate([jnp.zeros_like(mu), mu], axis=1)
-    both = jnp.concatenate([A[:, None] * B, B], axis=1)
-    gram, right = (both * w1[:, None]).T @ both, both.T @ (w1 * Y)
+    both_mu = jnp.concatenate([jnp.zeros_like(mu.coef), mu.coef], axis=1)
+
+    def products(Y, A, B, w1):
+        both = jnp.concatenate([A[:, None] * B, B], axis=1)
+        return (both * w1[:, None]).T @ both, both.T @ (w1 * Y)
+
+    gram, right = sum_chunks(products, in_chunks((Y, A, B, w1), rows))
 
     def solve(m_g, m_d):
         m = jnp.concatenate([m_d, m_g])
@@ -154,7 +174,9 @@ def _one_sided_fold(Y, A, Z, B, masks, ridge, clip, w):
         )
 
     delta = spread(delta)
-    return BasisFits(pi, mu, spread(g), delta, jnp.zeros_like(delta))
+    return BasisFits(
+        pi.coef, both_mu, spread(g), delta, jnp.zeros_like(delta), pi.converged, mu.converged
+    )
 
 
 def _chunk_moments(fits, Y, A, Z, B, fold, clip, one_sided):
@@ -207,6 +229,54 @@ def all_moments(
 ) -> Float[Array, "n pi mu g delta rho"]:
     """Out-of-fold moments ``u`` of every unit under every combination of learners."""
     return _chunk_moments(fits, Y, A, Z, B, fold_ids, clip, one_sided)
+
+
+class MomentSums(NamedTuple):
+    """Weighted sums of the moments of all combinations, enough for estimates and errors."""
+
+    weight: Float[Array, " k"]  # of every fold
+    total: Float[Array, "k pi mu g delta rho"]  # sum of w u in every fold
+    w2: Float[Array, ""]  # sums of w^2, w^2 u, w^2 u^2 over all units
+    w2u: Float[Array, "pi mu g delta rho"]
+    w2u2: Float[Array, "pi mu g delta rho"]
+
+
+def moment_sums(
+    fits: BasisFits,
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    fold_ids: Int[Array, " n"],
+    weights: Float[Array, " n"],
+    *,
+    clip: Clip,
+    one_sided: bool = False,
+) -> MomentSums:
+    """Sums of `all_moments`, in chunks of rows: no array of units times combinations is kept."""
+    k = fits.pi.shape[0]
+
+    def sums(Y, A, Z, B, fold, w):
+        u = _chunk_moments(fits, Y, A, Z, B, fold, clip, one_sided)
+        u = jnp.where((w > 0).reshape(-1, 1, 1, 1, 1, 1), u, 0)  # filled-up rows may be infinite
+        flat = u.reshape(u.shape[0], -1)
+        member = jax.nn.one_hot(fold, k, dtype=u.dtype, axis=0) * w[None]
+        shape = u.shape[1:]
+        return MomentSums(
+            jnp.sum(member, axis=1),
+            (member @ flat).reshape(k, *shape),
+            jnp.sum(w**2),
+            (w**2 @ flat).reshape(shape),
+            (w**2 @ flat**2).reshape(shape),
+        )
+
+    arrays = in_chunks((Y, A, Z, B, fold_ids, weights), moment_rows(fits))
+    return sum_chunks(sums, arrays)
+
+
+def moment_rows(fits: BasisFits) -> int:
+    """Rows whose moments of all combinations fit into one chunk."""
+    return rows_at_once(fits.pi.shape[0] * fits.g[0, ..., 0].size)
 
 
 def selected_nuisances(

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "evaluate", "Measure PSNR and SSIM on degraded and clean images."),
     "convert": ("convert", "convert", "Check weights and rewrite them under the official names."),
     "data": ("data", "data", "Pack a folder of pairs as a TFDS data set (array_record format)."),
+    "estimate": ("estimate", "estimate", "Estimate a causal effect from a table; write a report."),
 }
 
 

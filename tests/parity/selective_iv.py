@@ -21,7 +21,7 @@ from jaxcore.estimators.nuisance import (
 from jaxcore.estimators.selective_iv import (
     baselines,
     basis_fit,
-    genius,
+    constant_effect,
     k401,
     moment,
     parametric,
@@ -131,11 +131,11 @@ def check_mr_parametric(path: Path) -> None:
         pairs = {
             "ols": baselines.ols(Y, A, W),
             "tsls": baselines.tsls(Y, A, Z, W),
-            "genius_nox": genius.genius(Y, A, Z),
+            "genius_nox": constant_effect.genius(Y, A, Z),
         }
         for name, one in pairs.items():
             c.close(f"out/{name}", jnp.stack([one.theta, one.se]))
-        c.close("out/genius_x", genius.genius(Y, A, Z, Bpi=x["Bpi"], Bmu=x["Bmu"]).theta)
+        c.close("out/genius_x", constant_effect.genius(Y, A, Z, Bpi=x["Bpi"], Bmu=x["Bmu"]).theta)
 
 
 def check_crossfit_select(path: Path) -> None:
@@ -237,7 +237,7 @@ def check_plm_sensitivity(path: Path) -> None:
     for c in _both(path):
         x, level = c.inputs(), c.config["level"]
         Y, A, Z = x["Y"], x["A"], x["Z"]
-        plm = genius.genius_plm(
+        plm = constant_effect.genius_plm(
             *[x[k] for k in ("Y", "A", "Z", "pi", "mu", "m", "v", "c")], level=level
         )
         c.close("out/plm_theta", plm.theta)
@@ -278,7 +278,7 @@ def check_k401(path: Path) -> None:
             c.close(f"out/pi_range_{name}", jnp.stack([nu.pi.min(), nu.pi.max()]))
             late = baselines.iivm_late(Y, A, Z, B[:, 1:], always_takers=False)
             c.close(f"out/late_{name}", jnp.stack([late.theta, late.se]))
-            constant = genius.genius(Y, A, Z, Bpi=B, Bmu=B, one_sided=True)
+            constant = constant_effect.genius(Y, A, Z, Bpi=B, Bmu=B, one_sided=True)
             c.close(f"out/genius_{name}", constant.theta)
 
 

@@ -1,0 +1,148 @@
+"""Pictures of estimates (matplotlib, without a global figure)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcore.errors import UserError
+
+_BLUE, _GREY, _ORANGE = "#2a6fbb", "#8a8a8a", "#d9822b"
+_MODEL_COLOURS = ("#2a6fbb", "#6aa9e0", "#d9822b", "#f0b36a", "#7b5aa6", "#5aa67b")
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure that belongs to no window.
+
+    Raises:
+      UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(
+            "Expected matplotlib for pictures (pip install 'jaxcore[plots]'), found it is not "
+            "installed."
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def intervals(
+    rows: Sequence[dict[str, Any]],
+    *,
+    ax: Any = None,
+    level: float = 0.95,
+    highlight: int | None = None,
+) -> Any:
+    """Estimates with intervals, one line each; returns the axes.
+
+    Args:
+      rows: dicts with "name", "estimate", "lower", "upper" (as `Estimate.rows`).
+      ax: axes to draw on; None makes a figure.
+      level: coverage, for the axis label.
+      highlight: row drawn in colour; None colours all.
+    """
+    if not rows:
+        raise UserError("Expected at least one estimate to draw, found none.")
+    if ax is None:
+        ax = new_figure(7.5, 1.2 + 0.36 * len(rows)).subplots()
+    for i, row in enumerate(rows):
+        colour = _BLUE if highlight is None or i == highlight else _GREY
+        ax.plot([row["lower"], row["upper"]], [i, i], color=colour, lw=2, solid_capstyle="butt")
+        ax.plot([row["estimate"]], [i], "o", color=colour, ms=6)
+        text = f"{row['estimate']:.4g}"
+        ax.annotate(
+            text, (row["estimate"], i), xytext=(0, 6), textcoords="offset points",
+            ha="center", fontsize=8, color=colour,
+        )  # fmt: skip
+    if min(r["lower"] for r in rows) <= 0 <= max(r["upper"] for r in rows):
+        ax.axvline(0, color="black", lw=0.8, ls=":")
+    ax.set_yticks(range(len(rows)), [r["name"] for r in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.75)
+    ax.set_xlabel(f"estimate and {100 * level:g}% interval")
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def overlap(
+    pi: np.ndarray,
+    Z: np.ndarray,
+    d: np.ndarray,
+    *,
+    clip: tuple[float, float],
+    floor: float,
+    figure: Any = None,
+) -> Any:
+    """Histograms of the instrument probability by arm and of D; returns the figure.
+
+    Args:
+      pi: P(Z=1|X), not clipped.
+      Z: instrument.
+      d: Var(A|Z=1,X) - Var(A|Z=0,X).
+      clip: bounds of pi.
+      floor: floor of |D|.
+      figure: figure to draw on; None makes one.
+    """
+    figure = new_figure(9, 3.4) if figure is None else figure
+    left, right = figure.subplots(1, 2)
+    bins = np.linspace(0, 1, 51)
+    for z, colour in ((1, _BLUE), (0, _ORANGE)):
+        left.hist(pi[z == Z], bins=bins, density=True, alpha=0.55, color=colour, label=f"Z = {z}")
+    for bound in clip:
+        left.axvline(bound, color="black", lw=0.8, ls=":")
+    left.set_xlabel("P(Z=1 | X), dotted: clipping bounds")
+    left.set_ylabel("density")
+    left.legend(frameon=False)
+    edges = np.linspace(min(d.min(), -2 * floor), max(d.max(), 2 * floor) + 1e-3, 61)
+    right.hist(d, bins=edges, density=True, color=_GREY, alpha=0.8)
+    right.axvspan(-floor, floor, color=_ORANGE, alpha=0.4, lw=0)
+    right.axvline(0, color="black", lw=0.8)
+    right.set_xlabel("Var(A|Z=1,X) - Var(A|Z=0,X), band: floor")
+    for ax in (left, right):
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    return figure
+
+
+def pseudo_risk(rows: Sequence[dict[str, Any]], *, figure: Any = None, best: int = 40) -> Any:
+    """Criterion of the best combinations split into the risks of the models, with estimates.
+
+    Args:
+      rows: dicts with "criterion", "estimate", "std_error" and "R_<model>", as
+        `SelectiveIVResult.combinations`.
+      figure: figure to draw on; None makes one.
+      best: combinations shown.
+    """
+    figure = new_figure(10, 7) if figure is None else figure
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    if "criterion" not in rows[0]:
+        top.text(0.5, 0.5, "one combination: nothing to select", ha="center", va="center")
+        top.set_axis_off()
+        bottom.set_axis_off()
+        return figure
+    ordered = sorted(rows, key=lambda r: r["criterion"])[:best]
+    models = [k for k in ordered[0] if k.startswith("R_")]
+    at, floor = np.arange(len(ordered)), np.zeros(len(ordered))
+    for colour, model in zip(_MODEL_COLOURS, models, strict=False):
+        height = np.array([r[model] for r in ordered])
+        top.bar(at, height, bottom=floor, color=colour, width=0.8, label=model[2:])
+        floor = floor + height
+    top.set_ylabel("pseudo-risk\n(sum over models)")
+    top.legend(frameon=False, ncols=len(models), loc="upper left")
+    theta = np.array([r["estimate"] for r in ordered])
+    se = np.array([r["std_error"] for r in ordered])
+    bottom.errorbar(at, theta, 1.96 * se, fmt="o", ms=3, lw=1, color=_GREY)
+    bottom.plot([0], theta[:1], "o", color=_BLUE)
+    bottom.set_ylabel("estimate\n(95% interval)")
+    blocks = [k for k in ordered[0] if k not in ("estimate", "std_error", "criterion", *models)]
+    labels = [" ".join(str(r[b]) for b in blocks) for r in ordered]
+    longest = max(len(t) for t in labels)
+    size = 7 if longest < 40 else 5
+    bottom.set_xticks(at, labels, rotation=90, fontsize=size)
+    bottom.set_xlabel(f"{len(ordered)} of {len(rows)} combinations ({', '.join(blocks)})")
+    for ax in (top, bottom):
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    return figure

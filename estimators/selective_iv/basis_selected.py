@@ -1,0 +1,138 @@
+"""The whole estimate with basis learners: fit, table of all combinations, choice, moments.
+
+One pure function of fixed shapes, so that it runs under `jax.jit` and `jax.vmap` (over
+replications). Memory is bounded: the rows go through in chunks.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import select
+from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.chunks import map_chunks
+from jaxcore.estimators.selective_iv import basis_fit
+from jaxcore.estimators.selective_iv.moment import (
+    BLOCKS,
+    MODELS,
+    Clip,
+    clip_nuisances,
+    moment_uncentred,
+    overlap_mask,
+)
+from jaxcore.estimators.selective_iv.selected import CRITERIA
+
+
+def estimate_bases(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    masks: Mapping[str, Float[Array, "l q"]],
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    *,
+    clip: Clip,
+    ridge: float = 1e-3,
+    one_sided: bool = False,
+    criterion: str | None = "mixed_minimax",
+    models: Mapping[str, tuple[str, ...]] = MODELS,
+    beta: float = 5.0,
+    lam: float = 10.0,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+) -> Estimate:
+    """Cross-fit all combinations of bases, select one, and estimate with it.
+
+    Args:
+      Y: outcome.
+      A: treatment, 0 or 1.
+      Z: instrument, 0 or 1.
+      B: all basis columns, the constant first; see `nuisance.basis.library`.
+      masks: for each block of `moment.BLOCKS` the columns its learners use.
+      fold_ids: fold of each unit.
+      n_folds: number of folds.
+      clip: bounds of pi, mu and D. With ``overlap="discard"`` the learners are selected on
+        truncated moments and units beyond the bounds leave the final mean only.
+      ridge: penalty of the logistic regressions.
+      one_sided: nobody with Z=0 is treated.
+      criterion: "mixed_minimax", "minimax", "smooth", or None with one learner per block.
+      models: see `select.pseudo_risk`.
+      beta: sharpness of the soft maximum of "smooth".
+      lam: sharpness of the soft weights of "smooth".
+      weights: observation weights.
+      clusters: cluster number of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
+
+    Returns:
+      The estimate. Its standard error does not account for a hard selection. Diagnostics as in
+      `selected.estimate_selected`, with the clipped ``nuisances`` of the selected combination,
+      the unclipped ``raw`` ones, and convergence flags of the logistic regressions.
+    """
+    if criterion not in CRITERIA:
+        raise UserError(f"Expected a criterion of {CRITERIA}, found {criterion!r}.")
+    n = Y.shape[0]
+    w = jnp.ones_like(Y) if weights is None else weights * (n / jnp.sum(weights))
+    fits = basis_fit.fit_bases(
+        Y, A, Z, B, masks, fold_ids, n_folds,
+        ridge=ridge, clip=clip, one_sided=one_sided, weights=weights,
+    )  # fmt: skip
+    sums = basis_fit.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided)
+    T = sums.total / sums.weight.reshape(-1, 1, 1, 1, 1, 1)
+    if criterion is None and T[0].size != 1:
+        raise UserError(
+            f"Expected one learner per block without a criterion, found {T.shape[1:]} learners."
+        )
+    rule = "minimax" if criterion == "minimax" else "mixed_minimax"
+    hard = select.select(T, rule, models, BLOCKS)
+    theta_all = jnp.sum(sums.total, axis=0) / n
+    spread = sums.w2u2 - 2 * theta_all * sums.w2u + theta_all**2 * sums.w2
+    raw = basis_fit.selected_nuisances(fits, Z, B, fold_ids, hard.index, one_sided=one_sided)
+    u = moment_uncentred(Y, A, Z, raw, clip=clip, one_sided=one_sided)
+    kept = overlap_mask(raw, clip)
+    final = w
+    if clip.overlap == "discard":
+        final = jnp.where(kept, w, 0)
+        final = final * (n / jnp.sum(final))
+    theta = final @ u / n
+    diagnostics = {
+        "T": T,
+        "risks": hard.risks,
+        "criterion": hard.criterion,
+        "selected": hard.index,
+        "theta_all": theta_all,
+        "se_all": jnp.sqrt(jnp.maximum(spread, 0)) / n,
+        "u": u,
+        "fold_ids": fold_ids,
+        "raw": raw,
+        "nuisances": clip_nuisances(raw, clip, one_sided=one_sided),
+        "inside_overlap": kept,
+        "converged": jnp.stack([jnp.all(fits.converged_pi), jnp.all(fits.converged_mu)]),
+    }
+    psi = final * (u - theta)
+    if criterion == "smooth":
+        theta, psi = _smooth(
+            fits, (Y, A, Z, B, fold_ids, w), T, sums.weight, models, beta, lam, clip,
+            one_sided, diagnostics,
+        )  # fmt: skip
+    return Estimate.from_psi(
+        theta, psi, clusters=clusters, n_clusters=n_clusters, names=("ATE",),
+        estimator="selective multiply debiased machine learning", diagnostics=diagnostics,
+    )  # fmt: skip
+
+
+def _smooth(fits, rows, T, fold_weight, models, beta, lam, clip, one_sided, diagnostics):
+    """Smooth estimate and influence values; a second pass over the rows."""
+    soft = select.smooth_weights(T, fold_weight, models, BLOCKS, beta=beta, lam=lam)
+    n = rows[0].shape[0]
+
+    def psi_of(Y, A, Z, B, fold, w):
+        U = basis_fit.all_moments(fits, Y, A, Z, B, fold, clip=clip, one_sided=one_sided)
+        return select.smooth_psi(U, fold, T, fold_weight, soft.gradient, weights=w, n=n)
+
+    diagnostics["soft_weights"] = soft.weights
+    diagnostics["soft_criterion"] = soft.criterion
+    return soft.theta, map_chunks(psi_of, rows, basis_fit.moment_rows(fits))

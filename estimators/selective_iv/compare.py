@@ -1,0 +1,96 @@
+"""Other estimators on the data and folds of a fit, to be shown side by side.
+
+None of them estimates the same thing under the same assumptions; the names say what each takes for
+granted.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore.estimators import influence
+from jaxcore.estimators.base import Estimate, default_float
+from jaxcore.estimators.inputs import independent_columns
+from jaxcore.estimators.nuisance import Logistic, Ridge
+from jaxcore.estimators.selective_iv.baselines import aipw_ate, iivm_late, ols, tsls
+from jaxcore.estimators.selective_iv.constant_effect import genius, genius_plm
+
+if TYPE_CHECKING:
+    from jaxcore.estimators.selective_iv.result import SelectiveIVResult
+
+
+def _columns(result: "SelectiveIVResult"):
+    """Arrays of the sample, standardised independent covariates, folds."""
+    s, dtype = result.sample, default_float()
+    X = s.X
+    if X.size:
+        X = (X - X.mean(axis=0)) / X.std(axis=0)
+    W = np.concatenate([np.ones((s.n, 1)), X], axis=1)
+    W = W[:, independent_columns(W, s.weights)]
+    ids = np.asarray(result.estimate.diagnostics["fold_ids"])
+    arrays = [jnp.asarray(v, dtype) for v in (s.Y, s.A, s.Z, W)]
+    weights = None if s.weights is None else jnp.asarray(s.weights, dtype)
+    clusters = None if result._clusters is None else jnp.asarray(result._clusters)
+    return *arrays, jnp.asarray(ids), int(ids.max()) + 1, weights, clusters
+
+
+def baselines(result: "SelectiveIVResult") -> list[Estimate]:
+    """OLS, 2SLS, LATE, AIPW and the constant-effect estimators, linear in the covariates.
+
+    Args:
+      result: a fit; LATE and AIPW are cross-fitted on its (first) folds.
+    """
+    Y, A, Z, W, ids, k, weights, clusters = _columns(result)
+    n_clusters = None if clusters is None else int(clusters.max()) + 1
+    plain = {"weights": weights, "clusters": clusters, "n_clusters": n_clusters}
+    linear = {"ml_g": Ridge(alpha=0.0), "ml_m": Logistic(alpha=1e-3)}
+    folds = {"fold_ids": ids, "n_folds": k, "clip": result.config.clip}
+    Bmu = W if result.one_sided else jnp.concatenate([W, Z[:, None]], axis=1)
+    with_z = jnp.concatenate([W, Z[:, None]], axis=1)
+    logit = Logistic(alpha=1e-3)
+    late = iivm_late(
+        Y, A, Z, W[:, 1:], ml_r=logit, always_takers=not result.one_sided,
+        **linear, **folds, **plain,
+    )  # fmt: skip
+    constant = genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=result.one_sided, weights=weights)
+    named = {
+        "OLS, no confounding given X": ols(Y, A, W, **plain),
+        "OLS with Z, no confounding given X, Z": ols(Y, A, with_z, **plain),
+        "AIPW, no confounding": aipw_ate(Y, A, W[:, 1:], **linear, **folds, **plain),
+        "2SLS, valid instrument": tsls(Y, A, Z, W, **plain),
+        "LATE (AIPW ratio), valid instrument": late,
+        "GENIUS, constant effect": constant,
+    }
+    out = [_named(e, name) for name, e in named.items()] + [partially_linear(result)]
+    return [e for e in out if np.isfinite(float(e.theta)) and np.isfinite(float(e.se))]
+
+
+def _named(estimate: Estimate, name: str) -> Estimate:
+    return dataclasses.replace(estimate, estimator=name)
+
+
+def partially_linear(result: "SelectiveIVResult", level: float = 0.95) -> Estimate:
+    """Orthogonal constant-effect estimate from the nuisances the fit selected.
+
+    ``E[Y|Z,X]``, and the means of variance and covariance over Z, follow from pi, mu, g, delta and
+    rho. Diagnostics hold the set that is robust to weak identification.
+    """
+    Y, A, Z, _, _, _, _, _ = _columns(result)
+    nu = result.nuisances
+    pi, mu1, mu0, delta, rho, g = (
+        jnp.asarray(getattr(nu, n)) for n in ("pi", "mu1", "mu0", "delta", "rho", "g")
+    )
+    v1, v0 = mu1 * (1 - mu1), mu0 * (1 - mu0)
+    mu = jnp.where(Z > 0.5, mu1, mu0)
+    v = pi * v1 + (1 - pi) * v0
+    m = g + delta * mu
+    if result.one_sided:  # g at Z = 0 is a convention, not E[Y|Z=0,X]; e is zero there anyway
+        m = jnp.where(Z > 0.5, m, Y)
+    plm = genius_plm(Y, A, Z, pi, mu, m, v, rho + delta * v, level=level)
+    clusters = None if result._clusters is None else jnp.asarray(result._clusters)
+    if clusters is not None:
+        se = jnp.sqrt(influence.cluster_variance(plm.psi, clusters))
+        plm = dataclasses.replace(plm, se=se, clusters=clusters)
+    return _named(plm, "GENIUS, orthogonal, constant effect")

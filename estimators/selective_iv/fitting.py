@@ -1,0 +1,256 @@
+"""From checked data and settings to estimates of every repetition."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import crossfit
+from jaxcore.estimators.base import Estimate, aggregate_repeats, default_float
+from jaxcore.estimators.inputs import Sample, independent_columns
+from jaxcore.estimators.nuisance import Logistic, Ridge
+from jaxcore.estimators.nuisance import basis as bases
+from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
+from jaxcore.estimators.selective_iv.learner_fit import VaryingCoefficient, fit_learners
+from jaxcore.estimators.selective_iv.moment import (
+    BLOCKS,
+    clip_nuisances,
+    from_predictions,
+    overlap_mask,
+)
+from jaxcore.estimators.selective_iv.parametric import Bases, mr_parametric
+from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
+
+if TYPE_CHECKING:
+    from jaxcore.estimators.selective_iv.estimator import SelectiveIV
+
+BASIS_KINDS = (str, bases.Polynomial, bases.BSpline, bases.FourierFeatures)
+
+_STATIC = (
+    "clip", "ridge", "one_sided", "criterion", "models", "beta", "lam", "n_clusters"
+)  # fmt: skip
+
+
+def _estimate(Y, A, Z, B, masks, ids, n_folds, *, models, **options):
+    return estimate_bases(Y, A, Z, B, masks, ids, n_folds, models=dict(models), **options)
+
+
+_estimate_bases = jax.jit(_estimate, static_argnums=(6,), static_argnames=_STATIC)
+_mr_parametric = jax.jit(mr_parametric, static_argnames=("se", "one_sided", "ridge", "n_clusters"))
+
+
+class Fitter:
+    """One call of ``SelectiveIV.fit``, inside the precision it runs in."""
+
+    def __init__(self, config: "SelectiveIV", sample: Sample, one_sided: bool):
+        self.config, self.sample, self.one_sided = config, sample, one_sided
+        self.notices: list[str] = []
+        dtype = default_float()
+
+        def on_device(x):
+            return None if x is None else jnp.asarray(x, dtype)
+
+        self.Y, self.A, self.Z = (on_device(v) for v in (sample.Y, sample.A, sample.Z))
+        self.weights = on_device(sample.weights)
+        X = sample.X
+        if config.standardise and X.size:
+            X = (X - X.mean(axis=0)) / X.std(axis=0)
+        self.X = on_device(X)
+        self.clusters, self.n_clusters = None, None
+        if sample.clusters is not None and config.se in (None, "cluster"):
+            self.clusters = jnp.asarray(sample.clusters)
+            self.n_clusters = int(sample.clusters.max()) + 1
+        self.key = jax.random.key(config.seed)
+
+    def repetitions(self, fold_ids: Any = None) -> list[Estimate]:
+        """Estimates of all partitions, on the host."""
+        if self.config.se == "sandwich":
+            return [self._parametric().on_host()]
+        run = self._run_bases() if self.config.all_bases else self._run_learners()
+        out = []
+        for r in range(self.config.n_rep):
+            ids, k = self._folds(fold_ids, r)
+            estimate = run(ids, k).on_host()
+            if not np.isfinite(estimate.theta):
+                raise UserError(
+                    "Expected a solvable system in every fold, found a singular one: use fewer "
+                    "basis columns or folds, or penalised learners."
+                )
+            out.append(estimate)
+        return out
+
+    def combine(self, repeats: list[Estimate]) -> Estimate:
+        """The estimate over all repetitions; influence values are their means."""
+        if len(repeats) == 1:
+            return repeats[0]
+        theta, se = aggregate_repeats(
+            jnp.stack([jnp.asarray(e.theta) for e in repeats]),
+            jnp.stack([jnp.asarray(e.se) for e in repeats]),
+            how=self.config.aggregate,
+        )
+        psi = np.mean([e.psi for e in repeats], axis=0)
+        return dataclasses.replace(repeats[0], theta=np.asarray(theta), se=np.asarray(se), psi=psi)
+
+    def _folds(self, given: Any, r: int) -> tuple[Any, int]:
+        s, n = self.sample, self.sample.n
+        if given is not None:
+            ids, k = crossfit.check_fold_ids(given, n)
+        else:
+            k = self.config.n_folds
+            strata = jnp.asarray(2 * s.Z + s.A, jnp.int32) if self.config.stratify else None
+            clusters = None if s.clusters is None else jnp.asarray(s.clusters)
+            key = jax.random.fold_in(self.key, r)
+            ids = np.asarray(crossfit.fold_ids(key, n, k, strata=strata, clusters=clusters))
+        weighted = np.ones(n, bool) if s.weights is None else s.weights > 0
+        for f in range(k):
+            rows = (ids != f) & weighted
+            self._check_training(rows, f)
+        return jnp.asarray(ids), k
+
+    def _check_training(self, rows: np.ndarray, fold: int) -> None:
+        """Every fit needs both arms of Z, and both arms of A within them."""
+        Z, A = self.sample.Z[rows], self.sample.A[rows]
+        if len(np.unique(Z)) < 2:
+            raise UserError(
+                "Expected both values of the instrument outside every fold, found only "
+                f"{Z[0] if len(Z) else 'none'} outside fold {fold}."
+            )
+        for z in (1,) if self.one_sided else (0, 1):
+            if len(np.unique(A[z == Z])) < 2:
+                raise UserError(
+                    f"Expected treated and untreated units with Z={z} outside every fold, found "
+                    f"only A={A[z == Z][0]:g} outside fold {fold}."
+                )
+
+    # --- bases, fitted jointly ------------------------------------------------------------------
+
+    def _library(self) -> tuple[Any, dict[str, Any]]:
+        """All columns once, and per block the independent columns of every candidate."""
+        blocks = self.config.blocks
+        flat = [bases.resolve(c) for b in BLOCKS for c in blocks[b]]
+        B, masks = bases.library(flat, self.X)
+        host, masks = np.asarray(B), np.array(masks)
+        dropped: set[int] = set()
+        for mask in masks:
+            used = np.flatnonzero(mask)
+            keep = independent_columns(host[:, used], self.sample.weights)
+            dropped.update(used[~keep].tolist())
+            mask[used[~keep]] = 0
+        if dropped:
+            self.notices.append(
+                f"left out {len(dropped)} basis column(s) that others already determine"
+            )
+        out, start = {}, 0
+        for b in BLOCKS:
+            end = start + len(blocks[b])
+            out[b] = jnp.asarray(masks[start:end], B.dtype)
+            start = end
+        return B, out
+
+    def _check_size(self, masks, rows: int) -> None:
+        widest = {b: int(np.max(np.sum(np.asarray(masks[b]), axis=1))) for b in BLOCKS}
+        if self.one_sided:
+            size, rows = widest["g"] + widest["delta"], int(rows * np.mean(self.sample.Z))
+        else:
+            size = 2 * widest["g"] + widest["delta"] + widest["rho"]
+        if size >= rows:
+            raise UserError(
+                f"Expected more training rows than the {size} coefficients of g, delta and rho, "
+                f"found {rows}: use smaller bases or penalised learners such as Lasso()."
+            )
+
+    def _run_bases(self):
+        c = self.config
+        B, masks = self._library()
+        self._check_size(masks, int(self.sample.n * (1 - 1 / c.n_folds)))
+
+        def run(ids, k):
+            return _estimate_bases(
+                self.Y, self.A, self.Z, B, masks, ids, k,
+                clip=c.bounds, ridge=c.ridge, one_sided=self.one_sided, criterion=c.criterion,
+                models=tuple((name, tuple(kept)) for name, kept in c.models.items()),
+                beta=c.beta, lam=c.lam, weights=self.weights, clusters=self.clusters,
+                n_clusters=self.n_clusters,
+            )  # fmt: skip
+
+        return run
+
+    def _parametric(self) -> Estimate:
+        c = self.config
+        if not c.all_bases or any(len(c.blocks[b]) != 1 for b in BLOCKS):
+            raise UserError("Expected one basis per block with se='sandwich', found others.")
+        B, masks = self._library()
+        self._check_size(masks, self.sample.n)
+        of = {b: B[:, np.flatnonzero(np.asarray(masks[b][0]))] for b in BLOCKS}
+        Z = self.Z[:, None]
+        both = {b: of[b] if self.one_sided else jnp.concatenate([of[b], Z * of[b]], 1) for b in of}
+        zero = jnp.zeros_like(of["mu"])
+        mu1 = of["mu"] if self.one_sided else jnp.concatenate([of["mu"], of["mu"]], 1)
+        mu0 = of["mu"] if self.one_sided else jnp.concatenate([of["mu"], zero], 1)
+        designs = Bases(of["pi"], both["mu"], mu1, mu0, both["g"], of["delta"], of["rho"])
+        estimate = _mr_parametric(
+            self.Y, self.A, self.Z, designs, one_sided=self.one_sided, weights=self.weights,
+            clusters=self.clusters, n_clusters=self.n_clusters,
+        )  # fmt: skip
+        if not bool(estimate.diagnostics["converged"]):
+            raise UserError(
+                "Expected convergent logistic regressions, found that they diverge (separation): "
+                "use cross-fitting (se='if'), whose regressions are penalised."
+            )
+        raw = estimate.diagnostics["nuisances"]
+        estimate.diagnostics["raw"] = raw
+        estimate.diagnostics["fold_ids"] = jnp.zeros(self.sample.n, jnp.int32)
+        return estimate
+
+    # --- general learners, fitted one after the other -------------------------------------------
+
+    def _run_learners(self):
+        c = self.config
+        learners: dict[str, list[Any]] = {}
+        for block, candidates in c.blocks.items():
+            learners[block] = [self._as_learner(block, one) for one in candidates]
+        learners.setdefault("m", learners["g"])
+        if self.one_sided:
+            learners["rho"] = learners["rho"][:1]
+
+        def run(ids, k):
+            found = fit_learners(
+                self.Y, self.A, self.Z, self.X, learners, ids, k,
+                clip=c.bounds, key=self.key, one_sided=self.one_sided, weights=self.weights,
+            )  # fmt: skip
+            estimate = estimate_from_candidates(
+                self.Y, self.A, self.Z, ids, k, found, clip=c.bounds, one_sided=self.one_sided,
+                criterion=c.criterion, models=c.models, beta=c.beta, lam=c.lam,
+                weights=self.weights, clusters=self.clusters, n_clusters=self.n_clusters,
+            )  # fmt: skip
+            raw = estimate.diagnostics["nuisances"]
+            estimate.diagnostics["raw"] = raw
+            estimate.diagnostics["nuisances"] = clip_nuisances(
+                raw, c.bounds, one_sided=self.one_sided
+            )
+            estimate.diagnostics["inside_overlap"] = overlap_mask(raw, c.bounds)
+            return self._discard(estimate, raw) if c.overlap == "discard" else estimate
+
+        return run
+
+    def _discard(self, estimate: Estimate, raw: Any) -> Estimate:
+        """The mean over the units within the bounds only."""
+        final = from_predictions(
+            self.Y, self.A, self.Z, raw, clip=self.config.bounds, one_sided=self.one_sided,
+            weights=self.weights, clusters=self.clusters, n_clusters=self.n_clusters,
+        )  # fmt: skip
+        return dataclasses.replace(estimate, theta=final.theta, se=final.se, psi=final.psi)
+
+    def _as_learner(self, block: str, candidate: Any) -> Any:
+        """A basis among general learners becomes the penalised regression on it."""
+        if not isinstance(candidate, BASIS_KINDS):
+            return candidate
+        basis = bases.resolve(candidate)
+        if block in ("pi", "mu"):
+            return Logistic(alpha=self.config.ridge, basis=basis)
+        if block == "delta":
+            return VaryingCoefficient(basis=basis)
+        return Ridge(alpha=self.config.ridge, basis=basis)

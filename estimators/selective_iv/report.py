@@ -1,0 +1,134 @@
+"""Files of a fit: a folder with text, JSON and pictures, or one ``.npz``."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxcore.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxcore.estimators.selective_iv.result import SelectiveIVResult
+
+FILES = ("summary.txt", "estimate.json", "estimates.png", "overlap.png", "pseudo_risk.png")
+
+
+def write_report(
+    result: "SelectiveIVResult", folder: str | Path, *, level: float = 0.95, overwrite: bool = False
+) -> Path:
+    """Write `FILES` into a folder; all of them or none.
+
+    Args:
+      result: a fit.
+      folder: created if need be.
+      level: coverage of the intervals.
+      overwrite: replace files of an earlier report.
+
+    Raises:
+      UserError: the folder holds a report already, or cannot be written.
+    """
+    folder = Path(folder)
+    found = [name for name in FILES if (folder / name).exists()]
+    if found and not overwrite:
+        raise UserError(f"Expected a folder without a report, found {folder / found[0]}.")
+    others = result.baselines()
+    robust = result.robust_set(level)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".report.", dir=folder))
+    except OSError as error:
+        raise UserError(f"Expected a folder that can be written, found: {error}.") from error
+    try:
+        _write(result, others, robust, temporary, level)
+        for name in FILES:
+            os.replace(temporary / name, folder / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def summary_path(folder: Path) -> Path:
+    """Where a report keeps its text."""
+    return folder / FILES[0]
+
+
+def _write(result, others, robust, folder: Path, level: float) -> None:
+    rows = [{**result.estimate.rows(level)[0], "name": "selective IV"}]
+    rows += [{**e.rows(level)[0], "name": e.estimator} for e in others]
+    summary_path(folder).write_text(summary_text(result, rows, robust, level) + "\n")
+    content = {**result.to_dict(level), "estimators": rows, "robust_set": robust.describe()}
+    text = json.dumps(_strict(content), indent=2, allow_nan=False)
+    (folder / "estimate.json").write_text(text + "\n")
+    from jaxcore.estimators import plots
+
+    figure = plots.intervals(rows, level=level, highlight=0).figure
+    figure.savefig(folder / "estimates.png", dpi=150)
+    result.plot_overlap().savefig(folder / "overlap.png", dpi=150)
+    result.plot_pseudo_risk().savefig(folder / "pseudo_risk.png", dpi=150)
+
+
+def summary_text(result: "SelectiveIVResult", rows: list[dict], robust, level: float) -> str:
+    """The summary, all estimators, and the set that is robust to weak identification."""
+    width = max(len(r["name"]) for r in rows)
+    percent = f"{100 * level:g}%"
+    lines = [result.summary(level), "", "all estimators (each under its own assumptions)"]
+    for r in rows:
+        lines.append(
+            f"{r['name']:{width}}  {r['estimate']:10.4g}  ({r['std_error']:.4g})  "
+            f"{percent} [{r['lower']:.4g}, {r['upper']:.4g}]"
+        )
+    lines += ["", f"{percent} set of a constant effect, robust to weak D: {robust.describe()}"]
+    return "\n".join(lines)
+
+
+def _strict(x: Any) -> Any:
+    """JSON without NaN or infinity."""
+    if isinstance(x, dict):
+        return {k: _strict(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_strict(v) for v in x]
+    if isinstance(x, (bool, np.bool_)):
+        return bool(x)
+    if isinstance(x, (np.integer, int)):
+        return int(x)
+    if isinstance(x, (float, np.floating)):
+        return float(x) if np.isfinite(x) else None
+    return x if x is None or isinstance(x, str) else str(x)
+
+
+def save_npz(result: "SelectiveIVResult", path: Path) -> None:
+    """Arrays and settings of a fit as one ``.npz`` file.
+
+    Raises:
+      UserError: the name does not end in ``.npz`` or the file cannot be written.
+    """
+    if path.suffix != ".npz":
+        raise UserError(f"Expected a file name ending in .npz, found {path}.")
+    d = result.estimate.diagnostics
+    arrays = {
+        "theta": result.estimate.theta, "se": result.estimate.se, "u": result.u,
+        "phi": result.psi, "fold": d["fold_ids"], "kept": result.sample.kept,
+    }  # fmt: skip
+    for name in ("pi", "mu1", "mu0", "g", "delta", "rho"):
+        arrays[f"nuisances/{name}"] = getattr(result.nuisances, name)
+    for ours, theirs in (
+        ("T", "T"), ("theta_all", "theta_all"), ("se_all", "se_all"), ("criterion", "B"),
+        ("selected", "selected"), ("soft_weights", "soft_weights"), ("cov", "cov"),
+    ):  # fmt: skip
+        if ours in d:
+            arrays[theirs] = d[ours]
+    for model, risk in d.get("risks", {}).items():
+        arrays[f"R/{model}"] = risk
+    arrays["config"] = np.array(json.dumps(_strict(result.to_dict()), allow_nan=False))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
+    try:
+        np.savez_compressed(temporary, **{k: np.asarray(v) for k, v in arrays.items()})
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"Expected a file that can be written, found: {error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
