@@ -1,10 +1,12 @@
 """Convolutions with PyTorch's initialisation; the arithmetic is in `jaxcore.ops`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore import ops
@@ -31,12 +33,15 @@ class _Filter(nn.Module):
     def kernel(self, *shape: int) -> Array:
         return self.param("kernel", torch_uniform, shape, jnp.dtype(self.param_dtype))
 
-    def with_bias(self, y: Array, fan_in: int) -> Array:
-        if not self.use_bias:
-            return y
-        shape, dtype = (y.shape[-1],), jnp.dtype(self.param_dtype)
-        bias = self.param("bias", _bias_init(fan_in), shape, dtype)
-        return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + shape)
+    def with_bias(self, maps: list[Array], fan_in: int) -> Any:
+        """Add the bias to maps whose channels follow each other; one map comes back as such."""
+        if self.use_bias:
+            widths, ndim = [y.shape[-1] for y in maps], maps[0].ndim
+            shape, dtype = (sum(widths),), jnp.dtype(self.param_dtype)
+            bias = self.param("bias", _bias_init(fan_in), shape, dtype)
+            parts = _columns(bias.astype(maps[0].dtype).reshape((1,) * (ndim - 1) + shape), widths)
+            maps = [y + part for y, part in zip(maps, parts, strict=True)]
+        return maps[0] if len(maps) == 1 else tuple(maps)
 
 
 class Conv(_Filter):
@@ -55,7 +60,7 @@ class Conv(_Filter):
         size, channels = self.kernel_size, x.shape[-1]
         kernel = self.kernel(size, size, channels, self.features)
         y = ops.conv2d(x.astype(self.dtype), kernel, stride=self.stride)
-        return self.with_bias(y, size * size * channels)
+        return self.with_bias([y], size * size * channels)
 
 
 class DepthwiseConv(_Filter):
@@ -67,24 +72,50 @@ class DepthwiseConv(_Filter):
     kernel_size: int = 3
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Convolve NHWC images."""
-        size = self.kernel_size
-        kernel = self.kernel(size, size, 1, x.shape[-1])
-        return self.with_bias(ops.depthwise_conv(x.astype(self.dtype), kernel), size * size)
+    def __call__(self, *maps: Float[Array, "b h w _"]) -> Any:
+        """Convolve NHWC images.
+
+        Args:
+          *maps: one array, or several that stand for one: their channels follow each other.
+
+        Returns:
+          One array, or a tuple with one for each of several.
+        """
+        size, widths = self.kernel_size, [x.shape[-1] for x in maps]
+        kernel = self.kernel(size, size, 1, sum(widths))
+        out = [
+            ops.depthwise_conv(x.astype(self.dtype), part)
+            for x, part in zip(maps, _columns(kernel, widths), strict=True)
+        ]
+        return self.with_bias(out, size * size)
 
 
 class PointwiseConv(_Filter):
     """1x1 convolution.
 
     Parameters: ``kernel`` (in, out) and, with ``use_bias``, ``bias`` (out,).
+
+    Attributes:
+      features: channels of the result. A tuple asks for several results, which come from
+        consecutive columns of one kernel: to slice the kernel is free, to slice a map costs a
+        pass over memory, forward and backward.
     """
 
-    features: int = 0
+    features: int | tuple[int, ...] = 0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        """Mix the channels of every pixel."""
-        channels = x.shape[-1]
-        y = ops.pointwise(x.astype(self.dtype), self.kernel(channels, self.features))
-        return self.with_bias(y, channels)
+    def __call__(self, x: Float[Array, "*b i"]) -> Any:
+        """Mix the channels of every pixel.
+
+        Returns:
+          One array ``(*b, features)``, or a tuple of them if ``features`` is one.
+        """
+        channels, x = x.shape[-1], x.astype(self.dtype)
+        widths = (self.features,) if isinstance(self.features, int) else self.features
+        kernel = self.kernel(channels, sum(widths))
+        out = [ops.pointwise(x, part) for part in _columns(kernel, widths)]
+        return self.with_bias(out, channels)
+
+
+def _columns(a: Array, widths: Sequence[int]) -> list[Array]:
+    return jnp.split(a, np.cumsum(widths)[:-1], axis=-1)

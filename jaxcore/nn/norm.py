@@ -1,7 +1,6 @@
 """Normalisation layers of the image networks."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -30,19 +29,9 @@ class ChannelNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         """Normalise ``x`` over its last axis."""
-        wide = ops.accumulation_dtype(self.dtype)
-        shape = (x.shape[-1],)
-        param_dtype = jnp.dtype(self.param_dtype)
-
-        def along_channels(a: Array) -> Array:
-            return a.astype(wide).reshape((1,) * (x.ndim - 1) + shape)
-
-        scale = along_channels(self.param("scale", nn.initializers.ones, shape, param_dtype))
-        x = x.astype(wide)
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-        inverse = jax.lax.rsqrt(variance + self.epsilon)
+        shape, param_dtype = (x.shape[-1],), jnp.dtype(self.param_dtype)
+        scale = self.param("scale", nn.initializers.ones, shape, param_dtype)
+        bias = None
         if self.use_bias:
-            bias = along_channels(self.param("bias", nn.initializers.zeros, shape, param_dtype))
-            return (centred * inverse * scale + bias).astype(self.dtype)
-        return (x * inverse * scale).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, shape, param_dtype)
+        return ops.channel_norm(x, scale, bias, self.epsilon).astype(self.dtype)

@@ -4,6 +4,8 @@ from jaxcore.ops.attention import channel_attention
 from jaxcore.ops.conv import conv2d, pointwise
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
+from jaxcore.ops.gate import gelu_gate
+from jaxcore.ops.norm import channel_norm
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.resize import resize_bilinear
 from jaxcore.ops.shuffle import pixel_shuffle, pixel_unshuffle
@@ -13,9 +15,11 @@ __all__ = [
     "accumulation_dtype",
     "band",
     "channel_attention",
+    "channel_norm",
     "conv2d",
     "depthwise_conv",
     "extract_windows",
+    "gelu_gate",
     "local_max",
     "local_mean",
     "merge_windows",

@@ -1,7 +1,6 @@
 """Channel attention, gated feed-forward, resampling."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -38,9 +37,8 @@ class MDTA(nn.Module):
         width = x.shape[-1]
         types = types_of(self, use_bias=self.use_bias)
         heat = _temperature(self)
-        qkv = PointwiseConv(features=3 * width, name="qkv", **types)(x)
-        qkv = DepthwiseConv(name="qkv_dwconv", **types)(qkv)
-        q, k, v = qkv[..., :width], qkv[..., width : 2 * width], qkv[..., 2 * width :]
+        qkv = PointwiseConv(features=(width,) * 3, name="qkv", **types)(x)
+        q, k, v = DepthwiseConv(name="qkv_dwconv", **types)(*qkv)
         out = ops.channel_attention(q, k, v, heat, window=self.window)
         return PointwiseConv(features=width, name="project_out", **types)(out)
 
@@ -77,9 +75,8 @@ class ChannelCrossAttention(nn.Module):
         width, heads = source.shape[-1], self.num_heads
         types = types_of(self, use_bias=self.use_bias)
         heat = _temperature(self)
-        kv = PointwiseConv(features=2 * width, name="kv", **types)(source)
-        kv = DepthwiseConv(name="kv_dwconv", **types)(kv)
-        k, v = kv[..., :width], kv[..., width:]
+        kv = PointwiseConv(features=(width,) * 2, name="kv", **types)(source)
+        k, v = DepthwiseConv(name="kv_dwconv", **types)(*kv)
         if query is None:
             per_head = v.reshape(*v.shape[:-1], heads, width // heads)
             wide = ops.accumulation_dtype(v.dtype)
@@ -112,10 +109,10 @@ class GDFN(nn.Module):
         """Transform every pixel with its 3x3 neighbourhood."""
         hidden = int(x.shape[-1] * self.expansion)
         types = types_of(self, use_bias=self.use_bias)
-        y = PointwiseConv(features=2 * hidden, name="project_in", **types)(x)
-        y = DepthwiseConv(name="dwconv", **types)(y)
-        gated = jax.nn.gelu(y[..., :hidden], approximate=False) * y[..., hidden:]
-        return PointwiseConv(features=x.shape[-1], name="project_out", **types)(gated)
+        y = PointwiseConv(features=(hidden,) * 2, name="project_in", **types)(x)
+        a, b = DepthwiseConv(name="dwconv", **types)(*y)
+        y = ops.gelu_gate(a, b)
+        return PointwiseConv(features=x.shape[-1], name="project_out", **types)(y)
 
 
 class TransformerBlock(nn.Module):

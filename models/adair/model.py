@@ -87,30 +87,42 @@ class AdaIR(nn.Module):
         """A stack of transformer blocks."""
         cfg = self.cfg
         length = cfg.num_refinement_blocks if name == "refinement" else cfg.num_blocks[level - 1]
-        block = TransformerBlock(
+        make = functools.partial(
+            TransformerBlock,
             num_heads=cfg.heads[level - 1],
             expansion=cfg.ffn_expansion,
             use_bias=cfg.bias,
             norm_bias=cfg.norm_type == "WithBias",
             window=self._window(level),
-            name=name,
             **self._types,
         )
+        if not cfg.scan_blocks and not self.is_initializing():
+            return self._unrolled(make(parent=None), name, x)
 
         def body(block: TransformerBlock, x: Array) -> tuple[Array, None]:
             return block(x), None
 
         if cfg.remat:
-            # Inside a loop the compiler cannot undo rematerialisation; unrolled it could.
-            body = nn.remat(body, prevent_cse=not cfg.scan_blocks)
+            # Inside a loop the compiler cannot undo rematerialisation.
+            body = nn.remat(body, prevent_cse=False)
         stack = nn.scan(
-            body,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=length,
-            unroll=1 if cfg.scan_blocks else length,
+            body, variable_axes={"params": 0}, split_rngs={"params": True}, length=length
         )
-        return stack(block, x)[0]
+        return stack(make(name=name), x)[0]
+
+    def _unrolled(self, block: TransformerBlock, name: str, x: Array) -> Array:
+        """The same without a loop, so that nothing is copied into and out of stacks."""
+
+        def body(params: Params, x: Array) -> Array:
+            out: Any = block.apply({"params": params}, x)
+            return out
+
+        if self.cfg.remat:
+            body = jax.checkpoint(body)
+        stacked, structure = jax.tree.flatten(self.variables["params"][name])
+        for leaves in zip(*map(jnp.unstack, stacked), strict=True):
+            x = body(jax.tree.unflatten(structure, leaves), x)
+        return x
 
     def _aflb(self, name: str, level: int, image: Array, y: Array, seen: dict[str, Array]) -> Array:
         if not self.cfg.decoder:
