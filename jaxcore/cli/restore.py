@@ -76,7 +76,7 @@ def restore(
         return
     failures = _restore_many(jobs, run, overwrite)
     seconds, done = time.perf_counter() - start, len(jobs) - len(failures)
-    print(f"{done} pictures -> {output}  {seconds:.1f} s")
+    print(f"{done} of {len(jobs)} pictures -> {output}  {seconds:.1f} s")
     if failures:
         listing = "".join(f"\n  {sentence}" for sentence in failures)
         raise UserError(f"{len(failures)} of {len(jobs)} pictures were not restored:{listing}")
@@ -158,6 +158,9 @@ def plan(pictures: tuple[str, ...], output: Path, *, overwrite: bool) -> list[Jo
 
     if not pictures:
         raise UserError("Expected pictures, a folder or a pattern, found none.")
+    for name in pictures:
+        if not Path(name).exists() and not glob.has_magic(name):
+            raise UserError(f"Expected a picture, a folder or a pattern, found nothing at {name}.")
     single = len(pictures) == 1 and Path(pictures[0]).is_file() and not _is_folder(output)
     if not single and not output.is_dir() and (output.exists() or output.suffix.lower() in FORMATS):
         raise UserError(f"Expected a folder as output for several pictures, found {output}.")
@@ -183,16 +186,16 @@ def _find(name: str, output: Path) -> list[tuple[Path, Path]]:
         return [(path, Path(path.name))]
     if path.is_dir():
         root, files = path, list_images(path, recursive=True, endings=FORMATS)
-    elif glob.has_magic(name):
+    else:
         parts = path.parts
-        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), 0)
         root = Path(*parts[:fixed])
         files = [Path(f) for f in sorted(glob.glob(name, recursive=True)) if Path(f).is_file()]
         files = [f for f in files if f.suffix.lower() in FORMATS]
-    else:
-        raise UserError(f"Expected a picture, a folder or a pattern, found nothing at {name}.")
-    if output.resolve() != root.resolve():  # results of an earlier call are no input
-        files = [f for f in files if not f.resolve().is_relative_to(output.resolve())]
+    below = output.resolve()
+    if below != root.resolve() and below.is_relative_to(root.resolve()):
+        # Results of an earlier call are no input.
+        files = [f for f in files if not f.resolve().is_relative_to(below)]
     if not files:
         raise UserError(f"Expected pictures ({', '.join(FORMATS)}), found none in {name}.")
     return [(f, f.relative_to(root)) for f in files]

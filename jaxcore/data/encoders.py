@@ -41,9 +41,10 @@ def _save(array: np.ndarray, kind: str, **options: Any) -> bytes:
 
 
 def _jpeg(array: np.ndarray, about: Metadata) -> bytes:
+    # Without `optimize`, for which Pillow reserves too small a buffer for noisy pictures.
     return _save(
-        array, "JPEG", quality=95, subsampling="4:4:4", optimize=True, icc_profile=about.icc,
-        exif=about.exif, xmp=about.xmp, dpi=about.dpi,
+        array, "JPEG", quality=95, subsampling="4:4:4", icc_profile=about.icc, exif=about.exif,
+        xmp=about.xmp, dpi=about.dpi,
     )  # fmt: skip
 
 

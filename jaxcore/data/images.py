@@ -309,7 +309,7 @@ def write_image(
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         raise UserError(f"Expected finite values for {path}, found {bad} NaN or infinite ones.")
-    like = like or Picture(pixels=np.empty((*array.shape[:2], 3), np.uint8))
+    like = like or Picture(pixels=np.empty((0, 0, 3), np.uint8))
     content = _encode(path, np.clip(array, 0, 1), like)
     with _folder(path.parent), whole_file(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(content)

@@ -14,16 +14,16 @@ from jaxcore.cli import main
 from jaxcore.data.images import read_image, read_rgb
 from jaxcore.models import adair
 from jaxcore.models.adair import pipeline
-from tests.cli.conftest import TINY
+from tests.tiny_weights import TINY, params
 
 
 def tree(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def expected(tiny, path, cfg=TINY, **options):
+def expected(path, *, seed=0, **options):
     picture = read_image(path)
-    return np.clip(adair.restore(tiny, picture.unit(), cfg, **options), 0, 1)
+    return np.clip(adair.restore(params(seed), picture.unit(), TINY, **options), 0, 1)
 
 
 def close_to_8_bits(path, values):
@@ -31,14 +31,24 @@ def close_to_8_bits(path, values):
 
 
 @pytest.mark.parametrize("name", ["tiny.safetensors", "tiny.pth", "tiny.ckpt", "compiled.pt"])
-def test_one_picture_with_every_kind_of_file(call, weights, tiny, photo, tmp_path, name):
+def test_one_picture_with_every_kind_of_file(call, weights, photo, tmp_path, name):
     output = tmp_path / "new" / "out.png"
     code, out, err = call("restore", photo, "-o", output, "--weights", weights / name)
     assert (code, err) == (0, "")
     assert out.startswith(str(output)) and len(out.splitlines()) == 1
-    values = expected(tiny, photo)
+    values = expected(photo)
     assert np.abs(values - read_image(photo).unit()).max() > 2 / 255  # the network does something
     close_to_8_bits(output, values)
+
+
+@pytest.mark.parametrize(
+    ("argv", "seed"), [([], 1), (["--which", "last"], 2), (["--model", "adair"], 1)]
+)
+def test_a_run(call, run, photo, tmp_path, argv, seed):
+    output = tmp_path / "out.png"
+    code, _, err = call("restore", photo, "-o", output, "--weights", run, *argv)
+    assert (code, err) == (0, "")
+    close_to_8_bits(output, expected(photo, seed=seed))
 
 
 def test_options_reach_the_network(call, weights, photo, tmp_path, monkeypatch):
@@ -62,12 +72,12 @@ def test_options_reach_the_network(call, weights, photo, tmp_path, monkeypatch):
     assert seen == {"tile": 64, "overlap": 8, "ensemble": True, "bucket": 24}
 
 
-def test_tiles(call, weights, tiny, tmp_path):
+def test_tiles(call, weights, tmp_path):
     photo = tmp_path / "in.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 32, 3), np.uint8)).save(photo)
     argv = ["restore", photo, "-o", tmp_path / "out.png", "--weights", weights / "tiny.pth"]
     assert call(*argv, "--tile", 24, "--overlap", 8)[0] == 0
-    close_to_8_bits(tmp_path / "out.png", expected(tiny, photo, tile=24, overlap=8))
+    close_to_8_bits(tmp_path / "out.png", expected(photo, tile=24, overlap=8))
 
 
 @pytest.fixture
@@ -87,12 +97,12 @@ def album(tmp_path):
     return root
 
 
-def test_a_folder_keeps_names_and_kinds(call, weights, tiny, album, tmp_path):
+def test_a_folder_keeps_names_and_kinds(call, weights, album, tmp_path):
     out = tmp_path / "out"
     argv = ["restore", album, "-o", out, "--weights", weights / "tiny.pth"]
     code, said, err = call(*argv)
     assert (code, err) == (0, "")
-    assert said.startswith(f"5 pictures -> {out}")
+    assert said.startswith(f"5 of 5 pictures -> {out}")
     assert tree(out) == ["a.jpg", "deep/clear.webp", "deep/er/b.TIF", "float.npy", "grey.png"]
     for name in tree(out):
         old, new = read_image(album / name), read_image(out / name)
@@ -101,7 +111,7 @@ def test_a_folder_keeps_names_and_kinds(call, weights, tiny, album, tmp_path):
         assert (new.alpha is None) == (old.alpha is None)
     old, new = (read_image(f / "deep" / "clear.webp") for f in (album, out))
     np.testing.assert_array_equal(old.alpha, new.alpha)
-    values = expected(tiny, album / "float.npy", bucket=64)
+    values = expected(album / "float.npy", bucket=64)
     np.testing.assert_allclose(read_image(out / "float.npy").pixels, values, atol=1e-5)
     # Again: nothing is overwritten unasked.
     before = {name: (out / name).stat().st_mtime_ns for name in tree(out)}
@@ -144,6 +154,10 @@ def test_results_below_the_input_are_not_taken_for_input(call, weights, photo):
     assert call(*argv)[0] == 0
     assert call(*argv, "--overwrite")[0] == 0
     assert tree(folder) == ["out/photo.png", "photo.png"]
+    # The other way round: the output holds the input.
+    argv = ["restore", folder / "out", "-o", folder, "--weights", weights / "tiny.pth"]
+    assert "exists" in call(*argv)[2]
+    assert call(*argv, "--overwrite")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -226,7 +240,7 @@ def test_files_are_checked_while_others_go_on(call, weights, album, tmp_path):
     out = tmp_path / "out"
     code, said, err = call("restore", album, "-o", out, "--weights", weights / "tiny.pth")
     assert code == 2
-    assert said.startswith(f"5 pictures -> {out}")
+    assert said.startswith(f"5 of 7 pictures -> {out}")
     first, *rest = err.splitlines()
     assert first == "jaxcore: 2 of 7 pictures were not restored:"
     assert len(rest) == 2

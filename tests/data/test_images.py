@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, ImageOps, PngImagePlugin
 
-from jaxcore.data.images import read_image, read_rgb, write_image
+from jaxcore.data.images import Picture, read_image, read_rgb, write_image
 from jaxcore.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -211,7 +211,7 @@ def test_metadata_are_carried(tmp_path, ending, depth):
     picture = read_image(tmp_path / "a.png")
     if depth == 16:
         wide = {"pixels": picture.pixels.astype(np.uint16) * 257}
-        picture = type(picture)(**wide, about=picture.about)
+        picture = Picture(**wide, about=picture.about)
     out = tmp_path / f"b.{ending}"
     write_image(out, picture.unit(), like=picture)
     back = read_image(out)
@@ -288,6 +288,19 @@ def test_jpeg_keeps_quality(tmp_path):
     assert np.abs(back.unit() - smooth).max() < 0.03
     with Image.open(tmp_path / "a.jpg") as image:
         assert getattr(image, "layer")[0][1:3] == (1, 1)  # 4:4:4  # noqa: B009
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_large_noise_is_written(tmp_path, ending):
+    """What compresses worst, with much metadata."""
+    _rich_png(tmp_path / "a.png", RGB8)
+    about = read_image(tmp_path / "a.png").about
+    noise = RNG.integers(0, 256, (900, 1100, 3), np.uint8)
+    noise[..., 1] = 255 - noise[..., 0]
+    picture = Picture(pixels=noise, about=about)
+    write_image(tmp_path / f"b.{ending}", picture.unit(), like=picture)
+    back = read_image(tmp_path / f"b.{ending}").pixels.astype(int)
+    assert np.abs(back - noise).mean() < 3
 
 
 def test_values_are_clipped_and_rounded(tmp_path):
