@@ -58,6 +58,15 @@ def test_evaluate_writes_figures_and_a_picture(run, tmp_path, call):
     assert size_of(tmp_path / "report" / "restored.png")[0] > 3 * 40
 
 
+def test_evaluate_takes_other_pairs_and_says_when_there_are_none(pairs, run, tmp_path, call):
+    other = ["evaluate", run, "--data.kind", "pairs", "--data.root", pairs, "-o", tmp_path / "all"]
+    code, *_ = call(*other, "--data.tasks", "dark")
+    assert code == 0
+    assert len((tmp_path / "all" / "images.csv").read_text().splitlines()) == 3
+    code, _, err = call(*other, "--images", "0")
+    assert code == 2 and "found none" in err
+
+
 def test_a_run_restores_and_exports_and_can_be_tuned(pairs, run, tmp_path, call):
     source = pairs / "degraded" / "one.png"
     code, *_ = call("restore", source, "-o", tmp_path / "one.png", "--weights", run)

@@ -58,6 +58,7 @@ class RestorationTask:
     eval_images: int | None = None  # at most so many per degradation; None is all
     eval_tile: int | None = None  # side of tiles in pixels; None restores whole images
     eval_seed: int = 0  # of the degradations made on the fly
+    eval_legacy_rng: bool = False  # noise 15, 25, 50 from the official tester's one stream
 
     def __post_init__(self) -> None:
         if self.loss_type not in ("l1", "charbonnier"):
@@ -139,7 +140,8 @@ class RestorationTask:
     def _restored_group(
         self, params: Params, group: Group, limit: int | None
     ) -> Iterator[Restored]:
-        for i, (name, degraded, clean) in enumerate(evaluation_items(group, seed=self.eval_seed)):
+        items = evaluation_items(group, seed=self.eval_seed, legacy_rng=self.eval_legacy_rng)
+        for i, (name, degraded, clean) in enumerate(items):
             if limit is not None and i >= limit:
                 return
             out = self._module.restore(params, degraded, self.network, tile=self.eval_tile)
