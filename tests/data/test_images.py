@@ -300,7 +300,7 @@ def test_large_noise_is_written(tmp_path, ending):
     picture = Picture(pixels=noise, about=about)
     write_image(tmp_path / f"b.{ending}", picture.unit(), like=picture)
     back = read_image(tmp_path / f"b.{ending}").pixels.astype(int)
-    assert np.abs(back - noise).mean() < 3
+    assert np.abs(back - noise).mean() <= (6 if ending == "jpg" else 0)
 
 
 def test_values_are_clipped_and_rounded(tmp_path):
