@@ -1,6 +1,7 @@
 """The command line: one module per sub-command, thin."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from jaxcore.errors import UserError
 
+    own_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         commands = {
@@ -52,4 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"jaxcore: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        if own_process:
+            # Everything is cleaned up. To end in the ordinary way while XLA's threads still
+            # compute what was interrupted can crash the interpreter.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
         sys.exit(130)

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import textwrap
 from typing import Any
 
 import jax
@@ -219,6 +220,29 @@ def test_interruption_leaves_nothing_behind(weights, photo, tmp_path, monkeypatc
     with pytest.raises(SystemExit) as stop:
         main([str(a) for a in argv])
     assert stop.value.code == 130
+    assert tree(tmp_path) == ["in/photo.png"] and not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_the_process_quietly(weights, photo, tmp_path):
+    """A real signal, while XLA computes."""
+    code = """
+        import os, signal, sys
+        import jax, jax.numpy as jnp
+        from jaxcore.cli import main
+        from jaxcore.models import adair
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        def restore(*_, **__):
+            jax.jit(lambda a: jax.lax.fori_loop(0, 60, lambda _, b: jnp.sin(b @ b), a))(
+                jnp.ones((1500, 1500)))
+            os.kill(os.getpid(), signal.SIGINT)
+        adair.restore = restore
+        main()
+    """
+    argv = ["restore", photo, "-o", tmp_path / "out" / "a.png", "--weights", weights / "tiny.pth"]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, argv)], capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
     assert tree(tmp_path) == ["in/photo.png"] and not (tmp_path / "out").exists()
 
 

@@ -182,7 +182,7 @@ def test_a_truncated_checkpoint(photo, tmp_path):
     _cut_checkpoint(tmp_path)
     before = content(tmp_path)
     argv = ["restore", photo, "-o", tmp_path / "a.png", "--weights", tmp_path / "w"]
-    command = [sys.executable, "-m", "jaxcore.cli", *map(str, argv)]
+    command = [sys.executable, "-m", "jaxcore", *map(str, argv)]
     done = subprocess.run(command, capture_output=True, text=True)
     refused((done.returncode, done.stdout, done.stderr), "damaged", "the steps 1, 2")
     assert content(tmp_path) == before
