@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.ops.precision import accumulation_dtype
+from jaxcore.ops.products import product_over_pixels
 from jaxcore.ops.windows import extract_windows, merge_windows
 
 
@@ -60,7 +61,7 @@ def _attend(q: Array, k: Array, v: Array, temperature: Array) -> Array:
     """
     heads, width = temperature.shape[0], v.shape[-1]
     wide = accumulation_dtype(v.dtype)
-    gram = jnp.einsum("...hwc,...hwd->...cd", q, k, preferred_element_type=wide)
+    gram = product_over_pixels(q, k, batch=q.ndim - 3, dtype=wide)
     # Scaling the product instead of q and k saves two passes over the map and is the same number.
     scale = _inverse_norm(q, wide)[..., :, None] * _inverse_norm(k, wide)[..., None, :]
     heat = jnp.repeat(temperature.astype(wide), width // heads)

@@ -1,9 +1,11 @@
 """Dense convolutions with the zero padding of the restoration networks."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.ops.precision import accumulation_dtype
+from jaxcore.ops.products import product_over_pixels
 
 
 def conv2d(
@@ -41,7 +43,7 @@ def pointwise(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Arr
     >>> pointwise(jnp.ones((2, 3, 3, 4)), jnp.ones((4, 5))).shape
     (2, 3, 3, 5)
     """
-    return _contract(x, kernel.astype(x.dtype), (x.ndim - 1,), (0,))
+    return jnp.einsum("...i,io->...o", x, kernel.astype(x.dtype))
 
 
 def _pointwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -50,24 +52,9 @@ def _pointwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Arr
 
 def _pointwise_backward(inputs: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = inputs
-    wide = accumulation_dtype(x.dtype)
-    pixels = tuple(range(x.ndim - 1))
-    # On the CPU the left factor of a product over pixels is transposed in memory: the narrow one.
-    if kernel.shape[0] <= kernel.shape[1]:
-        gradient = _contract(x, g, pixels, pixels, wide)
-    else:
-        gradient = _contract(g, x, pixels, pixels, wide).T
-    return (
-        _contract(g, kernel.astype(x.dtype), (x.ndim - 1,), (1,)),
-        gradient.astype(kernel.dtype),
-    )
-
-
-def _contract(
-    a: Array, b: Array, over_a: tuple[int, ...], over_b: tuple[int, ...], dtype: object = None
-) -> Array:
-    dims = ((over_a, over_b), ((), ()))
-    return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype)
+    gradient = product_over_pixels(x, g, dtype=accumulation_dtype(x.dtype))
+    back = jnp.einsum("...o,io->...i", g, kernel.astype(x.dtype))
+    return back, gradient.astype(kernel.dtype)
 
 
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
