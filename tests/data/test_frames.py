@@ -66,7 +66,7 @@ def test_columns_that_are_absent_or_text(csv):
     table = read_table(csv)
     with pytest.raises(UserError, match=r"did you mean 'marr'\?"):
         table.check(["mar"])
-    with pytest.raises(UserError, match="numbers in column 'who' of .*, found 'ann' in row 1"):
+    with pytest.raises(UserError, match=r"numbers in column 'who' of .*, found 'ann' in row 1"):
         table.numbers("who")
     with pytest.raises(UserError, match="found 'x' twice"):
         design(table, ["x", "x"])

@@ -1,5 +1,7 @@
 """Replications: figures by hand, equal numbers however they are split, resumption after a kill."""
 
+import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -40,7 +42,7 @@ def test_numbers_do_not_depend_on_batches_or_devices():
     alone = [draw(jax.random.fold_in(key, i)) for i in range(8)]
     mesh = make_mesh(devices=jax.devices()[:2])
     for options in ({}, {"at_once": 3}, {"mesh": mesh}, {"mesh": mesh, "at_once": 2}):
-        out = jax.jit(lambda i, o=tuple(options.items()): replicate(draw, key, i, **dict(o)))(index)
+        out = jax.jit(functools.partial(replicate, draw, key, **options))(index)
         for i in range(8):
             np.testing.assert_array_equal(out["all"][i], alone[i]["all"])
             np.testing.assert_allclose(out["mean"][i], alone[i]["mean"], rtol=1e-5, atol=1e-7)
@@ -97,8 +99,6 @@ def test_last_block_is_filled_and_positions_are_kept():
 
 def test_study_is_the_same_on_two_devices_and_in_other_blocks(tmp_path):
     one = run_study(TASK, tmp_path / "a", reporter=Silent())
-    import dataclasses
-
     two = run_study(
         dataclasses.replace(TASK, block=4), tmp_path / "b", reporter=Silent(),
         mesh=make_mesh(devices=jax.devices()[:2]),
@@ -110,13 +110,13 @@ def test_study_is_the_same_on_two_devices_and_in_other_blocks(tmp_path):
 
 def test_killed_study_goes_on_with_the_same_numbers(tmp_path):
     """SIGKILL after the first checkpoint; the rest is computed once, and equal to the last bit."""
+    settings = {
+        "study": "siv1", "n": 200, "reps": 60, "block": 2, "options": {"scenarios": ["all"]},
+    }  # fmt: skip
     code = f"""
-        import jax
         from jaxcore.train.logging import Silent
         from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
-        task = MonteCarloTask(**{
-        {"study": "siv1", "n": 200, "reps": 60, "block": 2, "options": {"scenarios": ["all"]}}!r
-    })
+        task = MonteCarloTask(**{settings!r})
         run_study(task, {str(tmp_path / "killed")!r}, save_every=1, reporter=Silent())
         """
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
@@ -130,7 +130,7 @@ def test_killed_study_goes_on_with_the_same_numbers(tmp_path):
         os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert any(p.name.isdigit() for p in Path(folder).iterdir())
-    task = MonteCarloTask(study="siv1", n=200, reps=60, block=2, options={"scenarios": ["all"]})
+    task = MonteCarloTask(**settings)
     resumed = run_study(task, tmp_path / "killed", save_every=1, reporter=Silent())
     whole = run_study(task, tmp_path / "whole", save_every=100, reporter=Silent())
     np.testing.assert_array_equal(resumed.theta, whole.theta)
