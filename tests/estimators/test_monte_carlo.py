@@ -61,12 +61,12 @@ def test_estimator_and_design_of_ones_own():
 
 
 def test_table_by_hand():
-    theta, se = np.array([[1.0], [2.0], [3.0], [np.nan]]), np.array([[0.4], [0.6], [1.1], [1.0]])
+    theta, se = np.array([[1.0], [2.0], [3.0], [np.nan]]), np.array([[0.4], [0.6], [0.5], [1.0]])
     out = MonteCarlo(names=("m",), truth=1.5, theta=theta, se=se)
     (row,) = out.table()
     assert row["failed"] == 1 and row["reps"] == 3
     assert abs(row["bias"] - 0.5) < 1e-12 and abs(row["median_bias"] - 0.5) < 1e-12
-    assert abs(row["sd"] - 1) < 1e-12 and abs(row["mean_se"] - 0.7) < 1e-12
+    assert abs(row["sd"] - 1) < 1e-12 and abs(row["mean_se"] - 0.5) < 1e-12
     assert abs(row["rmse"] - np.sqrt((0.25 + 0.25 + 2.25) / 3)) < 1e-12
     assert abs(row["coverage"] - 2 / 3) < 1e-12
     assert abs(row["bias_mcse"] - 1 / np.sqrt(3)) < 1e-12
