@@ -60,7 +60,7 @@ def _floats(a: np.ndarray, where: str) -> np.ndarray:
     except (TypeError, ValueError):
         pass
     example = next((v for v in a.reshape(-1) if isinstance(v, (str, bytes, np.str_))), a.flat[0])
-    raise UserError(f"Expected numbers in {where}, found values such as {example!r}.")
+    raise UserError(f"Expected numbers in {where}, found values such as {str(example)!r}.")
 
 
 def _covariates(X: Any, names: Sequence[str] | None, n: int) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -43,7 +43,8 @@ class Boosting:
         del key
         q = jnp.linspace(0, 1, self.n_bins + 1, dtype=X.dtype)[1:-1]
         edges = jnp.quantile(X, q, axis=0).T  # p, bins - 1
-        codes = jax.vmap(lambda e, x: jnp.searchsorted(e, x), in_axes=(0, 1), out_axes=1)(edges, X)
+        codes = jax.vmap(jnp.searchsorted, in_axes=(0, 1), out_axes=1)(edges, X)
+        codes = codes.astype(jnp.int32)
         bins = jax.nn.one_hot(codes, self.n_bins, dtype=X.dtype).reshape(X.shape[0], -1)
         w = w / jnp.mean(w)
         mean = w @ y / jnp.sum(w)
@@ -80,9 +81,9 @@ class Boosting:
             left = jnp.cumsum(stats, axis=-1)[..., :-1]
             right = jnp.sum(stats, axis=-1, keepdims=True) - left
             gain = jnp.sum(self._gain(left) + self._gain(right), axis=0)  # p, bins - 1
-            best = jnp.argmax(gain)
+            best = jnp.argmax(gain).astype(jnp.int32)
             feature, cut = best // (self.n_bins - 1), best % (self.n_bins - 1)
-            features.append(feature.astype(jnp.int32))
+            features.append(feature)
             thresholds.append(edges[feature, cut])
             leaf = 2 * leaf + (codes[:, feature] > cut).astype(jnp.int32)
         total = jnp.sum(sums(leaf, 2**self.depth), axis=0).reshape(-1, 2)

@@ -53,8 +53,9 @@ def isotonic(y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]
 
     start = (jnp.int32(-1), jnp.zeros_like(y), jnp.zeros_like(y), jnp.zeros(n, jnp.int32))
     top, mean, _, size = jax.lax.fori_loop(0, n, push, start)
-    size = jnp.where(jnp.arange(n) <= top, size, 0)
-    return mean[jnp.searchsorted(jnp.cumsum(size), jnp.arange(n), side="right").clip(0, top)]
+    at = jnp.arange(n, dtype=jnp.int32)
+    ends = jnp.cumsum(jnp.where(at <= top, size, 0), dtype=jnp.int32)
+    return mean[jnp.clip(jnp.searchsorted(ends, at, side="right").astype(jnp.int32), 0, top)]
 
 
 @jax.tree_util.register_dataclass

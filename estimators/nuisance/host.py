@@ -48,7 +48,7 @@ class HostLearner:
 
     def fit_predict(self, X: Any, y: Any, masks: Any, at: tuple[Any, ...]) -> jax.Array:
         """Predictions of every fit at every feature array, axes [fit, feature array, row]."""
-        if isinstance(X, jax.core.Tracer):
+        if any(isinstance(v, jax.core.Tracer) for v in (X, y, masks, *at)):
             raise UserError("Expected a JAX learner under jit or vmap, found a host learner.")
         X, y, masks = (np.asarray(v) for v in (X, y, masks))
         at = tuple(np.asarray(v) for v in at)

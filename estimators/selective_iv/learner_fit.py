@@ -87,7 +87,7 @@ def _world(f: _Frame, learner, X, y, at, step: int, within=None) -> Float[Array,
     out = jnp.swapaxes(fit_predict(learner, X, y, masks, at, key=key), 0, 1)
     full, halves = out[:, : f.n_folds], out[:, f.n_folds :].reshape(len(at), f.n_folds, 2, n)
     inside = jnp.where(f.half[None, None] == 0, halves[:, :, 0], halves[:, :, 1])
-    own = f.fold_ids[None] == jnp.arange(f.n_folds)[:, None]
+    own = f.fold_ids[None] == jnp.arange(f.n_folds, dtype=f.fold_ids.dtype)[:, None]
     return jnp.where(own[None], full, inside)
 
 

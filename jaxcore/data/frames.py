@@ -129,6 +129,7 @@ def read_table(path: str | Path) -> Table:
             table = pyarrow.csv.read_csv(
                 path, parse_options=pyarrow.csv.ParseOptions(delimiter=separator)
             )
+        _ = table.column_names  # may not be text at all
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"Expected a readable table in {path}, found: {first}") from error

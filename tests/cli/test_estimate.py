@@ -1,0 +1,84 @@
+"""``jaxcore estimate``: a report from a file, and mistakes with exit code 2."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcore.cli import main
+from jaxcore.estimators.selective_iv import SelectiveIV
+from jaxcore.estimators.selective_iv.report import FILES
+from jaxcore.estimators.selective_iv.simulate import simulate_siv1
+
+COLUMNS = ["--outcome", "y", "--treatment", "a", "--instrument", "z"]
+QUICK = ["--learners", "lin", "--folds", "2"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    with jax.enable_x64(True):
+        s = jax.device_get(simulate_siv1(jax.random.key(0), 500))
+    path = tmp_path_factory.mktemp("data") / "d.csv"
+    rows = np.c_[s.Y, s.A, s.Z, s.X]
+    np.savetxt(path, rows, delimiter=",", header="y,a,z,x1,x2", comments="", fmt="%.17g")
+    return path, s
+
+
+def test_report_of_a_csv(table, tmp_path, capsys):
+    path, s = table
+    out = tmp_path / "report"
+    argv = ["estimate", "selective-iv", str(path), *COLUMNS, "--covariates", "x1", "x2", *QUICK]
+    main([*argv, "-o", str(out)])
+    assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
+    found = json.loads((out / "estimate.json").read_text())
+    ours = SelectiveIV(learners=("lin",), n_folds=2).fit(s.Y, s.A, s.Z, s.X)
+    assert abs(found["estimate"]["estimate"] - ours.theta) < 1e-9
+    assert (out / "summary.txt").read_text() in capsys.readouterr().out
+    for name in FILES[2:]:
+        assert (out / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with pytest.raises(SystemExit) as stop:
+        main([*argv, "-o", str(out)])
+    assert stop.value.code == 2
+
+
+def test_formula_gives_the_same(table, tmp_path):
+    pytest.importorskip("formulaic")
+    path, s = table
+    out = tmp_path / "report"
+    main(["estimate", "selective-iv", str(path), "--formula", "y ~ a | z | x1 + x2", *QUICK,
+          "-o", str(out)])  # fmt: skip
+    found = json.loads((out / "estimate.json").read_text())
+    ours = SelectiveIV(learners=("lin",), n_folds=2).fit(s.Y, s.A, s.Z, s.X)
+    assert abs(found["estimate"]["estimate"] - ours.theta) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--covariates", "x3"], "Expected a column 'x3'"),
+        (["--covariates", "x1", "--treatment", "x2"], "only 0 and 1 in the treatment"),
+        (["--covariates", "x1", "--level", "95"], "between 0 and 1"),
+        (["--covariates", "x1", "--formula", "y ~ a | z | x1"], "found both"),
+        (["--covariates", "x1", "--learners", "forest"], "a basis of"),
+        (["--covariates", "x1", "x1"], "twice"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_nothing_written(table, tmp_path, capsys, change, message):
+    argv = ["estimate", "selective-iv", str(table[0]), *COLUMNS, "-o", str(tmp_path / "r"), *QUICK]
+    with pytest.raises(SystemExit) as stop:
+        main([*argv, *change])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_missing_options_and_files(table, tmp_path, capsys):
+    for argv, message in (
+        ([str(table[0]), "-o", str(tmp_path / "r")], "--outcome"),
+        ([str(tmp_path / "no.csv"), *COLUMNS, "-o", str(tmp_path / "r")], "found no file"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["estimate", "selective-iv", *argv])
+        assert stop.value.code == 2 and message in capsys.readouterr().err

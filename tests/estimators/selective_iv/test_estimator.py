@@ -1,0 +1,405 @@
+"""`SelectiveIV` as users call it: settings, results, notices, and everything that is refused."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import nuisance
+from jaxcore.estimators.nuisance import BSpline, HostLearner
+from jaxcore.estimators.selective_iv import PlugIn, SelectiveIV, VaryingCoefficient, load_401k
+from jaxcore.estimators.selective_iv.report import FILES, write_report
+from jaxcore.estimators.selective_iv.simulate import simulate_siv2
+
+N = 400
+FAST = SelectiveIV(learners=("const", "lin"), n_folds=2)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    with jax.enable_x64(True):
+        return jax.device_get(simulate_siv2(jax.random.key(11), N))
+
+
+@pytest.fixture(scope="module")
+def result(sample):
+    return FAST.fit(*sample)
+
+
+def test_same_seed_same_numbers_to_the_bit(sample, result):
+    again = FAST.fit(*sample)
+    assert again.theta == result.theta and again.se == result.se
+    np.testing.assert_array_equal(again.psi, result.psi)
+    assert dataclasses.replace(FAST, seed=1).fit(*sample).theta != result.theta
+
+
+def test_theta_and_error_follow_from_the_moments(result):
+    u = result.u
+    assert abs(result.theta - u.mean()) < 1e-10
+    assert abs(result.se - u.std() / np.sqrt(N)) < 1e-10
+    low, high = result.confint(0.9)
+    assert abs((high - low) / 2 / result.se - 1.6448536) < 1e-5
+
+
+def test_tables_agree_with_the_choice(result):
+    rows = result.combinations()
+    assert len(rows) == 32
+    best = min(rows, key=lambda r: r["criterion"])
+    assert {b: best[b] for b in result.chosen()} == result.chosen()
+    assert abs(best["estimate"] - result.theta) < 1e-9
+    assert abs(best["criterion"] - sum(best[f"R_M{i}"] for i in (1, 2, 3, 4))) < 1e-9
+    table = result.selection_table()
+    assert len(table) == 10 and sum(r["chosen"] for r in table) == 5
+    assert result.selection_table(frame=True, library=None) is not None
+
+
+def test_given_folds_and_rows_in_another_order(sample, result):
+    ids = np.asarray(result.estimate.diagnostics["fold_ids"])
+    order = np.random.default_rng(0).permutation(N)
+    moved = FAST.fit(*(v[order] for v in sample), fold_ids=ids[order])
+    assert abs(moved.theta - result.theta) < 1e-9
+    assert abs(moved.se - result.se) < 1e-9
+
+
+def test_units_of_the_covariates_do_not_matter(sample, result):
+    Y, A, Z, X = sample
+    moved = FAST.fit(Y, A, Z, 1000 * X + 5)
+    assert abs(moved.theta - result.theta) < 1e-6
+
+
+def test_effect_scales_with_the_outcome(sample, result):
+    Y, A, Z, X = sample
+    scaled = FAST.fit(3 * Y + 10, A, Z, X)
+    assert abs(scaled.theta - 3 * result.theta) < 1e-6
+    assert abs(scaled.se - 3 * result.se) < 1e-6
+
+
+def test_repetitions_are_aggregated(sample):
+    many = dataclasses.replace(FAST, n_rep=3).fit(*sample)
+    thetas = [float(e.theta) for e in many.repetitions]
+    assert len(set(thetas)) == 3 and many.theta == np.median(thetas)
+    assert "median of 3 partitions" in many.summary()
+
+
+def test_integer_weights_are_repetitions_of_units_in_their_fold(sample):
+    Y, A, Z, X = sample
+    times = np.random.default_rng(0).integers(1, 3, N)
+    again = np.repeat(np.arange(N), times)
+    ids = np.arange(N) % 2
+    config = dataclasses.replace(FAST, standardise=False)
+    weighted = config.fit(Y, A, Z, X, weights=times, fold_ids=ids)
+    repeated = config.fit(Y[again], A[again], Z[again], X[again], fold_ids=ids[again])
+    assert abs(weighted.theta - repeated.theta) < 1e-8
+    assert weighted.se > repeated.se  # repeated rows are not independent
+
+
+def test_clusters_change_the_error_not_the_folds_inside(sample):
+    clusters = np.array([f"c{i // 4}" for i in range(N)])
+    r = FAST.fit(*sample, clusters=clusters)
+    ids = np.asarray(r.estimate.diagnostics["fold_ids"])
+    assert all(len(set(ids[4 * g : 4 * g + 4])) == 1 for g in range(N // 4))
+    sums = np.add.reduceat(r.psi, np.arange(0, N, 4))
+    assert abs(r.se - np.sqrt((sums**2).sum()) / N) < 1e-9
+    plain = dataclasses.replace(FAST, se="if").fit(*sample, clusters=clusters)
+    assert abs(plain.theta - r.theta) < 1e-9 and plain.se != r.se
+
+
+@pytest.mark.parametrize("criterion", ["minimax", "smooth"])
+def test_other_rules(sample, criterion):
+    r = dataclasses.replace(FAST, criterion=criterion).fit(*sample)
+    assert np.isfinite(r.theta) and r.se > 0
+    if criterion == "smooth":
+        assert abs(sum(x["weight"] for x in r.selection_table()) - 5) < 1e-9
+
+
+def test_parametric_with_sandwich(sample):
+    r = SelectiveIV(learners=("lin",), n_folds=1, se="sandwich", criterion=None).fit(*sample)
+    assert r.se > 0 and np.isfinite(r.theta)
+    assert r.estimate.estimator == "multiply robust, parametric"
+    assert r.robust_set().roots.shape == (2,)
+
+
+def test_overlap_discard(sample):
+    config = SelectiveIV(
+        learners=("lin",), n_folds=2, overlap="discard", clip=(0.4, 0.7), min_abs_D=0.0
+    )
+    r = config.fit(*sample)
+    pi = np.asarray(r.estimate.diagnostics["raw"].pi)
+    outside = int(((pi < 0.3) | (pi > 0.7)).sum())
+    assert outside > 0 and any(f"left out {outside} of {N} units" in n for n in r.notices)
+
+
+def test_general_learners_one_of_each_kind(sample):
+    from sklearn.ensemble import RandomForestRegressor
+
+    forest = HostLearner(RandomForestRegressor(20, min_samples_leaf=10, random_state=0))
+    learners = {
+        "pi": [nuisance.Logistic(), nuisance.Boosting(binary=True, n_trees=10)],
+        "mu": ["lin"],
+        "m": [nuisance.Ridge(), forest],
+        "g": [nuisance.Ridge(basis=BSpline())],
+        "delta": [VaryingCoefficient(), nuisance.Ridge(), PlugIn(learner=nuisance.Ridge())],
+        "rho": [nuisance.Ridge()],
+    }
+    r = SelectiveIV(learners=learners, n_folds=2).fit(*sample)
+    assert np.isfinite(r.theta) and r.se > 0
+    assert r.chosen()["mu"] == "lin" and len(r.combinations()) == 6
+    discard = SelectiveIV(
+        learners={**learners, "m": ["lin"], "delta": [VaryingCoefficient()]},
+        n_folds=2, overlap="discard", clip=(0.2, 0.8),
+    ).fit(*sample)  # fmt: skip
+    assert any("outside the overlap bounds" in n for n in discard.notices)
+
+
+def test_effects_of_groups_and_projections(sample, result):
+    X = sample[3]
+    high = X[:, 0] > 0
+    gate = result.gate(np.where(high, "high", "low"))
+    assert gate.names == ("high", "low")
+    assert abs(gate.theta[0] - result.u[high].mean()) < 1e-9
+    share = high.mean()
+    assert abs(share * gate.theta[0] + (1 - share) * gate.theta[1] - result.theta) < 1e-9
+    assert gate.confint(joint=True).shape == (2, 2)
+    W = np.c_[np.ones(N), X]
+    cate = result.cate(W, ["one", "x1", "x2"])
+    np.testing.assert_allclose(cate.theta, np.linalg.lstsq(W, result.u, rcond=None)[0], rtol=1e-8)
+    r = result.u - W @ cate.theta
+    V = np.linalg.inv(W.T @ W) @ (W * (r**2)[:, None]).T @ W @ np.linalg.inv(W.T @ W)
+    np.testing.assert_allclose(cate.se, np.sqrt(np.diag(V)), rtol=1e-6)
+    with pytest.raises(UserError, match="linearly independent"):
+        result.cate(np.c_[np.ones(N), np.ones(N)])
+    with pytest.raises(UserError, match="one row per unit"):
+        result.gate(np.ones(3))
+
+
+def test_sensitivity_widens_with_the_violation(result):
+    widths = [np.ptp(result.sensitivity(G).limits) for G in (0.0, 0.01, 0.1)]
+    assert widths[0] < widths[1] < widths[2]
+    with pytest.raises(UserError, match="G >= 0"):
+        result.sensitivity(-1)
+
+
+def test_baselines_say_what_they_assume(result):
+    names = [e.estimator for e in result.baselines()]
+    assert len(names) == 7 and any("2SLS" in n for n in names)
+    assert all(np.isfinite(e.theta) and e.se > 0 for e in result.baselines())
+
+
+def test_report_and_file(result, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = write_report(result, tmp_path / "r")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(FILES)
+    content = json.loads((folder / "estimate.json").read_text())
+    assert abs(content["estimate"]["estimate"] - result.theta) < 1e-12
+    assert len(content["estimators"]) == 8
+    with pytest.raises(UserError, match="without a report"):
+        write_report(result, folder)
+    write_report(result, folder, overwrite=True)
+    result.save(tmp_path / "fit.npz")
+    with np.load(tmp_path / "fit.npz") as arrays:
+        np.testing.assert_array_equal(arrays["phi"], result.psi)
+        assert json.loads(str(arrays["config"]))["config"]["n_folds"] == 2
+    with pytest.raises(UserError, match=r"ending in \.npz"):
+        result.save(tmp_path / "fit.pkl")
+
+
+# --- notices ------------------------------------------------------------------------------------
+
+
+def _binary(rng, p):
+    return (rng.uniform(size=len(p)) < p).astype(float)
+
+
+def test_one_sided_data_are_noticed_and_equal_aipw_among_z_one():
+    Y, A, Z, X = load_401k()
+    keep = np.arange(9275) % 9 == 0
+    r = SelectiveIV(learners=("lin",), n_folds=2).fit(*(np.asarray(v)[keep] for v in (Y, A, Z, X)))
+    assert r.one_sided and "one-sided" in " ".join(r.notices)
+    nu, s = r.nuisances, r.sample
+    aipw = nu.delta + s.Z / nu.pi * (
+        s.A / nu.mu1 * (s.Y - nu.g - nu.delta) - (1 - s.A) / (1 - nu.mu1) * (s.Y - nu.g)
+    )
+    np.testing.assert_allclose(r.u, aipw, atol=1e-10 * np.abs(aipw).max())
+    assert np.all(np.asarray(nu.rho) == 0) and np.all(np.asarray(nu.mu0) == 0)
+
+
+def test_strong_but_useless_instrument_is_warned_about():
+    rng = np.random.default_rng(0)
+    n = 2000
+    X, Z = rng.normal(size=(n, 1)), _binary(rng, np.full(n, 0.5))
+    A = _binary(rng, np.where(Z == 1, 0.7, 0.3))  # mu0 + mu1 = 1
+    Y = A + Z + rng.normal(size=n)
+    r = FAST.fit(Y, A, Z, X)
+    text = " ".join(r.notices)
+    assert "weak identification" in text and "near 1" in text
+    assert r.relevance.first_stage_t > 10 and abs(r.relevance.d_test_t) < 3.16
+
+
+def test_an_instrument_without_effect_is_warned_about():
+    rng = np.random.default_rng(1)
+    n = 1000
+    Z, A = _binary(rng, np.full(n, 0.5)), _binary(rng, np.full(n, 0.3))
+    r = FAST.fit(A + rng.normal(size=n), A, Z, rng.normal(size=(n, 1)))
+    text = " ".join(r.notices)
+    assert "weak identification" in text and "moves the treatment strongly" not in text
+
+
+def test_left_out_columns_and_rows_are_counted(sample):
+    Y, A, Z, X = sample
+    wide = np.c_[X, np.ones(N), X[:, 0] * 2]
+    Y2 = Y.copy()
+    Y2[[3, 5]] = np.nan
+    with pytest.raises(UserError, match="2 in the outcome"):
+        FAST.fit(Y2, A, Z, wide)
+    r = dataclasses.replace(FAST, missing="drop").fit(
+        Y2, A, Z, wide, covariates=["a", "b", "one", "a2"]
+    )
+    text = " ".join(r.notices)
+    assert f"dropped 2 rows of {N}" in text and "1 constant covariate: one" in text
+    assert "1 basis column(s)" in text and r.sample.n == N - 2
+    assert r.gate(np.arange(N) % 2).theta.shape == (2,)  # labels of all rows given
+
+
+def test_binary_covariates_may_enter_a_quadratic_basis(sample):
+    Y, A, Z, X = sample
+    r = SelectiveIV(learners=("quad",), n_folds=2).fit(Y, A, Z, np.c_[X[:, 0], X[:, 1] > 0])
+    assert np.isfinite(r.theta)
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def change(sample, **new):
+    Y, A, Z, X = (np.array(v) for v in sample)
+    return {"Y": Y, "A": A, "Z": Z, "X": X} | new
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ({"A": np.full(N, 2.0)}, "only 0 and 1 in the treatment, found 2"),
+        ({"Z": np.linspace(0, 1, N)}, "only 0 and 1 in the instrument"),
+        ({"Z": np.ones(N)}, "both 0 and 1 in the instrument, found only 1"),
+        ({"A": np.zeros(N)}, "both 0 and 1 in the treatment, found only 0"),
+        ({"Y": np.ones(N)}, "an outcome that varies"),
+        ({"Y": np.ones(3)}, "3 rows in the treatment"),
+        ({"Y": np.array(["a"] * N)}, "numbers in the outcome, found values such as 'a'"),
+        ({"X": np.array([["x", 1]] * N, object)}, "covariate 'x1'"),
+        ({"X": np.full((N, 1), np.inf)}, "missing or infinite values"),
+        ({"X": np.ones((N, 2, 2))}, "rows and columns"),
+        ({"Y": np.ones((N, 2))}, "one column of numbers"),
+        ({"Y": np.ones(0), "A": [], "Z": [], "X": np.ones((0, 1))}, "at least one row"),
+        ({"Y": np.ones(N) * 1j}, "real numbers"),
+    ],
+)
+def test_bad_data_is_refused_in_one_sentence(sample, new, message):
+    with pytest.raises(UserError, match=message) as error:
+        FAST.fit(**change(sample, **new))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"weights": -np.ones(N)}, "not negative"),
+        ({"weights": np.zeros(N)}, "not all zero"),
+        ({"weights": np.ones(3)}, f"{N} rows in the weights"),
+        ({"clusters": np.zeros(N)}, "at least 2 clusters"),
+        ({"clusters": [None] * N}, "missing ones"),
+        ({"fold_ids": np.zeros(N)}, "k >= 2"),
+        ({"fold_ids": np.zeros(3)}, f"{N} fold ids"),
+        ({"covariates": ["a", "a"]}, "more than one 'a'"),
+        ({"covariates": ["a"]}, "2 covariate names"),
+    ],
+)
+def test_bad_extras_are_refused(sample, extra, message):
+    with pytest.raises(UserError, match=message):
+        FAST.fit(*sample, **extra)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"criterion": "best"}, "a criterion of"),
+        ({"criterion": None}, "one learner per block"),
+        ({"n_folds": 1}, "at least 2 folds"),
+        ({"n_rep": 0}, "at least one repetition"),
+        ({"se": "hc1"}, "se of"),
+        ({"se": "sandwich"}, "n_folds=1"),
+        ({"learners": ("linear",)}, "a basis of"),
+        ({"learners": {"pi": ["lin"]}}, "learners for the blocks"),
+        ({"learners": ()}, "at least one learner"),
+        ({"clip": (0.9, 0.1)}, "0 <= low < high <= 1"),
+        ({"one_sided": "maybe"}, "True, False or 'auto'"),
+        ({"ridge": -1}, "ridge >= 0"),
+        ({"overlap": "discard", "criterion": "smooth"}, "overlap='truncate'"),
+    ],
+)
+def test_bad_settings_are_refused_at_once(settings, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(FAST, **settings)
+
+
+def test_folds_without_variation_are_refused(sample):
+    Y, A, Z, X = sample
+    ids = np.where(Z == 1, 0, 1)
+    with pytest.raises(UserError, match="outside fold"):
+        FAST.fit(Y, A, Z, X, fold_ids=ids)
+
+
+def test_more_coefficients_than_rows_are_refused_without_a_penalty(sample):
+    rng = np.random.default_rng(0)
+    Y, A, Z, _ = sample
+    with pytest.raises(UserError, match="more training rows than the"):
+        FAST.fit(Y, A, Z, rng.normal(size=(N, 120)))
+    penalised = {
+        "pi": [nuisance.LogisticLasso(alpha=0.05)], "mu": [nuisance.LogisticLasso(alpha=0.05)],
+        "m": [nuisance.Lasso(alpha=0.1)], "g": [nuisance.Lasso(alpha=0.1)],
+        "delta": [nuisance.Lasso(alpha=0.3)], "rho": [nuisance.Lasso(alpha=0.1)],
+    }  # fmt: skip
+    wide = rng.normal(size=(N, 120))[:100]
+    r = SelectiveIV(learners=penalised, n_folds=2).fit(Y[:100], A[:100], Z[:100], wide)
+    assert np.isfinite(r.theta)
+
+
+def test_separation_is_refused_or_noticed(sample):
+    Y, A, _, X = sample
+    Z = (X[:, 0] > 0).astype(float)  # perfectly predicted
+    parametric = SelectiveIV(learners=("lin",), n_folds=1, se="sandwich", criterion=None)
+    with pytest.raises(UserError, match="separation"):
+        parametric.fit(Y, A, Z, X)
+    r = dataclasses.replace(FAST, ridge=1e-6).fit(Y, A, Z, X)
+    assert any("clipped for" in n for n in r.notices)
+
+
+@pytest.mark.parametrize(
+    ("z", "a", "how"), [(1, 1.0, "1-A and 1-Z"), (1, 0.0, "as 1-Z"), (0, 1.0, "as 1-A")]
+)
+def test_other_one_sided_data_must_be_recoded(sample, z, a, how):
+    Y, A, Z, X = (np.array(v) for v in sample)
+    A[z == Z] = a
+    with pytest.raises(UserError, match=how):
+        FAST.fit(Y, A, Z, X)
+
+
+def test_one_sided_must_be_true_if_said(sample):
+    with pytest.raises(UserError, match="one_sided=True"):
+        dataclasses.replace(FAST, one_sided=True).fit(*sample)
+
+
+def test_single_precision_is_near_double(sample, result):
+    r = dataclasses.replace(FAST, double=False).fit(
+        *sample, fold_ids=np.asarray(result.estimate.diagnostics["fold_ids"])
+    )
+    assert r.psi.dtype == np.float32
+    assert abs(r.theta - result.theta) < 2e-3 * abs(result.theta)
+
+
+def test_jax_arrays_are_data_too(sample, result):
+    with jax.enable_x64(True):
+        r = FAST.fit(*(jnp.asarray(v) for v in sample))
+    assert r.theta == result.theta
