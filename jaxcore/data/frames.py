@@ -197,6 +197,7 @@ def formula_parts(
     """
     try:
         import formulaic
+        from formulaic.errors import FormulaicError
     except ImportError as error:
         raise UserError(
             "Expected formulaic for formulas (pip install 'jaxcore[frames]'), found it is not "
@@ -208,14 +209,15 @@ def formula_parts(
     frame = pd.DataFrame({name: table.values(name) for name in table.names})
     shape = "outcome ~ treatment | instrument | covariates"
     try:
-        parsed: Any = formulaic.Formula(formula)
+        make: Any = formulaic.Formula  # a factory that looks like an abstract class
+        parsed = make(formula)
         left, right = getattr(parsed, "lhs", None), getattr(parsed, "rhs", None)
         if left is None or not isinstance(right, tuple) or len(right) != 3:
             raise UserError(f"Expected a formula {shape!r}, found {formula!r}.")
         parts = [
             part.get_model_matrix(frame, na_action="ignore", context={}) for part in (left, *right)
         ]
-    except (formulaic.errors.FormulaicError, SyntaxError) as error:
+    except (FormulaicError, SyntaxError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"Expected a formula for {table.source}, found: {first}") from error
     single = []

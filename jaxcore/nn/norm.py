@@ -1,5 +1,7 @@
 """Normalisation layers of the image networks."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -34,4 +36,5 @@ class ChannelNorm(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, shape, param_dtype)
-        return ops.channel_norm(x, scale, bias, self.epsilon).astype(self.dtype)
+        normed: Any = ops.channel_norm(x, scale, bias, self.epsilon)
+        return normed.astype(self.dtype)

@@ -1,4 +1,4 @@
-"""Files that PyTorch itself wrote (tests/golden/torch_files), and files that are no weights."""
+"""Files that PyTorch itself wrote (tests/convert/torch_files), and files that are no weights."""
 
 import shutil
 import zipfile
@@ -18,7 +18,7 @@ from jaxcore.convert import (
 )
 from jaxcore.errors import UserError
 
-FILES = Path(__file__).parents[1] / "golden" / "torch_files"
+FILES = Path(__file__).parent / "torch_files"
 
 
 def expected_of(name):

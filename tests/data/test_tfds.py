@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 import tifffile
 from PIL import Image
 
-from jaxcore.cli.data import pack as pack_command
+from jaxcore.cli.data import data as data_command
 from jaxcore.data.config import DataConfig, describe, evaluation_groups, training_groups
 from jaxcore.data.pack import pack
 from jaxcore.data.pipeline import Stage, training_batches
@@ -275,6 +275,6 @@ def test_damaged_records_are_named(folder, tmp_path):
 
 
 def test_command(folder, tmp_path, capsys):
-    pack_command(folder, tmp_path / "pairs")
+    data_command("pack", folder, tmp_path / "pairs")
     out = capsys.readouterr().out
     assert "train" in out and "5 pairs" in out and "--data.tfds-name pairs" in out

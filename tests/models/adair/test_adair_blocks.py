@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.models.adair import AFLB, AdaIRConfig
+from jaxcore.models.adair import AFLB, AdaIRConfig, frequency
 from jaxcore.nn import init_params
 
 HEIGHT, WIDTH, CHANNELS = 12, 16, 16
