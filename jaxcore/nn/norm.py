@@ -34,4 +34,5 @@ class ChannelNorm(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, shape, param_dtype)
-        return ops.channel_norm(x, scale, bias, self.epsilon).astype(self.dtype)
+        y: Array = ops.channel_norm(x, scale, bias, self.epsilon)  # type: ignore[assignment]
+        return y.astype(self.dtype)

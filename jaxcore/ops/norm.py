@@ -60,8 +60,9 @@ def _backward(epsilon: float, inputs: _Inputs, g: Array) -> _Inputs:
     gradients = functools.partial(_gradients, epsilon=epsilon, centre=bias is not None)
 
     def flat(x: Array, scale: Array, g: Array) -> tuple[Array, Array, Array]:
-        dx, *rest = gradients(x.reshape(-1, x.shape[-1]), scale, g.reshape(-1, x.shape[-1]))
-        return dx.reshape(x.shape), *rest
+        channels = x.shape[-1]
+        dx, dscale, dbias = gradients(x.reshape(-1, channels), scale, g.reshape(-1, channels))
+        return dx.reshape(x.shape), dscale, dbias
 
     # XLA's reductions on the CPU are twice as fast over a matrix as over images.
     dx, dscale, dbias = jax.lax.platform_dependent(x, scale, g, cpu=flat, default=gradients)
