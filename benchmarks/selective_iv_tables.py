@@ -9,7 +9,6 @@ was when called again, with the same numbers; the checkpoints are in ``runs/sele
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxcore.atomic import whole_file
 from jaxcore.estimators.monte_carlo import MonteCarlo, table_text
 from jaxcore.estimators.plots import new_figure
 from jaxcore.train import EXIT_INTERRUPTED
@@ -61,16 +61,11 @@ def write(tables: dict[str, tuple[MonteCarlo, float]], out: Path, seed: int) -> 
         text.append("")
     versions = {"jax": jax.__version__, "seed": seed, "device": jax.devices()[0].device_kind}
     content["environment"] = versions
-    _replace(out / "selective_iv_tables.json", json.dumps(content, indent=1) + "\n")
-    _replace(out / "selective_iv_tables.txt", "\n".join(text))
+    for ending, words in (("json", json.dumps(content, indent=1) + "\n"), ("txt", "\n".join(text))):
+        with whole_file(out / f"selective_iv_tables.{ending}", overwrite=True) as temporary:
+            temporary.write_text(words)
     picture(tables).savefig(out / "selective_iv_tables.png", dpi=130)
     print("\n".join(text))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def picture(tables: dict[str, tuple[MonteCarlo, float]]):

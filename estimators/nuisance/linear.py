@@ -33,14 +33,45 @@ def _static(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"static": True})
 
 
-def _moments(B, y, w, scale):
-    """Gram matrix and cross-products of standardised columns, and how to undo the scaling."""
-    w = w / jnp.sum(w)
-    mean, factor = penalised.standardisation(B, w, scale=scale)
-    C = (B - mean[None]) * factor[None]
-    mean_y = w @ y
-    gram = (C * w[:, None]).T @ C
-    return gram, C.T @ (w * (y - mean_y)), mean, factor, mean_y
+class _Moments(NamedTuple):
+    """Second moments of ``[1, C, y]`` and how to go on to a fold's own standardisation.
+
+    ``C`` are the columns scaled over all rows, so that `jax.vmap` over folds shares them.
+    """
+
+    scaled: penalised.Scaled
+    pairs: Any
+    centre: Float[Array, ""]  # of the target, over all rows
+
+    @classmethod
+    def of(cls, B, y):
+        scaled = penalised.scaled(B)
+        return cls(scaled, penalised.pair_products(scaled.columns), jnp.mean(y))
+
+    def matrix(self, y, w):
+        """``[1, C, y - centre]' diag(w) [1, C, y - centre]``."""
+        C, y = self.scaled.columns, y - self.centre
+        wy, mean = w * y, w @ C
+        row = jnp.concatenate([jnp.sum(w)[None], mean, jnp.sum(wy)[None]])
+        cross = C.T @ wy
+        inner = penalised.second_moments(C, self.pairs, w)
+        middle = jnp.concatenate([mean[:, None], inner, cross[:, None]], axis=1)
+        last = jnp.concatenate([jnp.sum(wy)[None], cross, (wy @ y)[None]])
+        return jnp.concatenate([row[None], middle, last[None]])
+
+
+def _standard(moments: _Moments, total, w, scale):
+    """Gram matrix and cross-products of a fold's standardised columns; how to undo it."""
+    C, mean_all, sd_all = moments.scaled
+    total = total / total[0, 0]
+    m, mean_y = total[0, 1:-1], total[0, -1]
+    _, sd = penalised.spread(C, w)
+    safe = jnp.where(sd > 0, sd, 1.0)
+    unit = jnp.where(sd > 0, 1 / safe if scale else sd_all, 0.0)  # of one scaled column
+    gram = (total[1:-1, 1:-1] - m[:, None] * m[None]) * unit[:, None] * unit[None]
+    cross = (total[1:-1, -1] - m * mean_y) * unit
+    factor = unit / sd_all
+    return gram, cross, mean_all + sd_all * m, factor, mean_y + moments.centre, unit
 
 
 def _unscale(b, mean, factor, mean_y):
@@ -71,7 +102,11 @@ class Ridge:
         del key
         state = self.basis.prepare(X)
         B = self.basis.expand(state, X)[:, 1:]
-        gram, cross, mean, factor, mean_y = _moments(B, y, w, self.standardize)
+        w = w / jnp.sum(w)
+        moments = _Moments.of(B, y)
+        gram, cross, mean, factor, mean_y, _ = _standard(
+            moments, moments.matrix(y, w), w, self.standardize
+        )
         removed = (factor == 0).astype(B.dtype)  # keeps the system solvable
         b = _solve(gram + jnp.diag(removed + self.alpha), cross)
         return LinearFit(state, *_unscale(b, mean, factor, mean_y), jnp.asarray(self.alpha))
@@ -113,17 +148,16 @@ class ElasticNet:
         """Coordinate descent on the moments; the inner folds need no further pass over rows."""
         state = self.basis.prepare(X)
         B = self.basis.expand(state, X)[:, 1:]
-        alpha = self.alpha
-        gram, cross, mean, factor, mean_y = _moments(B, y, w, self.standardize)
-        if alpha is None:
+        w = w / jnp.sum(w)
+        moments = _Moments.of(B, y)
+        gram, cross, mean, factor, mean_y, unit = _standard(
+            moments, moments.matrix(y, w), w, self.standardize
+        )
+        if self.alpha is None:
             alphas = self._path(cross)
-            alpha = self._choose(B, y, w, key, mean, factor, mean_y, alphas)
+            alpha = self._choose(moments, y, w, key, unit, alphas)
         else:
-            alphas = (
-                jnp.asarray([alpha], B.dtype)
-                if not isinstance(alpha, jax.Array)
-                else (jnp.reshape(alpha, (1,)))
-            )
+            alphas = jnp.reshape(jnp.asarray(self.alpha, B.dtype), (1,))
             alpha = alphas[0]
         path = self._coefs(gram, cross, alphas)
         b = path[jnp.argmin(jnp.abs(alphas - alpha))]
@@ -138,49 +172,47 @@ class ElasticNet:
         largest = jnp.max(jnp.abs(cross)) / ratio
         return largest * jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=cross.dtype)
 
-    def _coefs(self, gram, cross, alphas):
+    def _coefs(self, gram, cross, alphas, tol=None):
         """Coefficients along a decreasing path, each warm-started from the one before."""
         ratio = jnp.asarray(self.l1_ratio, cross.dtype)
         one = jnp.ones_like(cross)
 
         def step(b, alpha):
             b = penalised.coordinate_descent(
-                gram, cross, alpha * ratio * one, alpha * (1 - ratio) * one, b
+                gram, cross, alpha * ratio * one, alpha * (1 - ratio) * one, b, tol=tol
             )
             return b, b
 
         return jax.lax.scan(step, jnp.zeros_like(cross), alphas)[1]
 
-    def _choose(self, B, y, w, key, mean, factor, mean_y, alphas):
+    def _choose(self, moments, y, w, key, unit, alphas):
         """Penalty with the smallest cross-validated squared error.
 
         Moments add over rows, so those of every inner training set and hold-out come from one
         pass over the data.
         """
-        n = B.shape[0]
-        w = w / jnp.sum(w)
-        A = jnp.concatenate(
-            [jnp.ones((n, 1), B.dtype), (B - mean[None]) * factor[None], (y - mean_y)[:, None]], 1
-        )
-        inner = jax.random.permutation(key, n) % self.n_inner
+        inner = jax.random.permutation(key, y.shape[0]) % self.n_inner
+        one = jnp.ones(1, unit.dtype)
+        units = jnp.concatenate([one, unit, one])
 
-        def moments(f):
-            return (A * jnp.where(inner == f, w, 0)[:, None]).T @ A
+        def held_out(f):
+            total = moments.matrix(y, jnp.where(inner == f, w, 0))
+            return total * units[:, None] * units[None]
 
-        held = jax.lax.map(moments, jnp.arange(self.n_inner))
+        held = jax.vmap(held_out)(jnp.arange(self.n_inner))
 
         def errors(out):
             kept = jnp.sum(held, axis=0) - out
             kept = kept / kept[0, 0]
             m = kept[0, 1:-1]
-            gram = kept[1:-1, 1:-1] - jnp.outer(m, m)
+            gram = kept[1:-1, 1:-1] - m[:, None] * m[None]
             cross = kept[1:-1, -1] - m * kept[0, -1]
-            b = self._coefs(gram, cross, alphas)
+            b = self._coefs(gram, cross, alphas, tol=1e-4)  # compared by held-out error only
             intercept = kept[0, -1] - b @ m
             v = jnp.concatenate(
                 [intercept[:, None], b, -jnp.ones((b.shape[0], 1), b.dtype)], axis=1
             )
-            return jnp.einsum("aq,qr,ar->a", v, out, v)
+            return jnp.sum((v @ out) * v, axis=1)
 
         return alphas[jnp.argmin(jnp.sum(jax.vmap(errors)(held), axis=0))]
 

@@ -5,7 +5,7 @@ intercept unpenalised.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,36 @@ from jaxcore.estimators.nuisance.linear import LinearFit, _static
 from jaxcore.typing import Key
 
 
-def _design(learner, X, w):
-    """Basis state, standardised columns with the constant first, and how to undo the scaling."""
+_CV_TOL = 1e-4
+"""Relative accuracy of coefficients that are compared by their held-out loss only."""
+
+
+class _Design(NamedTuple):
+    """Columns scaled over all rows, the constant first, and a fold's own standardisation.
+
+    The columns are the same for all folds; ``size`` is how large a coefficient counts in the
+    penalty: its column's standard deviation in the fold, or in original units.
+    """
+
+    state: Any
+    columns: Float[Array, "n q"]
+    weights: Float[Array, " n"]  # sum to one
+    mean: Float[Array, " q"]
+    factor: Float[Array, " q"]
+    size: Float[Array, " q"]
+    used: Float[Array, " q"]  # 0/1 with the constant first
+
+
+def _design(learner, X, w) -> _Design:
     state = learner.basis.prepare(X)
-    B = learner.basis.expand(state, X)[:, 1:]
+    C, mean, sd_all = penalised.scaled(learner.basis.expand(state, X)[:, 1:])
     w = w / jnp.sum(w)
-    mean, factor = penalised.standardisation(B, w, scale=learner.standardize)
-    C = (B - mean[None]) * factor[None]
-    return state, jnp.concatenate([jnp.ones((B.shape[0], 1), B.dtype), C], 1), w, mean, factor
+    _, sd = penalised.spread(C, w)
+    one = jnp.ones(1, C.dtype)
+    columns = jnp.concatenate([jnp.ones((C.shape[0], 1), C.dtype), C], axis=1)
+    size = sd if learner.standardize else 1 / sd_all
+    used = jnp.concatenate([one, (sd > 0).astype(C.dtype)])
+    return _Design(state, columns, w, mean, 1 / sd_all, size, used)
 
 
 def _unscale(b, mean, factor):
@@ -54,13 +76,12 @@ class Logistic:
     ) -> LinearFit:
         """Newton's method from zero."""
         del key
-        state, B, w, mean, factor = _design(self, X, w)
-        penalty = jnp.concatenate([jnp.zeros(1, B.dtype), jnp.full_like(mean, 1.0) * self.alpha])
-        used = jnp.concatenate([jnp.ones(1, B.dtype), (factor != 0).astype(B.dtype)])
+        d = _design(self, X, w)
+        penalty = jnp.concatenate([jnp.zeros(1, d.columns.dtype), self.alpha * d.size**2])
         b = penalised.newton_logistic(
-            B, y, w, penalty=penalty, columns=used, max_steps=self.max_steps
+            d.columns, y, d.weights, penalty=penalty, columns=d.used, max_steps=self.max_steps
         ).coef
-        return LinearFit(state, *_unscale(b, mean, factor), jnp.asarray(self.alpha))
+        return LinearFit(d.state, *_unscale(b, d.mean, d.factor), jnp.asarray(self.alpha))
 
     def predict(self, fitted: LinearFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
         """Predicted probability."""
@@ -72,7 +93,7 @@ class Logistic:
 class LogisticLasso:
     """Logistic regression with penalty ``alpha |b|_1``; ``alpha=None`` cross-validates.
 
-    Proximal Newton: weighted least-squares outside, coordinate descent inside.
+    Proximal Newton: weighted least-squares outside, coordinate descent inside, inexact at first.
     """
 
     alpha: float | None = None
@@ -87,46 +108,56 @@ class LogisticLasso:
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:
         """Fit at the given penalty, or along a path down to the cross-validated one."""
-        state, B, w, mean, factor = _design(self, X, w)
+        d = _design(self, X, w)
+        pairs = penalised.pair_products(d.columns)
         if self.alpha is None:
-            alphas = self._path(B, y, w)
-            alpha = self._choose(B, y, w, key, alphas)
+            alphas = self._path(d, y)
+            alpha = self._choose(d, pairs, y, key, alphas)
         else:
-            alphas = jnp.reshape(jnp.asarray(self.alpha, B.dtype), (1,))
+            alphas = jnp.reshape(jnp.asarray(self.alpha, d.columns.dtype), (1,))
             alpha = alphas[0]
-        path = self._coefs(B, y, w, alphas)
+        path = self._coefs(d, pairs, y, d.weights, alphas)
         b = path[jnp.argmin(jnp.abs(alphas - alpha))]
-        return LinearFit(state, *_unscale(b, mean, factor), alpha)
+        return LinearFit(d.state, *_unscale(b, d.mean, d.factor), alpha)
 
     def predict(self, fitted: LinearFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
         """Predicted probability."""
         return jax.nn.sigmoid(fitted.predictor(self, X))
 
-    def _path(self, B, y, w):
-        largest = jnp.max(jnp.abs(B[:, 1:].T @ (w * (y - w @ y))))
-        return largest * jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=B.dtype)
+    def _path(self, d, y):
+        w = d.weights
+        slope = jnp.abs(d.columns[:, 1:].T @ (w * (y - w @ y)))
+        safe = jnp.where(d.size > 0, d.size, 1.0)
+        largest = jnp.max(jnp.where(d.size > 0, slope / safe, 0.0))
+        steps = jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=slope.dtype)
+        return largest * steps
 
-    def _coefs(self, B, y, w, alphas):
-        free = jnp.concatenate([jnp.zeros(1, B.dtype), jnp.ones(B.shape[1] - 1, B.dtype)])
-        tol = 1e-10 if B.dtype == jnp.float64 else 1e-5
+    def _coefs(self, d, pairs, y, w, alphas, tol=None):
+        B = d.columns
+        size = jnp.concatenate([jnp.zeros(1, B.dtype), d.size])
+        if tol is None:
+            tol = 1e-9 if B.dtype == jnp.float64 else 1e-5
+        masked = d.used[:, None] * d.used[None]
 
         def newton(state, alpha):
-            b, _, i = state
+            b, moved, i = state
             p = jax.nn.sigmoid(B @ b)
             # a floor under the curvature keeps separated rows from stalling the quadratic model
             curvature = w * jnp.maximum(p * (1 - p), 1e-5)
-            gram = (B * curvature[:, None]).T @ B
-            cross = gram @ b + B.T @ (w * (y - p))
+            gram = masked * penalised.second_moments(B, pairs, curvature)
+            cross = gram @ b + d.used * (B.T @ (w * (y - p)))
+            inner = jnp.clip(0.01 * moved, tol / 10, 0.01)  # no more exact than the step is worth
             new = penalised.coordinate_descent(
-                gram, cross, alpha * free, jnp.zeros_like(b), b, max_sweeps=200
+                gram, cross, alpha * size, jnp.zeros_like(b), b, tol=inner, max_sweeps=200
             )
-            return new, jnp.max(jnp.abs(new - b)) > tol * jnp.max(jnp.abs(new)), i + 1
+            moved = jnp.max(jnp.abs(new - b)) / jnp.maximum(jnp.max(jnp.abs(new)), 1e-30)
+            return new, moved, i + 1
 
         def step(b, alpha):
             def go_on(state):
-                return state[1] & (state[2] < self.max_steps)
+                return (state[1] > tol) & (state[2] < self.max_steps)
 
-            start = (b, jnp.bool_(True), jnp.int32(0))
+            start = (b, jnp.ones((), b.dtype), jnp.int32(0))
             b = jax.lax.while_loop(go_on, lambda s: newton(s, alpha), start)[0]
             return b, b
 
@@ -134,16 +165,16 @@ class LogisticLasso:
         first = jnp.zeros(B.shape[1], B.dtype).at[0].set(jnp.log(p0 / (1 - p0)))
         return jax.lax.scan(step, first, alphas)[1]
 
-    def _choose(self, B, y, w, key, alphas):
+    def _choose(self, d, pairs, y, key, alphas):
         """Penalty with the smallest cross-validated log-loss."""
-        inner = jax.random.permutation(key, B.shape[0]) % self.n_inner
+        inner = jax.random.permutation(key, y.shape[0]) % self.n_inner
 
         def errors(f):
-            keep = jnp.where(inner != f, w, 0)
-            b = self._coefs(B, y, keep / jnp.sum(keep), alphas)
-            eta = B @ b.T
+            keep = jnp.where(inner != f, d.weights, 0)
+            b = self._coefs(d, pairs, y, keep / jnp.sum(keep), alphas, tol=_CV_TOL)
+            eta = d.columns @ b.T
             loss = jax.nn.softplus(eta) - y[:, None] * eta
-            return jnp.where(inner == f, w, 0) @ loss
+            return jnp.where(inner == f, d.weights, 0) @ loss
 
         total = jnp.sum(jax.vmap(errors)(jnp.arange(self.n_inner)), axis=0)
         return alphas[jnp.argmin(total)]

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcore.estimators.chunks import in_chunks, sum_chunks
+from jaxcore.estimators.chunks import NUMBERS_AT_ONCE, in_chunks, sum_chunks
 
 
 def coordinate_descent(
@@ -16,7 +17,7 @@ def coordinate_descent(
     l2: Float[Array, " q"],
     start: Float[Array, " q"],
     *,
-    tol: float | None = None,
+    tol: float | Float[Array, ""] | None = None,
     max_sweeps: int = 1000,
 ) -> Float[Array, " q"]:
     """Minimise ``b'Gb/2 - c'b + sum(l1 |b|) + sum(l2 b**2)/2`` by cyclic coordinate descent.
@@ -43,23 +44,25 @@ def coordinate_descent(
         tol = 1e-9 if gram.dtype == jnp.float64 else 1e-6
     diagonal = jnp.diagonal(gram)
     usable = diagonal > 0
-    inverse = 1 / jnp.where(usable, diagonal + l2, 1.0)
+    inverse = jnp.where(usable, 1 / jnp.where(usable, diagonal + l2, 1.0), 0.0)
     scale = jnp.sqrt(diagonal)
 
-    def step(j, b):
-        r = cross[j] - gram[j] @ b + diagonal[j] * b[j]
-        new = jnp.sign(r) * jnp.maximum(jnp.abs(r) - l1[j], 0) * inverse[j]
-        return b.at[j].set(jnp.where(usable[j], new, 0))
+    def step(j, state):
+        b, r = state  # r = c - G b
+        rest = r[j] + diagonal[j] * b[j]
+        new = jnp.sign(rest) * jnp.maximum(jnp.abs(rest) - l1[j], 0) * inverse[j]
+        return b.at[j].set(new), r - gram[j] * (new - b[j])
 
     def sweep(state):
         b, _, i = state
-        new = jax.lax.fori_loop(0, b.shape[0], step, b)
+        new, _ = jax.lax.fori_loop(0, b.shape[0], step, (b, cross - gram @ b))
         moved = jnp.max(jnp.abs(new - b) * scale)
         return new, moved > tol * jnp.max(jnp.abs(new) * scale), i + 1
 
     def go_on(state):
         return state[1] & (state[2] < max_sweeps)
 
+    start = jnp.where(usable, start, 0.0)
     return jax.lax.while_loop(go_on, sweep, (start, jnp.bool_(True), jnp.int32(0)))[0]
 
 
@@ -105,16 +108,19 @@ def newton_logistic(
     penalty = jnp.zeros(q, B.dtype) if penalty is None else penalty
     columns = jnp.ones(q, B.dtype) if columns is None else columns
     used = jnp.diag(1 - columns)
-    pieces = in_chunks((B, y, w / jnp.sum(w)), B.shape[0] if rows is None else rows)
+    w = w / jnp.sum(w)
+    pairs = pair_products(B)
+    pieces = in_chunks((B, y, w), B.shape[0] if rows is None else rows)
 
     def step(state):
         b, _, i = state
 
-        def sums(B, y, w):
+        def sums(B, y, w, pairs=None):
             p = jax.nn.sigmoid(B @ b)
-            return B.T @ (w * (y - p)), (B * (w * p * (1 - p))[:, None]).T @ B
+            return B.T @ (w * (y - p)), second_moments(B, pairs, w * p * (1 - p))
 
-        gradient, hessian = sum_chunks(sums, pieces)
+        whole = pairs is not None
+        gradient, hessian = sums(B, y, w, pairs) if whole else sum_chunks(sums, pieces)
         gradient = columns * (gradient - penalty * b)
         hessian = columns[:, None] * columns[None] * (hessian + jnp.diag(penalty)) + used
         move = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian), gradient)
@@ -127,6 +133,74 @@ def newton_logistic(
     start = (jnp.zeros(q, B.dtype), jnp.asarray(jnp.inf, B.dtype), jnp.int32(0))
     b, size, steps = jax.lax.while_loop(go_on, step, start)
     return NewtonResult(b, size <= tol, steps)
+
+
+_PAIRS_UP_TO = 16  # columns
+
+
+def pair_products(C: Float[Array, "n q"]) -> Float[Array, "pairs n"] | None:
+    """Products of all pairs of columns, one row each; None where they would take much memory.
+
+    With them the weighted second moments under many weightings are one matrix product, whose
+    other factor, the weightings, is all that `jax.vmap` makes larger.
+    """
+    n, q = C.shape
+    if q > _PAIRS_UP_TO or n * q * q > NUMBERS_AT_ONCE:
+        return None
+    first, second = np.triu_indices(q)
+    columns = C.T
+    return columns[first] * columns[second]
+
+
+def second_moments(
+    C: Float[Array, "n q"], pairs: Float[Array, "pairs n"] | None, v: Float[Array, " n"]
+) -> Float[Array, "q q"]:
+    """``C' diag(v) C``, from `pair_products` if they are given.
+
+    >>> import jax.numpy as jnp
+    >>> C = jnp.array([[1.0, 2.0], [1.0, 3.0]])
+    >>> second_moments(C, pair_products(C), jnp.ones(2)).tolist()
+    [[2.0, 5.0], [5.0, 13.0]]
+    """
+    if pairs is None:
+        return (C * v[:, None]).T @ C
+    q = C.shape[1]
+    place = np.zeros((q, q), np.int32)
+    place[np.triu_indices(q)] = np.arange(q * (q + 1) // 2)
+    place = np.maximum(place, place.T)
+    return (pairs @ v)[place]
+
+
+class Scaled(NamedTuple):
+    """Columns centred and scaled over all rows, whatever their weight.
+
+    Being the same for every fold, they are formed once; what a fold's own standardisation would
+    change is put into moments and penalties.
+    """
+
+    columns: Float[Array, "n q"]
+    mean: Float[Array, " q"]
+    scale: Float[Array, " q"]
+
+
+def scaled(X: Float[Array, "n q"]) -> Scaled:
+    """Centre and scale; a column that does not vary becomes zeros."""
+    mean = jnp.mean(X, axis=0)
+    sd = jnp.std(X, axis=0)
+    floor = 1e-10 if X.dtype == jnp.float64 else 1e-5
+    varies = sd > floor * jnp.maximum(jnp.abs(mean), 1)
+    columns = (X - mean[None]) * jnp.where(varies, 1 / jnp.where(varies, sd, 1.0), 0.0)[None]
+    return Scaled(columns, mean, jnp.where(varies, sd, 1.0))
+
+
+def spread(
+    columns: Float[Array, "n q"], w: Float[Array, " n"]
+) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
+    """Weighted means and standard deviations of scaled columns; 0 where one does not vary."""
+    mean = w @ columns
+    floor = 1e-12 if columns.dtype == jnp.float64 else 1e-6
+    variance = w @ columns**2 - mean**2
+    return mean, jnp.sqrt(jnp.where(variance > floor, variance, 0.0))
 
 
 def standardisation(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcore.atomic import whole_file
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,11 +125,5 @@ def save_npz(result: "SelectiveIVResult", path: Path) -> None:
     for model, risk in d.get("risks", {}).items():
         arrays[f"R/{model}"] = risk
     arrays["config"] = np.array(json.dumps(_strict(result.to_dict()), allow_nan=False))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-    try:
-        np.savez_compressed(temporary, **{k: np.asarray(v) for k, v in arrays.items()})
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"Expected a file that can be written, found: {error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path, overwrite=True) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **{k: np.asarray(v) for k, v in arrays.items()})
