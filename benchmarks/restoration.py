@@ -1,0 +1,245 @@
+"""How fast are Restormer and AdaIR here, and next to PyTorch on the same processor?
+
+Restormer of the published size against `deepinv.models.Restormer` with the same weights, after
+checking that both give the same image: forward pass at 128 and 256 pixels, training step (L1 loss,
+gradients of all weights, no optimiser) at 128, batch 1, float32. PyTorch runs as shipped and in
+its channels_last layout. Then AdaIR of the published size by itself: time to compile, memory,
+images per second.
+
+    python -m benchmarks.restoration            # about 15 minutes on 2 quiet cores
+    python -m benchmarks.restoration --smoke    # a small network, seconds
+
+Without PyTorch and deepinv (benchmarks/README.md) the comparison is left out, and the JSON says so.
+"""
+
+import copy
+import dataclasses
+import functools
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from benchmarks import harness
+from benchmarks.harness import say
+from jaxcore.models import adair
+from jaxcore.models.adair import AdaIRConfig
+from jaxcore.typing import Params
+
+RIVALS = ("pytorch", "pytorch_channels_last")
+TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is run."""
+
+    restormer: AdaIRConfig
+    adair: AdaIRConfig
+    forward_sizes: tuple[int, ...]
+    step_size: int
+    repeats: int
+
+
+FULL = Plan(AdaIRConfig.restormer(), AdaIRConfig.five_task(), (128, 256), 128, 10)
+SMOKE = Plan(
+    AdaIRConfig.tiny(decoder=False, num_blocks=(2, 1, 1, 1)), AdaIRConfig.tiny(), (16,), 16, 2
+)
+
+
+def loss(params: Params, x: jax.Array, y: jax.Array, cfg: AdaIRConfig) -> jax.Array:
+    return jnp.mean(jnp.abs(adair.apply(params, x, cfg) - y))
+
+
+def step(cfg: AdaIRConfig) -> Callable[..., Any]:
+    """Loss and gradients."""
+    return jax.value_and_grad(functools.partial(loss, cfg=cfg))
+
+
+def forward(cfg: AdaIRConfig) -> Callable[..., Any]:
+    return functools.partial(adair.apply, cfg=cfg)
+
+
+def images(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A degraded and a clean image, NHWC."""
+    rng = np.random.default_rng(size)
+    clean = rng.uniform(size=(1, size, size, 3)).astype(np.float32)
+    noise = rng.normal(scale=0.1, size=clean.shape).astype(np.float32)
+    return np.clip(clean + noise, 0, 1), clean
+
+
+class Rival:
+    """deepinv's Restormer in both memory layouts."""
+
+    def __init__(self, cfg: AdaIRConfig):
+        import torch
+        from deepinv.models import Restormer
+
+        torch.set_num_threads(harness.cores())
+        torch.manual_seed(0)
+        self._torch = torch
+        net = Restormer(
+            dim=cfg.dim,
+            num_blocks=list(cfg.num_blocks),
+            num_refinement_blocks=cfg.num_refinement_blocks,
+            heads=list(cfg.heads),
+            ffn_expansion_factor=cfg.ffn_expansion,
+            bias=cfg.bias,
+            LayerNorm_type=cfg.norm_type,
+            pretrained=None,
+        )
+        last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.nets = {RIVALS[0]: net, RIVALS[1]: last}
+        self.facts = {"network": "deepinv.models.Restormer", "threads": torch.get_num_threads()}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Official key -> array."""
+        return {key: value.numpy() for key, value in self.nets[RIVALS[0]].state_dict().items()}
+
+    def tensor(self, x: np.ndarray, layout: str) -> Any:
+        """NCHW in memory, or channels last."""
+        tensor = self._torch.from_numpy(x).permute(0, 3, 1, 2)
+        return tensor.contiguous() if layout == RIVALS[0] else tensor
+
+    def forward(self, layout: str, x: np.ndarray) -> Callable[[], np.ndarray]:
+        """A call that restores ``x``."""
+        tensor = self.tensor(x, layout)
+
+        def call() -> np.ndarray:
+            with self._torch.no_grad():
+                return self.nets[layout](tensor).permute(0, 2, 3, 1).numpy()
+
+        return call
+
+    def step(self, layout: str, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
+        """A call that computes the loss and all gradients."""
+        degraded, clean = self.tensor(x, layout), self.tensor(y, layout)
+
+        def call() -> float:
+            net = self.nets[layout]
+            net.zero_grad(set_to_none=True)
+            value = (net(degraded) - clean).abs().mean()
+            value.backward()
+            return value.item()
+
+        return call
+
+
+def rival_or_reason(cfg: AdaIRConfig) -> "Rival | str":
+    try:
+        return Rival(cfg)
+    except ImportError as error:
+        return f"not installed: {error.name}"
+
+
+def check_agreement(rival: Rival, params: Params, cfg: AdaIRConfig, size: int) -> float:
+    """Largest difference between the images of both networks; a large one stops the benchmark."""
+    x, _ = images(size)
+    ours = np.asarray(jax.jit(forward(cfg))(params, x))
+    worst = max(float(np.abs(rival.forward(name, x)() - ours).max()) for name in RIVALS)
+    if not worst <= TOLERANCE:
+        raise SystemExit(f"The networks differ by {worst:.2e}, more than {TOLERANCE}.")
+    return worst
+
+
+def compare(
+    ours: dict[str, harness.Program], theirs: dict[str, harness.Call], repeats: int
+) -> dict[str, Any]:
+    """Times of all, what each of our programs cost to compile, and how many times faster it is."""
+    calls = {**{name: program.call for name, program in ours.items()}, **theirs}
+    times = harness.interleaved(calls, repeats)
+    for name, program in ours.items():
+        times[name] |= program.facts
+        if theirs:
+            times[name] |= harness.ratios(times, name, tuple(theirs))
+    say("  " + ", ".join(f"{name} {t['median_s']:.3f} s" for name, t in times.items()))
+    return times
+
+
+def restormer(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+    """Forward passes and training step, next to PyTorch where it is installed."""
+    cfg, found = plan.restormer, {}
+    unrolled = dataclasses.replace(cfg, scan_blocks=False)
+    if isinstance(rival, str):
+        params = adair.init(jax.random.key(0), cfg)
+    else:
+        params = adair.from_torch(rival.weights(), cfg)
+        found["largest_difference"] = check_agreement(rival, params, cfg, plan.step_size)
+        say(f"the networks agree to {found['largest_difference']:.1e}")
+    params = jax.device_put(params)
+    for size in plan.forward_sizes:
+        say(f"Restormer, forward at {size}")
+        x, _ = images(size)
+        ours = {"jaxcore": harness.compiled(forward(cfg), params, x)}
+        theirs = {} if isinstance(rival, str) else {n: rival.forward(n, x) for n in RIVALS}
+        found[f"forward_{size}"] = compare(ours, theirs, plan.repeats)
+        found[f"forward_{size}"]["gflop"] = harness.gflop(forward(unrolled), params, x)
+    say(f"Restormer, training step at {plan.step_size}: compiling")
+    batch = images(plan.step_size)
+    ours = {
+        "jaxcore": harness.compiled(step(cfg), params, *batch),
+        "jaxcore_unrolled": harness.compiled(step(unrolled), params, *batch),
+    }
+    theirs = {} if isinstance(rival, str) else {n: rival.step(n, *batch) for n in RIVALS}
+    found[f"step_{plan.step_size}"] = compare(ours, theirs, plan.repeats)
+    found[f"step_{plan.step_size}"]["gflop"] = harness.gflop(step(unrolled), params, *batch)
+    return found
+
+
+def adair_alone(plan: Plan) -> dict[str, Any]:
+    """Compilation, memory and speed of AdaIR: loops, unrolled, and recomputing blocks."""
+    params, batch = adair.init(jax.random.key(0), plan.adair), images(plan.step_size)
+    variants = {
+        "scan": plan.adair,
+        "unrolled": dataclasses.replace(plan.adair, scan_blocks=False),
+        "scan_remat": dataclasses.replace(plan.adair, remat=True),
+    }
+    found = {}
+    say(f"AdaIR, forward at {plan.step_size}")
+    program = harness.compiled(forward(plan.adair), params, batch[0])
+    found[f"forward_{plan.step_size}"] = compare({"scan": program}, {}, plan.repeats)
+    programs = {}
+    for name, cfg in variants.items():
+        say(f"AdaIR, training step at {plan.step_size}, {name}: compiling")
+        programs[name] = harness.compiled(step(cfg), params, *batch)
+        say(f"  {programs[name].facts}")
+    found[f"step_{plan.step_size}"] = compare(programs, {}, plan.repeats)
+    for times in found.values():
+        for each in times.values():
+            each["images_per_s"] = round(1 / each["median_s"], 3)
+    return found
+
+
+def main(smoke: bool = False, output: Path = harness.RESULTS / "restoration.json") -> None:
+    """Run everything and write JSON after each part.
+
+    Args:
+      smoke: a small network and two repeats, to see that the benchmark works.
+      output: the file to write.
+    """
+    plan = SMOKE if smoke else FULL
+    rival = rival_or_reason(plan.restormer)
+    absent = isinstance(rival, str)
+    record: dict[str, Any] = {
+        "question": "Seconds per pass of Restormer and AdaIR, batch 1, float32, next to PyTorch",
+        "smoke": smoke,
+        "environment": harness.environment("torch", "deepinv"),
+        "rival": {"absent": rival} if isinstance(rival, str) else rival.facts,
+    }
+    say(f"rival {rival}" if absent else "rival: PyTorch as shipped and channels_last")
+    record["restormer"] = restormer(plan, rival)
+    harness.write(record, output)
+    del rival
+    gc.collect()
+    record["adair"] = adair_alone(plan)
+    harness.write(record, output)
+    say(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

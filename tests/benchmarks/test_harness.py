@@ -1,0 +1,65 @@
+"""The benchmarks' harness on a tiny function, and one whole benchmark in its smoke mode."""
+
+import json
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import harness, restoration
+from jaxcore.errors import UserError
+
+
+def square(x):
+    return x @ x
+
+
+def test_a_compiled_program_runs_and_states_its_cost():
+    x = jnp.ones((8, 8))
+    program = harness.compiled(square, x)
+    assert program.call()[0, 0] == 8
+    assert program.facts["compile_s"] >= 0
+    assert program.facts["memory_mb"] >= 0
+    assert harness.gflop(square, jnp.ones((100, 100))) == pytest.approx(2e-3, rel=0.02)
+
+
+def test_rivals_take_turns_and_the_order_turns_too(monkeypatch):
+    monkeypatch.setattr(harness, "PAUSE", 0)
+    seen = []
+    calls = {name: lambda name=name: seen.append(name) for name in "abc"}
+    times = harness.interleaved(calls, 2)
+    assert "".join(seen) == "abc" + "bca" + "cab"  # the first turn is the warm-up
+    assert {t["repeats"] for t in times.values()} == {2}
+    for t in times.values():
+        assert t["min_s"] <= t["quartiles_s"][0] <= t["median_s"] <= t["quartiles_s"][1]
+
+
+def test_ratios_are_against_each_rival_and_the_fastest():
+    times = {"us": {"median_s": 2.0}, "a": {"median_s": 6.0}, "b": {"median_s": 3.0}}
+    found = harness.ratios(times, "us", ("a", "b"))
+    assert found == {"over_a": 3.0, "over_b": 1.5, "over_fastest": 1.5}
+
+
+def test_results_are_replaced_whole(tmp_path):
+    path = tmp_path / "new" / "result.json"
+    harness.write({"a": 1}, path)
+    harness.write({"a": 2}, path)
+    assert json.loads(path.read_text()) == {"a": 2}
+    with pytest.raises(TypeError):
+        harness.write({"a": object()}, path)
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert [p.name for p in path.parent.iterdir()] == ["result.json"]
+    with pytest.raises(UserError):
+        harness.write({}, tmp_path)
+
+
+def test_restoration_without_its_rival(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepinv", None)  # as if it were not installed
+    path = tmp_path / "restoration.json"
+    restoration.main(smoke=True, output=path)
+    record = json.loads(path.read_text())
+    assert record["rival"]["absent"].startswith("not installed: ")
+    assert record["smoke"] and record["environment"]["versions"]["jax"]
+    assert record["restormer"]["forward_16"]["jaxcore"]["median_s"] > 0
+    assert "over_fastest" not in record["restormer"]["step_16"]["jaxcore"]
+    assert record["adair"]["step_16"]["scan_remat"]["images_per_s"] > 0
