@@ -24,3 +24,12 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+
+$(RIVALS)/.installed: pyproject.toml benchmarks/requirements-rivals.txt
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/pip install -q --upgrade pip
+	$(RIVALS)/bin/pip install -q -e . -r benchmarks/requirements-rivals.txt
+	touch $@
+
+bench: $(RIVALS)/.installed
+	$(RIVALS)/bin/python -m benchmarks.restoration

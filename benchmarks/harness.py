@@ -50,7 +50,7 @@ def compiled(fn: Callable[..., Any], *args: Any) -> Program:
     start = time.perf_counter()
     program = jax.jit(fn).lower(*args).compile()
     seconds = time.perf_counter() - start
-    memory = program.memory_analysis()
+    memory: Any = program.memory_analysis()
     sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes)
     facts = {
         "compile_s": round(seconds, 2),

@@ -43,13 +43,17 @@ class Plan:
     adair: AdaIRConfig
     forward_sizes: tuple[int, ...]
     step_size: int
+    step_variants: tuple[str, ...]
     repeats: int
 
 
-FULL = Plan(AdaIRConfig.restormer(), AdaIRConfig.five_task(), (128, 256), 128, 10)
-SMOKE = Plan(
-    AdaIRConfig.tiny(decoder=False, num_blocks=(2, 1, 1, 1)), AdaIRConfig.tiny(), (16,), 16, 2
-)
+VARIANTS: dict[str, dict[str, bool]] = {
+    "scan": {"scan_blocks": True},  # the default: one compiled body per level
+    "scan_remat": {"scan_blocks": True, "remat": True},
+    "unrolled": {"scan_blocks": False},
+}
+FULL = Plan(AdaIRConfig.restormer(), AdaIRConfig.five_task(), (128, 256), 128, tuple(VARIANTS), 10)
+SMOKE = Plan(AdaIRConfig.tiny(decoder=False), AdaIRConfig.tiny(), (16,), 16, ("scan",), 2)
 
 
 def loss(params: Params, x: jax.Array, y: jax.Array, cfg: AdaIRConfig) -> jax.Array:
@@ -161,6 +165,19 @@ def compare(
     return times
 
 
+def steps(
+    network: str, cfg: AdaIRConfig, plan: Plan, params: Params, batch: tuple[np.ndarray, np.ndarray]
+) -> dict[str, harness.Program]:
+    """The training step in each variant: loops, loops that recompute, and unrolled."""
+    programs = {}
+    for name in plan.step_variants:
+        say(f"{network}, training step at {plan.step_size}, {name}: compiling")
+        variant = dataclasses.replace(cfg, **VARIANTS[name])
+        programs[name] = harness.compiled(step(variant), params, *batch)
+        say(f"  {programs[name].facts}")
+    return programs
+
+
 def restormer(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
     """Forward passes and training step, next to PyTorch where it is installed."""
     cfg, found = plan.restormer, {}
@@ -175,16 +192,12 @@ def restormer(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
     for size in plan.forward_sizes:
         say(f"Restormer, forward at {size}")
         x, _ = images(size)
-        ours = {"jaxcore": harness.compiled(forward(cfg), params, x)}
+        ours = {"scan": harness.compiled(forward(cfg), params, x)}
         theirs = {} if isinstance(rival, str) else {n: rival.forward(n, x) for n in RIVALS}
         found[f"forward_{size}"] = compare(ours, theirs, plan.repeats)
         found[f"forward_{size}"]["gflop"] = harness.gflop(forward(unrolled), params, x)
-    say(f"Restormer, training step at {plan.step_size}: compiling")
     batch = images(plan.step_size)
-    ours = {
-        "jaxcore": harness.compiled(step(cfg), params, *batch),
-        "jaxcore_unrolled": harness.compiled(step(unrolled), params, *batch),
-    }
+    ours = steps("Restormer", cfg, plan, params, batch)
     theirs = {} if isinstance(rival, str) else {n: rival.step(n, *batch) for n in RIVALS}
     found[f"step_{plan.step_size}"] = compare(ours, theirs, plan.repeats)
     found[f"step_{plan.step_size}"]["gflop"] = harness.gflop(step(unrolled), params, *batch)
@@ -194,20 +207,11 @@ def restormer(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
 def adair_alone(plan: Plan) -> dict[str, Any]:
     """Compilation, memory and speed of AdaIR: loops, unrolled, and recomputing blocks."""
     params, batch = adair.init(jax.random.key(0), plan.adair), images(plan.step_size)
-    variants = {
-        "scan": plan.adair,
-        "unrolled": dataclasses.replace(plan.adair, scan_blocks=False),
-        "scan_remat": dataclasses.replace(plan.adair, remat=True),
-    }
     found = {}
     say(f"AdaIR, forward at {plan.step_size}")
     program = harness.compiled(forward(plan.adair), params, batch[0])
     found[f"forward_{plan.step_size}"] = compare({"scan": program}, {}, plan.repeats)
-    programs = {}
-    for name, cfg in variants.items():
-        say(f"AdaIR, training step at {plan.step_size}, {name}: compiling")
-        programs[name] = harness.compiled(step(cfg), params, *batch)
-        say(f"  {programs[name].facts}")
+    programs = steps("AdaIR", plan.adair, plan, params, batch)
     found[f"step_{plan.step_size}"] = compare(programs, {}, plan.repeats)
     for times in found.values():
         for each in times.values():

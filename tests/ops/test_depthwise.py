@@ -1,6 +1,7 @@
 """Depthwise convolution and its written gradients against XLA's own convolution."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -182,10 +183,12 @@ def test_platform_decides(platform, convolutions):
 def test_the_layer_uses_it():
     x = draw((1, 5, 5, 3), (3, 3), "float32")[0]
     layer = DepthwiseConv(use_bias=True)
-    variables = layer.init(jax.random.key(0), x)
-    bias = variables["params"]["bias"].reshape(1, 1, 1, 3)
-    expected = xla(x, variables["params"]["kernel"]) + bias
-    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-6)
+    params = {"kernel": draw((1, 1, 1, 3), (3, 3), "float32")[1], "bias": jnp.arange(3.0)}
+    expected = xla(x, params["kernel"]) + params["bias"].reshape(1, 1, 1, 3)
+    found: Any = layer.apply({"params": params}, x)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    parts: Any = layer.apply({"params": params}, x[..., :2], x[..., 2:])
+    np.testing.assert_allclose(jnp.concatenate(parts, axis=-1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
