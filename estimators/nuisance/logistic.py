@@ -16,7 +16,6 @@ from jaxcore.estimators.nuisance.basis import Polynomial
 from jaxcore.estimators.nuisance.linear import LinearFit, _static
 from jaxcore.typing import Key
 
-
 _CV_TOL = 1e-4
 """Relative accuracy of coefficients that are compared by their held-out loss only."""
 
