@@ -227,7 +227,7 @@ def simulations(reps: int, n: int, checked: int) -> dict[str, Any]:
         args = [jnp.asarray(v) for v in data]
         say(f"monte_carlo: {model}, {reps} x n = {n}")
         rows = {}
-        for at_once in (1, 20):
+        for at_once in (1, 5, 20):
             program = compiled(
                 lambda *a, b=at_once, g=run_one: jax.lax.map(g, a, batch_size=b), *args
             )
