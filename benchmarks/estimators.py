@@ -62,7 +62,7 @@ def k401_features(smoke: bool) -> tuple[np.ndarray, ...]:
 
 def doubleml_fit(model: str, data: tuple[np.ndarray, ...], ids: np.ndarray, learners: Any):
     """A function that runs one DoubleML fit and returns (estimate, standard error)."""
-    import doubleml as dml
+    import doubleml as dml  # pyright: ignore[reportMissingImports]
 
     Y, A, Z, X = data
     splits = [(np.flatnonzero(ids != f), np.flatnonzero(ids == f)) for f in range(ids.max() + 1)]
@@ -89,7 +89,7 @@ def doubleml_fit(model: str, data: tuple[np.ndarray, ...], ids: np.ndarray, lear
 
 def econml_fit(data: tuple[np.ndarray, ...], ids: np.ndarray, learners: Any):
     """The partially linear model in EconML (LinearDML without effect modifiers)."""
-    from econml.dml import LinearDML
+    from econml.dml import LinearDML  # pyright: ignore[reportMissingImports]
 
     Y, A, _, X = data
     splits = [(np.flatnonzero(ids != f), np.flatnonzero(ids == f)) for f in range(ids.max() + 1)]
@@ -114,7 +114,7 @@ def sklearn_learners(kind: str, alpha: float, alpha_logit: float, n_train: int) 
     old = tuple(int(v) for v in sklearn.__version__.split(".")[:2]) < (1, 8)
     l1 = {"penalty": "l1"} if old else {"l1_ratio": 1.0}
     l1_cv = {"penalty": "l1"} if old else {"l1_ratios": (1.0,), "use_legacy_attributes": False}
-    path = {"n_alphas": 50} if old else {"alphas": 50}
+    path: dict[str, Any] = {"n_alphas": 50} if old else {"alphas": 50}
     saga = {"solver": "saga", "tol": 1e-4, "max_iter": 1000}
     grid = {"Cs": 10, "cv": 5, "scoring": "neg_log_loss"}
     linear = {"C": 1e8, "solver": "newton-cholesky", "tol": 1e-8}
@@ -227,7 +227,7 @@ def simulations(reps: int, n: int, checked: int) -> dict[str, Any]:
         args = [jnp.asarray(v) for v in data]
         say(f"monte_carlo: {model}, {reps} x n = {n}")
         rows = {}
-        for at_once in (1, 20):
+        for at_once in (1, 5, 20):
             program = compiled(
                 lambda *a, b=at_once, g=run_one: jax.lax.map(g, a, batch_size=b), *args
             )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
@@ -24,7 +25,7 @@ def default_float() -> Any:
 
 def scope_of(x: Any) -> contextlib.AbstractContextManager:
     """An x64 scope if ``x`` is a concrete float64 array, else a scope that changes nothing."""
-    if not isinstance(x, jax.core.Tracer) and np.dtype(x.dtype) == np.float64:
+    if not isinstance(x, Tracer) and np.dtype(x.dtype) == np.float64:
         return jax.enable_x64(True)
     return contextlib.nullcontext()
 

@@ -110,7 +110,7 @@ def _restormer() -> Recipe:
     )
 
 
-def demo(steps: int = 700) -> Recipe:
+def demo(steps: int = 500) -> Recipe:
     """A tiny AdaIR on the photographs of `jaxcore.data.photos`: minutes on two CPU cores."""
     optim = OptimConfig(
         learning_rate=2e-3,
@@ -122,6 +122,7 @@ def demo(steps: int = 700) -> Recipe:
         network=AdaIRConfig.tiny(mask_mode="soft"),
         data=DataConfig(kind="photos"),
         stages=(Stage(steps=None, patch=64, batch_size=4),),
+        eval_side=288,  # one size, so that the network is compiled once for it
     )
     train = TrainConfig(steps=steps, optim=optim, log_every=20, save_every=100, keep_last=1)
     return Recipe(task=task, train=train, summary="Tiny AdaIR on photographs, in minutes on a CPU")

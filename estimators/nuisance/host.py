@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxcore.errors import UserError
 
@@ -48,7 +49,7 @@ class HostLearner:
 
     def fit_predict(self, X: Any, y: Any, masks: Any, at: tuple[Any, ...]) -> jax.Array:
         """Predictions of every fit at every feature array, axes [fit, feature array, row]."""
-        if any(isinstance(v, jax.core.Tracer) for v in (X, y, masks, *at)):
+        if any(isinstance(v, Tracer) for v in (X, y, masks, *at)):
             raise UserError("Expected a JAX learner under jit or vmap, found a host learner.")
         X, y, masks = (np.asarray(v) for v in (X, y, masks))
         at = tuple(np.asarray(v) for v in at)

@@ -41,12 +41,12 @@ class _Moments(NamedTuple):
 
     scaled: penalised.Scaled
     pairs: Any
-    centre: Float[Array, ""]  # of the target, over all rows
+    centre: Float[Array, ""]  # of the target, over the training rows
 
     @classmethod
-    def of(cls, B, y):
+    def of(cls, B, y, w):
         scaled = penalised.scaled(B)
-        return cls(scaled, penalised.pair_products(scaled.columns), jnp.mean(y))
+        return cls(scaled, penalised.pair_products(scaled.columns), w @ y)
 
     def matrix(self, y, w):
         """``[1, C, y - centre]' diag(w) [1, C, y - centre]``."""
@@ -103,7 +103,7 @@ class Ridge:
         state = self.basis.prepare(X)
         B = self.basis.expand(state, X)[:, 1:]
         w = w / jnp.sum(w)
-        moments = _Moments.of(B, y)
+        moments = _Moments.of(B, y, w)
         gram, cross, mean, factor, mean_y, _ = _standard(
             moments, moments.matrix(y, w), w, self.standardize
         )
@@ -149,7 +149,7 @@ class ElasticNet:
         state = self.basis.prepare(X)
         B = self.basis.expand(state, X)[:, 1:]
         w = w / jnp.sum(w)
-        moments = _Moments.of(B, y)
+        moments = _Moments.of(B, y, w)
         gram, cross, mean, factor, mean_y, unit = _standard(
             moments, moments.matrix(y, w), w, self.standardize
         )

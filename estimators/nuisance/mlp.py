@@ -72,7 +72,7 @@ class MLP:
         """Mean prediction of the members."""
         S = (X - fitted.mean[None]) * fitted.factor[None]
         net = self._network(X.dtype)
-        out = jax.vmap(lambda p: net.apply(p, S))(fitted.params)
+        out: Any = jax.vmap(lambda p: net.apply(p, S))(fitted.params)
         if self.binary:
             return jnp.mean(jax.nn.sigmoid(out), axis=0)
         return fitted.centre + fitted.spread * jnp.mean(out, axis=0)
@@ -89,7 +89,7 @@ class MLP:
         tx = optax.adamw(self.learning_rate, weight_decay=self.weight_decay)
 
         def losses(params):
-            out = net.apply(params, S)
+            out: Any = net.apply(params, S)
             each = jax.nn.softplus(out) - t * out if self.binary else (out - t) ** 2 / 2
             return train @ each / jnp.sum(train), check @ each / jnp.maximum(jnp.sum(check), 1e-12)
 

@@ -5,7 +5,7 @@ granted.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +17,8 @@ from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.selective_iv.baselines import aipw_ate, iivm_late, ols, tsls
 from jaxcore.estimators.selective_iv.constant_effect import genius, genius_plm
 
-if TYPE_CHECKING:
-    from jaxcore.estimators.selective_iv.result import SelectiveIVResult
 
-
-def _columns(result: "SelectiveIVResult"):
+def _columns(result: Any):
     """Arrays of the sample, standardised independent covariates, folds."""
     s, dtype = result.sample, default_float()
     X = s.X
@@ -36,11 +33,11 @@ def _columns(result: "SelectiveIVResult"):
     return *arrays, jnp.asarray(ids), int(ids.max()) + 1, weights, clusters
 
 
-def baselines(result: "SelectiveIVResult") -> list[Estimate]:
+def baselines(result: Any) -> list[Estimate]:
     """OLS, 2SLS, LATE, AIPW and the constant-effect estimators, linear in the covariates.
 
     Args:
-      result: a fit; LATE and AIPW are cross-fitted on its (first) folds.
+      result: a fit (`SelectiveIVResult`); LATE and AIPW are cross-fitted on its (first) folds.
     """
     Y, A, Z, W, ids, k, weights, clusters = _columns(result)
     n_clusters = None if clusters is None else int(clusters.max()) + 1
@@ -71,7 +68,7 @@ def _named(estimate: Estimate, name: str) -> Estimate:
     return dataclasses.replace(estimate, estimator=name)
 
 
-def partially_linear(result: "SelectiveIVResult", level: float = 0.95) -> Estimate:
+def partially_linear(result: Any, level: float = 0.95) -> Estimate:
     """Orthogonal constant-effect estimate from the nuisances the fit selected.
 
     ``E[Y|Z,X]``, and the means of variance and covariance over Z, follow from pi, mu, g, delta and

@@ -94,8 +94,9 @@ class SelectiveIV:
     @property
     def bounds(self) -> Clip:
         """All bounds of nuisances in one place."""
+        low, high = self.clip
         return Clip(
-            pi=tuple(self.clip), mu=tuple(self.clip), min_abs_D=self.min_abs_D,
+            pi=(low, high), mu=(low, high), min_abs_D=self.min_abs_D,
             overlap=self.overlap,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """From checked data and settings to estimates of every repetition."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,6 @@ from jaxcore.estimators.selective_iv.moment import (
 from jaxcore.estimators.selective_iv.parametric import Bases, mr_parametric
 from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
 
-if TYPE_CHECKING:
-    from jaxcore.estimators.selective_iv.estimator import SelectiveIV
-
 BASIS_KINDS = (str, bases.Polynomial, bases.BSpline, bases.FourierFeatures)
 
 _STATIC = (
@@ -43,22 +40,19 @@ _mr_parametric = jax.jit(mr_parametric, static_argnames=("se", "one_sided", "rid
 
 
 class Fitter:
-    """One call of ``SelectiveIV.fit``, inside the precision it runs in."""
+    """One call of ``SelectiveIV.fit`` (``config``), inside the precision it runs in."""
 
-    def __init__(self, config: "SelectiveIV", sample: Sample, one_sided: bool):
+    def __init__(self, config: Any, sample: Sample, one_sided: bool):
         self.config, self.sample, self.one_sided = config, sample, one_sided
         self.notices: list[str] = []
         dtype = default_float()
 
-        def on_device(x):
-            return None if x is None else jnp.asarray(x, dtype)
-
-        self.Y, self.A, self.Z = (on_device(v) for v in (sample.Y, sample.A, sample.Z))
-        self.weights = on_device(sample.weights)
+        self.Y, self.A, self.Z = (jnp.asarray(v, dtype) for v in (sample.Y, sample.A, sample.Z))
+        self.weights = None if sample.weights is None else jnp.asarray(sample.weights, dtype)
         X = sample.X
         if config.standardise and X.size:
             X = (X - X.mean(axis=0)) / X.std(axis=0)
-        self.X = on_device(X)
+        self.X = jnp.asarray(X, dtype)
         self.clusters, self.n_clusters = None, None
         if sample.clusters is not None and config.se in (None, "cluster"):
             self.clusters = jnp.asarray(sample.clusters)

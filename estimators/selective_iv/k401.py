@@ -27,7 +27,7 @@ def load_401k_columns() -> dict[str, np.ndarray]:
     >>> load_401k_columns()["nettfa"].shape
     (9275,)
     """
-    file = importlib.resources.files(__package__) / "data" / "401ksubs.npz"
+    file = importlib.resources.files("jaxcore.estimators.selective_iv") / "data" / "401ksubs.npz"
     with file.open("rb") as handle, np.load(handle) as arrays:
         return {name: arrays[name].astype(np.float64) for name in arrays.files}
 

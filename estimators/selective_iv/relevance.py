@@ -104,7 +104,7 @@ def relevance(
     v1, v0 = mu1 * (1 - mu1), mu0 * (1 - mu0)
     d = v1 - v0
     floored = np.where(d < 0, np.minimum(d, -clip.min_abs_D), np.maximum(d, clip.min_abs_D))
-    floored = np.where(floored == 0, np.finfo(float).tiny, floored)
+    floored = np.where(np.abs(floored) < 1e-12, 1e-12, floored)  # min_abs_D may be 0
     f = np.where(Z > 0.5, pi, 1 - pi)
     load = w / (f * np.abs(floored))
     clipped_mu = mu1 != raw.mu1

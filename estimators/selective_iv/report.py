@@ -5,26 +5,23 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jaxcore.atomic import whole_file
 from jaxcore.errors import UserError
 
-if TYPE_CHECKING:
-    from jaxcore.estimators.selective_iv.result import SelectiveIVResult
-
 FILES = ("summary.txt", "estimate.json", "estimates.png", "overlap.png", "pseudo_risk.png")
 
 
 def write_report(
-    result: "SelectiveIVResult", folder: str | Path, *, level: float = 0.95, overwrite: bool = False
+    result: Any, folder: str | Path, *, level: float = 0.95, overwrite: bool = False
 ) -> Path:
     """Write `FILES` into a folder; all of them or none.
 
     Args:
-      result: a fit.
+      result: a fit (`SelectiveIVResult`).
       folder: created if need be.
       level: coverage of the intervals.
       overwrite: replace files of an earlier report.
@@ -72,7 +69,7 @@ def _write(result, others, robust, folder: Path, level: float) -> None:
     result.plot_pseudo_risk().savefig(folder / "pseudo_risk.png", dpi=150)
 
 
-def summary_text(result: "SelectiveIVResult", rows: list[dict], robust, level: float) -> str:
+def summary_text(result: Any, rows: list[dict], robust, level: float) -> str:
     """The summary, all estimators, and the set that is robust to weak identification."""
     width = max(len(r["name"]) for r in rows)
     percent = f"{100 * level:g}%"
@@ -101,7 +98,7 @@ def _strict(x: Any) -> Any:
     return x if x is None or isinstance(x, str) else str(x)
 
 
-def save_npz(result: "SelectiveIVResult", path: Path) -> None:
+def save_npz(result: Any, path: Path) -> None:
     """Arrays and settings of a fit as one ``.npz`` file.
 
     Raises:
@@ -126,4 +123,5 @@ def save_npz(result: "SelectiveIVResult", path: Path) -> None:
         arrays[f"R/{model}"] = risk
     arrays["config"] = np.array(json.dumps(_strict(result.to_dict()), allow_nan=False))
     with whole_file(path, overwrite=True) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **{k: np.asarray(v) for k, v in arrays.items()})
+        named: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
+        np.savez_compressed(file, **named)

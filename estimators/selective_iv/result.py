@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,6 @@ from jaxcore.estimators.selective_iv import compare, projection, relevance, sens
 from jaxcore.estimators.selective_iv.constant_effect import RobustSet
 from jaxcore.estimators.selective_iv.moment import BLOCKS, Nuisances
 
-if TYPE_CHECKING:
-    from jaxcore.estimators.selective_iv.estimator import SelectiveIV
-
 _ONE_SIDED = (
     "non-compliance is one-sided (nobody with Z=0 is treated): P(A=1|Z=0)=0 and rho=0 hold by "
     "design, and the estimate leaves no room for unmeasured confounding"
@@ -32,7 +29,7 @@ _ONE_SIDED = (
 class SelectiveIVResult:
     """Estimate of the average treatment effect and everything it was made from (on the host)."""
 
-    config: "SelectiveIV"
+    config: Any  # SelectiveIV
     sample: Sample
     one_sided: bool
     estimate: Estimate
@@ -43,7 +40,7 @@ class SelectiveIVResult:
     @classmethod
     def build(
         cls,
-        config: "SelectiveIV",
+        config: Any,
         sample: Sample,
         one_sided: bool,
         estimate: Estimate,

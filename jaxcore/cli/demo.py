@@ -7,7 +7,7 @@ import tyro
 
 
 def demo(
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/demo"), steps: int = 700
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/demo"), steps: int = 500
 ) -> None:
     """Train a small network on photographs and restore held-out ones.
 

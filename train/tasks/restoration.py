@@ -57,6 +57,7 @@ class RestorationTask:
     loss_type: Loss = "l1"
     eval_images: int | None = None  # at most so many per degradation; None is all
     eval_tile: int | None = None  # side of tiles in pixels; None restores whole images
+    eval_side: int | None = None  # evaluate central squares of this side only, pixels
     eval_seed: int = 0  # of the degradations made on the fly
     eval_legacy_rng: bool = False  # noise 15, 25, 50 from the official tester's one stream
 
@@ -140,7 +141,9 @@ class RestorationTask:
     def _restored_group(
         self, params: Params, group: Group, limit: int | None
     ) -> Iterator[Restored]:
-        items = evaluation_items(group, seed=self.eval_seed, legacy_rng=self.eval_legacy_rng)
+        items = evaluation_items(
+            group, seed=self.eval_seed, side=self.eval_side, legacy_rng=self.eval_legacy_rng
+        )
         for i, (name, degraded, clean) in enumerate(items):
             if limit is not None and i >= limit:
                 return

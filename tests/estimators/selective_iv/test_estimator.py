@@ -125,11 +125,14 @@ def test_parametric_with_sandwich(sample):
 
 def test_overlap_discard(sample):
     config = SelectiveIV(
-        learners=("lin",), n_folds=2, overlap="discard", clip=(0.4, 0.7), min_abs_D=0.0
+        learners=("lin",), n_folds=2, overlap="discard", clip=(0.05, 0.65), min_abs_D=0.05
     )
     r = config.fit(*sample)
-    pi = np.asarray(r.estimate.diagnostics["raw"].pi)
-    outside = int(((pi < 0.3) | (pi > 0.7)).sum())
+    raw = r.estimate.diagnostics["raw"]
+    D = raw.mu1 * (1 - raw.mu1) - raw.mu0 * (1 - raw.mu0)
+    kept = (raw.pi >= 0.05) & (raw.pi <= 0.65) & (np.abs(D) >= 0.05)
+    outside = int((~kept).sum())
+    assert abs(r.theta - r.u[kept].mean()) < 1e-9
     assert outside > 0 and any(f"left out {outside} of {N} units" in n for n in r.notices)
 
 
