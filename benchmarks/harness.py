@@ -124,6 +124,7 @@ def environment(*packages: str) -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores(),
         "load": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "allocator": {k: v for k, v in sorted(os.environ.items()) if k.startswith("MALLOC_")},
         "python": platform.python_version(),
         "versions": versions,
     }

@@ -43,11 +43,15 @@ def pointwise(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Arr
     >>> pointwise(jnp.ones((2, 3, 3, 4)), jnp.ones((4, 5))).shape
     (2, 3, 3, 5)
     """
+    return _mix(x, kernel)
+
+
+def _mix(x: Array, kernel: Array) -> Array:
     return jnp.einsum("...i,io->...o", x, kernel.astype(x.dtype))
 
 
 def _pointwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return pointwise(x, kernel), (x, kernel)
+    return _mix(x, kernel), (x, kernel)
 
 
 def _pointwise_backward(inputs: tuple[Array, Array], g: Array) -> tuple[Array, Array]:

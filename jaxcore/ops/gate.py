@@ -19,6 +19,10 @@ def gelu_gate(a: Float[Array, "*s"], b: Float[Array, "*s"]) -> Float[Array, "*s"
     >>> gelu_gate(jnp.array([0.0, 10.0]), jnp.array([1.0, 2.0]))
     Array([ 0., 20.], dtype=float32)
     """
+    return _gate(a, b)
+
+
+def _gate(a: Array, b: Array) -> Array:
     wide = accumulation_dtype(a.dtype)
     return (a.astype(wide) * _normal_cdf(a.astype(wide)) * b.astype(wide)).astype(a.dtype)
 
@@ -29,7 +33,7 @@ def _normal_cdf(a: Array) -> Array:
 
 
 def _forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    return gelu_gate(a, b), (a, b)
+    return _gate(a, b), (a, b)
 
 
 def _backward(inputs: tuple[Array, Array], g: Array) -> tuple[Array, Array]:

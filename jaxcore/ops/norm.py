@@ -28,6 +28,10 @@ def channel_norm(
     >>> channel_norm(jnp.array([[1.0, 3.0]]), jnp.ones(2), jnp.zeros(2), 0.0)
     Array([[-1.,  1.]], dtype=float32)
     """
+    return _normalise(x, scale, bias, epsilon)
+
+
+def _normalise(x: Array, scale: Array, bias: Array | None, epsilon: float) -> Array:
     wide = accumulation_dtype(x.dtype)
     centred, inverse = _statistics(x.astype(wide), epsilon)
     if bias is None:
@@ -52,7 +56,7 @@ _Inputs = tuple[Array, Array, Array | None]
 
 
 def _forward(x: Array, scale: Array, bias: Array | None, epsilon: float) -> tuple[Array, _Inputs]:
-    return channel_norm(x, scale, bias, epsilon), (x, scale, bias)
+    return _normalise(x, scale, bias, epsilon), (x, scale, bias)
 
 
 def _backward(epsilon: float, inputs: _Inputs, g: Array) -> _Inputs:

@@ -25,7 +25,7 @@ def product_over_pixels(
     kept, pixels = a.shape[:batch], math.prod(a.shape[batch:-1])
     # XLA on the CPU multiplies two matrices, or two equally long stacks of them, as they lie in
     # memory; any other product over leading axes is made into one by transposing a whole map.
-    lead = kept if math.prod(kept) > 1 else ()
+    lead = () if all(n == 1 for n in kept) else kept  # an unknown size is not 1
     a = a.reshape(*lead, pixels, a.shape[-1])
     b = b.reshape(*lead, pixels, b.shape[-1])
     axes, over = tuple(range(len(lead))), (len(lead),)
