@@ -148,8 +148,9 @@ def crossfit(
     >>> from jaxcore.estimators.nuisance import Ridge
     >>> x = jnp.arange(6.0)[:, None]
     >>> ids = jnp.array([0, 1, 0, 1, 0, 1])
-    >>> crossfit(Ridge(alpha=0.0), x, 2 * x[:, 0], ids, 2).round(3).tolist()
-    [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    >>> out = crossfit(Ridge(alpha=0.0), x, 2 * x[:, 0], ids, 2)
+    >>> bool(jnp.allclose(out, 2 * x[:, 0], atol=1e-4))
+    True
     """
     masks = training_masks(fold_ids, n_folds, weights=weights, dtype=X.dtype)
     at = (X,) if X_eval is None else tuple(X_eval)

@@ -56,7 +56,7 @@ class HostLearner:
         out = [
             self._one(X, y[k] if y.ndim == 2 else y, masks[k], at) for k in range(masks.shape[0])
         ]
-        return jnp.asarray(np.stack(out), X.dtype)
+        return jnp.asarray(np.stack(out), jax.dtypes.canonicalize_dtype(X.dtype))
 
     def _one(self, X, y, w, at):
         rows = w > 0

@@ -1,0 +1,139 @@
+"""What `SelectiveIV` refuses, each in one sentence."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import nuisance
+from jaxcore.estimators.selective_iv import SelectiveIV
+from jaxcore.estimators.selective_iv.simulate import simulate_siv2
+
+N = 400
+FAST = SelectiveIV(learners=("const", "lin"), n_folds=2)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    with jax.enable_x64(True):
+        return jax.device_get(simulate_siv2(jax.random.key(11), N))
+
+
+def change(sample, **new):
+    Y, A, Z, X = (np.array(v) for v in sample)
+    return {"Y": Y, "A": A, "Z": Z, "X": X} | new
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ({"A": np.full(N, 2.0)}, "only 0 and 1 in the treatment, found 2"),
+        ({"Z": np.linspace(0, 1, N)}, "only 0 and 1 in the instrument"),
+        ({"Z": np.ones(N)}, "both 0 and 1 in the instrument, found only 1"),
+        ({"A": np.zeros(N)}, "both 0 and 1 in the treatment, found only 0"),
+        ({"Y": np.ones(N)}, "an outcome that varies"),
+        ({"Y": np.ones(3)}, "3 rows in the treatment"),
+        ({"Y": np.array(["a"] * N)}, "numbers in the outcome, found values such as 'a'"),
+        ({"X": np.array([["x", 1]] * N, object)}, "covariate 'x1'"),
+        ({"X": np.full((N, 1), np.inf)}, "missing or infinite values"),
+        ({"X": np.ones((N, 2, 2))}, "rows and columns"),
+        ({"Y": np.ones((N, 2))}, "one column of numbers"),
+        ({"Y": np.ones(0), "A": [], "Z": [], "X": np.ones((0, 1))}, "at least one row"),
+        ({"Y": np.ones(N) * 1j}, "real numbers"),
+    ],
+)
+def test_bad_data_is_refused_in_one_sentence(sample, new, message):
+    with pytest.raises(UserError, match=message) as error:
+        FAST.fit(**change(sample, **new))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"weights": -np.ones(N)}, "not negative"),
+        ({"weights": np.zeros(N)}, "not all zero"),
+        ({"weights": np.ones(3)}, f"{N} rows in the weights"),
+        ({"clusters": np.zeros(N)}, "at least 2 clusters"),
+        ({"clusters": [None] * N}, "missing ones"),
+        ({"fold_ids": np.zeros(N)}, "k >= 2"),
+        ({"fold_ids": np.zeros(3)}, f"{N} fold ids"),
+        ({"covariates": ["a", "a"]}, "more than one 'a'"),
+        ({"covariates": ["a"]}, "2 covariate names"),
+    ],
+)
+def test_bad_extras_are_refused(sample, extra, message):
+    with pytest.raises(UserError, match=message):
+        FAST.fit(*sample, **extra)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"criterion": "best"}, "a criterion of"),
+        ({"criterion": None}, "one learner per block"),
+        ({"n_folds": 1}, "at least 2 folds"),
+        ({"n_rep": 0}, "at least one repetition"),
+        ({"se": "hc1"}, "se of"),
+        ({"se": "sandwich"}, "n_folds=1"),
+        ({"learners": ("linear",)}, "a basis of"),
+        ({"learners": {"pi": ["lin"]}}, "learners for the blocks"),
+        ({"learners": ()}, "at least one learner"),
+        ({"clip": (0.9, 0.1)}, "0 <= low < high <= 1"),
+        ({"one_sided": "maybe"}, "True, False or 'auto'"),
+        ({"ridge": -1}, "ridge >= 0"),
+        ({"overlap": "discard", "criterion": "smooth"}, "overlap='truncate'"),
+    ],
+)
+def test_bad_settings_are_refused_at_once(settings, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(FAST, **settings)
+
+
+def test_folds_without_variation_are_refused(sample):
+    Y, A, Z, X = sample
+    ids = np.where(Z == 1, 0, 1)
+    with pytest.raises(UserError, match="outside fold"):
+        FAST.fit(Y, A, Z, X, fold_ids=ids)
+
+
+def test_more_coefficients_than_rows_are_refused_without_a_penalty(sample):
+    rng = np.random.default_rng(0)
+    Y, A, Z, _ = sample
+    with pytest.raises(UserError, match="more training rows than the"):
+        FAST.fit(Y, A, Z, rng.normal(size=(N, 120)))
+    penalised = {
+        "pi": [nuisance.LogisticLasso(alpha=0.05)], "mu": [nuisance.LogisticLasso(alpha=0.05)],
+        "m": [nuisance.Lasso(alpha=0.1)], "g": [nuisance.Lasso(alpha=0.1)],
+        "delta": [nuisance.Lasso(alpha=0.3)], "rho": [nuisance.Lasso(alpha=0.1)],
+    }  # fmt: skip
+    wide = rng.normal(size=(N, 120))[:100]
+    r = SelectiveIV(learners=penalised, n_folds=2).fit(Y[:100], A[:100], Z[:100], wide)
+    assert np.isfinite(r.theta)
+
+
+def test_separation_is_refused_or_noticed(sample):
+    Y, A, _, X = sample
+    Z = (X[:, 0] > 0).astype(float)  # perfectly predicted
+    parametric = SelectiveIV(learners=("lin",), n_folds=1, se="sandwich", criterion=None)
+    with pytest.raises(UserError, match="separation"):
+        parametric.fit(Y, A, Z, X)
+    r = dataclasses.replace(FAST, ridge=1e-6).fit(Y, A, Z, X)
+    assert any("clipped for" in n for n in r.notices)
+
+
+@pytest.mark.parametrize(
+    ("z", "a", "how"), [(1, 1.0, "1-A and 1-Z"), (1, 0.0, "as 1-Z"), (0, 1.0, "as 1-A")]
+)
+def test_other_one_sided_data_must_be_recoded(sample, z, a, how):
+    Y, A, Z, X = (np.array(v) for v in sample)
+    A[z == Z] = a
+    with pytest.raises(UserError, match=how):
+        FAST.fit(Y, A, Z, X)
+
+
+def test_one_sided_must_be_true_if_said(sample):
+    with pytest.raises(UserError, match="one_sided=True"):
+        dataclasses.replace(FAST, one_sided=True).fit(*sample)
