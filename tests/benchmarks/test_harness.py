@@ -58,8 +58,8 @@ def run_restoration(monkeypatch, path):
     monkeypatch.setitem(sys.modules, "deepinv", None)  # as if it were not installed
     restoration.main(smoke=True, output=path)
     record = json.loads(path.read_text())
-    assert record["rival"]["absent"].startswith("not installed: ")
-    assert record["smoke"] and record["environment"]["versions"]["jax"]
+    assert record["restormer"]["rival"]["absent"].startswith("not installed: ")
+    assert record["adair"]["smoke"] and record["adair"]["environment"]["versions"]["jax"]
     forward = record["restormer"]["forward_16"]
     assert forward["scan"]["median_s"] > 0 and forward["gflop"] > 0
     assert "over_fastest" not in forward["scan"]
