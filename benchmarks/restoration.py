@@ -179,17 +179,23 @@ def steps(
     return programs
 
 
-def restormer(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
-    """Forward passes and training step, next to PyTorch where it is installed."""
+def same_weights(plan: Plan, rival: "Rival | str") -> tuple[Params, dict[str, Any]]:
+    """Parameters for both, after checking that the images agree."""
     cfg, found = plan.restormer, {}
-    unrolled = dataclasses.replace(cfg, scan_blocks=False)
     if isinstance(rival, str):
         params = adair.init(jax.random.key(0), cfg)
     else:
         params = adair.from_torch(rival.weights(), cfg)
         found["largest_difference"] = check_agreement(rival, params, cfg, plan.step_size)
         say(f"the networks agree to {found['largest_difference']:.1e}")
-    params = jax.device_put(params)
+    return jax.device_put(params), found
+
+
+def restormer_forward(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+    """Forward passes, next to PyTorch where it is installed."""
+    cfg = plan.restormer
+    unrolled = dataclasses.replace(cfg, scan_blocks=False)
+    params, found = same_weights(plan, rival)
     for size in plan.forward_sizes:
         say(f"Restormer, forward at {size}")
         x, _ = images(size)
@@ -197,7 +203,14 @@ def restormer(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
         theirs = {} if isinstance(rival, str) else {n: rival.forward(n, x) for n in RIVALS}
         found[f"forward_{size}"] = compare(ours, theirs, plan.repeats)
         found[f"forward_{size}"]["gflop"] = harness.gflop(forward(unrolled), params, x)
-    batch = images(plan.step_size)
+    return found
+
+
+def restormer_step(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+    """Training step, next to PyTorch where it is installed."""
+    cfg, batch = plan.restormer, images(plan.step_size)
+    unrolled = dataclasses.replace(cfg, scan_blocks=False)
+    params, found = same_weights(plan, rival)
     ours = steps("Restormer", cfg, plan, params, batch)
     theirs = {} if isinstance(rival, str) else {n: rival.step(n, *batch) for n in RIVALS}
     found[f"step_{plan.step_size}"] = compare(ours, theirs, plan.repeats)
@@ -205,7 +218,7 @@ def restormer(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
     return found
 
 
-def adair_alone(plan: Plan) -> dict[str, Any]:
+def adair_alone(plan: Plan, _: Any) -> dict[str, Any]:
     """Compilation, memory and speed of AdaIR: loops, unrolled, and recomputing blocks."""
     params, batch = adair.init(jax.random.key(0), plan.adair), images(plan.step_size)
     found = {}
@@ -220,10 +233,21 @@ def adair_alone(plan: Plan) -> dict[str, Any]:
     return found
 
 
+PARTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "restormer_forward": restormer_forward,
+    "restormer_step": restormer_step,
+    "adair": adair_alone,
+}
+
+
 def main(
     smoke: bool = False,
     output: Path = harness.RESULTS / "restoration.json",
-    parts: tuple[Literal["restormer", "adair"], ...] = ("restormer", "adair"),
+    parts: tuple[Literal["restormer_forward", "restormer_step", "adair"], ...] = (
+        "restormer_forward",
+        "restormer_step",
+        "adair",
+    ),
 ) -> None:
     """Run everything and write JSON after each part.
 
@@ -234,24 +258,18 @@ def main(
     """
     plan = SMOKE if smoke else FULL
     record: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
-    record["question"] = (
-        "Seconds per pass of Restormer and AdaIR, batch 1, float32, next to PyTorch"
-    )
+    rival = rival_or_reason(plan.restormer)
+    absent = isinstance(rival, str)
+    say(f"rival {rival}" if absent else "rival: PyTorch as shipped and channels_last")
     for part in parts:
-        facts: dict[str, Any] = {
-            "smoke": smoke, "environment": harness.environment("torch", "deepinv")
-        }  # fmt: skip
-        if part == "restormer":
-            rival = rival_or_reason(plan.restormer)
-            absent = isinstance(rival, str)
-            facts["rival"] = {"absent": rival} if isinstance(rival, str) else rival.facts
-            say(f"rival {rival}" if absent else "rival: PyTorch as shipped and channels_last")
-            record[part] = {**facts, **restormer(plan, rival)}
-            del rival
-            gc.collect()
-        else:
-            record[part] = {**facts, **adair_alone(plan)}
+        record[part] = {
+            "smoke": smoke,
+            "environment": harness.environment("torch", "deepinv"),
+            "rival": {"absent": rival} if isinstance(rival, str) else rival.facts,
+            **PARTS[part](plan, rival),
+        }
         harness.write(record, output)
+        gc.collect()
     say(f"wrote {output}")
 
 

@@ -58,9 +58,9 @@ def run_restoration(monkeypatch, path):
     monkeypatch.setitem(sys.modules, "deepinv", None)  # as if it were not installed
     restoration.main(smoke=True, output=path)
     record = json.loads(path.read_text())
-    assert record["restormer"]["rival"]["absent"].startswith("not installed: ")
+    assert record["restormer_forward"]["rival"]["absent"].startswith("not installed: ")
     assert record["adair"]["smoke"] and record["adair"]["environment"]["versions"]["jax"]
-    forward = record["restormer"]["forward_16"]
+    forward = record["restormer_forward"]["forward_16"]
     assert forward["scan"]["median_s"] > 0 and forward["gflop"] > 0
     assert "over_fastest" not in forward["scan"]
     return record
@@ -76,5 +76,5 @@ def test_restoration_without_its_rival(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_restoration_with_training_steps(tmp_path, monkeypatch):
     record = run_restoration(monkeypatch, tmp_path / "restoration.json")
-    assert record["restormer"]["step_16"]["scan"]["compile_s"] > 0
+    assert record["restormer_step"]["step_16"]["scan"]["compile_s"] > 0
     assert record["adair"]["step_16"]["scan"]["images_per_s"] > 0
