@@ -59,7 +59,7 @@ def experiments(smoke: bool) -> list[Experiment]:
         ("official", "soft"), (0,),
     )  # fmt: skip
     photos = Experiment(
-        "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 100, 1e-3,
+        "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 60, 1e-3,
         ("official", "soft"), (0,),
     )  # fmt: skip
     if not smoke:
