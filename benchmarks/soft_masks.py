@@ -13,6 +13,7 @@ and records PSNR per degradation, the thresholds that were learnt, and the windo
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from jaxcore.data.pictures import grid
 from jaxcore.data.pipeline import Stage
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
-from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
+from jaxcore.train import EXIT_INTERRUPTED, OptimConfig, ScheduleConfig, TrainConfig, fit
 from jaxcore.train.tasks.restoration import RestorationTask
 
 RESULTS = Path(__file__).parent / "results"
@@ -94,6 +95,8 @@ def train(experiment: Experiment, variant: str, seed: int, runs: Path) -> tuple[
     )  # fmt: skip
     task = make_task(experiment, variant)
     result = fit(task, cfg, runs / f"{experiment.name}_{variant}_{seed}")
+    if result.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
     return task, result.state.params, result.metrics
 
 

@@ -10,7 +10,7 @@ import pytest
 from jaxcore import cli
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("models", "estimators", "benchmarks")  # examples have tests of their own
+FOLDERS = ("models", "estimators", "benchmarks")
 PAGES = [*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
 PAGES = sorted(page for page in PAGES if "data" not in page.parts)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
