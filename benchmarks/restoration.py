@@ -98,7 +98,7 @@ class Rival:
             LayerNorm_type=cfg.norm_type,
             pretrained=None,
         )
-        last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
         self.nets = {RIVALS[0]: net, RIVALS[1]: last}
         self.facts = {"network": "deepinv.models.Restormer", "threads": torch.get_num_threads()}
 

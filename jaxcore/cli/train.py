@@ -76,7 +76,7 @@ def _subcommands() -> Any:
     return Union[tuple(choices)]  # noqa: UP007  # the members are known at run time only
 
 
-def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  # type: ignore[valid-type]
+def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  # type: ignore[valid-type]  # built from RECIPES
     """Train a network by a recipe, or go on with a run."""
     import sys
 

@@ -1,1 +1,1 @@
-from tests.tiny_weights import call, photo, run, weights  # noqa: F401
+from tests.tiny_weights import call, photo, run, weights  # noqa: F401  # fixtures

@@ -287,7 +287,7 @@ def test_jpeg_keeps_quality(tmp_path):
     back = read_image(tmp_path / "a.jpg")
     assert np.abs(back.unit() - smooth).max() < 0.03
     with Image.open(tmp_path / "a.jpg") as image:
-        assert getattr(image, "layer")[0][1:3] == (1, 1)  # 4:4:4  # noqa: B009
+        assert getattr(image, "layer")[0][1:3] == (1, 1)  # 4:4:4  # noqa: B009  # untyped
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp"])

@@ -42,7 +42,7 @@ LINEAR = Ridge(alpha=0.0)
 
 def test_partially_linear_models(data, arrays):
     Y, D, Z, X, ids = data
-    l, m, r = (ols_cross(X, v, ids) for v in (Y, D, Z))  # noqa: E741
+    l, m, r = (ols_cross(X, v, ids) for v in (Y, D, Z))  # noqa: E741  # the paper's names
     v, w = D - m, Z - r
     y, d, z, x, i = arrays
     ours = double_ml.plr(y, d, x, ml_l=LINEAR, ml_m=LINEAR, fold_ids=i, n_folds=K)

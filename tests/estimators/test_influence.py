@@ -123,7 +123,7 @@ def test_stacked_gives_the_sandwich_of_least_squares():
     y = X @ [1.0, 2.0, -1.0] + rng.normal(size=50) * (1 + np.abs(X[:, 1]))
     with jax.enable_x64(True):
         b = np.linalg.lstsq(X, y, rcond=None)[0]
-        rows = lambda b: X * (y - X @ b)[:, None]  # noqa: E731
+        rows = lambda b: X * (y - X @ b)[:, None]  # noqa: E731  # one formula
         psi = influence.stacked(lambda b: rows(b).mean(axis=0), rows, jnp.asarray(b))
         ours = np.asarray(influence.covariance(psi))
     bread = np.linalg.inv(X.T @ X)
@@ -149,7 +149,7 @@ def test_gateaux_of_variance_and_ratio(seed):
 
 def test_gateaux_finds_a_wrong_influence_function():
     y, p = jnp.array([0.0, 1.0, 4.0]), jnp.array([0.5, 0.25, 0.25])
-    mean = lambda q: jnp.sum(q * y) / jnp.sum(q)  # noqa: E731
+    mean = lambda q: jnp.sum(q * y) / jnp.sum(q)  # noqa: E731  # one formula
     assert float(influence.derivative_error(mean, p, y)) > 0.1
     with pytest.raises(UserError, match="one influence value per point"):
         influence.derivative_error(mean, p, y[:2])
