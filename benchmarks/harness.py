@@ -8,7 +8,6 @@ starts.
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcore.atomic import whole_file
+from jaxcore.atomic import write_json
 
 RESULTS = Path(__file__).parent / "results"
 PAUSE = 0.05  # seconds between two calls; OpenMP threads spin for some milliseconds
@@ -142,5 +141,4 @@ def _processor() -> str:
 def write(record: Mapping[str, Any], path: Path) -> None:
     """Replace ``path`` by ``record`` as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(path, record)

@@ -7,12 +7,11 @@ Trains the same small AdaIR with both windows
 
 and records PSNR per degradation, the thresholds that were learnt, and the windows as pictures.
 
-    python -m benchmarks.soft_masks            # about 15 minutes on 2 cores; resumes
+    python -m benchmarks.soft_masks            # about half an hour on 2 cores; resumes
     python -m benchmarks.soft_masks --smoke    # two steps of everything
 """
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxcore.atomic import whole_file
+from jaxcore.atomic import write_json
 from jaxcore.data.config import DataConfig
 from jaxcore.data.images import write_image
 from jaxcore.data.pictures import grid
@@ -60,8 +59,8 @@ def experiments(smoke: bool) -> list[Experiment]:
         ("official", "soft"), (0,),
     )  # fmt: skip
     photos = Experiment(
-        "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 60, 1e-3,
-        ("official", "soft"), (0,),
+        "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 300, 1e-3,
+        ("official", "soft"), (0, 1),
     )  # fmt: skip
     if not smoke:
         return [toy, photos]
@@ -204,8 +203,7 @@ def main(smoke: bool = False, runs: Path = Path("runs/soft_masks"), out: Path = 
         for variant, row in table.items():
             cells = (f"{k} {v['mean']:.2f}" for k, v in row.items())
             print(f"{experiment.name:8}{variant:10}" + "  ".join(cells), flush=True)
-        with whole_file(out / "soft_masks.json", overwrite=True) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(out / "soft_masks.json", result)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxcore.errors import UserError
 
@@ -45,3 +47,17 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_json(path: Path, content: Any) -> None:
+    r"""Write ``content`` as JSON, in place of an older file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(Path(folder, "a.json"), {"psnr": 26.5})
+    ...     Path(folder, "a.json").read_text()
+    '{\n  "psnr": 26.5\n}\n'
+    """
+    text = json.dumps(content, indent=2) + "\n"
+    with whole_file(path, overwrite=True) as temporary:
+        temporary.write_text(text)

@@ -9,11 +9,11 @@ import optax
 import pytest
 from PIL import Image
 
+from jaxcore.atomic import write_json
 from jaxcore.cli import main
 from jaxcore.convert import write_safetensors, write_torch
 from jaxcore.models import adair
 from jaxcore.train import Checkpointer, create_state
-from jaxcore.train.config import write_json
 
 TINY = adair.AdaIRConfig.restormer(
     dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, heads=(1, 1, 1, 1)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -124,13 +123,3 @@ def check_same_run(stored: Mapping[str, Any], current: Mapping[str, Any], run_di
             f"The run directory {run_dir} belongs to other settings: {field} was {before!r}, "
             f"now {now!r}; choose another directory or the old settings."
         )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write under a temporary name in the same folder, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import compile_step, put_batch, state_shardings
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
-from jaxcore.train.config import TrainConfig, check_same_run, describe_run, write_json
+from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.logging import Pace, Reporter, default_reporter

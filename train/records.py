@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxcore.atomic import whole_file
 from jaxcore.errors import UserError
 
 
@@ -37,9 +37,8 @@ class MetricsFile:
         """Open for appending; records after step ``keep_to`` and torn lines are dropped."""
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= keep_to]
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_text("".join(f"{line}\n" for line in kept))
-            os.replace(temporary, path)
+            with whole_file(path, overwrite=True) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
 
     def write(self, kind: str, step: int, metrics: Mapping[str, Any]) -> None:
@@ -82,12 +81,8 @@ def write_sample(path: Path, picture: np.ndarray) -> None:
             f"{picture.shape}."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path, overwrite=True) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class TensorBoard:

@@ -21,11 +21,11 @@ def demo(
 
     import numpy as np
 
+    from jaxcore.atomic import write_json
     from jaxcore.cli.evaluate import print_metrics
     from jaxcore.cli.train import print_counts
     from jaxcore.data.images import write_image
     from jaxcore.train import EXIT_INTERRUPTED, fit
-    from jaxcore.train.config import write_json
     from jaxcore.train.recipes import demo as demo_recipe
 
     recipe = demo_recipe(steps)

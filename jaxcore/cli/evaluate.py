@@ -95,9 +95,8 @@ def _write(
     """Figures of the whole and of every image, and the picture."""
     import csv
 
-    from jaxcore.atomic import whole_file
+    from jaxcore.atomic import whole_file, write_json
     from jaxcore.data.images import write_image
-    from jaxcore.train.config import write_json
 
     write_image(out / "restored.png", picture / np.float32(255), overwrite=True)
     write_json(out / "metrics.json", metrics)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
-from jaxcore.train.config import TrainConfig, check_same_run, write_json
+from jaxcore.train.config import TrainConfig, check_same_run
 from jaxcore.train.logging import Bar, Lines, Pace, default_reporter
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.records import MetricsFile, TensorBoard, read_metrics_file, write_sample
