@@ -156,15 +156,21 @@ def _groups(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     if cfg.kind not in _WITHOUT_ROOT and not cfg.root:
         raise UserError(f"Expected a root folder for data of kind {cfg.kind}, found none.")
     training, evaluation = _GROUPS[cfg.kind](cfg)
-    return lambda: _prepared(cfg, training()), lambda: _prepared(cfg, evaluation())
+    return (
+        lambda: _prepared(cfg, training(), evaluation=False),
+        lambda: _prepared(cfg, evaluation(), evaluation=True),
+    )
 
 
-def _prepared(cfg: DataConfig, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+def _prepared(cfg: DataConfig, groups: tuple[Group, ...], *, evaluation: bool) -> tuple[Group, ...]:
     """Groups that share a source share its prepared images."""
     preparation = cfg.prepare
     if cfg.kind == "celeba":
         preparation = dataclasses.replace(preparation, crop=preparation.crop or CELEBA_BOX)
-    sources = {id(group.source): prepared(group.source, preparation) for group in groups}
+    sources = {
+        id(group.source): prepared(group.source, preparation, evaluation=evaluation)
+        for group in groups
+    }
     return tuple(dataclasses.replace(g, source=sources[id(g.source)]) for g in groups)
 
 

@@ -18,12 +18,12 @@ from jaxcore.data.windows import eight_bits
 from jaxcore.errors import UserError
 from jaxcore.ops.padding import round_up
 
-Resample = Literal["bicubic", "bilinear"]
+Resample = Literal["bicubic", "bilinear", "matlab"]
+Role = Literal["degraded", "clean", "condition", "truth"]
+"""What an image is; "truth" is a clean image that results are measured against."""
 
 CELEBA_BOX = (57, 25, 128, 128)
 """Top, left, height, width of the face in an aligned image of CelebA (DDIM's crop)."""
-
-_IMAGES = ("degraded", "clean", "condition")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,17 @@ class Preparation:
     pad: bool = False  # zeros at the bottom and right: up to size, then to a multiple of 8
     equalise: bool = False  # the histogram of each channel of the degraded image
     size: int | None = None  # side of the square every image is resized to, pixels
-    resample: Resample = "bicubic"  # Pillow's, with antialiasing
+    resample: Resample = "bicubic"  # Pillow's, with antialiasing; "matlab": MATLAB's bicubic
+    truth: Resample | None = None  # of clean images in the evaluation, not padded; None as others
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise UserError(f"Expected a size of at least 1 pixel, found {self.size}.")
-        if self.resample not in get_args(Resample):
-            raise UserError(
-                f"Expected resample among {', '.join(get_args(Resample))}, found {self.resample!r}."
-            )
+        for kind in (self.resample, self.truth or self.resample):
+            if kind not in get_args(Resample):
+                raise UserError(
+                    f"Expected resampling among {', '.join(get_args(Resample))}, found {kind!r}."
+                )
         if self.crop is not None and (len(self.crop) != 4 or min(self.crop) < 0):
             raise UserError(f"Expected a crop (top, left, height, width), found {self.crop}.")
 
@@ -62,7 +64,7 @@ class Preparation:
         return cls(**{**fields, "crop": None if crop is None else tuple(crop)})
 
     def __call__(
-        self, image: Shaped[np.ndarray, "h w 3"], *, degraded: bool = False, name: str = ""
+        self, image: Shaped[np.ndarray, "h w 3"], role: Role = "clean", *, name: str = ""
     ) -> Shaped[np.ndarray, "h2 w2 3"]:
         """Prepare one image; a UserError names it if it is too small for the crop."""
         if self == _NOTHING:
@@ -76,13 +78,16 @@ class Preparation:
                     f"{image.shape[1]}x{image.shape[0]} in {name!r}."
                 )
             image = image[top : top + height, left : left + width]
-        if self.pad:
+        truth = role == "truth" and self.truth is not None
+        if self.pad and not truth:
             sides = (round_up(max(n, self.size or 0), 8) for n in image.shape[:2])
             missing = [(0, side - n) for side, n in zip(sides, image.shape, strict=False)]
             image = np.pad(image, [*missing, (0, 0)])
-        if self.equalise and degraded:
+        if self.equalise and role == "degraded":
             image = equalise(image)
-        return image if self.size is None else resize_square(image, self.size, self.resample)
+        if self.size is None:
+            return image
+        return resize_square(image, self.size, (truth and self.truth) or self.resample)
 
 
 _NOTHING = Preparation()
@@ -113,7 +118,7 @@ def equalise(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
 def resize_square(
     image: UInt8[np.ndarray, "h w 3"], side: int, resample: Resample = "bicubic"
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """Resize to a square with Pillow; the aspect ratio is not kept.
+    """Resize to a square with antialiasing; the aspect ratio is not kept.
 
     >>> resize_square(np.full((4, 6, 3), 9, np.uint8), 8).shape
     (8, 8, 3)
@@ -122,32 +127,68 @@ def resize_square(
 
     if image.shape[:2] == (side, side):
         return image
+    if resample == "matlab":
+        return _matlab(image, side)
     kind = Image.Resampling.BICUBIC if resample == "bicubic" else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(image).resize((side, side), kind))
 
 
-class Prepared:
-    """A source whose images are prepared when they are read."""
+def _matlab(image: np.ndarray, side: int) -> np.ndarray:
+    """MATLAB's ``imresize``, bicubic, with one rounding at the end."""
+    rows, columns = (_cubic_weights(n, side) for n in image.shape[:2])
+    out = np.einsum("ih,hwc,jw->ijc", rows, image.astype(np.float64), columns, optimize=True)
+    return np.clip(np.floor(out + 0.5), 0, 255).astype(np.uint8)
 
-    def __init__(self, source: Source, preparation: Preparation) -> None:
+
+def _cubic_weights(length: int, side: int) -> np.ndarray:
+    """Matrix (side, length) of Keys' cubic (a = -1/2), widened where it shrinks, mirrored."""
+    scale = side / length
+    shrink = min(scale, 1.0)
+    width = 4 / shrink
+    centre = (np.arange(side) + 0.5) / scale - 0.5
+    first = np.floor(centre - width / 2).astype(int)
+    at = first[:, None] + np.arange(int(np.ceil(width)) + 2)
+    x = np.abs(shrink * (centre[:, None] - at))
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = np.where(x <= 1, near, np.where(x <= 2, far, 0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    mirrored = np.concatenate([np.arange(length), np.arange(length)[::-1]])[at % (2 * length)]
+    matrix = np.zeros((side, length))
+    np.add.at(matrix, (np.arange(side)[:, None], mirrored), weights)
+    return matrix
+
+
+class Prepared:
+    """A source whose images are prepared when they are read.
+
+    Args:
+      source: what is prepared.
+      preparation: how.
+      evaluation: clean images are what results are measured against.
+    """
+
+    def __init__(self, source: Source, preparation: Preparation, evaluation: bool) -> None:
         self._source, self._preparation = source, preparation
+        self._roles: dict[str, Role] = {
+            "degraded": "degraded",
+            "clean": "truth" if evaluation else "clean",
+            "condition": "condition",
+        }
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Sample:
         sample = dict(self._source[index])
-        for key in _IMAGES:
+        for key, role in self._roles.items():
             if key in sample:
-                sample[key] = self._preparation(
-                    sample[key], degraded=key == "degraded", name=sample["name"]
-                )
+                sample[key] = self._preparation(sample[key], role, name=sample["name"])
         return sample
 
 
-def prepared(source: Source, preparation: Preparation) -> Source:
+def prepared(source: Source, preparation: Preparation, *, evaluation: bool = False) -> Source:
     """The source itself where there is nothing to do."""
-    return source if preparation == _NOTHING else Prepared(source, preparation)
+    return source if preparation == _NOTHING else Prepared(source, preparation, evaluation)
 
 
 class PairedByIndex:
