@@ -9,6 +9,7 @@ from jaxcore.errors import UserError
 
 _NETWORKS = {
     "adair": ("jaxcore.models.adair", "AdaIRConfig"),
+    "rddm": ("jaxcore.models.rddm", "RDDMConfig"),
 }
 _TASKS = {
     "monte_carlo": ("jaxcore.train.tasks.monte_carlo", "MonteCarloTask"),
