@@ -23,7 +23,9 @@ from jaxcore.models.rddm.schedule import RDDMSchedule, ddpm_betas, leading_times
 from jaxcore.models.rddm.solvers import sampling_table
 
 SHAPE = (2, 4, 4, 3)
-PRODUCTS = np.append(np.cumprod(1 - ddpm_betas("linear").astype(np.float64)), 1.0)
+# Running products as diffusion libraries hold them: float32, accumulated in float64.
+PRODUCTS = np.cumprod((np.float32(1) - ddpm_betas("linear")).astype(np.float64)).astype(np.float32)
+PRODUCTS = np.append(PRODUCTS, 1.0).astype(np.float64)
 SCHEDULE = RDDMSchedule.from_ddpm("linear")
 X, OUTPUT, NOISE = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
 
