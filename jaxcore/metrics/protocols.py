@@ -65,11 +65,13 @@ with the border repeated outside.
 
 PROTOCOLS: dict[str, tuple[Metric, Metric]] = {
     "rgb": (METRICS["psnr_rgb"], METRICS["ssim_rgb"]),
+    "rgb_gaussian": (METRICS["psnr_rgb"], METRICS["ssim_rgb_gaussian11_zero"]),
     "y": (METRICS["psnr_y"], METRICS["ssim_y_gaussian11"]),
     "matlab_rgb": (METRICS["psnr_rgb8"], METRICS["ssim_rgb8_volume"]),
 }
 """Name -> PSNR and SSIM as they are reported together.
 
+"rgb_gaussian" is what DEA-Net prints for dehazing; its PSNR is that of "rgb", its SSIM is not.
 "y" with images resized to 256x256 is what RDDM prints for raindrops and low light, "matlab_rgb"
 what it prints for deblurring; neither can be compared with "rgb" on whole images.
 """
