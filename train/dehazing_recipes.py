@@ -43,7 +43,6 @@ def _published(network: DEANetConfig, summary: str, contrast: float = 0.0) -> Re
         eval_every=_EVALUATE,
         save_every=_EVALUATE,
         sample_every=10 * _EVALUATE,
-        best_metric="psnr",
     )
     return Recipe(task=task, train=train, summary=summary)
 

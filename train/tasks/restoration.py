@@ -76,9 +76,7 @@ def _vgg(path: str) -> Params:
     from jaxcore.convert import read_state_dict
 
     if not path:
-        raise UserError(
-            "Expected a file of torchvision's vgg19 (vgg) for the contrast, found none."
-        )
+        raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
     with jax.ensure_compile_time_eval():  # it is first asked for while the step is traced
         return vgg19_from_torch(read_state_dict(path).tensors)
 
