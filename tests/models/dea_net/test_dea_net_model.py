@@ -34,7 +34,7 @@ def output(params, images):
 
 
 def test_both_forms_agree_after_training(params, images):
-    tx = optax.adam(1e-2)
+    tx = optax.sgd(0.1)
 
     def loss(params, x):
         return jnp.mean(jnp.abs(dea_net.apply(params, x, CFG) - x))
