@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jaxcore.errors import UserError
-from jaxcore.metrics import METRICS, MeanState, luma, psnr, ssim
+from jaxcore.metrics import METRICS, PROTOCOLS, MeanState, luma, psnr, ssim
 
 
 def _pair(shape, seed=0, spread=0.1):
@@ -60,6 +60,15 @@ def test_padded_ssim_is_the_plain_definition():
         image.astype(np.float32), target.astype(np.float32), window="gaussian11", padding="zero"
     )
     np.testing.assert_allclose(found, index.mean(), rtol=1e-5)
+
+
+def test_equal_images_have_100_db_in_the_dehazing_protocol():
+    image, target = _pair((2, 20, 24, 3))
+    image[0] = target[0] = 0.5
+    decibel, index = (metric(image, target) for metric in PROTOCOLS["dehazing"])
+    assert decibel[0] == 100 and index[0] == 1
+    assert decibel[1] == METRICS["psnr_rgb"](image, target)[1] < 100
+    assert abs(index[1] - METRICS["ssim_rgb"](image, target)[1]) > 1e-3
 
 
 def test_y_channel_protocol():
