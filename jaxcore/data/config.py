@@ -27,7 +27,7 @@ from jaxcore.data.sources import (
     cached,
     hold_out,
 )
-from jaxcore.data.toy import toy_groups
+from jaxcore.data.toy import toy_groups, toy_haze
 from jaxcore.errors import UserError
 
 Kind = Literal[
@@ -43,7 +43,7 @@ class DataConfig:
 
     * ``photos``: the photographs inside the wheels of scikit-image and scikit-learn; ``tasks``
       are degradations made on the fly (noise25, noise50, haze).
-    * ``toy``: synthetic scenes with noise or haze, see `jaxcore.data.toy`.
+    * ``toy``: synthetic scenes with noise or haze, see `jaxcore.data.toy`; ``tasks`` may be haze.
     * ``pairs``: ``root/degraded`` and ``root/clean`` with files of equal names.
     * ``clean``: a folder ``root`` of clean images; ``tasks`` are degradations made on the fly.
     * ``images``: a folder ``root`` of images without degradation, to generate such images.
@@ -200,7 +200,10 @@ def _photos(cfg: DataConfig) -> tuple[_Groups, _Groups]:
 
 
 def _toy(cfg: DataConfig) -> tuple[_Groups, _Groups]:
-    del cfg
+    if cfg.tasks == ("haze",):
+        return lambda: (toy_haze(1, 512),), lambda: (toy_haze(2, 32),)
+    if cfg.tasks:
+        raise UserError(f"Expected the task haze or none of toy data, found {cfg.tasks}.")
     return lambda: toy_groups(1, 512), lambda: toy_groups(2, 32)
 
 

@@ -72,13 +72,14 @@ with the border repeated outside.
 
 PROTOCOLS: dict[str, tuple[Metric, Metric]] = {
     "rgb": (METRICS["psnr_rgb"], METRICS["ssim_rgb"]),
-    "dehazing": (METRICS["psnr_rgb_equal100"], METRICS["ssim_rgb_gaussian11_zero"]),
+    "rgb_gaussian": (METRICS["psnr_rgb_equal100"], METRICS["ssim_rgb_gaussian11_zero"]),
     "y": (METRICS["psnr_y"], METRICS["ssim_y_gaussian11"]),
     "matlab_rgb": (METRICS["psnr_rgb8"], METRICS["ssim_rgb8_volume"]),
 }
 """Name -> PSNR and SSIM as they are reported together.
 
-"rgb" is AdaIR's and "dehazing" DEA-Net's: the PSNR differs for equal images only, the SSIM always.
+"rgb" is what AdaIR prints, "rgb_gaussian" what DEA-Net does; their PSNR differs for equal images
+only, their SSIM always.
 "y" with images resized to 256x256 is what RDDM prints for raindrops and low light, "matlab_rgb"
 what it prints for deblurring; neither can be compared with "rgb" on whole images.
 """

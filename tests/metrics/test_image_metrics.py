@@ -62,10 +62,10 @@ def test_padded_ssim_is_the_plain_definition():
     np.testing.assert_allclose(found, index.mean(), rtol=1e-5)
 
 
-def test_equal_images_have_100_db_in_the_dehazing_protocol():
+def test_equal_images_have_100_db_as_for_dea_net():
     image, target = _pair((2, 20, 24, 3))
     image[0] = target[0] = 0.5
-    decibel, index = (metric(image, target) for metric in PROTOCOLS["dehazing"])
+    decibel, index = (metric(image, target) for metric in PROTOCOLS["rgb_gaussian"])
     assert decibel[0] == 100 and index[0] == 1
     assert decibel[1] == METRICS["psnr_rgb"](image, target)[1] < 100
     assert abs(index[1] - METRICS["ssim_rgb"](image, target)[1]) > 1e-3
