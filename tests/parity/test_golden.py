@@ -7,6 +7,7 @@ import pytest
 from tests.parity import (
     adair,
     dea_net,
+    dea_net_loss,
     rddm_diffusion,
     rddm_networks,
     rddm_samplers,
@@ -16,7 +17,7 @@ from tests.parity.systems import NOT_YET
 
 SYSTEMS = {
     "adair": adair.CHECKS,
-    "dea_net": dea_net.CHECKS,
+    "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
     "selective_iv": selective_iv.CHECKS,
 }

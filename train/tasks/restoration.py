@@ -71,9 +71,8 @@ def _contrast(restored: jax.Array, batch: Batch, vgg: str) -> jax.Array:
 @functools.lru_cache(maxsize=1)
 def _vgg(path: str) -> Params:
     """Weights of VGG19, read once."""
-    from jaxcore.models.dea_net.contrastive import vgg19_from_torch
-
     from jaxcore.convert import read_state_dict
+    from jaxcore.models.dea_net.contrastive import vgg19_from_torch
 
     if not path:
         raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
