@@ -28,9 +28,7 @@ def _published(network: DEANetConfig, summary: str, contrast: float = 0.0) -> Re
     task = RestorationTask(
         model="dea_net",
         network=network,
-        data=DataConfig(
-            kind="pairs", tasks=("haze",), degraded_folder="hazy", clean_folder="clear"
-        ),
+        data=DataConfig(kind="dehazing", tasks=("its",)),
         stages=(Stage(steps=None, patch=256, batch_size=16),),
         augment="rotate",
         eval_protocol="rgb_gaussian",

@@ -10,6 +10,12 @@ from jaxcore.models.dea_net.blocks import (
     SpatialAttention,
 )
 from jaxcore.models.dea_net.config import BRANCHES, LEAST, MULTIPLE, DEANetConfig
+from jaxcore.models.dea_net.contrastive import (
+    VGG19Features,
+    contrastive_regularization,
+    vgg19_from_torch,
+    vgg19_to_torch,
+)
 from jaxcore.models.dea_net.deconv import DEConv, effective_kernel, merge, reparameterize
 from jaxcore.models.dea_net.model import DEANet, apply, init, param_shapes
 from jaxcore.models.dea_net.params import (
@@ -38,9 +44,11 @@ __all__ = [
     "DEConv",
     "PixelAttention",
     "SpatialAttention",
+    "VGG19Features",
     "apply",
     "check_start",
     "config_from_state_dict",
+    "contrastive_regularization",
     "dehaze",
     "deploy",
     "effective_kernel",
@@ -52,4 +60,6 @@ __all__ = [
     "reparameterize",
     "restore",
     "to_torch",
+    "vgg19_from_torch",
+    "vgg19_to_torch",
 ]

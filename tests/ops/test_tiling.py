@@ -163,10 +163,10 @@ def test_small_images_are_padded_to_the_least_size():
         seen.append(x.shape[1:3])
         return x
 
-    image = np.random.default_rng(0).uniform(size=(3, 40, 3)).astype(np.float32)
+    x = image(3, 40, 3)
     for tile in (None, 20):
-        out = restore(network, image, multiple=4, least=16, tile=tile, overlap=4)
-        np.testing.assert_allclose(out, image, atol=1e-6)
+        out = restore(network, x, multiple=4, least=16, tile=tile, overlap=4)
+        np.testing.assert_allclose(out, x, atol=1e-6)
     assert seen[0] == (16, 40) and set(seen[1:]) == {(16, 20)}
     with pytest.raises(UserError, match="tile must be at least 16, found 12"):
-        restore(network, image, multiple=4, least=16, tile=12, overlap=4)
+        restore(network, x, multiple=4, least=16, tile=12, overlap=4)

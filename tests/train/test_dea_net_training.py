@@ -22,7 +22,12 @@ from jaxcore.train.tasks.restoration import RestorationTask
 def test_published_recipes(name):
     chosen = recipe(name)
     optim, task = chosen.train.optim, chosen.task
-    assert (optim.name, optim.betas, optim.eps, optim.weight_decay) == ("adam", (0.9, 0.999), 1e-8, 0)
+    assert (optim.name, optim.betas, optim.eps, optim.weight_decay) == (
+        "adam",
+        (0.9, 0.999),
+        1e-8,
+        0,
+    )
     assert optim.clip_norm is None and chosen.train.ema is None
     assert (task.stages, task.augment) == ((Stage(patch=256, batch_size=16),), "rotate")
     assert task.contrastive_weight == (0.1 if name == "dea_net_cr" else 0)

@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxcore.convert import read_state_dict
 from jaxcore.errors import UserError
+from jaxcore.models.dea_net import contrastive_regularization, vgg19_from_torch
 from jaxcore.train.tasks.images import (
     ImageTask,
     Restored,
@@ -63,17 +65,12 @@ class RestorationTask(ImageTask):
 
 
 def _contrast(restored: jax.Array, batch: Batch, vgg: str) -> jax.Array:
-    from jaxcore.models.dea_net.contrastive import contrastive_regularization
-
     return contrastive_regularization(restored, batch["clean"], batch["degraded"], _vgg(vgg))
 
 
 @functools.lru_cache(maxsize=1)
 def _vgg(path: str) -> Params:
     """Weights of VGG19, read once."""
-    from jaxcore.convert import read_state_dict
-    from jaxcore.models.dea_net.contrastive import vgg19_from_torch
-
     if not path:
         raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
     with jax.ensure_compile_time_eval():  # it is first asked for while the step is traced
