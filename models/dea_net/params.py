@@ -204,10 +204,10 @@ def config_from_state_dict(state_dict: Mapping[str, Any], **options: Any) -> DEA
         )
     form = form_of(shapes)
     first = "down_level1_block1.conv1.conv1_{}.conv.weight"
-    branches = dict.fromkeys(BRANCHES, True)
+    branches: dict[str, bool] = dict.fromkeys(BRANCHES, True)
     if form == "train":
         branches = {name: first.format(number) in shapes for name, number in _OFFICIAL.items()}
-    fields = {
+    fields: dict[str, Any] = {
         "base_dim": shapes["down1.0.weight"][0],
         "depths": tuple(_count_blocks(shapes, level) for level in levels),
         "form": form,
