@@ -63,7 +63,7 @@ def _dea_net_cr() -> Recipe:
 
 def _dea_net_demo() -> Recipe:
     """A small DEA-Net with a residual on photographs with haze; not a published recipe."""
-    steps = 600
+    steps = 500
     optim = OptimConfig(
         learning_rate=2e-3,
         weight_decay=0.01,
@@ -74,11 +74,11 @@ def _dea_net_demo() -> Recipe:
         model="dea_net",
         network=DEANetConfig.tiny(),
         data=DataConfig(kind="photos", tasks=("haze",)),
-        stages=(Stage(steps=None, patch=128, batch_size=4),),
+        stages=(Stage(steps=None, patch=64, batch_size=8),),
         eval_side=288,  # one size, so that the network is compiled once for it
         eval_protocol="rgb_gaussian",
     )
-    train = TrainConfig(steps=steps, optim=optim, log_every=20, save_every=200, keep_last=1)
+    train = TrainConfig(steps=steps, optim=optim, log_every=20, save_every=100, keep_last=1)
     return Recipe(
         task=task, train=train, summary="Small DEA-Net on photographs with haze, minutes on a CPU"
     )
