@@ -75,7 +75,7 @@ def test_the_order_of_a_preparation():
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match="size of at least 1"):
         Preparation(size=0)
-    with pytest.raises(UserError, match="Expected resampling among .* found 'lanczos'"):
+    with pytest.raises(UserError, match=r"Expected resampling among .* found 'lanczos'"):
         Preparation(resample="lanczos")  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(UserError, match="at least 153x185 pixels for the crop, found 24x20 in 'a'"):
         Preparation(crop=(57, 25, 128, 128))(image(0), name="a")
@@ -163,7 +163,7 @@ def test_conditions_that_are_missing_or_of_another_size(masked):
     with pytest.raises(UserError, match=r"size of its image, found \(20, 20\) for \(20, 24\)"):
         group.source[1]
     (masked / "mask" / "b.png").unlink()
-    with pytest.raises(UserError, match="an image in .*mask for each of 2 samples, found none for"):
+    with pytest.raises(UserError, match=r"an image in .*mask for each of 2 samples, found none"):
         training_groups(cfg)
     plain = DataConfig(kind="pairs", root=str(masked))
     with pytest.raises(UserError, match="such as masks, found none in group 'pairs'"):
@@ -199,7 +199,7 @@ def test_celeba(tmp_path):
     inpaint = DataConfig(kind="celeba", root=str(tmp_path), tasks=("centre_box",))
     assert training_groups(inpaint)[0].degradation == "centre_box"
     (tmp_path / "img_align_celeba" / "000004.jpg").unlink()
-    with pytest.raises(UserError, match="the split test of CelebA, found no .*000004.jpg"):
+    with pytest.raises(UserError, match=r"split test of CelebA, found no .*000004.jpg"):
         evaluation_groups(cfg)
 
 
