@@ -5,6 +5,7 @@ times ``dim`` channels at half the resolution of the level before.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
@@ -59,7 +60,7 @@ class Unet(nn.Module):
         first = x = seen["init_conv"] = stem(x)
         widths = (cfg.dim, *(cfg.dim * m for m in cfg.dim_mults))
         skips: list[Array] = []
-        for i, (narrow, wide) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (narrow, wide) in enumerate(itertools.pairwise(widths)):
             last = i == len(cfg.dim_mults) - 1
             for j in (0, 1):
                 x = self._block(f"downs_{i}_block_{j}", narrow, x, told)

@@ -114,8 +114,8 @@ def check_unet(path: Path) -> None:
     for name, golden in file.group("mid").items():
         golden = nhwc(golden) if golden.ndim == 4 else golden
         close(seen[f"unet0.{name}"], golden, **NETWORK, what=name)
-    for params in (params, rddm.standardise(params, cfg)):
-        (y,) = _apply(params, x, file["in/t_float"], cfg=cfg)
+    for weights in (params, rddm.standardise(params, cfg)):
+        (y,) = _apply(weights, x, file["in/t_float"], cfg=cfg)
         close(y, nhwc(file["out/y_float_t"]), **NETWORK, what="fractional time")
 
 
