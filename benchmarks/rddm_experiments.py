@@ -59,6 +59,9 @@ SHADOW: dict[str, dict[str, Any]] = {
 PATH = RDDMConfig.path_independence(**SIZES)
 
 
+_left = [-1]  # trainings that may still be started; negative: any number
+
+
 def scenes(key: Array, count: int) -> Float[Array, "b 16 16 3"]:
     """Smooth grounds with two discs each, in [0, 1]."""
     keys = jax.random.split(key, 6)
@@ -234,6 +237,9 @@ def run(name: str, cfg: RDDMConfig, seed: int, steps: int, runs: Path) -> dict[s
             record = json.loads(str(file["record"]))
             if record["settings"] == json.loads(json.dumps(settings)):
                 return {**record, "pictures": file["pictures"]}
+    if _left[0] == 0:
+        raise SystemExit("As many trainings as asked for are done; call again to go on.")
+    _left[0] -= 1
     say(f"{name}, seed {seed}: training")
     params, losses, seconds = train(cfg, seed, steps)
     measure = evaluate if cfg.kind == "restoration" else paths
@@ -321,6 +327,7 @@ def main(
     steps: int = 1200,
     runs: Path = Path("runs/rddm_experiments"),
     out: Path = harness.RESULTS,
+    new: int = -1,
     smoke: bool = False,
 ) -> None:
     """Train, measure, and write rddm_experiments.json and pictures.
@@ -331,11 +338,13 @@ def main(
       steps: updates of each training.
       runs: where finished trainings are kept.
       out: folder of the result file and the pictures.
+      new: stop after so many trainings that were not there; negative: do all.
       smoke: two updates of everything, written beside the runs.
     """
     if smoke:
         steps, runs = 2, runs / "smoke"
         out = runs
+    _left[0] = new
     path = out / "rddm_experiments.json"
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     runs.mkdir(parents=True, exist_ok=True)
