@@ -15,6 +15,7 @@ near the sample of the training schedule, compared with how different two sample
 Every finished training is kept below ``runs`` and used again.
 """
 
+import dataclasses
 import functools
 import json
 import time
@@ -57,9 +58,6 @@ SHADOW: dict[str, dict[str, Any]] = {
     "pred_noise": {"objective": "pred_noise", "num_unet": 1},
 }
 PATH = RDDMConfig.path_independence(**SIZES)
-
-
-_left = [-1]  # trainings that may still be started; negative: any number
 
 
 def scenes(key: Array, count: int) -> Float[Array, "b 16 16 3"]:
@@ -228,28 +226,62 @@ def _rmse(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(a - b), axis=(1, 2, 3))).mean())
 
 
-def run(name: str, cfg: RDDMConfig, seed: int, steps: int, runs: Path) -> dict[str, Any]:
-    """Train and measure, or take what a finished run of the same settings left."""
-    settings = {"config": cfg.to_dict(), "seed": seed, "steps": steps}
-    path = runs / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as file:
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training and its measurement."""
+
+    name: str
+    cfg: RDDMConfig
+    seed: int
+    steps: int
+    folder: Path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must agree for a finished run to be used again."""
+        return {"config": self.cfg.to_dict(), "seed": self.seed, "steps": self.steps}
+
+    @property
+    def path(self) -> Path:
+        """Where a finished run is kept."""
+        return self.folder / f"{self.name.replace(', ', '_').replace(' ', '_')}_{self.seed}.npz"
+
+    def finished(self) -> dict[str, Any] | None:
+        """What a finished run of the same settings left."""
+        if not self.path.exists():
+            return None
+        with np.load(self.path, allow_pickle=False) as file:
             record = json.loads(str(file["record"]))
-            if record["settings"] == json.loads(json.dumps(settings)):
-                return {**record, "pictures": file["pictures"]}
-    if _left[0] == 0:
-        raise SystemExit("As many trainings as asked for are done; call again to go on.")
-    _left[0] -= 1
-    say(f"{name}, seed {seed}: training")
-    params, losses, seconds = train(cfg, seed, steps)
-    measure = evaluate if cfg.kind == "restoration" else paths
-    figures, pictures = measure(params, cfg)
-    record = {"settings": settings, "losses": losses, "train_s": seconds, "figures": figures}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, overwrite=True) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, record=np.array(json.dumps(record)), pictures=pictures)
-    say(f"  {seconds} s, last loss {losses[-1]}: {figures}")
-    return {**record, "pictures": pictures}
+            same = record["settings"] == json.loads(json.dumps(self.settings))
+            return {**record, "pictures": file["pictures"]} if same else None
+
+    def result(self) -> dict[str, Any]:
+        """Of the finished run, or of training and measuring now."""
+        if found := self.finished():
+            return found
+        say(f"{self.name}, seed {self.seed}: training")
+        params, losses, seconds = train(self.cfg, self.seed, self.steps)
+        measure = evaluate if self.cfg.kind == "restoration" else paths
+        figures, pictures = measure(params, self.cfg)
+        record = {"settings": self.settings, "losses": losses, "train_s": seconds}
+        record["figures"] = figures
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.path, overwrite=True) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, record=np.array(json.dumps(record)), pictures=pictures)
+        say(f"  {seconds} s, last loss {losses[-1]}: {figures}")
+        return {**record, "pictures": pictures}
+
+
+def plan(which: str, seeds: tuple[int, ...], steps: int, folder: Path) -> dict[str, list[Run]]:
+    """Row of the table -> its runs, one per seed."""
+    networks = {"paths": PATH}
+    if which == "shadow":
+        networks = {name: RDDMConfig(**SIZES, **fields) for name, fields in SHADOW.items()}
+    prefix = "shadow " if which == "shadow" else ""
+    return {
+        name: [Run(prefix + name, cfg, seed, steps, folder) for seed in seeds]
+        for name, cfg in networks.items()
+    }
 
 
 def summarise(values: list[float]) -> dict[str, Any]:
@@ -257,12 +289,11 @@ def summarise(values: list[float]) -> dict[str, Any]:
     return {"mean": round(float(np.mean(values)), 4), "std": spread and round(spread, 4)}
 
 
-def shadow_table(seeds: tuple[int, ...], steps: int, runs: Path, out: Path) -> dict[str, Any]:
+def shadow_table(runs: dict[str, list[Run]], out: Path) -> dict[str, Any]:
     """All objectives and seeds; the picture is of the first seed."""
-    table, rows, checks = {}, [], {}
-    for name, fields in SHADOW.items():
-        cfg = RDDMConfig(**SIZES, **fields)
-        found = [run(f"shadow {name}", cfg, seed, steps, runs) for seed in seeds]
+    table, rows = {}, []
+    for name, row in runs.items():
+        found = [run.result() for run in row]
         table[name] = {
             "input": summarise([f["figures"]["input"] for f in found]),
             **{
@@ -291,9 +322,9 @@ def _rows(pictures: np.ndarray, name: str) -> list[Any]:
     return [row]
 
 
-def path_table(seeds: tuple[int, ...], steps: int, runs: Path, out: Path) -> dict[str, Any]:
+def path_table(runs: dict[str, list[Run]], out: Path) -> dict[str, Any]:
     """All seeds; the picture is of the first."""
-    found = [run("paths", PATH, seed, steps, runs) for seed in seeds]
+    found = [run.result() for run in runs["paths"]]
     table = {
         count: {
             name: summarise([f["figures"][count][name] for f in found])
@@ -327,7 +358,7 @@ def main(
     steps: int = 1200,
     runs: Path = Path("runs/rddm_experiments"),
     out: Path = harness.RESULTS,
-    new: int = -1,
+    new: int = 1_000,
     smoke: bool = False,
 ) -> None:
     """Train, measure, and write rddm_experiments.json and pictures.
@@ -338,19 +369,24 @@ def main(
       steps: updates of each training.
       runs: where finished trainings are kept.
       out: folder of the result file and the pictures.
-      new: stop after so many trainings that were not there; negative: do all.
+      new: do at most so many trainings, and stop if more are needed.
       smoke: two updates of everything, written beside the runs.
     """
     if smoke:
         steps, runs = 2, runs / "smoke"
         out = runs
-    _left[0] = new
     path = out / "rddm_experiments.json"
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     runs.mkdir(parents=True, exist_ok=True)
     for name in which:
-        table = shadow_table if name == "shadow" else path_table
-        result = table(seeds, steps, runs, out)
+        planned = plan(name, seeds, steps, runs)
+        pending = [run for row in planned.values() for run in row if run.finished() is None]
+        if 0 <= new < len(pending):
+            for run in pending[:new]:
+                run.result()
+            raise SystemExit(f"{len(pending) - new} trainings are left; call again to go on.")
+        new -= len(pending)
+        result = (shadow_table if name == "shadow" else path_table)(planned, out)
         settings = {"seeds": list(seeds), "steps": steps, "batch": BATCH, "rate": RATE}
         record[name] = {"settings": settings, "environment": harness.environment(), **result}
         harness.write(record, path)

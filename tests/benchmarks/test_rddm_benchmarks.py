@@ -32,15 +32,37 @@ def test_scenes_are_those_of_the_published_experiment():
     np.testing.assert_allclose(degraded[changed], 0.35 * clean[changed], atol=1e-6)
 
 
+def test_finished_trainings_are_used_again_and_only_those(tmp_path, monkeypatch):
+    trained = []
+
+    def train(cfg, seed, steps):
+        trained.append((cfg.objective, seed))
+        return {}, [0.5], 1.0
+
+    def measure(params, cfg):
+        psnr = {str(s): 20.0 + cfg.num_unet for s in rddm_experiments.SHADOW_STEPS}
+        return {"input": 14.0, "psnr": psnr}, np.zeros((5, 4, 16, 16, 3))
+
+    monkeypatch.setattr(rddm_experiments, "train", train)
+    monkeypatch.setattr(rddm_experiments, "evaluate", measure)
+    options = {"which": ("shadow",), "seeds": (0, 1), "steps": 3, "runs": tmp_path, "out": tmp_path}
+    with pytest.raises(SystemExit, match="3 trainings are left"):
+        rddm_experiments.main(new=5, **options)
+    assert len(trained) == 5 and not (tmp_path / "rddm_experiments.json").exists()
+    rddm_experiments.main(**options)
+    assert len(trained) == len(set(trained)) + 2 == 8  # one objective has two noise levels
+    record = json.loads((tmp_path / "rddm_experiments.json").read_text())["shadow"]
+    assert record["table"]["pred_res"]["S=5"] == {"mean": 21.0, "std": 0.0}
+    assert not all(record["checks"].values())
+    rddm_experiments.main(**(options | {"steps": 4}))
+    assert len(trained) == 16
+
+
 @pytest.mark.slow
-def test_residuals_suit_a_shadow_better_than_noise(tmp_path, monkeypatch):
+def test_residuals_suit_a_shadow_better_than_noise(tmp_path):
     """One seed, the two ends of the table: 25 dB at five steps, and 5 dB between them."""
-    kept = {name: rddm_experiments.SHADOW[name] for name in ("pred_res", "pred_noise")}
-    found = {}
-    for name, fields in kept.items():
-        cfg = RDDMConfig(**rddm_experiments.SIZES, **fields)
-        run = rddm_experiments.run(name, cfg, 0, 1200, tmp_path)
-        found[name] = run["figures"]["psnr"]
+    runs = rddm_experiments.plan("shadow", (0,), 1200, tmp_path)
+    found = {name: runs[name][0].result()["figures"]["psnr"] for name in ("pred_res", "pred_noise")}
     assert found["pred_res"]["5"] >= 25
     assert found["pred_res"]["5"] >= found["pred_noise"]["5"] + 5
     assert found["pred_res"]["2"] >= found["pred_res"]["10"] - 1  # two steps are nearly enough
