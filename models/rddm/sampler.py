@@ -159,14 +159,16 @@ def sample(
 
 
 def _check_noise(noise: Array, shape: tuple[int, ...], table: SamplingTable) -> None:
-    count = 1 + draws(table)
     found = jnp.shape(noise)
-    if len(found) != 5 or found[1:] != shape or found[0] not in (1, count):
+    traced = isinstance(table.rows.draw, jax.core.Tracer)  # inside jit its values are not known
+    count = found[:1] if traced else (1 + draws(table),)
+    if len(found) != 5 or found[1:] != shape or found[0] not in (1, *count):
+        wanted = " or ".join(map(str, (1, *count)))
         raise UserError(
-            f"Expected noise of shape (1 or {count}, {', '.join(map(str, shape))}), found {found}."
+            f"Expected noise of shape ({wanted}, {', '.join(map(str, shape))}), found {found}."
         )
-    if found[0] == 1 and count > 1 and np.asarray(table.rows.sigma).any():
-        raise UserError(f"Expected {count} noises for steps with fresh noise, found 1.")
+    if not traced and found[0] == 1 < count[0] and np.asarray(table.rows.sigma).any():
+        raise UserError(f"Expected {count[0]} noises for steps with fresh noise, found 1.")
 
 
 @functools.partial(jax.jit, static_argnames=("apply_fn", "objective", "shape", "mode", "keep"))
