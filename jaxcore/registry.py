@@ -9,8 +9,11 @@ from jaxcore.errors import UserError
 
 _NETWORKS = {
     "adair": ("jaxcore.models.adair", "AdaIRConfig"),
+    "rddm": ("jaxcore.models.rddm", "RDDMConfig"),
 }
+_TRAINED_BY = {"rddm": "diffusion"}  # network -> task; all others by restoration
 _TASKS = {
+    "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
     "monte_carlo": ("jaxcore.train.tasks.monte_carlo", "MonteCarloTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }
@@ -70,6 +73,15 @@ def task_class(name: str) -> type[Any]:
       UserError: the name is unknown.
     """
     return _resolve(_TASKS, "task", name)[1]
+
+
+def task_of(network: str) -> type[Any]:
+    """The class of the task that trains and evaluates a network.
+
+    >>> task_of("adair").name
+    'restoration'
+    """
+    return task_class(_TRAINED_BY.get(network, "restoration"))
 
 
 def estimators() -> tuple[str, ...]:

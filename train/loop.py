@@ -34,6 +34,7 @@ from jaxcore.train.schedules import make_schedule
 from jaxcore.train.state import TrainState, create_state
 from jaxcore.train.step import make_train_step
 from jaxcore.train.task import Hooks, Task
+from jaxcore.train.window import Window
 from jaxcore.typing import Params
 
 __all__ = ["EXIT_INTERRUPTED", "FitResult", "TrainConfig", "fit"]
@@ -50,45 +51,6 @@ class FitResult:
     state: TrainState
     metrics: dict[str, float]  # the last evaluation
     interrupted: bool  # asked to stop before the end; the run directory can be resumed
-
-
-class _Window:
-    """Means of the metrics since the last record; survives a restart."""
-
-    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
-        stored = stored or {}
-        self.sums: dict[str, float] = dict(stored.get("sums", {}))
-        self.counts: dict[str, int] = dict(stored.get("counts", {}))
-        self._fresh: list[dict[str, jax.Array]] = []
-
-    def add(self, metrics: dict[str, jax.Array]) -> None:
-        """Take the metrics of a step that has ended."""
-        self._fresh.append(metrics)
-        if len(self._fresh) >= 64:  # few transfers, little memory
-            self._fold()
-
-    def _fold(self) -> None:
-        for metrics in jax.device_get(self._fresh):
-            for name, value in metrics.items():
-                self.counts.setdefault(name, 0)
-                self.sums.setdefault(name, 0.0)
-                if name == "skipped":  # a count so far, not something to average
-                    self.sums[name], self.counts[name] = float(value), 1
-                elif np.isfinite(value):
-                    self.sums[name] += float(value)
-                    self.counts[name] += 1
-        self._fresh = []
-
-    def to_dict(self) -> dict[str, Any]:
-        self._fold()
-        return {"sums": self.sums, "counts": self.counts}
-
-    def means(self) -> dict[str, float]:
-        """Means over the finite values (NaN without any); starts anew."""
-        self._fold()
-        out = {k: v / self.counts[k] if self.counts[k] else np.nan for k, v in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return out
 
 
 def fit(
@@ -195,7 +157,7 @@ class _Run:
             state_sharding=shardings if mesh is not None else None,
         )
         self.metrics: dict[str, float] = {}
-        self.window = _Window()
+        self.window = Window()
         self.pending: deque[dict[str, jax.Array]] = deque()
         self.hopeless = 0
 
@@ -257,7 +219,7 @@ class _Run:
             self.checkpointer.delete_after(self.start)
             self.reporter.message(f"Resuming {self.run_dir} at step {self.start}.")
         self.metrics = record.get("metrics") or {}
-        self.window = _Window(record.get("window"))
+        self.window = Window(record.get("window"))
         if self.start >= self.cfg.steps:
             return FitResult(self.state, self.metrics, interrupted=False)
         self.iterator = self.task.batches(self.cfg.seed, self.start)
@@ -302,10 +264,11 @@ class _Run:
                 pace.count(self.hooks.items(batch))
             self.reporter.advance(done)
             last = done == cfg.steps
-            stopping = stop.asked(done) and not last
             if last or _due(cfg.log_every, done):
                 self._await(0)
                 self._log(done, pace)
+                last = last or self.hooks.finished(self.state.params)
+            stopping = stop.asked(done) and not last
             began = pace.now()
             if self._side_work(done, last=last, stopping=stopping):
                 pace.pause(began)
@@ -313,6 +276,8 @@ class _Run:
                 self.checkpointer.wait()
                 self.reporter.message(f"Asked to stop: saved step {done} of {cfg.steps}.")
                 return self.state, self.metrics, True
+            if last:
+                break
         self.checkpointer.wait()
         return self.state, self.metrics, False
 

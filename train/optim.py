@@ -1,4 +1,4 @@
-"""Optimisers, all from optax, built from one frozen config.
+"""Optimisers built from one frozen config; all but RAdam are those of optax.
 
 Weight decay is decoupled for adamw, nadamw, lion, lamb and muon, and an L2 term added to the
 gradient for adam, radam and sgd, as in PyTorch.
@@ -13,6 +13,7 @@ import jax
 import optax
 
 from jaxcore.errors import UserError
+from jaxcore.train.radam import radam
 from jaxcore.train.schedules import Schedule, ScheduleConfig, make_schedule
 from jaxcore.typing import Params
 
@@ -117,7 +118,7 @@ def _single(cfg: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
         case "adam":
             inner = optax.adam(rate, b1=b1, b2=b2, eps=cfg.eps)
         case "radam":
-            inner = optax.radam(rate, b1=b1, b2=b2, eps=cfg.eps)
+            inner = radam(rate, b1=b1, b2=b2, eps=cfg.eps)
         case "sgd":
             inner = optax.sgd(rate, momentum=cfg.momentum or None)
     return optax.chain(optax.add_decayed_weights(decay), inner) if decay else inner

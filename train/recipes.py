@@ -12,23 +12,17 @@ from jaxcore.data.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.diffusion_recipes import DIFFUSION_RECIPES
 from jaxcore.train.optim import OptimConfig
+from jaxcore.train.recipe import Recipe
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.restoration import RestorationTask
+
+__all__ = ["RECIPES", "Recipe", "demo", "recipe", "resolve"]
 
 THREE_TASK = ("denoise_15", "denoise_25", "denoise_50", "derain", "dehaze")
 FIVE_TASK = (*THREE_TASK, "deblur", "enhance")
 DENOISE = ("denoise_15", "denoise_25", "denoise_50")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A task and its training, ready to be changed and run."""
-
-    task: RestorationTask
-    train: TrainConfig
-    epochs: int | None = None  # passes over the data, which then decide ``train.steps``
-    summary: str = ""  # one line
 
 
 def _adair(tasks: tuple[str, ...], *, preset: str, summary: str) -> Recipe:
@@ -132,6 +126,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "adair": _adair_own,
     **_adair_recipes(),
     "restormer": _restormer,
+    **DIFFUSION_RECIPES,
     "demo": demo,
 }
 

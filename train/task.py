@@ -32,6 +32,7 @@ class Task(Protocol):
     * ``samples(params) -> dict[str, np.ndarray]``: named uint8 pictures, (height, width, 3).
     * ``trainable(params) -> tree of bools``: False leaves get neither update nor decay; it is
       called with shapes (``jax.ShapeDtypeStruct``), not values. None trains everything.
+    * ``finished(params) -> bool``: asked whenever metrics are logged; True ends the run.
     * ``items_per_batch: int``: what is counted per second; default the rows of the batch.
     * ``collections() -> dict``: arrays the state carries besides parameters.
     * ``make_step(mesh) -> step``: a pure ``(state, batch) -> (state, metrics)`` that stands in for
@@ -75,6 +76,7 @@ class Hooks:
             task, "samples", None
         )
         self.trainable: Callable[[Params], Any] = getattr(task, "trainable", lambda params: None)
+        self.finished: Callable[[Params], bool] = getattr(task, "finished", lambda params: False)
         self.collections: Callable[[], dict[str, Any]] = getattr(task, "collections", dict)
         self.make_step: Callable[[Any], Callable[..., Any]] | None = getattr(
             task, "make_step", None

@@ -11,6 +11,11 @@ from typing import Any, NoReturn
 COMMANDS = {
     "demo": ("demo", "demo", "Train a small network on photographs and restore held-out ones."),
     "restore": ("restore", "restore", "Restore pictures with a run or with official weights."),
+    "sample": (
+        "sample",
+        "sample",
+        "Generate pictures with a diffusion model, or show it restore one.",
+    ),
     "train": ("train", "train", "Train a network by a recipe, or go on with a run."),
     "evaluate": ("evaluate", "evaluate", "Measure PSNR and SSIM on degraded and clean images."),
     "convert": ("convert", "convert", "Check weights and rewrite them under the official names."),

@@ -11,6 +11,7 @@ def convert(
     source: tyro.conf.Positional[Path],
     output: tyro.conf.Positional[Path],
     model: str | None = None,
+    preset: str | None = None,
     which: Which = "best",
     overwrite: bool = False,
 ) -> None:
@@ -24,6 +25,7 @@ def convert(
       source: run directory, or weight file (PyTorch or safetensors).
       output: file to write; its ending chooses the format: .safetensors, .pth or .pt.
       model: name of the network, where the weights do not tell.
+      preset: published configuration, for official files that do not tell theirs (RDDM).
       which: checkpoint of a run directory.
       overwrite: replace an existing output.
     """
@@ -34,7 +36,8 @@ def convert(
     endings = (".safetensors", ".pth", ".pt")
     if output.suffix not in endings:
         raise UserError(f"Expected an output ending in {', '.join(endings)}, found {output}.")
-    network, cfg, params = load_network(source, model, which=which)
+    notes: list[str] = []
+    network, cfg, params = load_network(source, model, which=which, preset=preset, notes=notes)
     tensors = network.module.to_torch(params, cfg)
     about, told = describe(network, cfg), network.module.config_from_state_dict(tensors)
     note = ""
@@ -48,4 +51,6 @@ def convert(
         fields = told.to_dict()
         hidden = [name for name, value in cfg.to_dict().items() if fields[name] != value]
         note = f' below "state_dict", beside the settings {", ".join(hidden)}'
+    for line in notes:
+        print(line)
     print(f"{len(tensors)} tensors of {network.name} -> {output}{note}")

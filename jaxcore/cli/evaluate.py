@@ -18,9 +18,12 @@ def evaluate(
     data: DataConfig = _UNSAID,
     photos: bool = False,
     model: str | None = None,
+    preset: str | None = None,
     which: Literal["best", "last", "ema"] = "best",
     images: int | None = None,
     tile: int | None = None,
+    steps: int | None = None,
+    protocol: Literal["rgb", "y", "matlab_rgb"] | None = None,
     seed: int = 0,
     legacy_rng: bool = False,
 ) -> None:
@@ -33,26 +36,46 @@ def evaluate(
         the weights are a file.
       photos: use the photographs of the demo also for a run on other data.
       model: name of the network, where the weights do not tell.
+      preset: published configuration, for official files that do not tell theirs (RDDM).
       which: checkpoint of a run directory.
       images: at most so many images per degradation.
       tile: side of tiles in pixels; whole images without it.
+      steps: calls of a diffusion model's networks.
+      protocol: PSNR and SSIM in RGB, on 8-bit luma, or as MATLAB has them for 8-bit RGB; the
+        protocol of the run, or RGB. With --data.prepare.size 256 --data.prepare.truth matlab,
+        "y" is what RDDM prints.
       seed: of degradations that are made on the fly.
       legacy_rng: draw noise 15, 25, 50 from one stream, as the official tester does.
     """
     from jaxcore.cli.progress import track
     from jaxcore.cli.weights import load_network
     from jaxcore.errors import UserError
+    from jaxcore.registry import task_of
     from jaxcore.train import read_config
-    from jaxcore.train.tasks.restoration import RestorationTask, comparison, score, summarise
+    from jaxcore.train.tasks.images import comparison, summarise
 
-    network, cfg, params = load_network(weights, model, which=which)
+    network, cfg, params = load_network(weights, model, which=which, preset=preset)
+    kind, further = task_of(network.name), {}
+    if weights.is_dir():
+        trained = kind.from_dict(read_config(weights)["task_config"])
+        further = {"eval_protocol": trained.eval_protocol}
+        if hasattr(trained, "sample_steps"):
+            further["sample_steps"] = trained.sample_steps
+    if protocol is not None:
+        further["eval_protocol"] = protocol
+    if steps is not None:
+        if "sample_steps" not in {f.name for f in dataclasses.fields(kind)}:
+            raise UserError(f"The network {network.name} has no option steps: leave it out.")
+        further["sample_steps"] = steps
+    if getattr(cfg, "kind", "restoration") == "generation":
+        raise UserError(f"Expected weights that restore images, found generation in {weights}.")
     if weights.is_dir() and data == _UNSAID and not photos:
-        data = RestorationTask.from_dict(read_config(weights)["task_config"]).data
+        data = trained.data
     elif data.kind in ("pairs", "clean") and not data.eval_root and not data.held_out:
         data = dataclasses.replace(data, eval_root=data.root)
     elif data.kind == "tfds" and not data.eval_split:
         data = dataclasses.replace(data, eval_split=data.split)
-    task = RestorationTask(
+    task = kind(
         model=network.name,
         network=cfg,
         data=data,
@@ -60,6 +83,7 @@ def evaluate(
         eval_tile=tile,
         eval_seed=seed,
         eval_legacy_rng=legacy_rng,
+        **further,
     )
     if not task.evaluation_size():
         raise UserError(
@@ -68,7 +92,7 @@ def evaluate(
         )
     scores, shown = [], {}
     for image in track(task.restored(params), task.evaluation_size(), "evaluating"):
-        scores.append(score(image))
+        scores.append(task.score(image))
         shown.setdefault(image.group, image)
     metrics = summarise(iter(scores))
     print_metrics(metrics)

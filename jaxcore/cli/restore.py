@@ -22,6 +22,7 @@ class Job:
 
     source: Path
     output: Path
+    condition: Path | None = None  # a further picture the network is shown, such as a mask
 
 
 def restore(
@@ -34,6 +35,10 @@ def restore(
     ensemble: bool = False,
     bucket: int | None = None,
     stat_window: int | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    condition: Path | None = None,
+    preset: str | None = None,
     which: Which = "best",
     overwrite: bool = False,
 ) -> None:
@@ -54,6 +59,11 @@ def restore(
         64 for several pictures, and the least the network needs for a single one. Networks that
         look at the whole picture see the padding too, which changes the result slightly.
       stat_window: take statistics over windows of this side in pixels, not over the whole picture.
+      steps: calls of a diffusion model's networks; those of its experiment without it.
+      seed: of the noise that a diffusion model starts from.
+      condition: picture (or folder of pictures of the same names) that the network is shown
+        beside the picture, such as a mask.
+      preset: published configuration, for official files that do not tell theirs (RDDM).
       which: checkpoint of a run directory.
       overwrite: replace existing files.
     """
@@ -62,12 +72,17 @@ def restore(
     from jaxcore.cli.weights import load_network
 
     jobs = plan(pictures, output, overwrite=overwrite)
-    network, cfg, params = load_network(weights, model, which=which)
+    jobs = [dataclasses.replace(job, condition=_condition(job, condition)) for job in jobs]
+    network, cfg, params = load_network(weights, model, which=which, preset=preset)
     if stat_window is not None:
         cfg = _with_window(network.name, cfg, stat_window)
     if bucket is None and len(jobs) > 1:
         bucket = _BUCKET
     options = {"tile": tile, "overlap": overlap, "ensemble": ensemble, "bucket": bucket}
+    own = {"steps": steps, "seed": seed, "condition": condition}
+    sampler = {name: value for name, value in own.items() if value is not None}
+    _check_sampler(network.name, network.module, sampler)
+    options |= {name: value for name, value in sampler.items() if name != "condition"}
     run = _runner(network.module, params, cfg, options)
     start = time.perf_counter()
     if len(jobs) == 1:
@@ -82,7 +97,28 @@ def restore(
         raise UserError(f"{len(failures)} of {len(jobs)} pictures were not restored:{listing}")
 
 
-Run = Callable[[np.ndarray, Callable[[int, int], None] | None], np.ndarray]
+Run = Callable[..., np.ndarray]  # (pixels, progress, **further) -> restored
+
+
+def _condition(job: Job, given: Path | None) -> Path | None:
+    """The further picture of a job."""
+    if given is None or given.is_file():
+        return given
+    found = sorted(given.glob(f"{glob.escape(job.source.stem)}.*"))
+    if len(found) != 1:
+        raise UserError(
+            f"Expected one picture named {job.source.stem} in {given}, found {len(found)}."
+        )
+    return found[0]
+
+
+def _check_sampler(name: str, module: Any, given: dict[str, Any]) -> None:
+    import inspect
+
+    known = inspect.signature(module.restore).parameters if hasattr(module, "restore") else ()
+    unknown = [option for option in given if option not in known]
+    if unknown:
+        raise UserError(f"The network {name} has no option {unknown[0]}: leave it out.")
 
 
 def _with_window(name: str, cfg: Any, window: int) -> Any:
@@ -94,12 +130,16 @@ def _with_window(name: str, cfg: Any, window: int) -> Any:
 def _runner(module: Any, params: Any, cfg: Any, options: dict[str, Any]) -> Run:
     from jaxcore.ops.tiling import check_options
 
-    if not hasattr(module, "restore") or getattr(cfg, "in_channels", 3) != 3:
+    channels = getattr(cfg, "in_channels", getattr(cfg, "channels", 3))
+    if not hasattr(module, "restore") or channels != 3:
         raise UserError("Expected weights of a network for RGB pictures, found others.")
-    check_options(module.MULTIPLE, options["tile"], options["overlap"], "linear", options["bucket"])
+    multiple = cfg.multiple if hasattr(cfg, "multiple") else module.MULTIPLE
+    check_options(multiple, options["tile"], options["overlap"], "linear", options["bucket"])
 
-    def run(pixels: np.ndarray, progress: Callable[[int, int], None] | None) -> np.ndarray:
-        return module.restore(params, pixels, cfg, progress=progress, **options)
+    def run(pixels: np.ndarray, progress: Any, **further: Any) -> np.ndarray:
+        if "condition" in further:
+            further["condition"] = further["condition"][..., : cfg.condition_channels]
+        return module.restore(params, pixels, cfg, progress=progress, **options, **further)
 
     return run
 
@@ -134,8 +174,9 @@ def _restore(
 
     picture = read_image(job.source)
     check_fits(job.output, picture)
+    further = {} if job.condition is None else {"condition": read_image(job.condition).unit()}
     try:
-        restored = run(picture.unit(), progress)
+        restored = run(picture.unit(), progress, **further)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

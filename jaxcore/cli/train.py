@@ -10,14 +10,16 @@ from jaxcore.data.config import DataConfig
 from jaxcore.data.pipeline import Augment, Stage
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.recipes import RECIPES, Recipe, resolve
+from jaxcore.train.tasks.diffusion import DiffusionTask
+from jaxcore.train.tasks.images import ImageTask
 from jaxcore.train.tasks.restoration import Loss, RestorationTask
 
 NetworkConfig = TypeVar("NetworkConfig")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainArguments(Generic[NetworkConfig]):
-    """What ``jaxcore train RECIPE`` understands."""
+class ImageArguments(Generic[NetworkConfig]):
+    """What ``jaxcore train RECIPE`` understands for every network."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """run directory; a run in it goes on from its newest checkpoint"""
@@ -27,41 +29,62 @@ class TrainArguments(Generic[NetworkConfig]):
     """passes over the data; decides train.steps when given"""
     fsdp: int = 1
     """devices over which parameters are split as well as rows"""
-    model: tyro.conf.Suppress[str] = "adair"
+    model: tyro.conf.Suppress[str]
     network: NetworkConfig
     data: DataConfig
     stages: tuple[Stage, ...]
     augment: Augment = "all"
-    """"official" never draws the identity"""
-    loss_type: Loss = "l1"
+    """turns: all eight, "official" without the identity, left-right "flip", always ("mirror")"""
     eval_images: int | None = None
     """evaluate at most so many images per degradation"""
     eval_tile: int | None = None
     """evaluate in tiles of this side, pixels"""
+    eval_side: int | None = None
+    """evaluate central squares of this side, pixels"""
+    eval_protocol: str = "rgb"
+    """what is measured: rgb, y (8-bit luma) or matlab_rgb"""
     train: TrainConfig
 
 
-def _arguments(recipe: Recipe) -> TrainArguments[Any]:
-    task = recipe.task
-    return TrainArguments(
-        out=tyro.MISSING,
-        epochs=recipe.epochs,
-        model=task.model,
-        network=task.network,
-        data=task.data,
-        stages=task.stages,
-        augment=task.augment,
-        loss_type=task.loss_type,
-        eval_images=task.eval_images,
-        eval_tile=task.eval_tile,
-        train=recipe.train,
-    )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainArguments(ImageArguments[NetworkConfig]):
+    """And for networks from image to image."""
+
+    loss_type: Loss = "l1"
 
 
-def _recipe(arguments: TrainArguments[Any]) -> Recipe:
-    names = {f.name for f in dataclasses.fields(RestorationTask)}
-    fields = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    return Recipe(task=RestorationTask(**fields), train=arguments.train, epochs=arguments.epochs)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionArguments(ImageArguments[NetworkConfig]):
+    """And for diffusion models."""
+
+    sample_steps: int = 5
+    """calls of the networks in evaluation and sample pictures"""
+    preview: int = 9
+    """generated images in a sample picture"""
+
+
+_KINDS: dict[type[ImageTask], type[ImageArguments[Any]]] = {
+    RestorationTask: TrainArguments,
+    DiffusionTask: DiffusionArguments,
+}
+
+
+def _shared(kind: type[ImageTask]) -> list[str]:
+    """Fields of a task that are arguments too."""
+    arguments = {f.name for f in dataclasses.fields(_KINDS[kind])}
+    return [f.name for f in dataclasses.fields(kind) if f.name in arguments]
+
+
+def _arguments(recipe: Recipe) -> ImageArguments[Any]:
+    kind = type(recipe.task)
+    fields = {name: getattr(recipe.task, name) for name in _shared(kind)}
+    return _KINDS[kind](out=tyro.MISSING, epochs=recipe.epochs, train=recipe.train, **fields)
+
+
+def _recipe(arguments: ImageArguments[Any]) -> Recipe:
+    kind = next(task for task, own in _KINDS.items() if isinstance(arguments, own))
+    fields = {name: getattr(arguments, name) for name in _shared(kind)}
+    return Recipe(task=kind(**fields), train=arguments.train, epochs=arguments.epochs)
 
 
 def _subcommands() -> Any:
@@ -72,7 +95,8 @@ def _subcommands() -> Any:
         config = tyro.conf.subcommand(
             name, default=default, description=recipe.summary + ".", prefix_name=False
         )
-        choices.append(Annotated[TrainArguments[type(default.network)], config])
+        kind: Any = type(default)
+        choices.append(Annotated[kind[type(default.network)], config])
     return Union[tuple(choices)]  # noqa: UP007  # the members are known at run time only
 
 
@@ -93,13 +117,47 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
         print_counts(chosen.task.counts())
     params = None if recipe.init is None else load_network(recipe.init, chosen.task.model)[2]
     mesh = make_mesh(fsdp=recipe.fsdp) if jax.device_count() > 1 else None
-    result = fit(chosen.task, chosen.train, recipe.out, mesh=mesh, init_params=params)
+    out = recipe.out
+    if getattr(chosen.task.network, "searching", False):
+        chosen = _search(chosen, out / "search", mesh, params)
+        params, out = None, out / "trained"
+    result = fit(chosen.task, chosen.train, out, mesh=mesh, init_params=params)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     if first:
         for name, value in result.metrics.items():
             print(f"{name:28}{value:10.4f}")
-        print(f"trained {int(result.state.step)} steps: {recipe.out}")
+        print(f"trained {int(result.state.step)} steps: {out}")
+
+
+def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> Recipe:
+    """Search for the objective (unless that is done), and the recipe of what it found."""
+    import sys
+
+    import jax
+
+    from jaxcore.errors import UserError
+    from jaxcore.train import EXIT_INTERRUPTED, fit, load_params
+    from jaxcore.train.checkpoint import CHECKPOINTS, complete_steps
+
+    module, cfg = recipe.task.module, recipe.task.network
+    found = None
+    if complete_steps(out / CHECKPOINTS):
+        found = module.chosen(load_params(out, "last", ema=False), cfg)
+    if found is None:
+        result = fit(recipe.task, recipe.train, out, mesh=mesh, init_params=params)
+        if result.interrupted:
+            sys.exit(EXIT_INTERRUPTED)
+        found = module.chosen(result.state.params, cfg)
+        if found is None:
+            raise UserError(
+                f"Expected the search to find an objective, found its weight at "
+                f"{float(result.state.params['weight']):.4f} after {recipe.train.steps} steps; "
+                "give it more (--train.steps)."
+            )
+    if jax.process_index() == 0:
+        print(f"objective found: {found.objective}")
+    return dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, network=found))
 
 
 def print_counts(counts: list[tuple[str, int, int, int]]) -> None:

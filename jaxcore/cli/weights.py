@@ -17,7 +17,12 @@ _WRAPPERS = ("module.", "_orig_mod.", "net.")  # of data parallelism, compilatio
 
 
 def load_network(
-    weights: Path, model: str | None = None, *, which: Which = "best"
+    weights: Path,
+    model: str | None = None,
+    *,
+    which: Which = "best",
+    preset: str | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[Network, Any, Params]:
     """Network, configuration and parameters.
 
@@ -27,16 +32,21 @@ def load_network(
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and AdaIR (or Restormer) for other files.
       which: checkpoint of a run directory.
+      preset: published configuration of the network, for files of networks whose weights do not
+        tell it (RDDM); None takes what the weights tell.
+      notes: receives sentences on what a file holds besides the weights.
 
     Raises:
       UserError: nothing there, damaged, or of another network or size.
     """
     weights = Path(weights)
     if weights.is_dir():
+        if preset is not None:
+            raise UserError(f"A run knows its configuration: leave the preset {preset!r} out.")
         return _load_run(weights, model, which)
     if not weights.exists():
         raise UserError(f"Expected a run directory or a weight file, found nothing at {weights}.")
-    return _load_file(weights, model)
+    return _load_file(weights, model, preset, [] if notes is None else notes)
 
 
 def _choose(model: str | None, stored: str | None, where: Path) -> Network:
@@ -63,21 +73,35 @@ def _load_run(run: Path, model: str | None, which: Which) -> tuple[Network, Any,
     return network, cfg, load_params(run, which, expected=expected)
 
 
-def _load_file(path: Path, model: str | None) -> tuple[Network, Any, Params]:
+def _load_file(
+    path: Path, model: str | None, preset: str | None, notes: list[str]
+) -> tuple[Network, Any, Params]:
     from jaxcore.convert import read_state_dict, strip_prefix
 
     file = read_state_dict(path)
+    if file.unused:
+        notes.append(f"taken from {file.where!r}; left alone: {', '.join(file.unused)}")
     stored, fields = _stored(file.metadata, path)
     network = _choose(model, stored, path)
     tensors = strip_prefix(file.tensors, *_WRAPPERS)
     try:
-        if fields is None:
+        if preset is not None:
+            cfg = _preset(network, preset)
+        elif fields is None:
             cfg = network.module.config_from_state_dict(tensors)
         else:
             cfg = network.config_class.from_dict(fields)
         return network, cfg, network.module.from_torch(tensors, cfg)
     except UserError as error:
         raise UserError(f"{path} does not hold weights of {network.name}: {error}") from None
+
+
+def _preset(network: Network, name: str) -> Any:
+    known = getattr(network.module, "PRESETS", {})
+    if name not in known:
+        listing = f"one of {', '.join(known)}" if known else "none"
+        raise UserError(f"Expected as preset of {network.name} {listing}, found {name!r}.")
+    return known[name]()
 
 
 def _stored(metadata: Mapping[str, Any], path: Path) -> tuple[str | None, dict[str, Any] | None]:

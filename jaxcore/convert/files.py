@@ -47,6 +47,8 @@ class StateFile:
       metadata: text of a safetensors header, or the plain values (``epoch``, ...) that a PyTorch
         file keeps at its top level.
       skipped: names among the weights that do not hold a tensor.
+      unused: names at the top level of a PyTorch file that were left alone: optimiser states,
+        other copies of the weights.
     """
 
     tensors: dict[str, np.ndarray]
@@ -54,6 +56,7 @@ class StateFile:
     where: str = ""
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +201,18 @@ def _plain(tree: Any) -> dict[str, Any]:
     }
 
 
+def _unused(tree: Any, where: str) -> tuple[str, ...]:
+    """Names of the containers at the top level other than the one the weights are in."""
+    if not where or not isinstance(tree, dict):
+        return ()
+    taken = where.split("/")[0]
+    return tuple(
+        readable(key)
+        for key, value in tree.items()
+        if isinstance(key, str) and key != taken and isinstance(value, dict | list) and value
+    )
+
+
 def read_state_dict(
     path: str | os.PathLike[str],
     *,
@@ -266,6 +281,7 @@ def _read_torch(
         where=selection.where,
         metadata=_plain(content.tree),
         skipped=selection.skipped,
+        unused=_unused(content.tree, selection.where),
     )
 
 

@@ -8,6 +8,14 @@ from typing import Any, Literal, Self, get_args
 from jaxcore.data.degradations import degradation
 from jaxcore.data.layouts import CDD11_TASKS, THREE_TASKS, adair_evaluation, adair_training, cdd11
 from jaxcore.data.photos import demo_photos
+from jaxcore.data.prepare import (
+    CELEBA_BOX,
+    Conditioned,
+    PairedByIndex,
+    Preparation,
+    celeba_files,
+    prepared,
+)
 from jaxcore.data.sources import (
     ArraySource,
     CleanFolder,
@@ -20,7 +28,8 @@ from jaxcore.data.sources import (
 from jaxcore.data.toy import toy_groups
 from jaxcore.errors import UserError
 
-Kind = Literal["photos", "toy", "pairs", "clean", "adair", "cdd11", "tfds"]
+Kind = Literal["photos", "toy", "pairs", "clean", "images", "celeba", "adair", "cdd11", "tfds"]
+PairBy = Literal["name", "index"]
 _WITHOUT_ROOT = ("photos", "toy")
 
 
@@ -33,6 +42,9 @@ class DataConfig:
     * ``toy``: synthetic scenes with noise or haze, see `jaxcore.data.toy`.
     * ``pairs``: ``root/degraded`` and ``root/clean`` with files of equal names.
     * ``clean``: a folder ``root`` of clean images; ``tasks`` are degradations made on the fly.
+    * ``images``: a folder ``root`` of images without degradation, to generate such images.
+    * ``celeba``: faces of CelebA below ``root``, cropped as for DDIM; ``tasks`` as for clean, or
+      none to generate faces.
     * ``adair``: the folders of the all-in-one papers, see `jaxcore.data.layouts`.
     * ``cdd11``: composite degradations, see `jaxcore.data.layouts`.
     * ``tfds``: a TFDS data set in array_record format, such as ``jaxcore data pack`` writes.
@@ -49,6 +61,9 @@ class DataConfig:
     held_out: int = 0  # pairs, clean: without eval_root, images kept from training to evaluate
     degraded_folder: str = "degraded"  # pairs: name below root
     clean_folder: str = "clean"  # pairs: name below root
+    condition_folder: str = ""  # pairs: name below root of further images, such as masks
+    pair_by: PairBy = "name"  # pairs: by "index" for two kinds of pictures without pairs
+    prepare: Preparation = dataclasses.field(default_factory=Preparation)  # not tfds, toy
     denoise_list: str = ""  # adair: text file with one name per line; none: all images
     strict: bool = False  # adair, cdd11: other counts than the published ones are an error
     tfds_name: str = ""  # tfds: name below root, such as "pairs" or "pairs:1.0.0"
@@ -64,6 +79,10 @@ class DataConfig:
             raise UserError(
                 f"Expected data of kind {', '.join(get_args(Kind))}, found {self.kind!r}."
             )
+        if self.pair_by not in get_args(PairBy):
+            raise UserError(f"Expected pair_by name or index, found {self.pair_by!r}.")
+        if self.pair_by == "index" and self.condition_folder:
+            raise UserError("Expected pairs by name beside a condition_folder, found by index.")
         if self.kind == "clean" and not self.tasks:
             raise UserError("Expected tasks (degradations) for clean images, found none.")
         paired = self.kind == "pairs" or (self.kind == "tfds" and self.degraded_feature)
@@ -83,7 +102,8 @@ class DataConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON types."""
-        return {**dataclasses.asdict(self), "tasks": list(self.tasks)}
+        own = {"tasks": list(self.tasks), "prepare": self.prepare.to_dict()}
+        return {**dataclasses.asdict(self), **own}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -96,6 +116,7 @@ class DataConfig:
         if unknown:
             raise UserError(f"Expected fields of DataConfig, found {', '.join(sorted(unknown))}.")
         values = dict(fields)
+        values["prepare"] = Preparation.from_dict(values.get("prepare", {}))
         return cls(**{**values, "tasks": tuple(values.get("tasks", ()))})
 
 
@@ -134,7 +155,23 @@ _Groups = Callable[[], tuple[Group, ...]]
 def _groups(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     if cfg.kind not in _WITHOUT_ROOT and not cfg.root:
         raise UserError(f"Expected a root folder for data of kind {cfg.kind}, found none.")
-    return _GROUPS[cfg.kind](cfg)
+    training, evaluation = _GROUPS[cfg.kind](cfg)
+    return (
+        lambda: _prepared(cfg, training(), evaluation=False),
+        lambda: _prepared(cfg, evaluation(), evaluation=True),
+    )
+
+
+def _prepared(cfg: DataConfig, groups: tuple[Group, ...], *, evaluation: bool) -> tuple[Group, ...]:
+    """Groups that share a source share its prepared images."""
+    preparation = cfg.prepare
+    if cfg.kind == "celeba":
+        preparation = dataclasses.replace(preparation, crop=preparation.crop or CELEBA_BOX)
+    sources = {
+        id(group.source): prepared(group.source, preparation, evaluation=evaluation)
+        for group in groups
+    }
+    return tuple(dataclasses.replace(g, source=sources[id(g.source)]) for g in groups)
 
 
 def _on_the_fly(source: Source, names: Iterable[str]) -> tuple[Group, ...]:
@@ -181,7 +218,13 @@ def _folders(
 def _pairs(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     def load(folder: Path) -> Source:
         degraded, clean = folder / cfg.degraded_folder, folder / cfg.clean_folder
-        return PairedFolder(degraded, clean, check_sizes=cfg.check_sizes)
+        if cfg.pair_by == "index":
+            return PairedByIndex(degraded, clean)
+        source = PairedFolder(degraded, clean, check_sizes=cfg.check_sizes)
+        if not cfg.condition_folder:
+            return source
+        names = [name for name, _, _ in source.files]
+        return Conditioned(source, folder / cfg.condition_folder, names)
 
     name = cfg.tasks[0] if cfg.tasks else "pairs"
     return _folders(cfg, load, lambda source: (Group(name, source),))
@@ -189,6 +232,20 @@ def _pairs(cfg: DataConfig) -> tuple[_Groups, _Groups]:
 
 def _clean(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     return _folders(cfg, CleanFolder, lambda source: _on_the_fly(source, cfg.tasks))
+
+
+def _images(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    name = cfg.tasks[0] if cfg.tasks else "images"
+    return _folders(cfg, CleanFolder, lambda source: (Group(name, source),))
+
+
+def _celeba(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    def groups(split: Literal["train", "test"]) -> tuple[Group, ...]:
+        folder = Path(cfg.root, "img_align_celeba")
+        source = CleanFolder(folder, celeba_files(cfg.root, split))
+        return _on_the_fly(source, cfg.tasks) if cfg.tasks else (Group("celeba", source),)
+
+    return lambda: groups("train"), lambda: groups("test")
 
 
 def _adair(cfg: DataConfig) -> tuple[_Groups, _Groups]:
@@ -233,6 +290,8 @@ _GROUPS: dict[str, Callable[[DataConfig], tuple[_Groups, _Groups]]] = {
     "toy": _toy,
     "pairs": _pairs,
     "clean": _clean,
+    "images": _images,
+    "celeba": _celeba,
     "adair": _adair,
     "cdd11": _cdd11,
     "tfds": _tfds,

@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 
+from jaxcore.data.windows import eight_bits
 from jaxcore.errors import UserError
 
 LEGACY_SIGMAS = (15, 25, 50)  # order of the official evaluation, grey levels
@@ -188,6 +189,24 @@ def low_light(
     return _to_uint8(np.clip(signal, 0, 1) ** (1 / GAMMA))
 
 
+def centre_box(
+    clean: UInt8[np.ndarray, "h w c"], rng: np.random.Generator
+) -> UInt16[np.ndarray, "h w c"]:
+    """Grey instead of the central box of half the height and width, for inpainting.
+
+    With 16 bits, in which one half is nearly exact.
+
+    >>> boxed = centre_box(np.zeros((4, 4, 3), np.uint8), np.random.default_rng(0))
+    >>> boxed[..., 0].tolist()[1]
+    [0, 32768, 32768, 0]
+    """
+    del rng
+    image = clean.astype(np.uint16) * np.uint16(257)
+    height, width = image.shape[:2]
+    image[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = 1 << 15
+    return image
+
+
 @dataclasses.dataclass(frozen=True)
 class Degradation:
     """A function of a clean uint8 image and a generator, and what it needs around a patch."""
@@ -196,7 +215,7 @@ class Degradation:
     margin: int = 0  # clean pixels it reads beyond the border of what it yields
 
     def __call__(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Degraded uint8 image."""
+        """Degraded image, uint8 or (`centre_box`) uint16."""
         return self.function(clean, rng)
 
 
@@ -214,6 +233,7 @@ DEGRADATIONS: dict[str, Degradation] = {
     "rain": Degradation(rain),
     "blur": Degradation(motion_blur, margin=BLUR_RADIUS),
     "lowlight": Degradation(low_light),
+    "centre_box": Degradation(centre_box),
 }
 
 
@@ -242,7 +262,7 @@ def compose(*names: str) -> Degradation:
 
     def run(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for step in steps:
-            clean = step(clean, rng)
+            clean = step(eight_bits(clean), rng)
         return clean
 
     return Degradation(run, margin=sum(step.margin for step in steps))

@@ -23,16 +23,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from jaxcore.data.degradations import LEGACY_SIGMAS, degradation, gaussian_noise, legacy_noise
-from jaxcore.data.sources import Group
+from jaxcore.data.sources import Group, Sample
+from jaxcore.data.windows import centre_crop, eight_bits, grow, to_float, turn, window
 from jaxcore.errors import UserError
 
-Augment = Literal["all", "official", "none"]
+Augment = Literal["all", "official", "none", "flip", "mirror"]
 
-# Lowest and highest number drawn for `turn`; the official code never draws the identity.
-_TURNS: dict[str, tuple[int, int]] = {"all": (0, 7), "official": (1, 7), "none": (0, 0)}
+_FLIP = 5  # of `turn`: left-right
+# Numbers drawn for `turn`. "official" never draws the identity (AdaIR), "mirror" always flips
+# (RDDM, whose released code sets a probability of one).
+_TURNS: dict[str, tuple[int, ...]] = {
+    "all": tuple(range(8)),
+    "official": tuple(range(1, 8)),
+    "none": (0,),
+    "flip": (0, _FLIP),
+    "mirror": (_FLIP,),
+}
+Images = tuple[str, ...]
+"""Names of the images of a row: "clean", and of "degraded" and "condition" those that are used."""
 # Kinds of random streams: none is ever shared between the order and a row.
 _ORDER, _ROW = 0, 1
 _LEGACY = {f"noise{sigma}": sigma for sigma in LEGACY_SIGMAS}
@@ -47,33 +58,6 @@ class Stage:
     batch_size: int  # rows over all processes
 
 
-def centre_crop(image: Shaped[np.ndarray, "h w c"], multiple: int) -> Shaped[np.ndarray, "h2 w2 c"]:
-    """Crop to sides that are multiples: floor(rest / 2) goes at the top and left.
-
-    A side shorter than ``multiple`` stays as it is.
-
-    >>> centre_crop(np.zeros((37, 50, 3)), 16).shape
-    (32, 48, 3)
-    """
-    rests = [side % multiple if side >= multiple else 0 for side in image.shape[:2]]
-    top, left = (rest // 2 for rest in rests)
-    height, width = (side - rest for side, rest in zip(image.shape, rests, strict=False))
-    return image[top : top + height, left : left + width]
-
-
-def turn(image: Shaped[np.ndarray, "h w c"], number: int) -> Shaped[np.ndarray, "h2 w2 c"]:
-    """One of the eight turns of the protocol: ``number // 2`` quarter turns, odd ones flipped.
-
-    Quarter turns are counter-clockwise and come first; the flip is up-down; 0 is the identity.
-
-    >>> turn(np.arange(4).reshape(2, 2, 1), 1)[..., 0]
-    array([[2, 3],
-           [0, 1]])
-    """
-    image = np.rot90(image, number // 2)
-    return image[::-1] if number % 2 else image
-
-
 def training_batches(
     groups: Sequence[Group],
     *,
@@ -82,6 +66,7 @@ def training_batches(
     start_step: int = 0,
     augment: Augment = "all",
     crop_multiple: int = 16,
+    images: Images = ("degraded", "clean"),
     num_threads: int | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
@@ -96,8 +81,10 @@ def training_batches(
       seed: of the order and of all draws.
       start_step: batches to skip, at no cost.
       augment: "all" draws among the eight turns, "official" never draws the identity, as the
-        official code; "none" leaves patches as they are.
+        official code; "none" leaves patches as they are; "flip" draws the left-right flip with
+        probability one half, "mirror" always takes it.
       crop_multiple: sides of images are first cropped centrally to multiples of this.
+      images: what a row holds; all are cut and turned alike.
       num_threads: threads that prepare batches ahead; 0 prepares each when it is asked for. By
         default one per core, at most 8.
       process_index: of this process; by default JAX's.
@@ -105,7 +92,8 @@ def training_batches(
 
     Returns:
       Iterator over ``{"degraded": float32 (b, patch, patch, 3) in [0, 1], "clean": the same,
-      "task": int32 (b,)}``; ``b`` is the stage's batch size over the number of processes.
+      "task": int32 (b,)}``, or with other ``images``; ``b`` is the stage's batch size over the
+      number of processes.
 
     Raises:
       UserError: no data, stages that cannot be, an unknown degradation, a seed out of range.
@@ -123,10 +111,11 @@ def training_batches(
         import jax
 
         process_index, process_count = jax.process_index(), jax.process_count()
-    _check(groups, stages, seed, start_step, augment, process_count)
+    _check(groups, stages, seed, start_step, augment, images, process_count)
     source = _BatchSource(
-        tuple(groups), tuple(stages), seed, augment, crop_multiple, process_index, process_count
-    )
+        tuple(groups), tuple(stages), seed, augment, crop_multiple, images, process_index,
+        process_count,
+    )  # fmt: skip
     threads = min(os.cpu_count() or 1, 8) if num_threads is None else num_threads
     ahead = threads + 2 if threads else 0  # batches; big patches make them heavy
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
@@ -175,7 +164,30 @@ def evaluation_items(
     side: int | None = None,
     legacy_rng: bool = False,
 ) -> Iterator[tuple[str, Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
-    """Whole images of a group, one after the other: (name, degraded, clean) in [0, 1].
+    """Whole images of a group as (name, degraded, clean) in [0, 1]; see `evaluation_samples`.
+
+    >>> from jaxcore.data.sources import ArraySource
+    >>> group = Group("haze", ArraySource({"a": np.zeros((37, 50, 3), np.uint8)}), 1, "haze")
+    >>> [(name, degraded.shape) for name, degraded, clean in evaluation_items(group)]
+    [('a', (32, 48, 3))]
+    """
+    samples = evaluation_samples(
+        group, seed=seed, crop_multiple=crop_multiple, side=side, legacy_rng=legacy_rng
+    )
+    for sample in samples:
+        yield sample["name"], sample["degraded"], sample["clean"]
+
+
+def evaluation_samples(
+    group: Group,
+    *,
+    seed: int = 0,
+    crop_multiple: int = 16,
+    side: int | None = None,
+    legacy_rng: bool = False,
+    images: Images = ("degraded", "clean"),
+) -> Iterator[Sample]:
+    """Whole images of a group, one after the other, as float32 in [0, 1], with their name.
 
     Images are cropped centrally to multiples of ``crop_multiple`` and never padded. Degradations
     made on the fly depend on the seed, the name of the image and the degradation, so an image has
@@ -188,11 +200,7 @@ def evaluation_items(
       side: evaluate the central square of this side only, pixels.
       legacy_rng: take noise 15, 25, 50 from the stream of the official tester (in the order of
         the source); other degradations are not concerned.
-
-    >>> from jaxcore.data.sources import ArraySource
-    >>> group = Group("haze", ArraySource({"a": np.zeros((37, 50, 3), np.uint8)}), 1, "haze")
-    >>> [(name, degraded.shape) for name, degraded, clean in evaluation_items(group)]
-    [('a', (32, 48, 3))]
+      images: what a sample holds.
     """
 
     def crop(image: np.ndarray) -> np.ndarray:
@@ -201,27 +209,24 @@ def evaluation_items(
             image = image[top : top + side, left : left + side]
         return centre_crop(image, crop_multiple)
 
-    samples = (group.source[i] for i in range(len(group.source)))
-    if group.degradation is None:
-        for sample in samples:
-            degraded, clean = (crop(sample[key]) for key in ("degraded", "clean"))
-            yield sample["name"], _to_float(degraded), _to_float(clean)
-        return
-    degrade = degradation(group.degradation)
+    name = group.degradation
+    degrade = None if name is None or "degraded" not in images else degradation(name)
     draws: Iterator[np.ndarray] | None = None
-    if legacy_rng and group.degradation in _LEGACY:
-        shapes = [crop(sample["clean"]).shape for sample in samples]  # all, before the first draw
-        draws = legacy_noise(shapes, _LEGACY[group.degradation])
-        samples = (group.source[i] for i in range(len(group.source)))
-    for sample in samples:
-        clean, name = _eight_bits(crop(sample["clean"])), sample["name"]
-        if draws is not None:
-            degraded = gaussian_noise(clean, _LEGACY[group.degradation], next(draws))
-        else:
-            text = f"{seed}/{group.degradation}/{name}".encode()
-            entropy = int.from_bytes(hashlib.sha256(text).digest()[:16])
-            degraded = degrade(clean, np.random.default_rng(entropy))
-        yield name, _to_float(degraded), _to_float(clean)
+    if legacy_rng and name in _LEGACY:  # the shapes of all, before the first draw
+        shapes = [crop(group.source[i]["clean"]).shape for i in range(len(group.source))]
+        draws = legacy_noise(shapes, _LEGACY[name])
+    for i in range(len(group.source)):
+        sample = group.source[i]
+        found = {key: crop(sample[key]) for key in images if key != "degraded" or degrade is None}
+        if degrade is not None:
+            clean = found["clean"] = eight_bits(found["clean"])
+            if draws is not None:
+                found["degraded"] = gaussian_noise(clean, _LEGACY[str(name)], next(draws))
+            else:
+                text = f"{seed}/{name}/{sample['name']}".encode()
+                entropy = int.from_bytes(hashlib.sha256(text).digest()[:16])
+                found["degraded"] = degrade(clean, np.random.default_rng(entropy))
+        yield {"name": sample["name"], **{key: to_float(found[key]) for key in images}}
 
 
 class _BatchSource:
@@ -234,10 +239,11 @@ class _BatchSource:
         seed: int,
         augment: Augment,
         crop_multiple: int,
+        images: Images,
         process_index: int,
         process_count: int,
     ) -> None:
-        self._groups, self._stages, self._seed = groups, stages, seed
+        self._groups, self._stages, self._seed, self._images = groups, stages, seed, images
         self._turns, self._multiple = _TURNS[augment], crop_multiple
         self._index, self._count = process_index, process_count
         self._degrade = [
@@ -264,16 +270,17 @@ class _BatchSource:
         share = stage.batch_size // self._count
         begin += self._index * share
         shape = (share, stage.patch, stage.patch, 3)
-        degraded, clean = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        batch = {name: np.empty(shape, np.float32) for name in self._images}
         task = np.empty(share, np.int32)
         for row in range(share):
-            task[row] = self._fill(begin + row, degraded[row], clean[row])
-        return {"degraded": degraded, "clean": clean, "task": task}
+            rows = {name: images[row] for name, images in batch.items()}
+            task[row] = self._fill(begin + row, stage.patch, rows)
+        return {**batch, "task": task}
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((_ORDER, self._seed, epoch)).permutation(self._ends[-1])
 
-    def _fill(self, position: int, degraded: np.ndarray, clean: np.ndarray) -> int:
+    def _fill(self, position: int, patch: int, rows: dict[str, np.ndarray]) -> int:
         """Write the row at a position of the stream; its task."""
         epoch, place = divmod(position, self._ends[-1])
         entry = int(self._order(epoch)[place])
@@ -282,16 +289,17 @@ class _BatchSource:
         item = (entry - self._ends[task]) % len(group.source)
         rng = np.random.default_rng((_ROW, self._seed, position))
         sample = group.source[item]
-        if degrade is None:
-            pair = [sample[key] for key in ("degraded", "clean")]
-            pair = self._windows(pair, len(clean), 0, rng)
-        else:
-            margin = degrade.margin
-            (window,) = self._windows([_eight_bits(sample["clean"])], len(clean), margin, rng)
-            hurt = degrade(window, rng)
-            inner = slice(margin, margin + len(clean))
-            pair = [image[inner, inner] for image in (hurt, window)]
-        for out, image in zip((degraded, clean), pair, strict=True):
+        margin = 0 if degrade is None else degrade.margin
+        names = [n for n in self._images if degrade is None or n != "degraded"]
+        if degrade is not None:
+            sample = {**sample, "clean": eight_bits(sample["clean"])}
+        windows = self._windows([sample[name] for name in names], patch, margin, rng)
+        found = dict(zip(names, windows, strict=True))
+        if degrade is not None and "degraded" in rows:
+            found["degraded"] = degrade(found["clean"], rng)
+        inner = slice(margin, margin + patch)
+        for name, out in rows.items():
+            image = found[name][inner, inner]
             np.divide(image, np.float32(np.iinfo(image.dtype).max), out=out)
         return task
 
@@ -299,40 +307,12 @@ class _BatchSource:
         self, images: list[np.ndarray], patch: int, margin: int, rng: np.random.Generator
     ) -> list[np.ndarray]:
         """The same turned random window of all images, a margin larger on each side."""
-        images = [_grow(centre_crop(image, self._multiple), patch) for image in images]
+        images = [grow(centre_crop(image, self._multiple), patch) for image in images]
         height, width = images[0].shape[:2]
         top, left = rng.integers(height - patch + 1), rng.integers(width - patch + 1)
-        number = int(rng.integers(self._turns[0], self._turns[1] + 1))
-        windows = [_window(image, top, left, patch, margin) for image in images]
+        number = self._turns[int(rng.integers(len(self._turns)))]
+        windows = [window(image, top, left, patch, margin) for image in images]
         return [np.ascontiguousarray(turn(window, number)) for window in windows]
-
-
-def _grow(image: np.ndarray, patch: int) -> np.ndarray:
-    """Mirror at the bottom and right up to the size of a patch."""
-    missing = [max(patch - side, 0) for side in image.shape[:2]]
-    if not any(missing):
-        return image
-    return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="reflect")
-
-
-def _window(image: np.ndarray, top: int, left: int, patch: int, margin: int) -> np.ndarray:
-    """A square with a margin, mirrored where the image ends."""
-    pads, slices = [], []
-    for start, side in zip((top, left), image.shape[:2], strict=True):
-        low, high = start - margin, start + patch + margin
-        slices.append(slice(max(low, 0), min(high, side)))
-        pads.append((max(-low, 0), max(high - side, 0)))
-    window = image[tuple(slices)]
-    return np.pad(window, [*pads, (0, 0)], mode="reflect") if np.any(pads) else window
-
-
-def _eight_bits(image: np.ndarray) -> np.ndarray:
-    """uint16 rounded to uint8."""
-    return image if image.dtype == np.uint8 else np.round(image / 257).astype(np.uint8)
-
-
-def _to_float(image: np.ndarray) -> np.ndarray:
-    return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)
 
 
 def _check(
@@ -341,13 +321,20 @@ def _check(
     seed: int,
     start_step: int,
     augment: str,
+    images: Images,
     process_count: int,
 ) -> None:
     empty = [g.name for g in groups if g.entries < 1]
     if empty or not groups:
         raise UserError(f"Expected groups with data, found none in {empty or 'the list'}.")
     for group in groups:
-        if group.degradation is None and "degraded" not in group.source[0]:
+        present = group.source[0]
+        if "condition" in images and "condition" not in present:
+            raise UserError(
+                f"Expected images of a further condition, such as masks, found none in group "
+                f"{group.name!r}."
+            )
+        if "degraded" in images and group.degradation is None and "degraded" not in present:
             raise UserError(
                 f"Expected degraded images or a degradation to make on the fly, found neither in "
                 f"group {group.name!r}."

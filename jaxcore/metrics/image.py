@@ -4,7 +4,7 @@ Papers that print "SSIM" mean different things; `jaxcore.metrics.METRICS` names 
 """
 
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxcore.errors import UserError
 
 Window = Literal["uniform7", "gaussian11"]
-Padding = Literal["valid", "zero"]
+Padding = Literal["valid", "zero", "edge"]
 
 
 def psnr(
@@ -67,6 +67,7 @@ def ssim(
     window: Window = "uniform7",
     padding: Padding = "valid",
     border: int = 0,
+    volume: bool = False,
 ) -> Float[Array, "*b"]:
     """Structural similarity of each image: the mean over pixels and channels of a local index.
 
@@ -78,8 +79,10 @@ def ssim(
         default of scikit-image); "gaussian11" has 11x11 Gaussian weights, sigma 1.5, and no such
         correction (Wang et al.).
       padding: "valid" takes only windows that lie inside the image; "zero" takes one around
-        every pixel, with zeros outside.
+        every pixel, with zeros outside, "edge" with the border repeated outside.
       border: pixels left out at each side, before anything else.
+      volume: slide the window along the channels too, as if they were a third dimension: what
+        MATLAB's ``ssim`` does with colour images; needs "edge".
 
     Raises:
       UserError: the shapes differ, the images are not floating point or smaller than the window.
@@ -90,11 +93,13 @@ def ssim(
     >>> float(ssim(jnp.ones((8, 8, 3)), jnp.ones((8, 8, 3))))
     1.0
     """
-    if window not in _WINDOWS or padding not in ("valid", "zero"):
+    if window not in _WINDOWS or padding not in get_args(Padding):
         raise UserError(
-            f"Expected a window of {', '.join(_WINDOWS)} and padding valid or zero, found "
-            f"{window!r} and {padding!r}."
+            f"Expected a window of {', '.join(_WINDOWS)} and padding of "
+            f"{', '.join(get_args(Padding))}, found {window!r} and {padding!r}."
         )
+    if volume and padding != "edge":
+        raise UserError(f"Expected padding edge for the SSIM of a volume, found {padding}.")
     image, target = _prepare(image, target, border)
     side = len(_WINDOWS[window][0])
     if padding == "valid" and min(image.shape[-3:-1]) < side:
@@ -102,18 +107,23 @@ def ssim(
             f"Expected images of at least {side}x{side} pixels for this SSIM, found "
             f"{image.shape[-3]}x{image.shape[-2]}."
         )
-    if padding == "zero":
-        widths = [(0, 0)] * (image.ndim - 3) + [(side // 2, side // 2)] * 2 + [(0, 0)]
-        image, target = jnp.pad(image, widths), jnp.pad(target, widths)
-    return _ssim(image, target, float(data_range), window)
+    axes = (-3, -2, -1) if volume else (-3, -2)
+    if padding != "valid":
+        widths = [(side // 2,) * 2 if axis - image.ndim in axes else (0, 0) for axis in
+                  range(image.ndim)]  # fmt: skip
+        mode = "constant" if padding == "zero" else "edge"
+        image, target = jnp.pad(image, widths, mode=mode), jnp.pad(target, widths, mode=mode)
+    return _ssim(image, target, float(data_range), window, axes)
 
 
-@functools.partial(jax.jit, static_argnames=("data_range", "window"))
-def _ssim(x: Array, y: Array, data_range: float, window: Window) -> Array:
+@functools.partial(jax.jit, static_argnames=("data_range", "window", "axes"))
+def _ssim(x: Array, y: Array, data_range: float, window: Window, axes: tuple[int, ...]) -> Array:
     weights, sample = _WINDOWS[window]
 
     def local(a: Array) -> Array:
-        return _slide(_slide(a, weights, -3), weights, -2)
+        for axis in axes:
+            a = _slide(a, weights, axis)
+        return a
 
     # Variances are differences of squares: about the middle of the range they cancel least.
     middle = data_range / 2

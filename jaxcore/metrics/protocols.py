@@ -29,6 +29,16 @@ def _luma(measure: Callable, **options) -> Metric:
     return metric
 
 
+def _eight_bits(measure: Callable, **options) -> Metric:
+    """Measure images rounded to 8 bits."""
+
+    def metric(image: Array, target: Array) -> Array:
+        images = [jnp.round(jnp.clip(a, 0, 1) * 255) for a in (image, target)]
+        return measure(*images, data_range=255.0, **options)
+
+    return metric
+
+
 METRICS: dict[str, Metric] = {
     # All-in-one restoration (AdaIR, PromptIR), dehazing, denoising in colour.
     "psnr_rgb": _unit(psnr),
@@ -39,6 +49,9 @@ METRICS: dict[str, Metric] = {
     # Deraining and low light (RDDM): 8-bit files, Y of ITU-R BT.601.
     "psnr_y": _luma(psnr),
     "ssim_y_gaussian11": _luma(ssim, window="gaussian11"),
+    # Deblurring (RDDM): MATLAB's functions on 8-bit RGB.
+    "psnr_rgb8": _eight_bits(psnr),
+    "ssim_rgb8_volume": _eight_bits(ssim, window="gaussian11", padding="edge", volume=True),
 }
 """Name -> metric. Not comparable with each other, even where they share half of a name:
 
@@ -46,4 +59,17 @@ METRICS: dict[str, Metric] = {
 after rounding to 8 bits, data range 255. ``ssim_rgb`` has a 7x7 uniform window with sample
 covariance, the ``gaussian11`` ones 11x11 Gaussian weights without it; windows lie inside the
 image except with ``_zero``.
+``_rgb8`` is measured on RGB of 8 bits, and ``_volume`` slides the Gaussian along the channels too,
+with the border repeated outside.
+"""
+
+PROTOCOLS: dict[str, tuple[Metric, Metric]] = {
+    "rgb": (METRICS["psnr_rgb"], METRICS["ssim_rgb"]),
+    "y": (METRICS["psnr_y"], METRICS["ssim_y_gaussian11"]),
+    "matlab_rgb": (METRICS["psnr_rgb8"], METRICS["ssim_rgb8_volume"]),
+}
+"""Name -> PSNR and SSIM as they are reported together.
+
+"y" with images resized to 256x256 is what RDDM prints for raindrops and low light, "matlab_rgb"
+what it prints for deblurring; neither can be compared with "rgb" on whole images.
 """

@@ -45,7 +45,7 @@ class _Filter(nn.Module):
 
 
 class Conv(_Filter):
-    """Dense convolution with zero padding ``kernel_size // 2``.
+    """Dense convolution with zero padding, by default ``kernel_size // 2``.
 
     Parameters: ``kernel`` (k, k, in, out) and, with ``use_bias``, ``bias`` (out,).
     """
@@ -53,13 +53,14 @@ class Conv(_Filter):
     features: int = 0
     kernel_size: int = 3
     stride: int = 1
+    padding: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Convolve NHWC images."""
         size, channels = self.kernel_size, x.shape[-1]
         kernel = self.kernel(size, size, channels, self.features)
-        y = ops.conv2d(x.astype(self.dtype), kernel, stride=self.stride)
+        y = ops.conv2d(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
         return self.with_bias([y], size * size * channels)
 
 

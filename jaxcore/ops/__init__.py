@@ -5,8 +5,9 @@ from jaxcore.ops.conv import conv2d, pointwise
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate
-from jaxcore.ops.norm import channel_norm
+from jaxcore.ops.norm import channel_norm, group_norm
 from jaxcore.ops.precision import accumulation_dtype
+from jaxcore.ops.products import product_over_pixels
 from jaxcore.ops.resize import resize_bilinear
 from jaxcore.ops.shuffle import pixel_shuffle, pixel_unshuffle
 from jaxcore.ops.windows import extract_windows, local_max, local_mean, merge_windows
@@ -20,12 +21,14 @@ __all__ = [
     "depthwise_conv",
     "extract_windows",
     "gelu_gate",
+    "group_norm",
     "local_max",
     "local_mean",
     "merge_windows",
     "pixel_shuffle",
     "pixel_unshuffle",
     "pointwise",
+    "product_over_pixels",
     "resize_bilinear",
     "signed_frequencies",
     "soft_band",

@@ -9,14 +9,19 @@ from jaxcore.ops.products import product_over_pixels
 
 
 def conv2d(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 1
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "kh kw i o"],
+    *,
+    stride: int = 1,
+    padding: int | None = None,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Cross-correlation with zero padding ``k // 2`` on every side (odd kernels).
+    """Cross-correlation with zero padding.
 
     Args:
       x: images, NHWC.
       kernel: filters, HWIO.
       stride: step in pixels along both axes.
+      padding: zeros on every side; None is ``k // 2``, which keeps the size with an odd kernel.
 
     >>> import jax.numpy as jnp
     >>> conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))[0, 0, 0, 0]
@@ -26,7 +31,7 @@ def conv2d(
         x,
         kernel.astype(x.dtype),
         (stride, stride),
-        [(k // 2, k // 2) for k in kernel.shape[:2]],
+        [(k // 2, k // 2) if padding is None else (padding, padding) for k in kernel.shape[:2]],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 

@@ -5,6 +5,5 @@ NOT_YET = (
     "dea_net",
     "deconfoundlm",
     "earth_observation",
-    "rddm",
     "swin_deconv",
 )

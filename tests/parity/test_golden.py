@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import adair, selective_iv
+from tests.parity import adair, rddm_diffusion, rddm_networks, rddm_samplers, selective_iv
 from tests.parity.systems import NOT_YET
 
-SYSTEMS = {"adair": adair.CHECKS, "selective_iv": selective_iv.CHECKS}
+SYSTEMS = {
+    "adair": adair.CHECKS,
+    "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
+    "selective_iv": selective_iv.CHECKS,
+}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,46 +1,31 @@
 """Restoration of photographs: any network from image to image, any mixture of degradations."""
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxcore import registry
-from jaxcore.data.config import DataConfig, describe, evaluation_groups, training_groups
-from jaxcore.data.pictures import grid
-from jaxcore.data.pipeline import Augment, Stage, evaluation_items, training_batches
-from jaxcore.data.sources import Group
 from jaxcore.errors import UserError
-from jaxcore.metrics import psnr, ssim
-from jaxcore.train.task import BatchIterator
+from jaxcore.train.tasks.images import (
+    ImageTask,
+    Restored,
+    Score,
+    comparison,
+    score,
+    summarise,
+)
 from jaxcore.typing import Batch, Key, Params
+
+__all__ = ["Loss", "RestorationTask", "Restored", "Score", "comparison", "score", "summarise"]
 
 Loss = Literal["l1", "charbonnier"]
 _CHARBONNIER = 1e-3  # eps of the MPRNet / NAFNet family, in units of intensity
 
 
-class Restored(NamedTuple):
-    """One image of the evaluation; all arrays are float32 (h, w, 3)."""
-
-    group: str
-    name: str
-    degraded: np.ndarray
-    restored: np.ndarray  # clipped to [0, 1], not quantised
-    clean: np.ndarray
-
-
-# Directory listings and photographs are read once per configuration, not at every evaluation.
-_training_groups = functools.lru_cache(maxsize=8)(training_groups)
-_evaluation_groups = functools.lru_cache(maxsize=8)(evaluation_groups)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RestorationTask:
-    """Train a network ``image -> image`` on crops, evaluate it on whole images in RGB.
+class RestorationTask(ImageTask):
+    """Train a network ``image -> image`` on crops, evaluate it on whole images.
 
     >>> from jaxcore.models.adair import AdaIRConfig
     >>> task = RestorationTask(network=AdaIRConfig.tiny())
@@ -49,138 +34,21 @@ class RestorationTask:
     """
 
     name: ClassVar[str] = "restoration"
-    model: str = "adair"  # name in `jaxcore.registry`
-    network: Any  # configuration of that network
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
-    augment: Augment = "all"  # "official" never draws the identity
     loss_type: Loss = "l1"
-    eval_images: int | None = None  # at most so many per degradation; None is all
-    eval_tile: int | None = None  # side of tiles in pixels; None restores whole images
-    eval_side: int | None = None  # evaluate central squares of this side only, pixels
-    eval_seed: int = 0  # of the degradations made on the fly
-    eval_legacy_rng: bool = False  # noise 15, 25, 50 from the official tester's one stream
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.loss_type not in ("l1", "charbonnier"):
             raise UserError(f"loss_type must be l1 or charbonnier, found {self.loss_type!r}.")
-        if not self.stages:
-            raise UserError("Expected at least one stage of patch and batch size, found none.")
-
-    @property
-    def _module(self) -> Any:
-        return registry.network(self.model).module
-
-    def init_params(self, key: Key) -> Params:
-        """Fresh parameters of the network."""
-        return self._module.init(key, self.network)
-
-    def trainable(self, params: Params) -> Any:
-        """The network's own mask of weights that learn, if it has one."""
-        mask = getattr(self._module, "trainable", None)
-        return None if mask is None else mask(params, self.network)
 
     def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
         """Mean loss over all elements, and the mean of every degradation in the batch."""
-        restored = self._module.apply(params, batch["degraded"], self.network)
+        restored = self.module.apply(params, batch["degraded"], self.network)
         error = jnp.abs(restored - batch["clean"])
         if self.loss_type == "charbonnier":
             error = jnp.sqrt(error**2 + _CHARBONNIER**2)
         rows = jnp.mean(error, axis=(1, 2, 3))
         return jnp.mean(rows), _by_group(rows, batch["task"], self.group_names)
-
-    @property
-    def group_names(self) -> tuple[str, ...]:
-        """Names of the degradations in training."""
-        return tuple(group.name for group in _training_groups(self.data))
-
-    def counts(self) -> list[tuple[str, int, int, int]]:
-        """Name, unique items, repetitions and entries per epoch of every degradation."""
-        return describe(_training_groups(self.data))
-
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass over all entries, at the batch size of the first stage."""
-        entries = sum(row[-1] for row in self.counts())
-        steps = entries // self.stages[0].batch_size
-        if not steps:
-            raise UserError(
-                f"Expected at least one batch of {self.stages[0].batch_size} images per epoch, "
-                f"found {entries} images."
-            )
-        return steps
-
-    def batches(self, seed: int, start_step: int) -> BatchIterator:
-        """Random crops of the training images; rows of this process only."""
-        return training_batches(
-            _training_groups(self.data),
-            stages=self.stages,
-            seed=seed,
-            start_step=start_step,
-            augment=self.augment,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-
-    def evaluation_size(self) -> int:
-        """How many images `restored` yields."""
-        sizes = [len(group.source) for group in _evaluation_groups(self.data)]
-        limit = self.eval_images
-        return sum(sizes if limit is None else (min(n, limit) for n in sizes))
-
-    def restored(self, params: Params, limit: int | None = None) -> Iterator[Restored]:
-        """Restore the evaluation images one by one.
-
-        Args:
-          params: of the network.
-          limit: at most so many images per degradation; None takes ``eval_images``.
-        """
-        limit = self.eval_images if limit is None else limit
-        for group in _evaluation_groups(self.data):
-            yield from self._restored_group(params, group, limit)
-
-    def _restored_group(
-        self, params: Params, group: Group, limit: int | None
-    ) -> Iterator[Restored]:
-        items = evaluation_items(
-            group, seed=self.eval_seed, side=self.eval_side, legacy_rng=self.eval_legacy_rng
-        )
-        for i, (name, degraded, clean) in enumerate(items):
-            if limit is not None and i >= limit:
-                return
-            out = self._module.restore(params, degraded, self.network, tile=self.eval_tile)
-            yield Restored(group.name, name, degraded, np.clip(out, 0, 1), clean)
-
-    def evaluate(self, params: Params) -> dict[str, float]:
-        """PSNR (dB) and SSIM before and after, per degradation; see `summarise`."""
-        return summarise(map(score, self.restored(params)))
-
-    def samples(self, params: Params) -> dict[str, np.ndarray]:
-        """The first evaluation images: degraded | restored | clean, a row per degradation."""
-        images = list(self.restored(params, limit=1))
-        return {"restored": comparison(iter(images))} if images else {}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {
-            **fields,
-            "network": self.network.to_dict(),
-            "data": self.data.to_dict(),
-            "stages": [dataclasses.asdict(stage) for stage in self.stages],
-        }
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "RestorationTask":
-        """Inverse of `to_dict`."""
-        config_class = registry.network(fields["model"]).config_class
-        return cls(
-            **{
-                **fields,
-                "network": config_class.from_dict(fields["network"]),
-                "data": DataConfig.from_dict(fields["data"]),
-                "stages": tuple(Stage(**stage) for stage in fields["stages"]),
-            }
-        )
 
 
 def _by_group(rows: jax.Array, task: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
@@ -192,66 +60,3 @@ def _by_group(rows: jax.Array, task: jax.Array, names: tuple[str, ...]) -> dict[
     total = rows @ member
     means = jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
     return {f"loss_{name}": means[i] for i, name in enumerate(names)}
-
-
-class Score(NamedTuple):
-    """Quality of one image before and after."""
-
-    group: str
-    name: str
-    psnr_in: float  # dB
-    psnr: float  # dB
-    ssim_in: float
-    ssim: float
-
-
-def score(image: Restored) -> Score:
-    """PSNR and SSIM in RGB (data range 1, 7x7 uniform window) of one restored image."""
-    clean = jnp.asarray(image.clean)
-    values = [
-        float(metric(jnp.asarray(pixels), clean))
-        for metric in (psnr, ssim)
-        for pixels in (image.degraded, image.restored)
-    ]
-    return Score(image.group, image.name, *values)
-
-
-def summarise(scores: Iterator[Score]) -> dict[str, float]:
-    """Means over the images of each degradation, then over degradations.
-
-    Returns:
-      ``<group>/psnr_in``, ``<group>/psnr``, ``<group>/ssim_in``, ``<group>/ssim`` and
-      ``<group>/gain`` (dB); and ``psnr``, ``ssim`` and ``gain``: means over the degradations,
-      each counted once whatever its number of images. Nothing for no images.
-
-    >>> summarise(iter([Score("haze", "a", 10.0, 14.0, 0.5, 0.7)]))["gain"]
-    4.0
-    """
-    groups: dict[str, list[Score]] = {}
-    for one in scores:
-        groups.setdefault(one.group, []).append(one)
-    metrics: dict[str, float] = {}
-    for group, found in groups.items():
-        for field in ("psnr_in", "psnr", "ssim_in", "ssim"):
-            metrics[f"{group}/{field}"] = float(np.mean([getattr(s, field) for s in found]))
-        metrics[f"{group}/gain"] = metrics[f"{group}/psnr"] - metrics[f"{group}/psnr_in"]
-    for field in ("psnr", "ssim", "gain") if groups else ():
-        metrics[field] = float(np.mean([metrics[f"{group}/{field}"] for group in groups]))
-    return metrics
-
-
-def comparison(images: Iterator[Restored]) -> np.ndarray:
-    """Picture: degraded | restored | clean with PSNR under each, one row per image (uint8)."""
-    rows = []
-    for image in images:
-        quality = score(image)
-        rows.append(
-            [
-                (image.degraded, f"{image.group}  {quality.psnr_in:.2f} dB"),
-                (image.restored, f"restored  {quality.psnr:.2f} dB"),
-                (image.clean, f"clean  {image.name}"),
-            ]
-        )
-    if not rows:
-        raise UserError("Expected at least one image to show, found none.")
-    return grid(rows)

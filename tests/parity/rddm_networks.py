@@ -1,0 +1,261 @@
+"""Checks of RDDM's golden files: networks, training steps, moving average, checkpoint keys."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore.convert.statedict import from_state_dict
+from jaxcore.models import rddm
+from jaxcore.models.rddm import RDDMConfig, blocks
+from jaxcore.models.rddm.losses import rddm_loss
+from jaxcore.models.rddm.process import to_signed
+from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, make_train_step
+from jaxcore.train.ema import ema_decay, ema_update
+from tests.parity.golden import Golden, close, nhwc
+
+BLOCK = {"atol": 2e-5, "rtol": 0}
+NETWORK = {"atol": 2e-4, "rtol": 0}
+
+
+def _part(file: Golden, name: str, inside: str, module: Any, *inputs: Any) -> Any:
+    """Output of a part whose weights go through the network's own key table.
+
+    ``inside`` is where the part sits in the network: our path, and the official one.
+    """
+    path, key = inside.split(" ")
+    target = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    for step in reversed(path.split("/")):
+        target = {step: target}
+    weights = {f"{key}.{k}": v for k, v in file.group(f"param/{name}").items()}
+    if not weights:
+        prefix = f"param/{name}."
+        weights = {
+            f"{key}.{k.removeprefix(prefix)}": v
+            for k, v in file.arrays.items()
+            if k.startswith(prefix)
+        }
+    params = from_state_dict(weights, rddm.RULES, target)
+    for step in path.split("/"):
+        params = params[step]
+    return jax.jit(lambda p, *a: module.apply({"params": p}, *a))(params, *inputs)
+
+
+def check_blocks(path: Path) -> None:
+    file = Golden(path)
+    x, time = file.image("in/x"), file["in/time_emb"]
+    film = tuple(file[f"in/block_{name}"][:, :, 0, 0] for name in ("scale", "shift"))
+    wide, groups = file.config["C_out"], file.config["groups"]
+    net, unet = "unet0/", "model.unet0."
+    mid, level = f"{net}mid_block1 {unet}mid_block1", f"{net}downs_0_attn {unet}downs.0.2"
+    conv = blocks.StandardisedConv(features=wide, use_bias=True)
+    inner = f"{net}mid_block1/block1 {unet}mid_block1.block1"
+    core = f"{net}downs_0_attn/attention {unet}downs.0.2.fn.fn"
+    full = f"{net}mid_attn {unet}mid_attn"
+    full_core = f"{net}mid_attn/attention {unet}mid_attn.fn.fn"
+    norm = f"{net}downs_0_attn/norm {unet}downs.0.2.fn.norm"
+    up = f"{net}ups_0_resample {unet}ups.0.3"
+    down = f"{net}downs_0_resample {unet}downs.0.3"
+    block = blocks.Block(wide, groups)
+    ours = {
+        "ws_conv": _part(file, "ws_conv", f"{inner.replace(' ', '/proj ')}.proj", conv, x),
+        "channel_layernorm": _part(file, "channel_layernorm", norm, blocks.LayerNorm(), x),
+        "block": _part(file, "block", inner, block, x, film),
+        "block_no_scale_shift": _part(file, "block", inner, block, x),
+        "resnet_block": _part(file, "resnet_block", mid, blocks.ResnetBlock(wide, groups), x, time),
+        "resnet_block_same": _part(
+            file, "resnet_block_same", mid, blocks.ResnetBlock(x.shape[-1], groups), x, time
+        ),
+        "linear_attention": _part(file, "linear_attention", core, blocks.LinearAttention(), x),
+        "res_prenorm_linear_attention": _part(
+            file, "res_prenorm_linear_attention", level, blocks.AttentionLayer(), x
+        ),
+        "attention": _part(file, "attention", full_core, blocks.Attention(), x),
+        "res_prenorm_attention": _part(
+            file, "res_prenorm_attention", full, blocks.AttentionLayer(full=True), x
+        ),
+        "upsample": _part(file, "upsample", up, blocks.Upsample(wide), x),
+        "downsample": _part(file, "downsample", down, blocks.Downsample(wide), x),
+    }
+    for name, found in ours.items():
+        close(found, nhwc(file[f"out/{name}"]), **BLOCK, what=name)
+    for kind in ("int", "float"):
+        t = file[f"in/t_{kind}"]
+        for dim in (8, 64):
+            embedded = jax.jit(blocks.sinusoidal, static_argnums=1)(t, dim)
+            name = f"sinusoidal_{dim}_{kind}"
+            close(embedded, file[f"out/{name}"], **BLOCK, what=name)
+    features = jax.jit(blocks.fourier_features)(
+        file["in/t_float"], file["param/random_fourier.weights"]
+    )
+    close(features, file["out/random_fourier"], **BLOCK, what="random_fourier")
+
+
+_apply = jax.jit(rddm.apply, static_argnames=("cfg", "return_intermediates"))
+
+
+def _config(file: Golden, **fields: Any) -> RDDMConfig:
+    sizes = {name: file.config[name] for name in ("dim", "groups")}
+    return RDDMConfig(dim_mults=tuple(file.config["dim_mults"]), **sizes, **fields)
+
+
+def check_unet(path: Path) -> None:
+    file = Golden(path)
+    cfg = _config(file, num_unet=1, objective="pred_res")
+    params = rddm.from_torch(file.group("param"), cfg)
+    assert rddm.config_from_state_dict(file.group("param"), groups=cfg.groups) == cfg
+    x = file.image("in/x")
+    outputs, seen = _apply(params, x, file["in/t"], cfg=cfg, return_intermediates=True)
+    close(outputs[0], nhwc(file["out/y"]), **NETWORK, what="y")
+    for name, golden in file.group("mid").items():
+        golden = nhwc(golden) if golden.ndim == 4 else golden
+        close(seen[f"unet0.{name}"], golden, **NETWORK, what=name)
+    for weights in (params, rddm.standardise(params, cfg)):
+        (y,) = _apply(weights, x, file["in/t_float"], cfg=cfg)
+        close(y, nhwc(file["out/y_float_t"]), **NETWORK, what="fractional time")
+
+
+def check_shared_encoder(path: Path) -> None:
+    file = Golden(path)
+    cfg = _config(file, share_encoder=True, self_condition=file.config["self_condition"])
+    params = rddm.from_torch({f"model.{k}": v for k, v in file.group("param").items()}, cfg)
+    x = np.concatenate([file.image("in/x_self_cond"), file.image("in/x")], axis=-1)
+    outputs = _apply(params, x, file["in/t"], cfg=cfg)
+    for name, ours in zip(("res", "second"), outputs, strict=True):
+        close(ours, nhwc(file[f"out/{name}"]), **NETWORK, what=name)
+
+
+def check_ema(path: Path) -> None:
+    file = Golden(path)
+    given = file.config
+    cfg = EMAConfig.rddm()
+    stated = (cfg.decay, cfg.every, cfg.copy_until, cfg.inv_gamma, cfg.power)
+    names = ("beta", "update_every", "update_after_step", "inv_gamma", "power")
+    assert stated == tuple(given[name] for name in names)
+    update = jax.jit(lambda average, params, n: ema_update(cfg, average, params, n))
+    average = {"weight": jnp.zeros((2, 3)), "bias": jnp.zeros(2)}
+    rows = []
+    for n, bias in enumerate(file["in/bias"]):
+        online = {"weight": jnp.full((2, 3), np.float32(np.sin(0.01 * n))), "bias": bias}
+        average = update(average, online, n)
+        rows.append(np.concatenate([np.ravel(average["weight"]), average["bias"]]))
+    close(np.stack(rows), file["out/ema"], atol=1e-6, rtol=0, what="average")
+    decays = jax.vmap(lambda n: ema_decay(cfg, n))(np.arange(101, 400))
+    first = given["update_after_step"] + given["update_every"]  # the copy before the first average
+    golden = np.where(np.arange(101, 400) <= first, 0, file["out/decay_after_call"][101:])
+    np.testing.assert_allclose(decays, golden, atol=1e-6)
+
+
+def _train(
+    file: Golden, kind: str, cfg: RDDMConfig, optim: OptimConfig, accumulate: int
+) -> tuple[list[dict[str, Any]], Mapping[str, np.ndarray]]:
+    """Run the stored steps with our own train step; the metrics and the weights afterwards."""
+    schedule, objective = cfg.make_schedule(), cfg.make_objective()
+
+    def apply_fn(params: Any, x: Any, times: Any) -> tuple[Any, ...]:
+        return rddm.apply(params, x, times, cfg)
+
+    def loss(params: Any, batch: Any, key: Any) -> Any:
+        images = {k: to_signed(batch[k]) for k in ("clean", "degraded") if k in batch}
+        return rddm_loss(
+            params, apply_fn, images, key, schedule=schedule, objective=objective,
+            t=batch["t"], noise=batch["noise"],
+        )  # fmt: skip
+
+    def stored(name: str) -> dict[str, np.ndarray]:
+        start = f"{name}."
+        return {k.removeprefix(start): v for k, v in file.arrays.items() if k.startswith(start)}
+
+    tx = make_optimiser(optim, 1000)
+    before = stored(f"param/{kind}_before")
+    state = create_state(rddm.from_torch(before, cfg), tx, key=jax.random.key(0))
+    step = jax.jit(make_train_step(loss, tx, accum_steps=accumulate))
+    names = {"gt01": "clean", "input01": "degraded", "noise": "noise", "t": "t"}
+    metrics = []
+    for i in range(file.config["steps"]):
+        micro = [file.group(f"in/{kind}/{accumulate * i + k}") for k in range(accumulate)]
+        batch = {}
+        for theirs, name in names.items():
+            if theirs in micro[0]:
+                # Micro-batch k is made of the rows k, k + accumulate, ...
+                rows = np.stack([m[theirs] for m in micro], axis=1)
+                rows = rows.reshape(-1, *rows.shape[2:])
+                batch[name] = nhwc(rows) if rows.ndim == 4 else rows.astype(np.int32)
+        state, found = step(state, batch)
+        metrics.append(jax.device_get(found))
+    after = rddm.to_torch(state.params, cfg)
+    for key, golden in stored(f"out/{kind}_after").items():
+        close(after[f"model.{key}"], golden, atol=5e-6, rtol=0, what=key)
+    return metrics, after
+
+
+def check_adam(path: Path) -> None:
+    file = Golden(path)
+    given = file.config
+    cfg = _config(file, num_unet=1, objective=given["objective"], loss=given["loss"])
+    optim = OptimConfig(
+        name="adam", learning_rate=given["lr"], betas=tuple(given["betas"]), eps=given["eps"],
+        clip_norm=given["clip"],
+    )  # fmt: skip
+    metrics, _ = _train(file, "adam", cfg, optim, given["accumulate"])
+    losses, norms = ([m[k] for m in metrics] for k in ("loss", "grad_norm"))
+    close(losses, file["out/adam_losses"], atol=1e-5, rtol=0, what="losses")
+    close(norms, file["out/adam_grad_norms"], atol=1e-5, rtol=1e-5, what="gradient norms")
+
+
+def check_radam(path: Path) -> None:
+    file = Golden(path)
+    given = file.config
+    sizes = {k: getattr(_config(file), k) for k in ("dim", "dim_mults", "groups")}
+    cfg = RDDMConfig.generation(**sizes, loss=given["loss"], num_unet=given["num_unet"])
+    optim = OptimConfig(
+        name="radam", learning_rate=given["lr"], betas=tuple(given["betas"]), eps=given["eps"],
+        clip_norm=1.0,
+    )  # fmt: skip
+    metrics, _ = _train(file, "radam", cfg, optim, given["accumulate"])
+    losses = np.array([[m["loss0"], m["loss1"]] for m in metrics])
+    close(losses, file["out/radam_losses"], atol=1e-5, rtol=0, what="losses")
+    norms = [m["grad_norm"] for m in metrics]
+    close(norms, file["out/radam_grad_norms"], atol=1e-5, rtol=1e-5, what="gradient norms")
+
+
+_CONFIGURATIONS = {
+    "exp2_restoration_two_unets": RDDMConfig.deraining(),
+    "exp2_shadow_removal_with_mask_two_unets": RDDMConfig.deraining(condition_channels=3),
+    "exp2_restoration_single_unet": RDDMConfig.low_light(),
+    "exp2_shared_encoder": RDDMConfig.deraining(share_encoder=True),
+    "exp0_5_6_generation_two_unets": RDDMConfig.generation(),
+    "exp3_aosa_single_unet": RDDMConfig.objective_search(),
+}
+
+
+def check_keys(path: Path) -> None:
+    """Keys and shapes of whole checkpoints, and what we recognise in them."""
+    from jaxcore.convert.statedict import official_shapes
+    from jaxcore.models.rddm.schedule import official_buffers
+
+    golden = json.loads(path.read_text())
+    assert golden.keys() == _CONFIGURATIONS.keys()
+    for name, cfg in _CONFIGURATIONS.items():
+        shapes = {key: tuple(shape) for key, shape in golden[name].items()}
+        ours = official_shapes(rddm.param_shapes(cfg), rddm.RULES)
+        ours |= {k: v.shape for k, v in official_buffers(cfg.make_schedule()).items()}
+        assert ours == shapes, name
+        weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+        found = rddm.config_from_state_dict(weights, ddpm=cfg.ddpm, version=cfg.version)
+        assert found == cfg, name
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "blocks": check_blocks,
+    "ema": check_ema,
+    "state_dict": check_keys,
+    "train_step_adam": check_adam,
+    "train_step_radam": check_radam,
+    "unet": check_unet,
+    "unet_shared_encoder": check_shared_encoder,
+}

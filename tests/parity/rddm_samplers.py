@@ -1,0 +1,222 @@
+"""Checks of RDDM's golden files that hold whole trajectories of samplers with networks."""
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore.models import rddm
+from jaxcore.models.rddm import RDDMConfig, process
+from jaxcore.models.rddm.ddim import (
+    DDIMNetwork,
+    adjust_alpha,
+    ddim_step,
+    ddim_step_as_rddm,
+    ddim_table,
+)
+from jaxcore.models.rddm.objectives import RDDMObjective
+from jaxcore.models.rddm.process import Level
+from jaxcore.models.rddm.sampler import sample
+from jaxcore.models.rddm.schedule import RDDMSchedule, ddpm_betas, leading_times
+from jaxcore.models.rddm.solvers import padded, sampling_table
+from tests.parity.golden import Golden, close, nhwc
+
+SAMPLER = {"atol": 5e-4, "rtol": 0}
+LONGEST = 6  # steps of any sampler stored; equal lengths compile once
+EXACT = {"atol": 1e-6, "rtol": 1e-5}
+
+
+def _networks(file: Golden, name: str, **options: Any) -> tuple[Any, Any]:
+    """Function and parameters of the networks of a file."""
+    sizes = {key: file.config[key] for key in ("dim", "groups")}
+    mults = tuple(file.config["dim_mults"])
+    cfg = RDDMConfig(dim_mults=mults, **sizes, **options)
+    prefix = f"param/{name}"
+    weights = {
+        "model." + key.removeprefix(prefix): value
+        for key, value in file.arrays.items()
+        if key.startswith(prefix)
+    }
+    if not name:
+        weights = {key.replace("model.", "model.unet0."): v for key, v in weights.items()}
+    return functools.partial(rddm.apply, cfg=cfg), rddm.from_torch(weights, cfg)
+
+
+def _case(name: str, steps: int) -> tuple[RDDMSchedule, RDDMObjective, dict[str, Any], str | None]:
+    """Schedule, objective, options of the table and mode that a name of `samplers.npz` tells."""
+    total = int(re.search(r"_T(\d+)", name)[1])  # type: ignore[index]  # every name has it
+    scale = float(name.partition("sumscale")[2] or 1)
+    version = "v1" if name.startswith("exp2") else "v2"
+    schedule = RDDMSchedule.polynomial(
+        total, version=version, sum_scale=scale, compat_last_one_minus_alpha=True
+    )
+    objective = RDDMObjective(name="pred_x0_noise" if "x0noise" in name else "pred_res_noise")
+    mode = {"SM_res": "res", "SM_noise": "noise"}.get(name.partition("_S4_")[2])
+    options: dict[str, Any] = {"steps": total if "ancestral" in name else steps}
+    if "_eta" in name:
+        options["eta"] = float(name.partition("_eta")[2])
+    return schedule, objective, options, mode
+
+
+def _compare(file: Golden, name: str, start: np.ndarray, states: np.ndarray) -> None:
+    """Restoration is stored with its start, generation without; both in [0, 1]."""
+    golden = nhwc(file[f"out/{name}/trajectory"])
+    ours = np.concatenate([start[None], states]) if len(golden) > len(states) else states
+    close(process.to_unit(ours), golden, **SAMPLER, what=name)
+
+
+def check_samplers(path: Path) -> None:
+    file = Golden(path)
+    degraded = 2 * file.image("in/input01") - 1
+    restoring = _networks(file, "restore2.")
+    generating = _networks(file, "gen2.", kind="generation")
+    for name in sorted({key.split("/")[0] for key in file.group("out")}):
+        schedule, objective, options, mode = _case(name, file.config["S"])
+        restores = name.startswith("exp2")
+        apply_fn, params = restoring if restores else generating
+        noise, table = nhwc(file[f"in/{name}/noise"]), sampling_table(schedule, **options)
+        _, seen = sample(
+            apply_fn,
+            params,
+            degraded if restores else None,
+            shape=None if restores else noise.shape[1:],
+            table=padded(table, LONGEST),
+            objective=objective,
+            noise=noise,
+            mode=mode,
+            return_trajectory=True,
+        )
+        _compare(file, name, seen.start, seen.states[: len(table)])
+
+
+def check_paths(path: Path) -> None:
+    file = Golden(path)
+    apply_fn, params = _networks(file, "gen2.", kind="generation", time_conditioning="cumulative")
+    trained = RDDMSchedule.from_ddpm("linear", file.config["T"], compat_last_one_minus_alpha=True)
+    objective = RDDMObjective(time_conditioning="cumulative")
+    pattern = re.compile(r"sched_alpha_([a-z]+)([\d.]*)_beta_([a-z]+)([\d.]*)$")
+    for name in sorted({key.split("/")[0] for key in file.group("out")}):
+        schedule, order = trained, "simultaneous"
+        if found := pattern.match(name):
+            alpha, ratio_a, beta, ratio_b = found.groups()
+            schedule = trained.reschedule(
+                alpha=alpha, beta=beta, ratio_a=float(ratio_a or 1), ratio_b=float(ratio_b or 1)
+            )
+        elif name.startswith("residual_then_noise"):
+            order = "residual_then_noise"
+        noise = nhwc(file[f"in/{name}/noise"])
+        table = sampling_table(schedule, file.config["S"], order=order)
+        _, seen = sample(
+            apply_fn,
+            params,
+            shape=noise.shape[1:],
+            table=padded(table, 2 * file.config["S"]),
+            objective=objective,
+            noise=noise,
+            return_trajectory=True,
+        )
+        _compare(file, name, seen.start, seen.states[: len(table)])
+    _check_oracle(file, trained)
+
+
+def _check_oracle(file: Golden, trained: RDDMSchedule) -> None:
+    """With constant residual and noise every path ends at the same clean image."""
+    clean, noise = file.image("in/oracle_x0"), file.image("in/oracle_eps")
+    objective = RDDMObjective(residual_clip=None)
+    start = RDDMSchedule.polynomial(len(trained), version="v2")
+    for schedule in (
+        start,
+        start.reschedule(alpha="average", beta="average"),
+        start.reschedule(alpha="increased", ratio_a=2.0, beta="decreased", ratio_b=0.3),
+    ):
+        for order in ("simultaneous", "residual_then_noise", "noise_then_residual"):
+            made = sample(
+                _constant,
+                (-clean, noise),
+                shape=clean.shape,
+                table=sampling_table(schedule, 4, order=order, passes="path", clip_mode="none"),
+                objective=objective,
+                noise=noise[None],
+            )
+            close(made, clean, atol=1e-5, rtol=0, what=f"oracle, {order}")
+
+
+def _constant(params: Any, x: Any, time: Any) -> Any:
+    return params
+
+
+def check_conversion(path: Path) -> None:
+    file = Golden(path)
+    total, steps = file.config["num_train_timesteps"], file.config["steps"]
+    schedule = RDDMSchedule.from_ddpm("linear", total)
+    close(schedule.alphas_cumsum, file["out/alphas_cumsum_res"], **EXACT, what="alphas")
+    close(schedule.betas_cumsum, file["out/betas_cumsum_res"], **EXACT, what="betas")
+    for name, golden in file.group("out/betas").items():
+        ours = ddpm_betas("cosine" if name == "squaredcos_cap_v2" else name, total)
+        close(ours, golden, **EXACT, what=name)
+    options = {"kind": "generation", "num_unet": 1, "objective": "pred_noise"}
+    networks = _networks(file, "", **options)
+    noise = np.concatenate([file.image("in/x_T")[None], nhwc(file["in/variance_noise"])[:-1]])
+
+    def run(schedule: RDDMSchedule, eta: float, clip_mode: str) -> np.ndarray:
+        table = ddim_table(schedule, steps, eta=eta, clip_mode=clip_mode)
+        _, seen = sample(
+            *networks, shape=noise.shape[1:], table=table, objective=DDIMNetwork(), noise=noise,
+            return_trajectory=True,
+        )  # fmt: skip
+        return np.concatenate([seen.start[None], seen.states])
+
+    for eta in (0.0, 1.0):
+        cases = {
+            f"rddm/clipTrue/eta{eta}": "official",
+            f"ddim/clipTrue/eta{eta}": "ddim_exact",
+            f"rddm/clipFalse/eta{eta}": "none",
+            f"ddim/clipFalse/eta{eta}": "none",
+        }
+        for name, clip_mode in cases.items():
+            golden = nhwc(file[f"out/{name}"])
+            allowed = 5e-4
+            if clip_mode == "none":
+                allowed = max(allowed, 2e-6 * float(np.abs(golden).max()))
+            close(run(schedule, eta, clip_mode), golden, atol=allowed, rtol=0, what=name)
+    for name, golden in file.group("out/rddm_adjust/clipTrue/eta0.0").items():
+        shape, ratio = name.split("_ratio")
+        ours = run(adjust_alpha(schedule, shape, float(ratio)), 0.0, "official")
+        close(ours, nhwc(golden), **SAMPLER, what=f"alpha {name}")
+    _check_single_steps(file, schedule)
+
+
+def _check_single_steps(file: Golden, schedule: RDDMSchedule) -> None:
+    """Steps of a ten-step sampler, with predictions cut and without fresh noise."""
+    x, output = file.image("in/step_sample"), file.image("in/step_model_output")
+    products = np.append(file["out/alphas_cumprod"], np.float32(1))
+    times = leading_times(len(schedule), 10)
+
+    def level(t: int) -> Level:
+        if t < 0:
+            return Level(*(jnp.float32(v) for v in (0, 0, 1)))
+        sums = schedule.alphas_cumsum, schedule.betas_cumsum, schedule.one_minus_alphas_cumsum
+        return Level(*(jnp.float32(s[t]) for s in sums))
+
+    for key, golden in file.group("out/step").items():
+        kind, at, rederive, field = key.split("/")
+        t = int(at[1:])
+        s = int(times[np.flatnonzero(times == t)[0] + 1])
+        network = DDIMNetwork(rederive_noise=rederive.endswith("True"))
+        if kind == "rddm":
+            found = ddim_step_as_rddm(x, output, level(t), level(s), network=network)
+        else:
+            found = ddim_step(x, output, products[t], products[s], network=network)
+        ours = found.x if field == "prev" else found.clean
+        close(ours, nhwc(golden), **SAMPLER, what=key)
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "ddim_conversion": check_conversion,
+    "path_independence": check_paths,
+    "samplers": check_samplers,
+}

@@ -1,0 +1,16 @@
+"""A recipe: what is trained and how."""
+
+import dataclasses
+
+from jaxcore.train.config import TrainConfig
+from jaxcore.train.tasks.images import ImageTask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A task and its training, ready to be changed and run."""
+
+    task: ImageTask
+    train: TrainConfig
+    epochs: int | None = None  # passes over the data, which then decide ``train.steps``
+    summary: str = ""  # one line

@@ -1,0 +1,145 @@
+"""Diffusion models of images (RDDM): restoration, translation and generation."""
+
+import dataclasses
+import functools
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore.data.pictures import grid
+from jaxcore.data.pipeline import Augment, Images
+from jaxcore.data.sources import Sample
+from jaxcore.errors import UserError
+from jaxcore.models.rddm.losses import rddm_loss
+from jaxcore.models.rddm.process import to_signed, to_unit
+from jaxcore.models.rddm.sampler import sample
+from jaxcore.models.rddm.solvers import sampling_table
+from jaxcore.train.tasks.images import ImageTask
+from jaxcore.typing import Batch, Key, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionTask(ImageTask):
+    """Train the networks of RDDM on crops (or whole squares) taken to random times.
+
+    What is trained is said by the network's configuration: ``kind`` for restoration, translation
+    or generation, ``objective``, ``loss`` and the schedules. With the objective "auto_res_noise"
+    a run is the search for an objective (AOSA) and ends when that is found.
+
+    Restoration is evaluated on whole images with a few-step sampler; generation, which has nothing
+    to compare with image by image, by the loss on held-out images.
+
+    >>> from jaxcore.models.rddm import RDDMConfig
+    >>> task = DiffusionTask(network=RDDMConfig.tiny())
+    >>> DiffusionTask.from_dict(task.to_dict()) == task
+    True
+    """
+
+    name: ClassVar[str] = "diffusion"
+    model: str = "rddm"
+    augment: Augment = "flip"
+    sample_steps: int = 5  # calls of the networks in evaluation and sample pictures
+    preview: int = 9  # generated images in a sample picture
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.sample_steps <= self.network.timesteps:
+            raise UserError(
+                f"sample_steps must be from 1 to {self.network.timesteps}, found "
+                f"{self.sample_steps}."
+            )
+        if self.preview < 1:
+            raise UserError(f"preview must be at least 1, found {self.preview}.")
+        side = self.network.multiple
+        wrong = [stage.patch for stage in self.stages if stage.patch % side]
+        if wrong:
+            raise UserError(f"Expected patches of a multiple of {side} pixels, found {wrong[0]}.")
+
+    @property
+    def images(self) -> Images:
+        """Images of a row."""
+        if self.network.kind == "generation":
+            return ("clean",) + ("condition",) * bool(self.network.condition_channels)
+        return ("degraded", "clean") + ("condition",) * bool(self.network.condition_channels)
+
+    def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
+        """Mean distance of the outputs to their targets at random times, summed over outputs."""
+        cfg, images = self.network, self._signed(batch)
+        networks, schedule = self.module.apply_fn(cfg), cfg.make_schedule()
+        if cfg.searching:
+            selector = self.module.selector(cfg)
+            return selector.search_loss(params, networks, images, key, schedule=schedule)
+        return rddm_loss(
+            params, networks, images, key, schedule=schedule, objective=cfg.make_objective()
+        )
+
+    def _signed(self, batch: Batch) -> dict[str, jax.Array]:
+        """Images in [-1, 1]; conditions stay in [0, 1], cut to the channels that are used."""
+        out = {name: to_signed(batch[name]) for name in ("degraded", "clean") if name in batch}
+        if "condition" in batch:
+            out["condition"] = batch["condition"][..., : self.network.condition_channels]
+        return out
+
+    def finished(self, params: Params) -> bool:
+        """Whether a search for an objective has found one."""
+        return self.network.searching and self.module.chosen(params, self.network) is not None
+
+    def restore(self, params: Params, sample: Sample) -> np.ndarray:
+        """Restore one image of the evaluation."""
+        shown = sample.get("condition")
+        return self.module.restore(
+            params,
+            sample["degraded"],
+            self.network,
+            steps=self.sample_steps,
+            seed=self.eval_seed,
+            condition=None if shown is None else shown[..., : self.network.condition_channels],
+            tile=self.eval_tile,
+        )
+
+    @property
+    def _paired(self) -> bool:
+        return self.network.kind != "generation" and self.data.pair_by == "name"
+
+    def evaluate(self, params: Params) -> dict[str, float]:
+        """PSNR and SSIM where there are pairs, else the loss on the evaluation images."""
+        metrics = super().evaluate(params) if self._paired else self._held_out_loss(params)
+        return metrics | ({"weight": float(params["weight"])} if self.network.searching else {})
+
+    def _held_out_loss(self, params: Params) -> dict[str, float]:
+        values = []
+        for i, (_, found) in enumerate(self.evaluation_samples(self.eval_images)):
+            batch = {name: found[name][None] for name in self.images}
+            key = jax.random.fold_in(jax.random.key(self.eval_seed), i)
+            values.append(float(_loss_of(self, params, batch, key)))
+        return {"held_out_loss": float(np.mean(values))} if values else {}
+
+    def samples(self, params: Params) -> dict[str, np.ndarray]:
+        """Restored evaluation images beside the others, or generated ones."""
+        if self.network.kind != "generation":
+            return super().samples(params)
+        return {"generated": self._generated(params)}
+
+    def _generated(self, params: Params) -> np.ndarray:
+        cfg, side = self.network, self.stages[-1].patch
+        if cfg.condition_channels:
+            raise UserError("Expected no further conditions in generated samples, found some.")
+        images = sample(
+            self.module.apply_fn(cfg),
+            self.module.standardise(params, cfg),
+            table=sampling_table(cfg.make_schedule(), self.sample_steps),
+            objective=cfg.make_objective(),
+            key=jax.random.key(self.eval_seed),
+            shape=(self.preview, side, side, cfg.channels),
+        )
+        cells = [(image, "") for image in np.asarray(to_unit(images))]
+        wide = math.ceil(math.sqrt(len(cells)))
+        return grid([cells[i : i + wide] for i in range(0, len(cells), wide)])
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def _loss_of(task: DiffusionTask, params: Params, batch: Any, key: Key) -> jax.Array:
+    return jnp.asarray(task.loss(params, batch, key)[0])
