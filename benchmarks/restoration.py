@@ -12,7 +12,6 @@ images per second.
 Without PyTorch and deepinv (benchmarks/README.md) the comparison is left out, and the JSON says so.
 """
 
-import copy
 import dataclasses
 import functools
 import gc
@@ -26,13 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks import harness
+from benchmarks import harness, torch_rival
 from benchmarks.harness import say
+from benchmarks.torch_rival import TorchRival
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.typing import Params
 
-RIVALS = ("pytorch", "pytorch_channels_last")
 TOLERANCE = 1e-3
 
 
@@ -78,17 +77,13 @@ def images(size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(clean + noise, 0, 1), clean
 
 
-class Rival:
-    """deepinv's Restormer in both memory layouts."""
+def torch_restormer(cfg: AdaIRConfig) -> TorchRival:
+    """Deepinv's Restormer of the same size."""
 
-    def __init__(self, cfg: AdaIRConfig):
-        import torch
+    def make() -> Any:
         from deepinv.models import Restormer
 
-        torch.set_num_threads(harness.cores())
-        torch.manual_seed(0)
-        self._torch = torch
-        net = Restormer(
+        return Restormer(
             dim=cfg.dim,
             num_blocks=list(cfg.num_blocks),
             num_refinement_blocks=cfg.num_refinement_blocks,
@@ -98,58 +93,8 @@ class Rival:
             LayerNorm_type=cfg.norm_type,
             pretrained=None,
         )
-        last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
-        self.nets = {RIVALS[0]: net, RIVALS[1]: last}
-        self.facts = {"network": "deepinv.models.Restormer", "threads": torch.get_num_threads()}
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """Official key -> array."""
-        return {key: value.numpy() for key, value in self.nets[RIVALS[0]].state_dict().items()}
-
-    def tensor(self, x: np.ndarray, layout: str) -> Any:
-        """NCHW in memory, or channels last."""
-        tensor = self._torch.from_numpy(x).permute(0, 3, 1, 2)
-        return tensor.contiguous() if layout == RIVALS[0] else tensor
-
-    def forward(self, layout: str, x: np.ndarray) -> Callable[[], np.ndarray]:
-        """A call that restores ``x``."""
-        tensor = self.tensor(x, layout)
-
-        def call() -> np.ndarray:
-            with self._torch.no_grad():
-                return self.nets[layout](tensor).permute(0, 2, 3, 1).numpy()
-
-        return call
-
-    def step(self, layout: str, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
-        """A call that computes the loss and all gradients."""
-        degraded, clean = self.tensor(x, layout), self.tensor(y, layout)
-
-        def call() -> float:
-            net = self.nets[layout]
-            net.zero_grad(set_to_none=True)
-            value = (net(degraded) - clean).abs().mean()
-            value.backward()
-            return value.item()
-
-        return call
-
-
-def rival_or_reason(cfg: AdaIRConfig) -> "Rival | str":
-    try:
-        return Rival(cfg)
-    except ImportError as error:
-        return f"not installed: {error.name}"
-
-
-def check_agreement(rival: Rival, params: Params, cfg: AdaIRConfig, size: int) -> float:
-    """Largest difference between the images of both networks; a large one stops the benchmark."""
-    x, _ = images(size)
-    ours = np.asarray(jax.jit(forward(cfg))(params, x))
-    worst = max(float(np.abs(rival.forward(name, x)() - ours).max()) for name in RIVALS)
-    if not worst <= TOLERANCE:
-        raise SystemExit(f"The networks differ by {worst:.2e}, more than {TOLERANCE}.")
-    return worst
+    return TorchRival(make, "deepinv.models.Restormer")
 
 
 def compare(
@@ -179,19 +124,21 @@ def steps(
     return programs
 
 
-def same_weights(plan: Plan, rival: "Rival | str") -> tuple[Params, dict[str, Any]]:
+def same_weights(plan: Plan, rival: "TorchRival | str") -> tuple[Params, dict[str, Any]]:
     """Parameters for both, after checking that the images agree."""
     cfg, found = plan.restormer, {}
     if isinstance(rival, str):
         params = adair.init(jax.random.key(0), cfg)
     else:
         params = adair.from_torch(rival.weights(), cfg)
-        found["largest_difference"] = check_agreement(rival, params, cfg, plan.step_size)
+        x, _ = images(plan.step_size)
+        ours = jax.jit(forward(cfg))(params, x)
+        found["largest_difference"] = torch_rival.largest_difference(rival, x, ours, TOLERANCE)
         say(f"the networks agree to {found['largest_difference']:.1e}")
     return jax.device_put(params), found
 
 
-def restormer_forward(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+def restormer_forward(plan: Plan, rival: "TorchRival | str") -> dict[str, Any]:
     """Forward passes, next to PyTorch where it is installed."""
     cfg = plan.restormer
     unrolled = dataclasses.replace(cfg, scan_blocks=False)
@@ -200,19 +147,19 @@ def restormer_forward(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
         say(f"Restormer, forward at {size}")
         x, _ = images(size)
         ours = {"scan": harness.compiled(forward(cfg), params, x)}
-        theirs = {} if isinstance(rival, str) else {n: rival.forward(n, x) for n in RIVALS}
+        theirs = {} if isinstance(rival, str) else rival.forwards(x)
         found[f"forward_{size}"] = compare(ours, theirs, plan.repeats)
         found[f"forward_{size}"]["gflop"] = harness.gflop(forward(unrolled), params, x)
     return found
 
 
-def restormer_step(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+def restormer_step(plan: Plan, rival: "TorchRival | str") -> dict[str, Any]:
     """Training step, next to PyTorch where it is installed."""
     cfg, batch = plan.restormer, images(plan.step_size)
     unrolled = dataclasses.replace(cfg, scan_blocks=False)
     params, found = same_weights(plan, rival)
     ours = steps("Restormer", cfg, plan, params, batch)
-    theirs = {} if isinstance(rival, str) else {n: rival.step(n, *batch) for n in RIVALS}
+    theirs = {} if isinstance(rival, str) else rival.steps(*batch)
     found[f"step_{plan.step_size}"] = compare(ours, theirs, plan.repeats)
     found[f"step_{plan.step_size}"]["gflop"] = harness.gflop(step(unrolled), params, *batch)
     return found
@@ -258,7 +205,7 @@ def main(
     """
     plan = SMOKE if smoke else FULL
     record: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
-    rival = rival_or_reason(plan.restormer)
+    rival = torch_rival.or_reason(lambda: torch_restormer(plan.restormer))
     absent = isinstance(rival, str)
     say(f"rival {rival}" if absent else "rival: PyTorch as shipped and channels_last")
     for part in parts:

@@ -9,6 +9,7 @@ from jaxcore.errors import UserError
 
 _NETWORKS = {
     "adair": ("jaxcore.models.adair", "AdaIRConfig"),
+    "dea_net": ("jaxcore.models.dea_net", "DEANetConfig"),
     "rddm": ("jaxcore.models.rddm", "RDDMConfig"),
 }
 _TRAINED_BY = {"rddm": "diffusion"}  # network -> task; all others by restoration

@@ -9,6 +9,7 @@ import optax
 import pytest
 from PIL import Image
 
+from jaxcore import registry
 from jaxcore.atomic import write_json
 from jaxcore.cli import main
 from jaxcore.convert import write_safetensors, write_torch
@@ -20,11 +21,11 @@ TINY = adair.AdaIRConfig.restormer(
 )
 
 
-def params(seed=0, cfg=TINY):
+def params(seed=0, cfg=TINY, module=adair):
     """Random parameters with which the output differs from the input."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), adair.param_shapes(cfg)
+        lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), module.param_shapes(cfg)
     )
 
 
@@ -37,15 +38,16 @@ def write_weights(folder):
     write_torch(folder / "compiled.pt", tensors, prefix="module._orig_mod.", wrap="params")
 
 
-def write_run(run, cfg=TINY, **task):
+def write_run(run, cfg=TINY, model="adair", **task):
     """A run with the checkpoints 1 (the best, seed 1) and 2 (seed 2)."""
     run.mkdir(parents=True)
-    task_config = {"model": "adair", "network": cfg.to_dict(), **task}
+    task_config = {"model": model, "network": cfg.to_dict(), **task}
     train = {"best_metric": "psnr", "best_mode": "max"}
     write_json(run / "config.json", {"task_config": task_config, "train": train})
     with Checkpointer(run / "checkpoints", best_metric="psnr") as checkpointer:
         for step in (1, 2):
-            weights = jax.tree.map(jnp.asarray, params(step, cfg))
+            drawn = params(step, cfg, registry.network(model).module)
+            weights = jax.tree.map(jnp.asarray, drawn)
             state = create_state(weights, optax.sgd(0.1), key=jax.random.key(0))
             state = dataclasses.replace(state, step=jnp.int32(step))
             checkpointer.save(state, config={}, metrics={"psnr": 30.0 - step})

@@ -12,6 +12,7 @@ from jaxcore.data.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.dehazing_recipes import DEHAZING_RECIPES
 from jaxcore.train.diffusion_recipes import DIFFUSION_RECIPES
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.recipe import Recipe
@@ -127,6 +128,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     **_adair_recipes(),
     "restormer": _restormer,
     **DIFFUSION_RECIPES,
+    **DEHAZING_RECIPES,
     "demo": demo,
 }
 

@@ -13,6 +13,7 @@ def convert(
     model: str | None = None,
     preset: str | None = None,
     which: Which = "best",
+    deploy: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Check weights and rewrite them under the official names.
@@ -27,6 +28,7 @@ def convert(
       model: name of the network, where the weights do not tell.
       preset: published configuration, for official files that do not tell theirs (RDDM).
       which: checkpoint of a run directory.
+      deploy: merge what is only apart for training; for networks that have such a form (DEA-Net).
       overwrite: replace an existing output.
     """
     from jaxcore.cli.weights import describe, load_network
@@ -38,6 +40,10 @@ def convert(
         raise UserError(f"Expected an output ending in {', '.join(endings)}, found {output}.")
     notes: list[str] = []
     network, cfg, params = load_network(source, model, which=which, preset=preset, notes=notes)
+    if deploy:
+        if not hasattr(network.module, "deploy"):
+            raise UserError(f"The network {network.name} has one form only: leave --deploy out.")
+        params, cfg = network.module.deploy(params, cfg)
     tensors = network.module.to_torch(params, cfg)
     about, told = describe(network, cfg), network.module.config_from_state_dict(tensors)
     note = ""

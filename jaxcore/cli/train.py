@@ -34,7 +34,8 @@ class ImageArguments(Generic[NetworkConfig]):
     data: DataConfig
     stages: tuple[Stage, ...]
     augment: Augment = "all"
-    """turns: all eight, "official" without the identity, left-right "flip", always ("mirror")"""
+    """turns: all eight, "official" without the identity, left-right "flip", always ("mirror"),
+    quarter turns ("rotate")"""
     eval_images: int | None = None
     """evaluate at most so many images per degradation"""
     eval_tile: int | None = None
@@ -42,7 +43,7 @@ class ImageArguments(Generic[NetworkConfig]):
     eval_side: int | None = None
     """evaluate central squares of this side, pixels"""
     eval_protocol: str = "rgb"
-    """what is measured: rgb, y (8-bit luma) or matlab_rgb"""
+    """what is measured: rgb, rgb_gaussian (dehazing), y (8-bit luma) or matlab_rgb"""
     train: TrainConfig
 
 
@@ -51,6 +52,10 @@ class TrainArguments(ImageArguments[NetworkConfig]):
     """And for networks from image to image."""
 
     loss_type: Loss = "l1"
+    contrastive_weight: float = 0.0
+    """of DEA-Net-CR's loss, a distance of VGG19's features; 0 leaves it out"""
+    vgg: str = ""
+    """for it: file of torchvision's vgg19"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +111,6 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
 
     import jax
 
-    from jaxcore.cli.weights import load_network
     from jaxcore.parallel import initialise, make_mesh
     from jaxcore.train import EXIT_INTERRUPTED, fit
 
@@ -115,7 +119,7 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
     first = jax.process_index() == 0
     if first:
         print_counts(chosen.task.counts())
-    params = None if recipe.init is None else load_network(recipe.init, chosen.task.model)[2]
+    params = None if recipe.init is None else _start(recipe.init, chosen.task)
     mesh = make_mesh(fsdp=recipe.fsdp) if jax.device_count() > 1 else None
     out = recipe.out
     if getattr(chosen.task.network, "searching", False):
@@ -128,6 +132,16 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
         for name, value in result.metrics.items():
             print(f"{name:28}{value:10.4f}")
         print(f"trained {int(result.state.step)} steps: {out}")
+
+
+def _start(weights: Path, task: ImageTask) -> Any:
+    """Parameters to start from, of a kind that the training can go on with."""
+    from jaxcore.cli.weights import load_network
+
+    network, cfg, params = load_network(weights, task.model)
+    if hasattr(network.module, "check_start"):
+        network.module.check_start(cfg, task.network)
+    return params
 
 
 def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> Recipe:

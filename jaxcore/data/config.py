@@ -1,11 +1,13 @@
 """Which data: a JSON-able description, and the groups of images it stands for."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from jaxcore.data.degradations import degradation
+from jaxcore.data.dehazing import dehazing
 from jaxcore.data.layouts import CDD11_TASKS, THREE_TASKS, adair_evaluation, adair_training, cdd11
 from jaxcore.data.photos import demo_photos
 from jaxcore.data.prepare import (
@@ -25,10 +27,12 @@ from jaxcore.data.sources import (
     cached,
     hold_out,
 )
-from jaxcore.data.toy import toy_groups
+from jaxcore.data.toy import toy_groups, toy_haze
 from jaxcore.errors import UserError
 
-Kind = Literal["photos", "toy", "pairs", "clean", "images", "celeba", "adair", "cdd11", "tfds"]
+Kind = Literal[
+    "photos", "toy", "pairs", "clean", "images", "celeba", "adair", "cdd11", "dehazing", "tfds"
+]
 PairBy = Literal["name", "index"]
 _WITHOUT_ROOT = ("photos", "toy")
 
@@ -39,7 +43,7 @@ class DataConfig:
 
     * ``photos``: the photographs inside the wheels of scikit-image and scikit-learn; ``tasks``
       are degradations made on the fly (noise25, noise50, haze).
-    * ``toy``: synthetic scenes with noise or haze, see `jaxcore.data.toy`.
+    * ``toy``: synthetic scenes with noise or haze, see `jaxcore.data.toy`; ``tasks`` may be haze.
     * ``pairs``: ``root/degraded`` and ``root/clean`` with files of equal names.
     * ``clean``: a folder ``root`` of clean images; ``tasks`` are degradations made on the fly.
     * ``images``: a folder ``root`` of images without degradation, to generate such images.
@@ -47,6 +51,8 @@ class DataConfig:
       none to generate faces.
     * ``adair``: the folders of the all-in-one papers, see `jaxcore.data.layouts`.
     * ``cdd11``: composite degradations, see `jaxcore.data.layouts`.
+    * ``dehazing``: RESIDE and Haze4K, ``tasks`` among its, ots and haze4k, see
+      `jaxcore.data.dehazing`.
     * ``tfds``: a TFDS data set in array_record format, such as ``jaxcore data pack`` writes.
 
     >>> cfg = DataConfig(kind="clean", root="photos", tasks=("rain", "rain+noise50"))
@@ -55,17 +61,19 @@ class DataConfig:
     """
 
     kind: Kind = "photos"
-    root: str = ""  # folder of the training data (adair, cdd11, tfds: of all data)
+    root: str = ""  # folder of the training data (all data: adair, cdd11, dehazing, tfds)
     tasks: tuple[str, ...] = ()  # names of groups or degradations; none: those of the kind
     eval_root: str = ""  # pairs, clean: folder of the evaluation data, laid out as root
-    held_out: int = 0  # pairs, clean: without eval_root, images kept from training to evaluate
+    # pairs, clean: without eval_root, images kept from training to evaluate; dehazing: clear
+    # images kept, with all their hazy versions, to evaluate on instead of the test set
+    held_out: int = 0
     degraded_folder: str = "degraded"  # pairs: name below root
     clean_folder: str = "clean"  # pairs: name below root
     condition_folder: str = ""  # pairs: name below root of further images, such as masks
     pair_by: PairBy = "name"  # pairs: by "index" for two kinds of pictures without pairs
     prepare: Preparation = dataclasses.field(default_factory=Preparation)  # not tfds, toy
     denoise_list: str = ""  # adair: text file with one name per line; none: all images
-    strict: bool = False  # adair, cdd11: other counts than the published ones are an error
+    strict: bool = False  # adair, cdd11, dehazing: unpublished counts are an error
     tfds_name: str = ""  # tfds: name below root, such as "pairs" or "pairs:1.0.0"
     split: str = "train"  # tfds: of training
     eval_split: str = ""  # tfds: of evaluation; none: no evaluation
@@ -192,7 +200,10 @@ def _photos(cfg: DataConfig) -> tuple[_Groups, _Groups]:
 
 
 def _toy(cfg: DataConfig) -> tuple[_Groups, _Groups]:
-    del cfg
+    if cfg.tasks == ("haze",):
+        return lambda: (toy_haze(1, 512),), lambda: (toy_haze(2, 32),)
+    if cfg.tasks:
+        raise UserError(f"Expected the task haze or none of toy data, found {cfg.tasks}.")
     return lambda: toy_groups(1, 512), lambda: toy_groups(2, 32)
 
 
@@ -266,6 +277,18 @@ def _cdd11(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     )
 
 
+def _dehazing(cfg: DataConfig) -> tuple[_Groups, _Groups]:
+    load = functools.partial(
+        dehazing,
+        cfg.root,
+        tasks=cfg.tasks or ("its",),
+        held_out=cfg.held_out,
+        strict=cfg.strict,
+        check_sizes=cfg.check_sizes,
+    )
+    return lambda: load("train"), lambda: load("held_out" if cfg.held_out else "test")
+
+
 def _tfds(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     def groups(split: str) -> tuple[Group, ...]:
         from jaxcore.data.tfds import tfds_source  # a heavy import, only for those who use it
@@ -294,5 +317,6 @@ _GROUPS: dict[str, Callable[[DataConfig], tuple[_Groups, _Groups]]] = {
     "celeba": _celeba,
     "adair": _adair,
     "cdd11": _cdd11,
+    "dehazing": _dehazing,
     "tfds": _tfds,
 }

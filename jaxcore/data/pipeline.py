@@ -30,17 +30,18 @@ from jaxcore.data.sources import Group, Sample
 from jaxcore.data.windows import centre_crop, eight_bits, grow, to_float, turn, window
 from jaxcore.errors import UserError
 
-Augment = Literal["all", "official", "none", "flip", "mirror"]
+Augment = Literal["all", "official", "none", "flip", "mirror", "rotate"]
 
 _FLIP = 5  # of `turn`: left-right
 # Numbers drawn for `turn`. "official" never draws the identity (AdaIR), "mirror" always flips
-# (RDDM, whose released code sets a probability of one).
+# (RDDM, whose released code sets a probability of one), "rotate" never flips (DEA-Net).
 _TURNS: dict[str, tuple[int, ...]] = {
     "all": tuple(range(8)),
     "official": tuple(range(1, 8)),
     "none": (0,),
     "flip": (0, _FLIP),
     "mirror": (_FLIP,),
+    "rotate": (0, 2, 4, 6),
 }
 Images = tuple[str, ...]
 """Names of the images of a row: "clean", and of "degraded" and "condition" those that are used."""
@@ -82,7 +83,7 @@ def training_batches(
       start_step: batches to skip, at no cost.
       augment: "all" draws among the eight turns, "official" never draws the identity, as the
         official code; "none" leaves patches as they are; "flip" draws the left-right flip with
-        probability one half, "mirror" always takes it.
+        probability one half, "mirror" always takes it; "rotate" draws among the quarter turns.
       crop_multiple: sides of images are first cropped centrally to multiples of this.
       images: what a row holds; all are cut and turned alike.
       num_threads: threads that prepare batches ahead; 0 prepares each when it is asked for. By

@@ -114,6 +114,7 @@ class PairedFolder:
       recursive: take degraded images of sub-folders too; the folder is not part of the name that
         is matched.
       spare_clean: allow clean images that no degraded one belongs to.
+      clean_border: pixels cut off each side of a clean image that is larger by just these.
       check_sizes: how many pairs, evenly spread, have their sizes compared now, by the headers
         of the files; whatever is not looked at now is when it is read.
       progress: called with (checked, total) while sizes are compared.
@@ -131,6 +132,7 @@ class PairedFolder:
         *,
         recursive: bool = False,
         spare_clean: bool = False,
+        clean_border: int = 0,
         check_sizes: int = 2000,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -149,7 +151,8 @@ class PairedFolder:
                 f"{len(clean)} in {clean_dir} without a degraded one{_first(spare)}."
             )
         self._pairs = [(name, degraded[name], clean[partner[name]]) for name in degraded]
-        _check_sizes(self._pairs, check_sizes, progress)
+        self._clean_border = clean_border
+        _check_sizes(self._pairs, check_sizes, clean_border, progress)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -162,8 +165,11 @@ class PairedFolder:
     def __getitem__(self, index: int) -> Sample:
         name, degraded_file, clean_file = self._pairs[index]
         degraded, clean = _same_type(read_rgb(degraded_file), read_rgb(clean_file))
-        if degraded.shape != clean.shape:
+        border = _border(degraded.shape[:2], clean.shape[:2], self._clean_border)
+        if border is None:
             raise _unequal([(degraded_file, degraded.shape[1::-1], clean.shape[1::-1])], 1)
+        if border:
+            clean = clean[border:-border, border:-border]
         return {"degraded": degraded, "clean": clean, "name": name}
 
 
@@ -315,9 +321,16 @@ def _header_size(path: Path, *, thorough: bool = False) -> tuple[int, int]:
         raise UserError(f"Expected a readable image, found {path}: {error}.") from None
 
 
+def _border(degraded: tuple[int, ...], clean: tuple[int, ...], allowed: int) -> int | None:
+    """Pixels around the clean image that the degraded one lacks: 0, ``allowed``, or no answer."""
+    gaps = {b - a for a, b in zip(degraded, clean, strict=True)}
+    return next((border for border in (0, allowed) if gaps == {2 * border}), None)
+
+
 def _check_sizes(
     pairs: Sequence[tuple[str, Path, Path]],
     limit: int,
+    border: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     total = min(limit, len(pairs))
@@ -325,9 +338,9 @@ def _check_sizes(
     bad = []
     for done in range(total):
         _, *files = pairs[done * len(pairs) // total]
-        if size(files[0]) != size(files[1]):
+        if _border(size(files[0]), size(files[1]), border) is None:
             sizes = [_header_size(file, thorough=True) for file in files]
-            if sizes[0] != sizes[1]:
+            if _border(*sizes, border) is None:
                 bad.append((files[0], *sizes))
         if progress is not None:
             progress(done + 1, total)

@@ -35,6 +35,20 @@ def toy_groups(seed: int, count: int) -> tuple[Group, Group]:
     )
 
 
+def toy_haze(seed: int, count: int) -> Group:
+    """Group "haze" with ``count`` fixed pairs; another stream than that of `toy_groups`.
+
+    >>> len(toy_haze(2, 4).source)
+    4
+    """
+    rng = np.random.RandomState(seed)
+    pairs = {}
+    for i in range(count):
+        clean = _scene(rng)
+        pairs[f"{i:04d}"] = (_sixteen_bits(_hazy(clean, rng)), _sixteen_bits(clean))
+    return Group("haze", ArraySource(pairs))
+
+
 def _scene(rng: np.random.RandomState) -> np.ndarray:
     image = _enlarge(rng.rand(3, 4, 4))
     for _ in range(6):

@@ -1,5 +1,6 @@
 """Convolutions with PyTorch's initialisation; the arithmetic is in `jaxcore.ops`."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def _bias_init(fan_in: int) -> Callable[..., Array]:
 
 
 class _Filter(nn.Module):
-    """What the three convolutions share: the types, and the bias."""
+    """What all convolutions share: the types, and the bias."""
 
     use_bias: bool = False
     dtype: str = "float32"
@@ -33,13 +34,15 @@ class _Filter(nn.Module):
     def kernel(self, *shape: int) -> Array:
         return self.param("kernel", torch_uniform, shape, jnp.dtype(self.param_dtype))
 
+    def bias(self, width: int, fan_in: int) -> Array:
+        return self.param("bias", _bias_init(fan_in), (width,), jnp.dtype(self.param_dtype))
+
     def with_bias(self, maps: list[Array], fan_in: int) -> Any:
         """Add the bias to maps whose channels follow each other; one map comes back as such."""
         if self.use_bias:
             widths, ndim = [y.shape[-1] for y in maps], maps[0].ndim
-            shape, dtype = (sum(widths),), jnp.dtype(self.param_dtype)
-            bias = self.param("bias", _bias_init(fan_in), shape, dtype)
-            parts = _columns(bias.astype(maps[0].dtype).reshape((1,) * (ndim - 1) + shape), widths)
+            bias = self.bias(sum(widths), fan_in).astype(maps[0].dtype)
+            parts = _columns(bias.reshape((1,) * (ndim - 1) + bias.shape), widths)
             maps = [y + part for y, part in zip(maps, parts, strict=True)]
         return maps[0] if len(maps) == 1 else tuple(maps)
 
@@ -62,6 +65,40 @@ class Conv(_Filter):
         kernel = self.kernel(size, size, channels, self.features)
         y = ops.conv2d(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
         return self.with_bias([y], size * size * channels)
+
+
+class ConvTranspose(_Filter):
+    """Transposed 3x3 convolution that doubles height and width.
+
+    Parameters: ``kernel`` (3, 3, out, in), that of the strided convolution it transposes, and,
+    with ``use_bias``, ``bias`` (out,).
+    """
+
+    features: int = 0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        """Convolve NHWC images."""
+        kernel = self.kernel(3, 3, self.features, x.shape[-1])
+        # PyTorch too takes the channels of the result for the fan-in.
+        return self.with_bias(
+            [ops.conv_transpose2d(x.astype(self.dtype), kernel)], 9 * self.features
+        )
+
+
+class ConvWeights(_Filter):
+    """Kernel and bias of a convolution that its owner computes in a form of its own.
+
+    Parameters: ``kernel`` of the given shape (kh, kw, in, out) and ``bias`` (out,).
+    """
+
+    shape: tuple[int, int, int, int] = (1, 1, 1, 1)
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        """The two parameters, in their own type."""
+        bias = self.bias(self.shape[-1], math.prod(self.shape[:-1]))
+        return self.kernel(*self.shape), bias
 
 
 class DepthwiseConv(_Filter):

@@ -1,7 +1,7 @@
 """Pure array functions. Images are NHWC unless a docstring says otherwise."""
 
 from jaxcore.ops.attention import channel_attention
-from jaxcore.ops.conv import conv2d, pointwise
+from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate
@@ -18,6 +18,7 @@ __all__ = [
     "channel_attention",
     "channel_norm",
     "conv2d",
+    "conv_transpose2d",
     "depthwise_conv",
     "extract_windows",
     "gelu_gate",

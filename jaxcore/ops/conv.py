@@ -36,6 +36,40 @@ def conv2d(
     )
 
 
+def conv_transpose2d(
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "kh kw o i"],
+    *,
+    stride: int = 2,
+    padding: int = 1,
+    output_padding: int = 1,
+) -> Float[Array, "b h2 w2 o"]:
+    """Transposed convolution: the gradient of a strided `conv2d` with respect to its images.
+
+    Args:
+      x: images, NHWC.
+      kernel: filters of the convolution that is transposed, HWIO: its inputs are the outputs
+        here. PyTorch stores the same filters, as OIHW.
+      stride: of that convolution; pixels of the result per pixel of ``x``.
+      padding: of that convolution.
+      output_padding: further rows and columns at the bottom and the right; with a 3x3 kernel,
+        stride 2 and padding 1 the size doubles exactly with 1.
+
+    >>> import jax.numpy as jnp
+    >>> conv_transpose2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 5, 3))).shape
+    (1, 8, 8, 5)
+    """
+    pads = [(k - 1 - padding, k - 1 - padding + output_padding) for k in kernel.shape[:2]]
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1].swapaxes(2, 3).astype(x.dtype),
+        (1, 1),
+        pads,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
 @jax.custom_vjp
 def pointwise(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*b o"]:
     """1x1 convolution: a product over the last axis.

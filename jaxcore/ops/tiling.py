@@ -24,6 +24,7 @@ def restore(
     blend: Blend = "linear",
     ensemble: bool = False,
     bucket: int | None = None,
+    least: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[np.ndarray, "*b h w o"]:
     """Apply an image-to-image network to images of any size.
@@ -41,6 +42,8 @@ def restore(
       ensemble: average over the eight flips and quarter turns (eight times the work).
       bucket: pad whole images to multiples of this instead of ``multiple``, so that a folder of
         many sizes compiles a few times only; a multiple of ``multiple``.
+      least: smallest height and width the network accepts, a multiple of ``multiple``; smaller
+        images are padded to it.
       progress: called with (network calls done, network calls in all).
 
     Returns:
@@ -58,10 +61,10 @@ def restore(
     (37, 50, 3)
     """
     images = _as_batch(image)
-    check_options(multiple, tile, overlap, blend, bucket)
+    check_options(multiple, tile, overlap, blend, bucket, least)
     turns = range(8 if ensemble else 1)
     sizes = [_turn(images, k).shape[1:3] for k in turns]
-    total = sum(_count_tiles(size, multiple, tile, overlap) for size in sizes)
+    total = sum(_count_tiles(size, multiple, tile, overlap, least) for size in sizes)
     done = 0
 
     def counted(x: np.ndarray) -> np.ndarray:
@@ -79,9 +82,11 @@ def restore(
 
     def one(x: np.ndarray) -> np.ndarray:
         if tile is not None and max(x.shape[1:3]) > tile:
-            return tiled(counted, x, tile=tile, overlap=overlap, blend=blend, multiple=multiple)
+            return tiled(
+                counted, x, tile=tile, overlap=overlap, blend=blend, multiple=multiple, least=least
+            )
         side = multiple if bucket is None else bucket
-        padded = pad_to(x, round_up(x.shape[1], side), round_up(x.shape[2], side))
+        padded = pad_to(x, *(max(round_up(n, side), least) for n in x.shape[1:3]))
         return crop(counted(padded), *x.shape[1:3])
 
     result = np.mean([_turn_back(one(_turn(images, k)), k) for k in turns], axis=0)
@@ -96,6 +101,7 @@ def tiled(
     overlap: int,
     blend: Blend = "linear",
     multiple: int = 1,
+    least: int = 1,
 ) -> Float[np.ndarray, "b h w o"]:
     """Apply a function tile by tile and blend the results.
 
@@ -110,13 +116,14 @@ def tiled(
       overlap: pixels shared by neighbours at the least, below ``tile``.
       blend: "linear" ramps or "uniform" mean where tiles overlap.
       multiple: see above.
+      least: smallest side of a tile.
 
     >>> x = np.arange(100.0, dtype=np.float32).reshape(1, 10, 10, 1)
     >>> bool(np.allclose(tiled(lambda t: 2 * t, x, tile=4, overlap=1), 2 * x))
     True
     """
     height, width = image.shape[1:3]
-    sides = [min(tile, round_up(n, multiple)) for n in (height, width)]
+    sides = [min(tile, max(round_up(n, multiple), least)) for n in (height, width)]
     padded = pad_to(image, max(height, sides[0]), max(width, sides[1]))
     ramps = [_ramp(side, overlap, blend) for side in sides]
     weight = ramps[0][:, None, None] * ramps[1][None, :, None]
@@ -143,10 +150,12 @@ def _starts(length: int, side: int, overlap: int) -> list[int]:
     return [*range(0, length - side, step), length - side]
 
 
-def _count_tiles(size: tuple[int, ...], multiple: int, tile: int | None, overlap: int) -> int:
+def _count_tiles(
+    size: tuple[int, ...], multiple: int, tile: int | None, overlap: int, least: int
+) -> int:
     if tile is None or max(size) <= tile:
         return 1
-    sides = [min(tile, round_up(n, multiple)) for n in size]
+    sides = [min(tile, max(round_up(n, multiple), least)) for n in size]
     counts = [
         len(_starts(max(n, side), side, overlap)) for n, side in zip(size, sides, strict=True)
     ]
@@ -189,7 +198,7 @@ def _as_batch(image: np.ndarray) -> np.ndarray:
 
 
 def check_options(
-    multiple: int, tile: int | None, overlap: int, blend: str, bucket: int | None
+    multiple: int, tile: int | None, overlap: int, blend: str, bucket: int | None, least: int = 1
 ) -> None:
     """Check options of `restore` before there is an image.
 
@@ -199,6 +208,8 @@ def check_options(
     for name, value in (("tile", tile), ("bucket", bucket)):
         if value is not None and (value < 1 or value % multiple):
             raise UserError(f"{name} must be a positive multiple of {multiple}, found {value}.")
+    if tile is not None and tile < least:
+        raise UserError(f"tile must be at least {least}, found {tile}.")
     if tile is not None and not 0 <= overlap < tile:
         raise UserError(f"overlap must be from 0 to below the tile {tile}, found {overlap}.")
     if blend not in ("linear", "uniform"):

@@ -18,7 +18,7 @@ from jaxcore.errors import UserError
 from jaxcore.models.adair.blocks import Downsample, TransformerBlock, Upsample
 from jaxcore.models.adair.config import MULTIPLE, AdaIRConfig
 from jaxcore.models.adair.frequency import AFLB
-from jaxcore.nn import Conv, PointwiseConv, init_params, types_of
+from jaxcore.nn import Conv, PointwiseConv, apply_stack, init_params, types_of
 from jaxcore.typing import Key, Params
 
 
@@ -96,33 +96,9 @@ class AdaIR(nn.Module):
             window=self._window(level),
             **self._types,
         )
-        if not cfg.scan_blocks and not self.is_initializing():
-            return self._unrolled(make(parent=None), name, x)
-
-        def body(block: TransformerBlock, x: Array) -> tuple[Array, None]:
-            return block(x), None
-
-        if cfg.remat:
-            # Inside a loop the compiler cannot undo rematerialisation.
-            body = nn.remat(body, prevent_cse=False)
-        stack = nn.scan(
-            body, variable_axes={"params": 0}, split_rngs={"params": True}, length=length
+        return apply_stack(
+            self, make, name, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat
         )
-        return stack(make(name=name), x)[0]
-
-    def _unrolled(self, block: TransformerBlock, name: str, x: Array) -> Array:
-        """The same without a loop, so that nothing is copied into and out of stacks."""
-
-        def body(params: Params, x: Array) -> Array:
-            out: Any = block.apply({"params": params}, x)
-            return out
-
-        if self.cfg.remat:
-            body = jax.checkpoint(body)
-        stacked, structure = jax.tree.flatten(self.variables["params"][name])
-        for leaves in zip(*map(jnp.unstack, stacked), strict=True):
-            x = body(jax.tree.unflatten(structure, leaves), x)
-        return x
 
     def _aflb(self, name: str, level: int, image: Array, y: Array, seen: dict[str, Array]) -> Array:
         if not self.cfg.decoder:

@@ -7,7 +7,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import harness, restoration
+from benchmarks import dea_net, harness, restoration
 from jaxcore.errors import UserError
 
 
@@ -71,6 +71,31 @@ def test_restoration_without_its_rival(tmp_path, monkeypatch):
     monkeypatch.setattr(restoration, "SMOKE", passes)
     record = run_restoration(monkeypatch, tmp_path / "restoration.json")
     assert record["adair"]["forward_16"]["scan"]["images_per_s"] > 0
+
+
+def run_dea_net(monkeypatch, path, parts):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    dea_net.main(smoke=True, output=path, parts=parts)
+    record = json.loads(path.read_text())
+    assert record.keys() == set(parts)
+    for found in record.values():
+        assert found["rival"]["absent"] == "not installed: torch"
+        assert found["smoke"] and found["environment"]["versions"]["jax"]
+    return record
+
+
+def test_dea_net_without_its_rival(tmp_path, monkeypatch):
+    found = run_dea_net(monkeypatch, tmp_path / "dea_net.json", ("forward_256",))["forward_256"]
+    assert found["scan"]["median_s"] > 0 and found["unrolled"]["compile_s"] >= 0
+    assert found["gflop"] > 0
+    assert "over_fastest" not in found["scan"] and "published_gflop" not in found
+
+
+@pytest.mark.slow
+def test_dea_net_with_training_steps(tmp_path, monkeypatch):
+    found = run_dea_net(monkeypatch, tmp_path / "dea_net.json", ("step",))["step"]
+    assert found["largest_difference"] < 1e-3
+    assert found["merged"]["over_five_convolutions"] > 0
 
 
 @pytest.mark.slow

@@ -62,6 +62,15 @@ def test_padded_ssim_is_the_plain_definition():
     np.testing.assert_allclose(found, index.mean(), rtol=1e-5)
 
 
+def test_equal_images_have_100_db_as_for_dea_net():
+    image, target = _pair((2, 20, 24, 3))
+    image[0] = target[0] = 0.5
+    decibel, index = (metric(image, target) for metric in PROTOCOLS["rgb_gaussian"])
+    assert decibel[0] == 100 and index[0] == 1
+    assert decibel[1] == METRICS["psnr_rgb"](image, target)[1] < 100
+    assert abs(index[1] - METRICS["ssim_rgb"](image, target)[1]) > 1e-3
+
+
 def test_y_channel_protocol():
     image, target = _pair((30, 41, 3))
 
@@ -98,7 +107,8 @@ def test_protocols_are_pure_functions_of_one_image(name):
     gradient = jax.grad(lambda a: metric(a, targets[0]))(jnp.asarray(images[0]))
     assert np.isfinite(gradient).all()
     equal = metric(targets[0], targets[0])
-    np.testing.assert_allclose(equal, np.inf if name.startswith("psnr") else 1.0, rtol=1e-6)
+    best = {"psnr_rgb_equal100": 100.0}.get(name, np.inf if name.startswith("psnr") else 1.0)
+    np.testing.assert_allclose(equal, best, rtol=1e-6)
     at_target = jax.grad(lambda a: metric(a, targets[0]))(jnp.asarray(targets[0]))
     assert np.isfinite(at_target).all()
 

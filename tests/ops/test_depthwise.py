@@ -18,13 +18,13 @@ from jaxcore.ops import depthwise_conv
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "bfloat16": 2e-2, "float16": 3e-3}
 
 
-def xla(x, kernel):
+def xla(x, kernel, padding=None):
     """The definition: XLA's grouped convolution, differentiated by JAX."""
     return jax.lax.conv_general_dilated(
         x,
         kernel.astype(x.dtype),
         (1, 1),
-        [(k // 2, k // 2) for k in kernel.shape[:2]],
+        [(k // 2, k // 2) if padding is None else (padding, padding) for k in kernel.shape[:2]],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
@@ -61,6 +61,18 @@ def test_equals_xla(shape, sides, dtype):
         inputs = draw(shape, sides, dtype)
         found = value_and_gradients(depthwise_conv, *inputs)
         check(found, value_and_gradients(xla, *inputs), dtype)
+
+
+@pytest.mark.parametrize(("sides", "padding"), [((7, 7), 0), ((3, 5), 1), ((3, 1), 4)])
+def test_other_paddings_equal_xla(sides, padding):
+    x, kernel, _ = draw((2, 9, 8, 3), sides, "float32")
+    shape = [9 + 2 * padding - sides[0] + 1, 8 + 2 * padding - sides[1] + 1]
+    g = draw((2, *shape, 3), sides, "float32")[2]
+    found, expected = (
+        value_and_gradients(functools.partial(f, padding=padding), x, kernel, g)
+        for f in (depthwise_conv, xla)
+    )
+    check(found, expected, "float32")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -204,3 +216,8 @@ def test_bad_shapes(x, kernel, words):
     with pytest.raises(UserError) as error:
         depthwise_conv(jnp.ones(x), jnp.ones(kernel))
     assert words in str(error.value)
+
+
+def test_a_kernel_that_does_not_fit_into_the_image():
+    with pytest.raises(UserError, match=r"at least the kernel's size, found \(6, 9\)"):
+        depthwise_conv(jnp.zeros((1, 6, 9, 2)), jnp.zeros((7, 7, 1, 2)), padding=0)

@@ -154,3 +154,19 @@ def test_images_that_cannot_be_restored():
             restore(np.sqrt, x, multiple=8)
     with pytest.raises(UserError, match="must keep batch, height and width"):
         restore(lambda x: x[:, ::2], image(8, 8, 1), multiple=8)
+
+
+def test_small_images_are_padded_to_the_least_size():
+    seen = []
+
+    def network(x):
+        seen.append(x.shape[1:3])
+        return x
+
+    x = image(3, 40, 3)
+    for tile in (None, 20):
+        out = restore(network, x, multiple=4, least=16, tile=tile, overlap=4)
+        np.testing.assert_allclose(out, x, atol=1e-6)
+    assert seen[0] == (16, 40) and set(seen[1:]) == {(16, 20)}
+    with pytest.raises(UserError, match="tile must be at least 16, found 12"):
+        restore(network, x, multiple=4, least=16, tile=12, overlap=4)

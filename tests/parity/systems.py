@@ -2,7 +2,6 @@
 
 NOT_YET = (
     "causalmm",
-    "dea_net",
     "deconfoundlm",
     "earth_observation",
     "swin_deconv",

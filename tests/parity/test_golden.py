@@ -4,11 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import adair, rddm_diffusion, rddm_networks, rddm_samplers, selective_iv
+from tests.parity import (
+    adair,
+    dea_net,
+    dea_net_loss,
+    rddm_diffusion,
+    rddm_networks,
+    rddm_samplers,
+    selective_iv,
+)
 from tests.parity.systems import NOT_YET
 
 SYSTEMS = {
     "adair": adair.CHECKS,
+    "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
     "selective_iv": selective_iv.CHECKS,
 }

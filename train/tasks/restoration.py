@@ -1,12 +1,15 @@
 """Restoration of photographs: any network from image to image, any mixture of degradations."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
+from jaxcore.convert import read_state_dict
 from jaxcore.errors import UserError
+from jaxcore.models.dea_net import contrastive_regularization, vgg19_from_torch
 from jaxcore.train.tasks.images import (
     ImageTask,
     Restored,
@@ -35,11 +38,17 @@ class RestorationTask(ImageTask):
 
     name: ClassVar[str] = "restoration"
     loss_type: Loss = "l1"
+    contrastive_weight: float = 0.0  # of DEA-Net-CR's regularisation; 0 leaves it out
+    vgg: str = ""  # for it: file of torchvision's vgg19
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss_type not in ("l1", "charbonnier"):
             raise UserError(f"loss_type must be l1 or charbonnier, found {self.loss_type!r}.")
+        if not self.contrastive_weight >= 0:
+            raise UserError(
+                f"contrastive_weight must be at least 0, found {self.contrastive_weight}."
+            )
 
     def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
         """Mean loss over all elements, and the mean of every degradation in the batch."""
@@ -48,7 +57,24 @@ class RestorationTask(ImageTask):
         if self.loss_type == "charbonnier":
             error = jnp.sqrt(error**2 + _CHARBONNIER**2)
         rows = jnp.mean(error, axis=(1, 2, 3))
-        return jnp.mean(rows), _by_group(rows, batch["task"], self.group_names)
+        loss, parts = jnp.mean(rows), _by_group(rows, batch["task"], self.group_names)
+        if self.contrastive_weight == 0:
+            return loss, parts
+        contrast = _contrast(restored, batch, self.vgg)
+        return loss + self.contrastive_weight * contrast, {**parts, "contrast": contrast}
+
+
+def _contrast(restored: jax.Array, batch: Batch, vgg: str) -> jax.Array:
+    return contrastive_regularization(restored, batch["clean"], batch["degraded"], _vgg(vgg))
+
+
+@functools.lru_cache(maxsize=1)
+def _vgg(path: str) -> Params:
+    """Weights of VGG19, read once."""
+    if not path:
+        raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
+    with jax.ensure_compile_time_eval():  # it is first asked for while the step is traced
+        return vgg19_from_torch(read_state_dict(path).tensors)
 
 
 def _by_group(rows: jax.Array, task: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:

@@ -1,0 +1,144 @@
+"""Sizes and options of DEA-Net."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from jaxcore.errors import UserError
+
+Form = Literal["train", "deploy"]
+DType = Literal["float32", "bfloat16", "float16", "float64"]
+
+MULTIPLE = 4
+"""Height and width of an input must be multiples of this: two halvings."""
+LEAST = 16
+"""Least height and width: a quarter of it is reflected by three pixels."""
+
+BRANCHES = ("cdc", "hdc", "vdc", "adc")
+"""Difference convolutions beside the vanilla one, in the order of the checkpoints."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DEANetConfig:
+    """Everything that decides what the network computes.
+
+    The defaults are the published network. ``form`` says how the detail-enhanced convolutions
+    are stored: "train" as five sets of weights, "deploy" as the one kernel they add up to. Both
+    run one convolution each and compute the same; see `reparameterize`.
+
+    The fields from ``cdc`` to ``mixup`` switch parts of the published network off, to measure
+    what they contribute; a switched-off part has no parameters.
+
+    >>> cfg = DEANetConfig.small()
+    >>> cfg.depths
+    (3, 3, 6, 3, 3)
+    >>> DEANetConfig.from_dict(cfg.to_dict()) == cfg
+    True
+    """
+
+    in_channels: ClassVar[int] = 3  # RGB in, RGB out
+
+    base_dim: int = 32  # channels at full resolution; doubled at each of two halvings
+    depths: tuple[int, int, int, int, int] = (
+        4,
+        4,
+        8,
+        4,
+        4,
+    )  # down 1, down 2, 3, up 2, up 1
+    form: Form = "train"
+    cdc: bool = True  # central difference convolution
+    hdc: bool = True  # horizontal difference convolution
+    vdc: bool = True  # vertical difference convolution
+    adc: bool = True  # angular difference convolution
+    cga: bool = True  # content-guided attention in the blocks of level 3
+    mixup: bool = True  # attention weighs the maps that are fused; False adds them
+
+    double_sigmoid: bool = True  # of the fusion's weights, as the released code has it
+    global_residual: bool = False  # add the input to the output; eases short trainings
+    dtype: DType = "float32"  # of activations; means, sigmoids' inputs and sums are not narrower
+    param_dtype: DType = "float32"
+    remat: bool = False  # recompute each block in the backward pass
+    scan_blocks: bool = True  # one compiled body per level; False unrolls. Same parameters
+
+    def __post_init__(self):
+        for name, choices in (("form", Form), ("dtype", DType), ("param_dtype", DType)):
+            allowed = get_args(choices)
+            if getattr(self, name) not in allowed:
+                raise UserError(
+                    f"{name} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}."
+                )
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be true or false, found {getattr(self, name)!r}.")
+        if not _is_count(self.base_dim) or self.base_dim < 2:
+            raise UserError(
+                f"base_dim must be a whole number of at least 2, found {self.base_dim!r}."
+            )
+        depths = self.depths
+        if not (isinstance(depths, tuple) and len(depths) == 5 and all(map(_is_count, depths))):
+            raise UserError(f"depths must be five positive whole numbers, found {depths!r}.")
+        if self.form == "deploy" and not all(getattr(self, name) for name in BRANCHES):
+            raise UserError(
+                "Merged kernels do not tell what they are the sum of: leave cdc, hdc, vdc and adc "
+                "at true with form='deploy'."
+            )
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Difference convolutions that are switched on."""
+        return tuple(name for name in BRANCHES if getattr(self, name))
+
+    @classmethod
+    def base(cls, **changes: Any) -> Self:
+        """The published DEA-Net: 3.65 M parameters in the deploy form, 7.79 M in training."""
+        return cls(**changes)
+
+    @classmethod
+    def small(cls, **changes: Any) -> Self:
+        """The published DEA-Net-S: 2.84 M parameters in the deploy form."""
+        return cls(**{"depths": (3, 3, 6, 3, 3), **changes})
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> Self:
+        """A quarter of the width, with a residual: trains on a CPU; no published weights."""
+        return cls(**{"base_dim": 8, "depths": (1, 1, 2, 1, 1), "global_residual": True, **changes})
+
+    def deployed(self) -> Self:
+        """The same network with merged kernels."""
+        return dataclasses.replace(self, form="deploy", **dict.fromkeys(BRANCHES, True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON types."""
+        return {**dataclasses.asdict(self), "depths": list(self.depths)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+          UserError: a field is missing or unknown, or has a value that is not allowed.
+        """
+        names = [f.name for f in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in fields]
+        unknown = [name for name in fields if name not in names]
+        if missing or unknown:
+            parts = [
+                f"{label} {', '.join(map(repr, found))}"
+                for label, found in (("missing", missing), ("unknown", unknown))
+                if found
+            ]
+            raise UserError(
+                f"A DEA-Net configuration has other fields than these: {'; '.join(parts)}."
+            )
+        depths = fields["depths"]
+        return cls(**{**fields, "depths": tuple(depths) if isinstance(depths, list) else depths})
+
+
+_FLAGS = (
+    *BRANCHES, "cga", "mixup", "double_sigmoid", "global_residual", "remat", "scan_blocks",
+)  # fmt: skip
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

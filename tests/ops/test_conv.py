@@ -1,0 +1,39 @@
+"""Transposed convolution against what it is the gradient of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcore.nn import ConvTranspose
+from jaxcore.ops import conv2d, conv_transpose2d
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "padding", "output_padding"), [(3, 2, 1, 1), (3, 1, 1, 0), (5, 3, 0, 2)]
+)
+def test_it_is_the_gradient_of_the_convolution(side, stride, padding, output_padding):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 4, 5, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(side, side, 2, 3)), jnp.float32)
+    options = {"stride": stride, "padding": padding}
+
+    @jax.jit
+    def both(x, kernel):
+        ours = conv_transpose2d(x, kernel, output_padding=output_padding, **options)
+        forward = lambda images: conv2d(images, kernel, **options)  # noqa: E731
+        return ours, jax.vjp(forward, jnp.zeros_like(ours))[1](x)[0]
+
+    ours, expected = both(x, kernel)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_the_layer_doubles_the_size_and_starts_as_in_pytorch():
+    layer = ConvTranspose(features=6, use_bias=True)
+    x = jnp.zeros((1, 4, 5, 20))
+    y, variables = jax.jit(layer.init_with_output)(jax.random.key(0), x)
+    assert y.shape == (1, 8, 10, 6)
+    for name, shape in (("kernel", (3, 3, 6, 20)), ("bias", (6,))):
+        value = np.abs(variables["params"][name])
+        assert value.shape == shape and value.max() <= (9 * 6) ** -0.5
+    assert np.abs(variables["params"]["kernel"]).max() > 0.9 * (9 * 6) ** -0.5

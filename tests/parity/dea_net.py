@@ -1,0 +1,205 @@
+"""Checks of DEA-Net's golden files."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore.convert.statedict import from_state_dict, official_shapes
+from jaxcore.metrics import METRICS
+from jaxcore.models import dea_net
+from jaxcore.ops.padding import pad_to_multiple
+from tests.parity.golden import Golden, close, nhwc
+
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
+
+
+def _params(
+    module: Any, weights: Mapping[str, np.ndarray], inside: tuple[str, ...], *inputs: Any
+) -> dict[str, Any]:
+    """Weights of one part, through the network's own key table.
+
+    ``inside`` is where the part sits in our tree: in the stack ``level3``, of which it becomes the
+    only layer, or in ``mix1``.
+    """
+    target = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    stacked = inside[0] == "level3"
+    key = "level3_block1" if stacked else inside[0]
+    if inside[1:] == ("conv1",):
+        key += ".conv1"
+    if stacked:
+        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape), a.dtype), target)
+    tree = target
+    for name in reversed(inside):
+        tree = {name: tree}
+    official = {f"{key}.{name}": value for name, value in weights.items()}
+    params = from_state_dict(official, dea_net.RULES, tree)
+    for name in inside:
+        params = params[name]
+    return jax.tree.map(lambda a: a[0], params) if stacked else params
+
+
+def _run(module: Any, params: Mapping[str, Any], *inputs: Any) -> Any:
+    return jax.jit(lambda p, *a: module.apply({"params": p}, *a))(params, *inputs)
+
+
+def _same_weights(ours: Any, golden: Any) -> None:
+    jax.tree.map(
+        lambda a, b: close(a, np.asarray(b), atol=1e-6, rtol=0, what="merged"), ours, golden
+    )
+
+
+def check_deconv(path: Path) -> None:
+    file = Golden(path)
+    x, module = file.image("in/x"), dea_net.DEConv()
+    params = _params(module, file.group("param"), ("level3", "conv1"), x)
+    close(_run(module, params, x), nhwc(file["out/y"]), **TOLERANCE, what="y")
+
+    def official(kernel):
+        return np.transpose(kernel, (3, 2, 0, 1))
+
+    for kind, weights in params.items():
+        ours = dea_net.effective_kernel(kind, weights["kernel"])
+        close(official(ours), file[f"mid/kernel_{kind}"], **TOLERANCE, what=kind)
+    merged = dea_net.merge(params)
+    close(official(merged["kernel"]), file["mid/kernel_merged"], **TOLERANCE, what="merged")
+    close(merged["bias"], file["mid/bias_merged"], **TOLERANCE, what="bias")
+
+
+def check_attention(path: Path) -> None:
+    file = Golden(path)
+    x = file.image("in/x")
+    attention = dea_net.ContentGuidedAttention(file.config["reduction"])
+    params = _params(attention, file.group("param"), ("mix1", "cga"), x)
+    spatial = _run(dea_net.SpatialAttention(), params["spatial"], x)
+    channel = _run(dea_net.ChannelAttention(file.config["reduction"]), params["channel"], x)
+    close(spatial, nhwc(file["out/sa"]), **TOLERANCE, what="spatial")
+    close(channel, nhwc(file["out/ca"]), **TOLERANCE, what="channel")
+    close(_run(attention, params, x), nhwc(file["out/pa"]), **TOLERANCE, what="pixel")
+
+
+def check_fusion(path: Path) -> None:
+    file = Golden(path)
+    low, high = file.image("in/low"), file.image("in/high")
+    fusion = dea_net.CGAFusion(file.config["reduction"])
+    params = _params(fusion, file.group("param"), ("mix1",), low, high)
+    close(_run(fusion, params, low, high), nhwc(file["out/y"]), **TOLERANCE, what="y")
+    attention = dea_net.ContentGuidedAttention(file.config["reduction"])
+    once = _run(attention, params["cga"], low + high)
+    close(once, nhwc(file["mid/pa_once_sigmoid"]), **TOLERANCE, what="one sigmoid")
+    close(jax.nn.sigmoid(once), nhwc(file["mid/weight_used"]), **TOLERANCE, what="two sigmoids")
+
+
+def check_block(path: Path) -> None:
+    file = Golden(path)
+    x, golden = file.image("in/x"), nhwc(file["out/y"])
+    options = {
+        "reduction": file.config["reduction"],
+        "attention": "sa.sa.bias" in file.group("param"),
+    }
+    block = dea_net.DEBlock(**options)
+    params = _params(block, file.group("param"), ("level3",), x)
+    close(_run(block, params, x), golden, **TOLERANCE, what="training form")
+    merged = dea_net.DEBlock(form="deploy", **options)
+    theirs = _params(merged, file.group("mid/deploy"), ("level3",), x)
+    ours = dea_net.reparameterize(params)
+    jax.tree.map(
+        lambda a, b: close(a, np.asarray(b), atol=1e-6, rtol=1e-6, what="merged"), ours, theirs
+    )
+    close(_run(merged, theirs, x), golden, **TOLERANCE, what="merged form")
+
+
+def _network(file: Golden) -> tuple[dea_net.DEANetConfig, Any]:
+    weights = file.group("param")
+    cfg = dea_net.config_from_state_dict(weights)
+    assert cfg.base_dim == file.config["base_dim"] and cfg.depths == (4, 4, 8, 4, 4)
+    return cfg, dea_net.from_torch(weights, cfg)
+
+
+_apply = jax.jit(dea_net.apply, static_argnames=("cfg", "return_intermediates"))
+
+
+def check_training_form(path: Path) -> None:
+    file = Golden(path)
+    cfg, params = _network(file)
+    y, seen = _apply(params, file.image("in/x"), cfg=cfg, return_intermediates=True)
+    close(y, nhwc(file["out/y"]), **TOLERANCE, what="y")
+    for name, golden in file.group("mid").items():
+        ours = np.asarray(seen[name.split("_block")[0]])[:1, ::2, ::2]
+        close(ours, nhwc(golden), **TOLERANCE, what=name)
+
+
+def check_deploy_form(path: Path) -> None:
+    file = Golden(path)
+    cfg, params = _network(file)
+    assert cfg.form == "deploy"
+    close(_apply(params, file.image("in/x"), cfg=cfg), nhwc(file["out/y"]), **TOLERANCE, what="y")
+    train_cfg, train = _network(Golden(path.with_name("net_train.npz")))
+    merged, merged_cfg = dea_net.deploy(train, train_cfg)
+    assert merged_cfg == cfg
+    _same_weights(merged, params)
+
+
+def check_inference(path: Path) -> None:
+    file = Golden(path)
+    cfg, params = _network(Golden(path.with_name("net_deploy.npz")))
+    image, target = file.image("in/x"), file.image("in/target")
+    np.testing.assert_array_equal(pad_to_multiple(image, 4), nhwc(file["mid/padded"]))
+    ours = dea_net.dehaze(params, image, cfg)
+    close(ours, nhwc(file["out/y"]), **TOLERANCE, what="y")
+    for name, metric in (("psnr", "psnr_rgb"), ("ssim", "ssim_rgb_gaussian11_zero")):
+        value = jax.jit(METRICS[metric])(ours, target)[0]
+        close(value, file[f"out/{name}"], **TOLERANCE, what=name)
+
+
+def check_gradients(path: Path) -> None:
+    file = Golden(path)
+    cfg, params = _network(Golden(path.with_name("net_train.npz")))
+    target = file.image("in/target")
+
+    def loss(params, x):
+        return jnp.mean(jnp.abs(dea_net.apply(params, x, cfg) - target))
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params, file.image("in/x"))
+    close(value, file["out/loss"], **TOLERANCE, what="loss")
+    ours = dea_net.to_torch(gradients, cfg)
+    for name, golden in file.group("out/grad").items():
+        assert ours[name].shape == golden.shape, name
+        worst = np.max(np.abs(ours[name] - golden))
+        bound = 1e-3 * np.max(np.abs(golden)) + 1e-7
+        assert worst <= bound, f"gradient of {name}: off by {worst}, at most {bound}"
+    norms = file.config["grad_l2"]
+    assert norms.keys() == ours.keys()
+    for name, norm in norms.items():
+        off = abs(np.linalg.norm(ours[name]) - norm)
+        assert off <= 1e-3 * norm + 1e-7, f"norm of the gradient of {name}: off by {off}"
+    for name, gradient in ours.items():  # the centres of CDC and ADC cancel
+        if name.endswith(("conv1_1.conv.weight", "conv1_4.conv.weight")):
+            assert not gradient[:, :, 1, 1].any(), name
+
+
+def check_keys(path: Path) -> None:
+    for form, listing in json.loads(path.read_text()).items():
+        golden = {key: tuple(shape) for key, shape in listing.items()}
+        weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in golden.items()}
+        cfg = dea_net.config_from_state_dict(weights)
+        assert cfg == dea_net.DEANetConfig(form=form)
+        assert official_shapes(dea_net.param_shapes(cfg), dea_net.RULES) == golden
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "cga": check_attention,
+    "deab": check_block,
+    "deb": check_block,
+    "deconv": check_deconv,
+    "fusion": check_fusion,
+    "grads_train": check_gradients,
+    "inference_metrics": check_inference,
+    "net_deploy": check_deploy_form,
+    "net_train": check_training_form,
+    "state_dict": check_keys,
+}
