@@ -124,7 +124,7 @@ class DEANet(nn.Module):
         self.up3 = nn.Sequential(conv(width, 3))
         self.mix1, self.mix2 = Fusion(4 * width, 8), Fusion(2 * width, 4)
         names = ("down_level1", "down_level2", "level3", "up_level2", "up_level1")
-        self._depths = dict(zip(names, depths, strict=True))
+        self._depths: dict[str, int] = dict(zip(names, depths, strict=True))
         for name, factor in zip(names, (1, 2, 4, 2, 1), strict=True):
             for i in range(self._depths[name]):
                 block = AttentionBlock if name == "level3" else Block

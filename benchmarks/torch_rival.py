@@ -30,7 +30,7 @@ class TorchRival:
         self._torch = torch
         net = make().eval()
         last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
-        self.nets = dict(zip(LAYOUTS, (net, last), strict=True))
+        self.nets: dict[str, Any] = {LAYOUTS[0]: net, LAYOUTS[1]: last}
         self.facts = {"network": network, "threads": torch.get_num_threads()}
 
     def weights(self) -> dict[str, np.ndarray]:

@@ -66,7 +66,7 @@ def haze(
     clean: Float[np.ndarray, "h w c"],
     depth: Float[np.ndarray, "h w"],
     beta: float,
-    airlight: float,
+    airlight: float | Float[np.ndarray, "*c"],
 ) -> Float[np.ndarray, "h w c"]:
     """Haze model ``I = J t + A (1 - t)`` with ``t = exp(-beta depth)``.
 
@@ -74,7 +74,7 @@ def haze(
       clean: image in [0, 1].
       depth: distance in units of ``1 / beta``, at least 0.
       beta: scattering coefficient.
-      airlight: A, in [0, 1].
+      airlight: A, in [0, 1], for all channels or each.
 
     >>> haze(np.zeros((1, 1, 1)), np.zeros((1, 1)), 1.0, 0.9).item()
     0.0

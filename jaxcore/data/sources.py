@@ -340,7 +340,7 @@ def _check_sizes(
         _, *files = pairs[done * len(pairs) // total]
         if _border(size(files[0]), size(files[1]), border) is None:
             sizes = [_header_size(file, thorough=True) for file in files]
-            if _border(*sizes, border) is None:
+            if _border(sizes[0], sizes[1], border) is None:
                 bad.append((files[0], *sizes))
         if progress is not None:
             progress(done + 1, total)

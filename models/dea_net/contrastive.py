@@ -5,6 +5,7 @@ to supply (torchvision's ``vgg19``); none come with this library, and nothing is
 """
 
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -66,7 +67,8 @@ class VGG19Features(nn.Module):
 
 def vgg19_init(key: Array, width: int = 64) -> Params:
     """Random weights, for tests and for the shapes; a loss needs those of ImageNet."""
-    return VGG19Features(width).init(key, jnp.zeros((1, _SMALLEST, _SMALLEST, 3)))["params"]
+    variables: Any = VGG19Features(width).init(key, jnp.zeros((1, _SMALLEST, _SMALLEST, 3)))
+    return variables["params"]
 
 
 def vgg19_from_torch(state_dict: StateDict, width: int = 64) -> Params:
@@ -136,7 +138,7 @@ def contrastive_distances(
             f"pixels, found {out.shape}."
         )
     vgg_params = jax.lax.stop_gradient(vgg_params)
-    network = VGG19Features(vgg_params["features_0"]["kernel"].shape[-1])
+    network: Any = VGG19Features(vgg_params["features_0"]["kernel"].shape[-1])
     anchors = network.apply({"params": vgg_params}, out.astype(jnp.float32))
     both = jax.lax.stop_gradient(jnp.concatenate([a.astype(jnp.float32) for a in fixed]))
     targets = network.apply({"params": vgg_params}, both)  # one call: the weights are read once
