@@ -69,7 +69,8 @@ class Rival:
 
         torch.set_num_threads(harness.cores())
         torch.manual_seed(0)
-        self._torch, self._diffusion = torch, GaussianDiffusion
+        self._torch: Any = torch
+        self._diffusion = GaussianDiffusion
         net = Unet(
             dim=cfg.dim, dim_mults=cfg.dim_mults, attn_heads=cfg.heads, attn_dim_head=cfg.dim_head
         ).eval()
@@ -212,7 +213,8 @@ def overhead(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
             jax.block_until_ready(call.call())
 
     def sampled(table: Any) -> Any:
-        return sample(fn, params, shape=x.shape, table=table, objective=OBJECTIVE, noise=x[None])
+        noise = jnp.asarray(x[None])
+        return sample(fn, params, shape=x.shape, table=table, objective=OBJECTIVE, noise=noise)
 
     table = sampling_table(schedule, STEPS)
     jax.block_until_ready(sampled(table))
@@ -229,7 +231,8 @@ def overhead(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
 
 def compilations(fn: Any, params: Any, x: np.ndarray, schedule: RDDMSchedule) -> dict[str, int]:
     """How many programs tables of equal length need."""
-    before, tried = sampler._run._cache_size(), 0
+    program: Any = sampler._run
+    before, tried = program._cache_size(), 0
     half = STEPS - STEPS % 2
     tables = [
         *(sampling_table(schedule, half, eta=eta) for eta in (0.0, 0.5, 1.0)),
@@ -243,7 +246,7 @@ def compilations(fn: Any, params: Any, x: np.ndarray, schedule: RDDMSchedule) ->
             fn, params, shape=x.shape, table=table, objective=OBJECTIVE, key=jax.random.key(tried)
         )
         tried += 1
-    found = {"tables": tried, "programs": sampler._run._cache_size() - before}
+    found = {"tables": tried, "programs": program._cache_size() - before}
     say(f"  {found['tables']} tables of {half} rows: {found['programs']} program(s)")
     return found
 

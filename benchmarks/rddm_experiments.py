@@ -118,14 +118,14 @@ def trainer(cfg: RDDMConfig) -> tuple[Any, Callable[..., Any]]:
 
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: Any, key: Array, step: Array, schedule: Any) -> Any:
-        params, moments, average = state
+        before, moments, average = state
         key_batch, key_loss = jax.random.split(jax.random.fold_in(key, step))
         batch = batch_of(key_batch, BATCH, cfg)
         (loss, _), gradient = jax.value_and_grad(rddm_loss, has_aux=True)(
-            params, network(cfg), batch, key_loss, schedule=schedule, objective=objective
+            before, network(cfg), batch, key_loss, schedule=schedule, objective=objective
         )
-        change, moments = optimiser.update(gradient, moments, params)
-        params = optax.apply_updates(params, change)
+        change, moments = optimiser.update(gradient, moments, before)
+        params: Any = optax.apply_updates(before, change)
         return (params, moments, ema_update(ema, average, params, step)), loss
 
     return optimiser, update

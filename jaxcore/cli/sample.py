@@ -90,7 +90,7 @@ def sample(
     images, seen = run(
         model.apply_fn,
         model.params,
-        None if degraded is None else to_signed(degraded),
+        None if degraded is None else to_signed(jax.numpy.asarray(degraded)),
         shape=None if degraded is not None else (count, *model.sides(size), model.channels),
         table=table,
         objective=model.objective,

@@ -86,7 +86,10 @@ class DDPMUnetConfig:
         unknown = set(fields) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise UserError(f"A DDPM U-Net has no setting {', '.join(sorted(unknown))}.")
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+        values: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
+        }
+        return cls(**values)
 
 
 class RMSNorm(nn.Module):

@@ -1,6 +1,6 @@
 """Pictures of schedules and of what happens while sampling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ def trajectory_cells(
     shown = np.unique(np.linspace(0, count - 1, min(columns, count)).round().astype(int))
     before = [seen.start, *seen.states[:-1]]
 
-    def row(arrays: Sequence[Any], view: Any, text: str) -> list[Cell]:
+    def row(arrays: Any, view: Any, text: str) -> list[Cell]:
         return [
             (view(np.asarray(arrays[i][image])), f"{text} {int(table.rows.index[i])}")
             for i in shown

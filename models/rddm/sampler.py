@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, overload
 from typing import Literal as L
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -186,7 +187,11 @@ def _run(
     mode: Mode | None,
     keep: bool,
 ) -> tuple[Array, Trajectory | None]:
-    first = jax.random.normal(key, shape) if noise is None else noise[0]
+    if noise is None:
+        assert key is not None
+        first = jax.random.normal(key, shape)
+    else:
+        first = noise[0]
     base = jnp.zeros_like(first) if degraded is None else degraded
     start = first if degraded is None else degraded + table.start_scale * first
     shown = degraded if objective.concat_input else None

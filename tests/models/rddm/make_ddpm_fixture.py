@@ -10,8 +10,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
-from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+import torch  # pyright: ignore[reportMissingImports]  # for this script alone
+from denoising_diffusion_pytorch import (  # pyright: ignore[reportMissingImports]  # for this script alone
+    GaussianDiffusion,
+    Unet,
+)
 
 SIZES = {"dim": 8, "dim_mults": (1, 2), "attn_heads": 2, "attn_dim_head": 4}
 STEPS, SIDE, SEED = 4, 8, 0
