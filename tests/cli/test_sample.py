@@ -103,6 +103,6 @@ def test_mistakes_end_in_one_sentence_and_write_nothing(
     call, files, tmp_path, file, options, sentence
 ):
     argv = ("sample", "--weights", files / f"{file}.safetensors", "-o", tmp_path / "out")
-    code, _, err = call(*argv, *options)
+    code, out, err = call(*argv, *options)
     assert code == 2 and sentence in " ".join((out + err).split())
     assert not (tmp_path / "out").exists()
