@@ -60,7 +60,7 @@ def experiments(smoke: bool) -> list[Experiment]:
     )  # fmt: skip
     photos = Experiment(
         "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 300, 1e-3,
-        ("official", "soft"), (0, 1),
+        ("official", "soft"), (0,),
     )  # fmt: skip
     if not smoke:
         return [toy, photos]

@@ -4,13 +4,18 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 # Command -> (module, function, what ``jaxcore --help`` says of it). Only the command that runs
 # is imported, so that help is quick.
 COMMANDS = {
     "demo": ("demo", "demo", "Train a small network on photographs and restore held-out ones."),
     "restore": ("restore", "restore", "Restore pictures with a run or with official weights."),
+    "sample": (
+        "sample",
+        "sample",
+        "Generate pictures with a diffusion model, or show it restore one.",
+    ),
     "train": ("train", "train", "Train a network by a recipe, or go on with a run."),
     "evaluate": ("evaluate", "evaluate", "Measure PSNR and SSIM on degraded and clean images."),
     "convert": ("convert", "convert", "Check weights and rewrite them under the official names."),
@@ -52,12 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except UserError as error:
         print(f"jaxcore: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(2, own_process)
     except KeyboardInterrupt:
-        if own_process:
-            # Everything is cleaned up. To end in the ordinary way while XLA's threads still
-            # compute what was interrupted can crash the interpreter.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)
-        sys.exit(130)
+        _leave(130, own_process)
+
+
+def _leave(code: int, own_process: bool) -> NoReturn:
+    """End after a failure, when everything is cleaned up.
+
+    To end in the ordinary way can crash the interpreter while XLA's threads still compute what
+    was interrupted, and lets the readers of a damaged checkpoint that were given up print theirs.
+    """
+    if own_process:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

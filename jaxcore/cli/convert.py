@@ -38,7 +38,8 @@ def convert(
     endings = (".safetensors", ".pth", ".pt")
     if output.suffix not in endings:
         raise UserError(f"Expected an output ending in {', '.join(endings)}, found {output}.")
-    network, cfg, params = load_network(source, model, which=which, preset=preset)
+    notes: list[str] = []
+    network, cfg, params = load_network(source, model, which=which, preset=preset, notes=notes)
     if deploy:
         if not hasattr(network.module, "deploy"):
             raise UserError(f"The network {network.name} has one form only: leave --deploy out.")
@@ -56,4 +57,6 @@ def convert(
         fields = told.to_dict()
         hidden = [name for name, value in cfg.to_dict().items() if fields[name] != value]
         note = f' below "state_dict", beside the settings {", ".join(hidden)}'
+    for line in notes:
+        print(line)
     print(f"{len(tensors)} tensors of {network.name} -> {output}{note}")

@@ -17,7 +17,12 @@ _WRAPPERS = ("module.", "_orig_mod.", "net.")  # of data parallelism, compilatio
 
 
 def load_network(
-    weights: Path, model: str | None = None, *, which: Which = "best", preset: str | None = None
+    weights: Path,
+    model: str | None = None,
+    *,
+    which: Which = "best",
+    preset: str | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[Network, Any, Params]:
     """Network, configuration and parameters.
 
@@ -29,6 +34,7 @@ def load_network(
       which: checkpoint of a run directory.
       preset: published configuration of the network, for files of networks whose weights do not
         tell it (RDDM); None takes what the weights tell.
+      notes: receives sentences on what a file holds besides the weights.
 
     Raises:
       UserError: nothing there, damaged, or of another network or size.
@@ -40,7 +46,7 @@ def load_network(
         return _load_run(weights, model, which)
     if not weights.exists():
         raise UserError(f"Expected a run directory or a weight file, found nothing at {weights}.")
-    return _load_file(weights, model, preset)
+    return _load_file(weights, model, preset, [] if notes is None else notes)
 
 
 def _choose(model: str | None, stored: str | None, where: Path) -> Network:
@@ -67,10 +73,14 @@ def _load_run(run: Path, model: str | None, which: Which) -> tuple[Network, Any,
     return network, cfg, load_params(run, which, expected=expected)
 
 
-def _load_file(path: Path, model: str | None, preset: str | None) -> tuple[Network, Any, Params]:
+def _load_file(
+    path: Path, model: str | None, preset: str | None, notes: list[str]
+) -> tuple[Network, Any, Params]:
     from jaxcore.convert import read_state_dict, strip_prefix
 
     file = read_state_dict(path)
+    if file.unused:
+        notes.append(f"taken from {file.where!r}; left alone: {', '.join(file.unused)}")
     stored, fields = _stored(file.metadata, path)
     network = _choose(model, stored, path)
     tensors = strip_prefix(file.tensors, *_WRAPPERS)

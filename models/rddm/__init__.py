@@ -1,27 +1,78 @@
 """RDDM: residual denoising diffusion models; see README.md beside this file."""
 
+# Diffusion.
 # Networks.
 from jaxcore.models.rddm.config import PRESETS, RDDMConfig
+from jaxcore.models.rddm.ddim import (
+    DDIMNetwork,
+    adjust_alpha,
+    ddim_step,
+    ddim_step_as_rddm,
+    ddim_table,
+)
+from jaxcore.models.rddm.losses import rddm_loss
+from jaxcore.models.rddm.objectives import Prediction, RDDMObjective
 from jaxcore.models.rddm.params import RULES, config_from_state_dict, from_torch, to_torch
 from jaxcore.models.rddm.pipeline import apply_fn, chosen, objective_of, restore, selector
+from jaxcore.models.rddm.process import (
+    Level,
+    clean_from_both,
+    clean_from_noise,
+    level_at,
+    noise_from_residual,
+    q_posterior,
+    q_sample,
+    to_signed,
+    to_unit,
+)
+from jaxcore.models.rddm.sampler import Trajectory, sample
+from jaxcore.models.rddm.schedule import RDDMSchedule, official_buffers, sampling_times
+from jaxcore.models.rddm.selector import ObjectiveSelector, search
+from jaxcore.models.rddm.solvers import SamplingTable, sampling_table
 from jaxcore.models.rddm.unet import Unet, apply, init, param_shapes, standardise, trainable
 
 __all__ = [
     "PRESETS",
     "RULES",
+    "DDIMNetwork",
+    "Level",
+    "ObjectiveSelector",
+    "Prediction",
     "RDDMConfig",
+    "RDDMObjective",
+    "RDDMSchedule",
+    "SamplingTable",
+    "Trajectory",
     "Unet",
+    "adjust_alpha",
     "apply",
     "apply_fn",
     "chosen",
+    "clean_from_both",
+    "clean_from_noise",
     "config_from_state_dict",
+    "ddim_step",
+    "ddim_step_as_rddm",
+    "ddim_table",
     "from_torch",
     "init",
+    "level_at",
+    "noise_from_residual",
     "objective_of",
+    "official_buffers",
     "param_shapes",
+    "q_posterior",
+    "q_sample",
+    "rddm_loss",
     "restore",
+    "sample",
+    "sampling_table",
+    "sampling_times",
+    "search",
     "selector",
     "standardise",
+    "to_signed",
     "to_torch",
+    "to_unit",
     "trainable",
 ]

@@ -221,7 +221,9 @@ class RDDMConfig:
             raise UserError(
                 f"An RDDM configuration has other fields than these: {'; '.join(parts)}."
             )
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        values: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
+        }
         return cls(**values)
 
 

@@ -43,10 +43,10 @@ class DDIMNetwork:
     threshold: float | None = None
     max_threshold: float = 1.0
     rederive_noise: bool = False  # "use_clipped_model_output": noise that fits what was cut
+    self_condition: bool = False  # show the last estimate of the clean image too
     # Fixed for this kind of network.
     time_conditioning: Literal["index"] = "index"
-    concat_input: bool = False
-    self_condition: bool = False
+    concat_input: Literal[False] = False
 
     def __post_init__(self) -> None:
         if self.prediction not in get_args(Parametrisation):

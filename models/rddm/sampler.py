@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, overload
 from typing import Literal as L
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -159,14 +160,16 @@ def sample(
 
 
 def _check_noise(noise: Array, shape: tuple[int, ...], table: SamplingTable) -> None:
-    count = 1 + draws(table)
     found = jnp.shape(noise)
-    if len(found) != 5 or found[1:] != shape or found[0] not in (1, count):
+    traced = isinstance(table.rows.draw, jax.core.Tracer)  # inside jit its values are not known
+    count = found[:1] if traced else (1 + draws(table),)
+    if len(found) != 5 or found[1:] != shape or found[0] not in (1, *count):
+        wanted = " or ".join(map(str, (1, *count)))
         raise UserError(
-            f"Expected noise of shape (1 or {count}, {', '.join(map(str, shape))}), found {found}."
+            f"Expected noise of shape ({wanted}, {', '.join(map(str, shape))}), found {found}."
         )
-    if found[0] == 1 and count > 1 and np.asarray(table.rows.sigma).any():
-        raise UserError(f"Expected {count} noises for steps with fresh noise, found 1.")
+    if not traced and found[0] == 1 < count[0] and np.asarray(table.rows.sigma).any():
+        raise UserError(f"Expected {count[0]} noises for steps with fresh noise, found 1.")
 
 
 @functools.partial(jax.jit, static_argnames=("apply_fn", "objective", "shape", "mode", "keep"))
@@ -184,7 +187,11 @@ def _run(
     mode: Mode | None,
     keep: bool,
 ) -> tuple[Array, Trajectory | None]:
-    first = jax.random.normal(key, shape) if noise is None else noise[0]
+    if noise is None:
+        assert key is not None
+        first = jax.random.normal(key, shape)
+    else:
+        first = noise[0]
     base = jnp.zeros_like(first) if degraded is None else degraded
     start = first if degraded is None else degraded + table.start_scale * first
     shown = degraded if objective.concat_input else None

@@ -335,7 +335,8 @@ class RDDMSchedule:
         else:
             rest = np.maximum(rest, _FLOOR)
         arrays = (alphas, betas2, alphas_cumsum, betas_cumsum, rest)
-        return cls(*(np.asarray(a, np.float32) for a in arrays), np.float32(sum_scale**0.5))
+        given = tuple(np.asarray(a, np.float32) for a in arrays)
+        return cls(*given, start_scale=np.float32(sum_scale**0.5))
 
 
 def official_buffers(

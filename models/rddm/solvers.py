@@ -352,6 +352,33 @@ _TIMES = {
 }
 
 
+def padded(table: SamplingTable, length: int) -> SamplingTable:
+    """The same sampler with rows after it that leave the image alone.
+
+    Tables of equal length share one compiled sampler. The networks are called in vain in the
+    added rows.
+
+    Raises:
+      UserError: the table is longer.
+
+    >>> len(padded(sampling_table(RDDMSchedule.polynomial(), 2), 5))
+    5
+    """
+    more = length - len(table)
+    if more < 0:
+        raise UserError(f"Expected a length of at least {len(table)}, found {length}.")
+    level = ("index", "alpha", "beta", "rest")
+
+    def extend(name: str, values: np.ndarray) -> np.ndarray:
+        if name in level:
+            return np.append(values, np.repeat(values[-1:], more))
+        blank = {"x": 1, "draw": -1}.get(name, 0)
+        return np.append(values, np.full(more, blank, values.dtype))
+
+    rows = {name: extend(name, values) for name, values in table.rows._asdict().items()}
+    return dataclasses.replace(table, rows=Rows(**rows))
+
+
 def draws(table: SamplingTable) -> int:
     """How many fresh noises the table can take after that of the start."""
     return int(np.max(table.rows.draw)) + 1

@@ -80,6 +80,13 @@ def test_wrappers_are_stripped(name):
     assert set(tensors) == set(read_state_dict(FILES / "two_sets.pth").tensors)
 
 
+def test_what_is_left_alone_is_told():
+    whole = read_state_dict(FILES / "diffusion.pt")
+    assert whole.where == "ema"
+    assert set(whole.unused) >= {"model"} and "ema" not in whole.unused
+    assert read_state_dict(FILES / "kinds.pt").unused == ()
+
+
 def test_a_place_and_a_prefix_can_be_named():
     average = read_state_dict(FILES / "diffusion.pt", at="ema", prefix="ema_model.")
     expected = select_prefix(expected_of("diffusion.pt"), "ema_model.")

@@ -200,3 +200,30 @@ def test_infinite_values_are_counted_apart():
     assert np.isinf(only.compute())
     assert np.isnan(MeanState.empty().compute())
     assert np.isnan(state.update(jnp.array([jnp.nan])).compute())
+
+
+def test_matlab_protocol_is_the_plain_definition():
+    """SSIM of a volume: 11x11x11 Gaussian weights, the border repeated on every side."""
+    image, target = _pair((6, 5, 3))
+    psnr_rgb8, ssim_rgb8 = (m(image, target) for m in PROTOCOLS["matlab_rgb"])
+    x, y = (np.round(255 * np.clip(a.astype(np.float64), 0, 1)) for a in (image, target))
+    np.testing.assert_allclose(psnr_rgb8, 10 * np.log10(255**2 / np.mean((x - y) ** 2)), rtol=1e-5)
+    line = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    weights = np.einsum("i,j,k->ijk", *[line / line.sum()] * 3)
+
+    def local(a):
+        padded = np.pad(a, 5, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (11, 11, 11))
+        return np.einsum("hwcijk,ijk->hwc", windows, weights)
+
+    mx, my = local(x), local(y)
+    vx, vy, vxy = local(x * x) - mx**2, local(y * y) - my**2, local(x * y) - mx * my
+    c1, c2 = 2.55**2, 7.65**2
+    index = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    np.testing.assert_allclose(ssim_rgb8, index.mean(), rtol=1e-4)
+
+
+def test_a_volume_needs_its_border_repeated():
+    image, target = _pair((12, 12, 3))
+    with pytest.raises(UserError, match="padding edge for the SSIM of a volume, found valid"):
+        ssim(image, target, window="gaussian11", volume=True)

@@ -153,7 +153,7 @@ def check_losses(path: Path) -> None:
         close(ours, file[f"out/exp0/{name}"], atol=1e-3, rtol=1e-5, what=name)
 
 
-def _loss_cases(file: Golden) -> list[tuple[str, str, str]]:
+def _loss_cases(file: Golden) -> list[tuple[str, ...]]:
     cases = {
         (*key.split("/")[:2], key.split("/")[2])
         for key in file.group("out")

@@ -237,3 +237,20 @@ def test_two_devices_give_the_run_of_one_and_resume_each_other(tmp_path, axes):
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
     with pytest.raises(UserError, match="7 rows does not divide over 2 devices"):
         fit(TinyTask(batch=7), _QUIET, tmp_path / "run", mesh=make_mesh(), reporter=Silent())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _EndingTask(TinyTask):
+    """Ends when its weights have moved, which they have after the first update."""
+
+    def finished(self, params: Any) -> bool:
+        return bool(np.any(np.asarray(params["second"]["bias"]) != 0))
+
+
+def test_a_task_may_end_its_run_when_metrics_are_logged(tmp_path):
+    cfg = dataclasses.replace(_CFG, steps=9, log_every=2, save_every=0)
+    result = fit(_EndingTask(), cfg, tmp_path / "run", reporter=Silent())
+    assert int(result.state.step) == 2 and not result.interrupted
+    assert result.metrics
+    kept = load_params(tmp_path / "run", "last", ema=False)
+    jax.tree.map(np.testing.assert_array_equal, kept, result.state.params)

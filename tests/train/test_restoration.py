@@ -103,7 +103,7 @@ def test_every_degradation_counts_once_in_the_mean():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_described(name):
     chosen = recipe(name)
-    assert RestorationTask.from_dict(chosen.task.to_dict()) == chosen.task
+    assert type(chosen.task).from_dict(chosen.task.to_dict()) == chosen.task
     assert TrainConfig.from_dict(chosen.train.to_dict()) == chosen.train
     assert chosen.summary
 

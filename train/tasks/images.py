@@ -1,9 +1,10 @@
 """What training on pictures has in common: data, evaluation on whole images, sample pictures."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxcore.data.sources import Group, Sample
 from jaxcore.errors import UserError
 from jaxcore.metrics import PROTOCOLS
 from jaxcore.train.task import BatchIterator
-from jaxcore.typing import Key, Params
+from jaxcore.typing import Batch, Key, Params
 
 
 class Restored(NamedTuple):
@@ -36,12 +37,13 @@ _evaluation_groups = functools.lru_cache(maxsize=8)(evaluation_groups)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageTask:
+class ImageTask(abc.ABC):
     """Train a network of `jaxcore.registry` on crops, evaluate it on whole images.
 
     A subclass has a ``name``, a ``loss`` and, where a row is more than a pair, ``images``.
     """
 
+    name: ClassVar[str]
     model: str = "adair"  # name in `jaxcore.registry`
     network: Any  # configuration of that network
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -71,6 +73,10 @@ class ImageTask:
     def images(self) -> Images:
         """Images of a row."""
         return ("degraded", "clean")
+
+    @abc.abstractmethod
+    def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
+        """Mean loss over the rows of a batch, and a dict of scalars to log."""
 
     def init_params(self, key: Key) -> Params:
         """Fresh parameters of the network."""

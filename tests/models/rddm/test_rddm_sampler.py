@@ -266,6 +266,20 @@ def test_deterministic_steps_ignore_the_key_after_the_start(getkey):
     np.testing.assert_array_equal(alone, with_others)
 
 
+def test_sampling_can_be_part_of_a_larger_program():
+    _, degraded, noise = images()
+    table = sampling_table(RDDMSchedule.polynomial(100), 3)
+
+    @jax.jit
+    def brightness(degraded, table, noise):
+        return jnp.mean(run(table, noise, degraded=degraded))
+
+    alone = np.mean(run(table, noise[None], degraded=degraded))
+    assert float(brightness(degraded, table, noise[None])) == pytest.approx(alone, abs=1e-6)
+    gradient = jax.jit(jax.grad(lambda d: brightness(d, table, noise[None])))(degraded)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
 TABLE = sampling_table(RDDMSchedule.polynomial(10), 3)
 FRESH = sampling_table(RDDMSchedule.polynomial(10), 3, eta=1.0)
 X = np.zeros(SHAPE, np.float32)

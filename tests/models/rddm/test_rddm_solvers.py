@@ -8,7 +8,7 @@ from jaxcore.errors import UserError
 from jaxcore.models.rddm.objectives import RDDMObjective
 from jaxcore.models.rddm.sampler import sample
 from jaxcore.models.rddm.schedule import RDDMSchedule, sampling_times
-from jaxcore.models.rddm.solvers import draws, log_snr_times, sampling_table
+from jaxcore.models.rddm.solvers import draws, log_snr_times, padded, sampling_table
 
 LOG_SNR = np.linspace(7, -5, 4000)
 SIGNAL, NOISE = (1 / np.sqrt(1 + np.exp(sign * 2 * LOG_SNR)) for sign in (-1, 1))
@@ -116,6 +116,21 @@ def test_as_many_steps_as_times_is_the_ancestral_loop():
     assert sampling_table(schedule, 6, method="euler").rows.sigma[0] == 0
     assert sampling_table(schedule, 6, order="noise_then_residual").rows.sigma[0] == 0
     assert draws(sampling_table(schedule, 6)) == 5 and draws(sampling_table(schedule, 1)) == 0
+
+
+def test_padding_leaves_the_result_alone():
+    noise = np.random.default_rng(0).normal(size=(4, *SHAPE)).astype(np.float32)
+    zero = np.zeros(SHAPE, np.float32)
+    table = sampling_table(SCHEDULE, 4, eta=1.0)
+    options = {
+        "objective": RDDMObjective(time_conditioning="cumulative", concat_input=False),
+        "noise": noise,
+    }
+    alone = sample(posterior_mean, zero, zero, table=table, **options)
+    longer = sample(posterior_mean, zero, zero, table=padded(table, 7), **options)
+    np.testing.assert_allclose(alone, longer, atol=1e-6)
+    with pytest.raises(UserError, match="a length of at least 4, found 3"):
+        padded(table, 3)
 
 
 def test_two_passes_tell_the_levels_of_their_path():

@@ -1,0 +1,294 @@
+"""How fast is a diffusion U-Net here, and what does the sampler add to its calls?
+
+The U-Net of `denoising-diffusion-pytorch` of the size of RDDM's networks (35.7 M parameters)
+against that package on the same processor, with the same weights and after checking that outputs
+agree: one call, and a five-step DDIM sampler (the package's own loop), at 128 and 256 pixels,
+batch 1, float32. PyTorch runs as shipped and in its channels_last layout. Then the sampler by
+itself: its time next to that of as many calls, and how often it is compiled while schedules, fresh
+noise, solver and order change.
+
+    python -m benchmarks.rddm --parts forward    # minutes on 2 quiet cores, each
+    python -m benchmarks.rddm --parts sampler
+    python -m benchmarks.rddm --parts overhead
+    python -m benchmarks.rddm --smoke            # a small network, seconds
+
+Without PyTorch and the package (benchmarks/README.md) the comparison is left out, and the JSON
+says so.
+"""
+
+import copy
+import dataclasses
+import functools
+import gc
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from benchmarks import harness
+from benchmarks.harness import say
+from jaxcore.models.rddm import ddpm_unet, sampler
+from jaxcore.models.rddm.ddim import DDIMNetwork
+from jaxcore.models.rddm.ddpm_unet import DDPMUnetConfig
+from jaxcore.models.rddm.interop import ddpm_network, from_ddpm_torch
+from jaxcore.models.rddm.process import to_unit
+from jaxcore.models.rddm.sampler import sample
+from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.models.rddm.solvers import sampling_table
+
+RIVALS = ("pytorch", "pytorch_channels_last")
+TOLERANCE = 1e-3
+STEPS = 5
+OBJECTIVE = DDIMNetwork(prediction="v", rederive_noise=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is run."""
+
+    network: DDPMUnetConfig
+    sizes: tuple[int, ...]
+    repeats: int
+
+
+FULL = Plan(DDPMUnetConfig(dim=64), (128, 256), 7)
+SMOKE = Plan(DDPMUnetConfig(dim=8, dim_mults=(1, 2), heads=2, dim_head=4), (16,), 2)
+
+
+class Rival:
+    """The package's U-Net and sampler in both memory layouts."""
+
+    def __init__(self, cfg: DDPMUnetConfig):
+        import torch
+        from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+
+        torch.set_num_threads(harness.cores())
+        torch.manual_seed(0)
+        self._torch: Any = torch
+        self._diffusion = GaussianDiffusion
+        net = Unet(
+            dim=cfg.dim, dim_mults=cfg.dim_mults, attn_heads=cfg.heads, attn_dim_head=cfg.dim_head
+        ).eval()
+        last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
+        self.nets = {RIVALS[0]: net, RIVALS[1]: last}
+        self.facts = {
+            "network": "denoising_diffusion_pytorch.Unet", "threads": torch.get_num_threads(),
+        }  # fmt: skip
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Official key -> array."""
+        return {key: value.numpy() for key, value in self.nets[RIVALS[0]].state_dict().items()}
+
+    def tensor(self, x: np.ndarray, layout: str) -> Any:
+        """NCHW in memory, or channels last."""
+        tensor = self._torch.from_numpy(x).permute(0, 3, 1, 2)
+        return tensor.contiguous() if layout == RIVALS[0] else tensor
+
+    def forward(self, layout: str, x: np.ndarray, t: float) -> Callable[[], np.ndarray]:
+        """One call of the network."""
+        tensor, time = self.tensor(x, layout), self._torch.tensor([t])
+
+        def call() -> np.ndarray:
+            with self._torch.inference_mode():
+                return self.nets[layout](tensor, time).permute(0, 2, 3, 1).numpy()
+
+        return call
+
+    def sampler(self, layout: str, start: np.ndarray) -> Callable[[], np.ndarray]:
+        """The package's DDIM loop from a given start; its progress bar is silenced."""
+        import denoising_diffusion_pytorch.denoising_diffusion_pytorch as package
+
+        package.tqdm = lambda items, **_: items
+        side = start.shape[1]
+        diffusion = self._diffusion(self.nets[layout], image_size=side, sampling_timesteps=STEPS)
+        tensor = self.tensor(start, layout)
+
+        def call() -> np.ndarray:
+            draw, self._torch.randn = self._torch.randn, lambda *_, **__: tensor
+            try:
+                with self._torch.inference_mode():
+                    made = diffusion.ddim_sample(tuple(tensor.shape))
+            finally:
+                self._torch.randn = draw
+            return made.permute(0, 2, 3, 1).numpy()
+
+        self.betas = diffusion.betas.numpy()
+        return call
+
+
+def rival_or_reason(cfg: DDPMUnetConfig) -> "Rival | str":
+    try:
+        return Rival(cfg)
+    except ImportError as error:
+        return f"not installed: {error.name}"
+
+
+def image(size: int) -> np.ndarray:
+    return np.random.default_rng(size).normal(size=(1, size, size, 3)).astype(np.float32)
+
+
+def weights(plan: Plan, rival: "Rival | str") -> Any:
+    cfg = plan.network
+    if isinstance(rival, str):
+        return ddpm_unet.init(jax.random.key(0), cfg)
+    return jax.device_put(from_ddpm_torch(rival.weights(), cfg))
+
+
+def compare(ours: harness.Program, theirs: dict[str, harness.Call], repeats: int) -> dict[str, Any]:
+    """Times of all after checking that the results agree."""
+    found: dict[str, Any] = {}
+    if theirs:
+        y = np.asarray(ours.call())
+        found["largest_difference"] = max(float(np.abs(c() - y).max()) for c in theirs.values())
+        if not found["largest_difference"] <= TOLERANCE:
+            raise SystemExit(f"Results differ by {found['largest_difference']:.2e}.")
+    times = harness.interleaved({"jaxcore": ours.call, **theirs}, repeats)
+    times["jaxcore"] |= ours.facts
+    if theirs:
+        times["jaxcore"] |= harness.ratios(times, "jaxcore", tuple(theirs))
+    say("  " + ", ".join(f"{name} {t['median_s']:.3f} s" for name, t in times.items()))
+    return {**found, **times}
+
+
+def forward(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+    """One call of the network."""
+    params, found = weights(plan, rival), {}
+    apply_fn = functools.partial(ddpm_unet.apply, cfg=plan.network)
+    for size in plan.sizes:
+        say(f"one call at {size}")
+        x, t = image(size), 500.0
+        ours = harness.compiled(apply_fn, params, x, jnp.full((1,), t))
+        theirs = {}
+        if isinstance(rival, Rival):
+            theirs = {name: rival.forward(name, x, t) for name in RIVALS}
+        found[f"forward_{size}"] = compare(ours, theirs, plan.repeats)
+        found[f"forward_{size}"]["gflop"] = harness.gflop(apply_fn, params, x, jnp.full((1,), t))
+    return found
+
+
+def sampling(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+    """Five steps of DDIM."""
+    params, found = weights(plan, rival), {}
+    for size in plan.sizes:
+        say(f"{STEPS} steps at {size}")
+        start, theirs = image(size), {}
+        schedule = RDDMSchedule.from_ddpm("cosine")
+        if isinstance(rival, Rival):
+            theirs = {name: rival.sampler(name, start) for name in RIVALS}
+            schedule = RDDMSchedule.from_ddpm(rival.betas)
+        table = sampling_table(schedule, STEPS, clip_mode="ddim_exact")
+
+        def run(params: Any, noise: Any, table: Any, shape: tuple[int, ...] = start.shape) -> Any:
+            return to_unit(
+                sample(
+                    ddpm_network(plan.network),
+                    params,
+                    shape=shape,
+                    table=table,
+                    objective=OBJECTIVE,
+                    noise=noise,
+                )
+            )
+
+        ours = harness.compiled(run, params, start[None], table)
+        found[f"sampler_{size}"] = compare(ours, theirs, plan.repeats)
+    return found
+
+
+def overhead(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+    """The sampler next to as many calls of the network, and compilations."""
+    params = weights(plan, rival)
+    size, fn = plan.sizes[0], ddpm_network(plan.network)
+    x, told = image(size), (jnp.full((1,), 500.0),)
+    schedule = RDDMSchedule.from_ddpm("linear")
+    call = harness.compiled(lambda p, x: fn(p, x, told)[0], params, x)
+
+    def calls() -> Any:
+        for _ in range(STEPS):
+            jax.block_until_ready(call.call())
+
+    def sampled(table: Any) -> Any:
+        noise = jnp.asarray(x[None])
+        return sample(fn, params, shape=x.shape, table=table, objective=OBJECTIVE, noise=noise)
+
+    table = sampling_table(schedule, STEPS)
+    jax.block_until_ready(sampled(table))
+    times = harness.interleaved(
+        {"calls": calls, "sampler": lambda: sampled(table)}, 2 * plan.repeats
+    )
+    ratio = times["sampler"]["median_s"] / times["calls"]["median_s"]
+    say(f"  sampler over {STEPS} calls: {100 * (ratio - 1):+.1f} %")
+    return {
+        f"overhead_{size}": {**times, "percent": round(100 * (ratio - 1), 2)},
+        "compilations": compilations(fn, params, x, schedule),
+    }
+
+
+def compilations(fn: Any, params: Any, x: np.ndarray, schedule: RDDMSchedule) -> dict[str, int]:
+    """How many programs tables of equal length need."""
+    program: Any = sampler._run
+    before, tried = program._cache_size(), 0
+    half = STEPS - STEPS % 2
+    tables = [
+        *(sampling_table(schedule, half, eta=eta) for eta in (0.0, 0.5, 1.0)),
+        sampling_table(schedule, half, method="dpm2"),
+        sampling_table(schedule, half // 2, order="residual_then_noise"),
+        sampling_table(schedule.reschedule(alpha="average", beta="average"), half),
+        sampling_table(RDDMSchedule.polynomial(500, sum_scale=0.01), half),
+    ]
+    for table in tables:
+        sample(
+            fn, params, shape=x.shape, table=table, objective=OBJECTIVE, key=jax.random.key(tried)
+        )
+        tried += 1
+    found = {"tables": tried, "programs": program._cache_size() - before}
+    say(f"  {found['tables']} tables of {half} rows: {found['programs']} program(s)")
+    return found
+
+
+PARTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "forward": forward,
+    "sampler": sampling,
+    "overhead": overhead,
+}
+
+
+def main(
+    smoke: bool = False,
+    output: Path = harness.RESULTS / "rddm.json",
+    parts: tuple[Literal["forward", "sampler", "overhead"], ...] = (
+        "forward",
+        "sampler",
+        "overhead",
+    ),
+) -> None:
+    """Run everything and write JSON after each part.
+
+    Args:
+      smoke: a small network and two repeats, to see that the benchmark works.
+      output: the file to write; parts that are not run stay as they are in it.
+      parts: what to run.
+    """
+    plan = SMOKE if smoke else FULL
+    record: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+    rival = rival_or_reason(plan.network)
+    say(f"rival {rival}" if isinstance(rival, str) else f"rival: {rival.facts}")
+    for part in parts:
+        record[part] = {
+            "smoke": smoke,
+            "environment": harness.environment("torch", "denoising-diffusion-pytorch"),
+            "rival": {"absent": rival} if isinstance(rival, str) else rival.facts,
+            **PARTS[part](plan, rival),
+        }
+        harness.write(record, output)
+        gc.collect()
+    say(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

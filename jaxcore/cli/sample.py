@@ -1,0 +1,234 @@
+"""``jaxcore sample``."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from jaxcore.cli.weights import Which
+
+FILES = ("samples.png", "trajectory.png", "schedules.png", "samples.json")
+
+_Shape = Literal["increased", "decreased", "average", "normal"]
+
+
+def sample(
+    weights: Path,
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    picture: Path | None = None,
+    count: int = 9,
+    size: int = 64,
+    steps: int = 10,
+    eta: float = 0.0,
+    seed: int = 0,
+    order: Literal["simultaneous", "residual_then_noise", "noise_then_residual"] = "simultaneous",
+    method: Literal["euler", "ancestral", "dpm2"] | None = None,
+    mode: Literal["res_noise", "res", "noise", "x0"] | None = None,
+    clip_mode: Literal["official", "ddim_exact", "none"] = "official",
+    alpha: _Shape | None = None,
+    beta: _Shape | None = None,
+    ratio_a: float = 1.0,
+    ratio_b: float = 1.0,
+    prediction: Literal["epsilon", "x0", "v"] = "v",
+    preset: str | None = None,
+    which: Which = "best",
+    overwrite: bool = False,
+) -> None:
+    """Generate pictures, or show how one is restored, step by step.
+
+    Writes samples.png, trajectory.png (image, residual, noise and clean estimate of every step),
+    schedules.png and samples.json (the settings).
+
+    Args:
+      weights: run directory or weight file of RDDM, or a file of denoising-diffusion-pytorch.
+      output: folder for the pictures.
+      picture: the picture to restore, for networks that restore.
+      count: pictures to generate, or restorations from so many start noises.
+      size: side of generated pictures in pixels.
+      steps: calls of the networks (in each pass, where residual and noise go one by one).
+      eta: fresh noise in the steps, 0 to 1.
+      seed: of all noise.
+      order: remove residual and noise together or one after the other.
+      method: published steps, the ancestral loop, or the second-order solver; by default the
+        ancestral loop where steps are as many as times, else the published steps.
+      mode: which outputs are believed; by default all.
+      clip_mode: how predictions are cut; ddim_exact is that of DDIM.
+      alpha: another shape of alpha than in training, for "cumulative" networks.
+      beta: another shape of beta squared than in training.
+      ratio_a: exponent of the shape of alpha.
+      ratio_b: exponent of the shape of beta squared.
+      prediction: what a network of denoising-diffusion-pytorch predicts.
+      preset: published configuration, for official files that do not tell theirs.
+      which: checkpoint of a run directory.
+      overwrite: replace the pictures of an earlier call.
+    """
+    import jax
+
+    from jaxcore.data.images import write_image
+    from jaxcore.data.pictures import grid
+    from jaxcore.errors import UserError
+    from jaxcore.models.rddm.plots import plot_schedules, trajectory_cells
+    from jaxcore.models.rddm.process import to_signed, to_unit
+    from jaxcore.models.rddm.sampler import sample as run
+    from jaxcore.models.rddm.solvers import sampling_table
+
+    _check_output(output, overwrite)
+    if count < 1 or size < 1:
+        raise UserError(f"Expected a positive count and size, found {count} and {size}.")
+    model = _load(weights, preset, which, prediction)
+    schedule = trained = model.schedule
+    if alpha is not None or beta is not None:
+        model.check_reschedule()
+        schedule = trained.reschedule(alpha=alpha, beta=beta, ratio_a=ratio_a, ratio_b=ratio_b)
+    table = sampling_table(
+        schedule, steps, eta=eta or None, order=order, method=method, clip_mode=clip_mode
+    )
+    degraded = model.degraded(picture, count)
+    images, seen = run(
+        model.apply_fn,
+        model.params,
+        None if degraded is None else to_signed(jax.numpy.asarray(degraded)),
+        shape=None if degraded is not None else (count, *model.sides(size), model.channels),
+        table=table,
+        objective=model.objective,
+        key=jax.random.key(seed),
+        mode=mode,
+        return_trajectory=True,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    shown = [(np.asarray(image), "") for image in to_unit(images)]
+    if degraded is not None:
+        shown = [(degraded[0], "input"), *shown]
+    wide = int(np.ceil(len(shown) ** 0.5))
+    pictures = {
+        "samples.png": grid([shown[i : i + wide] for i in range(0, len(shown), wide)]),
+        "trajectory.png": grid(trajectory_cells(seen, table)),
+    }
+    for name, pixels in pictures.items():
+        write_image(output / name, pixels / np.float32(255), overwrite=True)
+    curves = {"training": trained}
+    if schedule is not trained:
+        curves = {"sampling": schedule, **curves}
+    plot_schedules(curves, table=table).savefig(output / "schedules.png", dpi=110)
+    settings = {
+        "weights": str(weights), "network": model.about, "steps": steps, "eta": eta, "seed": seed,
+        "order": order, "method": method, "mode": mode, "clip_mode": clip_mode, "alpha": alpha,
+        "beta": beta, "ratio_a": ratio_a, "ratio_b": ratio_b,
+    }  # fmt: skip
+    (output / "samples.json").write_text(json.dumps(settings, indent=1) + "\n")
+    print(f"{count} pictures of {images.shape[2]}x{images.shape[1]} pixels, {len(table)} steps")
+    print(f"written: {output}")
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    from jaxcore.errors import UserError
+
+    if output.is_file():
+        raise UserError(f"Expected a folder as output, found the file {output}.")
+    taken = [name for name in FILES if (output / name).exists()]
+    if taken and not overwrite:
+        raise UserError(f"Expected a new folder, found {output / taken[0]} (use --overwrite).")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """What the sampler needs to know of a network."""
+
+    apply_fn: Any
+    params: Any
+    schedule: Any
+    objective: Any
+    channels: int
+    multiple: int
+    restores: bool
+    conditions: int
+    about: dict[str, Any]
+
+    def check_reschedule(self) -> None:
+        from jaxcore.errors import UserError
+
+        if self.objective.time_conditioning != "cumulative":
+            raise UserError(
+                "Expected a network with time_conditioning='cumulative' for another schedule than "
+                f"in training, found {self.objective.time_conditioning!r}."
+            )
+
+    def sides(self, size: int) -> tuple[int, int]:
+        from jaxcore.errors import UserError
+
+        if size % self.multiple:
+            raise UserError(f"Expected a size that is a multiple of {self.multiple}, found {size}.")
+        return size, size
+
+    def degraded(self, picture: Path | None, count: int) -> np.ndarray | None:
+        """The picture to restore, once per start noise; None to generate."""
+        from jaxcore.data.images import read_image
+        from jaxcore.errors import UserError
+        from jaxcore.ops.padding import pad_to_multiple
+
+        if self.conditions:
+            raise UserError(
+                f"Expected a network without further conditions, found one with {self.conditions} "
+                "channels of them: use jaxcore restore."
+            )
+        if picture is None and self.restores:
+            raise UserError("Expected --picture for a network that restores, found none.")
+        if picture is None:
+            return None
+        if not self.restores:
+            raise UserError("Expected no --picture for a network that generates, found one.")
+        pixels = pad_to_multiple(read_image(picture).unit(), self.multiple)
+        return np.repeat(pixels[None], count, axis=0)
+
+
+def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _Model:
+    from jaxcore.cli.weights import load_network
+    from jaxcore.errors import UserError
+
+    tensors = None if weights.is_dir() else _tensors(weights)
+    if tensors is not None and any(key.endswith("mid_attn.mem_kv") for key in tensors):
+        return _third_party(tensors, prediction)
+    network, cfg, params = load_network(
+        weights, None if weights.is_dir() else "rddm", which=which, preset=preset
+    )
+    if network.name != "rddm":
+        raise UserError(f"Expected weights of a diffusion model, found weights of {network.name}.")
+    module = network.module
+    return _Model(
+        module.apply_fn(cfg),
+        module.standardise(params.get("network", params), cfg),
+        cfg.make_schedule(),
+        module.objective_of(params, cfg),
+        cfg.channels,
+        cfg.multiple,
+        cfg.kind != "generation",
+        cfg.condition_channels,
+        cfg.to_dict(),
+    )
+
+
+def _tensors(weights: Path) -> Any:
+    from jaxcore.convert import read_state_dict
+
+    return read_state_dict(weights).tensors
+
+
+def _third_party(tensors: Any, prediction: Any) -> _Model:
+    from jaxcore.models.rddm import interop
+    from jaxcore.models.rddm.ddim import DDIMNetwork
+
+    cfg = interop.config_from_ddpm_torch(tensors)
+    return _Model(
+        interop.ddpm_network(cfg),
+        interop.from_ddpm_torch(tensors, cfg),
+        interop.schedule_from_ddpm_torch(tensors),
+        DDIMNetwork(prediction=prediction, self_condition=cfg.self_condition),
+        cfg.channels,
+        cfg.multiple,
+        False,
+        0,
+        {"prediction": prediction, **cfg.to_dict()},
+    )

@@ -1,0 +1,125 @@
+"""Counts of the published networks, and official checkpoints in and out."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcore.convert import read_state_dict, write_torch
+from jaxcore.convert.statedict import official_shapes
+from jaxcore.errors import UserError
+from jaxcore.models import rddm
+from jaxcore.models.rddm import RDDMConfig
+from jaxcore.models.rddm.schedule import official_buffers
+
+SMALL = {"dim": 8, "dim_mults": (1, 2), "groups": 8}
+
+
+def weights_of(cfg, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = official_shapes(rddm.param_shapes(cfg), rddm.RULES)
+    weights = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+    if cfg.searching:
+        weights["alpha_res"] = np.float32([0.52])
+    return {**official_buffers(cfg.make_schedule()), **weights}
+
+
+@pytest.mark.parametrize(
+    ("cfg", "count"),
+    [
+        (RDDMConfig.generation(num_unet=1, objective="pred_x0"), 36_251_779),
+        (RDDMConfig.low_light(), 36_261_187),
+        (RDDMConfig.shadow_removal(), 36_270_595),
+        (RDDMConfig.generation(), 72_503_558),
+        (RDDMConfig.deraining(), 72_522_374),
+        (RDDMConfig.deraining(condition_channels=3), 72_541_190),
+        (RDDMConfig.deraining(share_encoder=True), 51_980_614),
+    ],
+)
+def test_published_counts(cfg, count):
+    assert sum(leaf.size for leaf in jax.tree.leaves(rddm.param_shapes(cfg))) == count
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        RDDMConfig(**SMALL),
+        RDDMConfig(**SMALL, share_encoder=True),
+        RDDMConfig.low_light(**SMALL, version="v2"),
+        RDDMConfig.low_light(**SMALL, condition_channels=1),
+        RDDMConfig.generation(**SMALL),
+        RDDMConfig.objective_search(**SMALL),
+        RDDMConfig.low_light(**SMALL, time_embedding="learned", learned_frequencies=4),
+    ],
+)
+def test_official_weights_round_trip_to_the_bit(cfg):
+    weights = weights_of(cfg)
+    assert rddm.config_from_state_dict(weights) == cfg
+    again = rddm.to_torch(rddm.from_torch(weights, cfg), cfg)
+    assert again.keys() == weights.keys()
+    for key, value in weights.items():
+        np.testing.assert_array_equal(again[key], value, err_msg=key)
+
+
+def test_the_averaged_copy_of_a_checkpoint_is_taken(tmp_path):
+    cfg = RDDMConfig.low_light(**SMALL)
+    averaged, online = weights_of(cfg, 1), weights_of(cfg, 2)
+    ema = {f"ema_model.{k}": v for k, v in averaged.items()}
+    ema |= {f"online_model.{k}": v for k, v in online.items()}
+    ema |= {"initted": np.array([True]), "step": np.array([70])}
+    path = tmp_path / "model-140.pt"
+    write_torch(path, ema, wrap="ema", extra={"step": 140_000})
+    params = rddm.from_torch(read_state_dict(path).tensors, cfg)
+    jax.tree.map(np.testing.assert_array_equal, params, rddm.from_torch(averaged, cfg))
+
+
+def test_weights_of_the_networks_alone_are_accepted():
+    cfg = RDDMConfig.low_light(**SMALL)
+    whole = weights_of(cfg)
+    params = rddm.from_torch(whole, cfg)
+    inner = {k.removeprefix("model."): v for k, v in whole.items() if k.startswith("model.")}
+    single = {k.removeprefix("unet0."): v for k, v in inner.items()}
+    for weights in (inner, single, {f"module.{k}": v for k, v in whole.items()}):
+        jax.tree.map(np.testing.assert_array_equal, rddm.from_torch(weights, cfg), params)
+
+
+def test_a_checkpoint_of_another_experiment_is_named():
+    weights = weights_of(RDDMConfig.low_light(**SMALL))
+    message = r"Expected weights of 2 network\(s\) with 6 .* another experiment: 1 network\(s\) "
+    with pytest.raises(UserError, match=message):
+        rddm.from_torch(weights, RDDMConfig.deraining(**SMALL))
+    message = r"1 network\(s\) with 9 .*conditions 3\), found .* 1 network\(s\) with 6 input chan"
+    with pytest.raises(UserError, match=message):
+        rddm.from_torch(weights, RDDMConfig.shadow_removal(**SMALL))
+    with pytest.raises(UserError, match="and a weight of objectives"):
+        rddm.from_torch(weights, RDDMConfig.objective_search(**SMALL))
+    with pytest.raises(UserError, match="same network in another size"):
+        rddm.from_torch(weights, RDDMConfig.low_light(**{**SMALL, "dim": 16}))
+
+
+def test_foreign_weights_are_refused():
+    message = "contain the key 'model.unet0.init_conv.weight', which these 1 keys do not"
+    with pytest.raises(UserError, match=message):
+        rddm.config_from_state_dict({"conv.weight": np.zeros((3, 3))})
+    cfg = RDDMConfig.low_light(**SMALL)
+    weights = weights_of(cfg)
+    del weights["model.unet0.mid_attn.fn.norm.g"]
+    weights["model.unet0.extra"] = np.zeros(1, np.float32)
+    with pytest.raises(UserError, match=r"mid_attn.fn.norm.g.*unet0.extra"):
+        rddm.from_torch(weights, cfg)
+    with pytest.raises(UserError, match="another structure or size"):
+        rddm.to_torch(rddm.param_shapes(cfg), RDDMConfig(**SMALL))
+
+
+def test_another_schedule_is_told():
+    weights = weights_of(RDDMConfig.low_light(**SMALL))
+    with pytest.warns(UserWarning, match="another schedule .*: betas2, betas, betas2_cumsum ..."):
+        rddm.from_torch(weights, RDDMConfig.low_light(**SMALL, sum_scale=0.01))
+
+
+def test_a_search_that_chose_otherwise_is_told():
+    weights = weights_of(RDDMConfig.objective_search(**SMALL))
+    cfg = RDDMConfig.low_light(**SMALL, ddpm="linear")
+    rddm.from_torch(weights, cfg)
+    weights["alpha_res"] = np.float32([0.48])
+    with pytest.raises(UserError, match=r"for pred_res, found .* weight 0.4800 .* pred_noise"):
+        rddm.from_torch(weights, cfg)
