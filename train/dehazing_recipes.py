@@ -31,6 +31,7 @@ def _published(network: DEANetConfig, summary: str, contrast: float = 0.0) -> Re
         data=DataConfig(kind="dehazing", tasks=("its",)),
         stages=(Stage(steps=None, patch=256, batch_size=16),),
         augment="rotate",
+        crop_multiple=1,
         eval_protocol="rgb_gaussian",
         contrastive_weight=contrast,
     )

@@ -23,7 +23,8 @@ def evaluate(
     images: int | None = None,
     tile: int | None = None,
     steps: int | None = None,
-    protocol: Literal["rgb", "y", "matlab_rgb"] | None = None,
+    protocol: Literal["rgb", "rgb_gaussian", "y", "matlab_rgb"] | None = None,
+    crop_multiple: int | None = None,
     seed: int = 0,
     legacy_rng: bool = False,
 ) -> None:
@@ -41,9 +42,11 @@ def evaluate(
       images: at most so many images per degradation.
       tile: side of tiles in pixels; whole images without it.
       steps: calls of a diffusion model's networks.
-      protocol: PSNR and SSIM in RGB, on 8-bit luma, or as MATLAB has them for 8-bit RGB; the
-        protocol of the run, or RGB. With --data.prepare.size 256 --data.prepare.truth matlab,
-        "y" is what RDDM prints.
+      protocol: PSNR and SSIM in RGB, in RGB with the SSIM of DEA-Net ("rgb_gaussian"), on 8-bit
+        luma, or as MATLAB has them for 8-bit RGB; the protocol of the run, or RGB. With
+        --data.prepare.size 256 --data.prepare.truth matlab, "y" is what RDDM prints.
+      crop_multiple: crop images centrally to sides of multiples of this; 1 keeps all of them. That
+        of the run, or 16 (the protocol of AdaIR) for "rgb" and 1 for the others.
       seed: of degradations that are made on the fly.
       legacy_rng: draw noise 15, 25, 50 from one stream, as the official tester does.
     """
@@ -58,11 +61,13 @@ def evaluate(
     kind, further = task_of(network.name), {}
     if weights.is_dir():
         trained = kind.from_dict(read_config(weights)["task_config"])
-        further = {"eval_protocol": trained.eval_protocol}
+        further = {n: getattr(trained, n) for n in ("eval_protocol", "crop_multiple")}
         if hasattr(trained, "sample_steps"):
             further["sample_steps"] = trained.sample_steps
     if protocol is not None:
-        further["eval_protocol"] = protocol
+        further |= {"eval_protocol": protocol, "crop_multiple": 16 if protocol == "rgb" else 1}
+    if crop_multiple is not None:
+        further["crop_multiple"] = crop_multiple
     if steps is not None:
         if "sample_steps" not in {f.name for f in dataclasses.fields(kind)}:
             raise UserError(f"The network {network.name} has no option steps: leave it out.")

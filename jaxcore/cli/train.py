@@ -42,6 +42,8 @@ class ImageArguments(Generic[NetworkConfig]):
     """evaluate in tiles of this side, pixels"""
     eval_side: int | None = None
     """evaluate central squares of this side, pixels"""
+    crop_multiple: int = 16
+    """whole images are first cropped centrally to sides of multiples of this; 1 keeps all"""
     eval_protocol: str = "rgb"
     """what is measured: rgb, rgb_gaussian (dehazing), y (8-bit luma) or matlab_rgb"""
     train: TrainConfig
@@ -54,6 +56,10 @@ class TrainArguments(ImageArguments[NetworkConfig]):
     loss_type: Loss = "l1"
     contrastive_weight: float = 0.0
     """of DEA-Net-CR's loss, a distance of VGG19's features; 0 leaves it out"""
+    contrast_per_sample: bool = False
+    """one ratio of distances per image instead of one per batch"""
+    contrast_positive_only: bool = False
+    """the distance to the clean image alone"""
     vgg: str = ""
     """for it: file of torchvision's vgg19"""
 
@@ -119,6 +125,7 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
     first = jax.process_index() == 0
     if first:
         print_counts(chosen.task.counts())
+    chosen.task.check()
     params = None if recipe.init is None else _start(recipe.init, chosen.task)
     mesh = make_mesh(fsdp=recipe.fsdp) if jax.device_count() > 1 else None
     out = recipe.out

@@ -1,5 +1,7 @@
 """The commands on DEA-Net, whose weights have two forms."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -79,6 +81,8 @@ def test_a_small_picture_is_restored_alike_by_both_forms(call, files, tmp_path):
             "train dea_net_demo -o {out}/run --init {d}/train.pth --network.form deploy",
             "found the five kernels of training (form 'train'): merge them",
         ),
+        ("train dea_net_demo -o {out}/run --contrastive-weight 0.1", "torchvision's vgg19"),
+        ("train dea_net_demo -o {out}/run --contrastive-weight 0.1 --vgg {d}/a.pth", "a.pth"),
     ],
 )
 def test_mistakes_end_in_one_sentence(call, files, tmp_path, argv, sentence):
@@ -86,9 +90,29 @@ def test_mistakes_end_in_one_sentence(call, files, tmp_path, argv, sentence):
     code, out, err = call(*words, *(SIZES if words[0] == "train" else ()))
     assert code == 2, out
     assert sentence in err and len(err.strip().splitlines()) == 1
-    assert not list(tmp_path.glob("*.pth")) and not (tmp_path / "run" / "checkpoints").exists()
+    assert not list(tmp_path.glob("*.pth")) and not (tmp_path / "run").exists()
 
 
 def test_other_networks_have_one_form(call, run, tmp_path):
     code, _, err = call("convert", run, tmp_path / "a.pth", "--deploy")
     assert code == 2 and "adair has one form only" in err
+
+
+def test_the_dehazing_protocol_measures_whole_images(call, files, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (37, 50, 3), np.uint8)
+    for side in ("degraded", "clean"):
+        (tmp_path / side).mkdir()
+        Image.fromarray(pixels).save(tmp_path / side / "a.png")
+    argv = ("evaluate", files / "deploy.pth", "--model", "dea_net", "--data.root", tmp_path)
+    psnr = {}
+    for name, options in {
+        "rgb": (),
+        "rgb_gaussian": (),
+        "cropped": ("--crop-multiple", 16),
+    }.items():
+        protocol = "rgb_gaussian" if name == "cropped" else name
+        out = tmp_path / name
+        assert call(*argv, "-o", out, "--protocol", protocol, *options)[0] == 0
+        psnr[name] = json.loads((out / "metrics.json").read_text())["psnr"]
+    assert psnr["cropped"] == pytest.approx(psnr["rgb"])  # both of the 32x48 pixels in the middle
+    assert abs(psnr["rgb_gaussian"] - psnr["rgb"]) > 1e-3

@@ -54,11 +54,14 @@ class ImageTask(abc.ABC):
     eval_side: int | None = None  # evaluate central squares of this side only, pixels
     eval_seed: int = 0  # of the degradations made on the fly, and of samplers
     eval_legacy_rng: bool = False  # noise 15, 25, 50 from the official tester's one stream
+    crop_multiple: int = 16  # whole images are first cropped to multiples of this; 1 keeps all
     eval_protocol: str = "rgb"  # what is measured, see `jaxcore.metrics.PROTOCOLS`
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("Expected at least one stage of patch and batch size, found none.")
+        if self.crop_multiple < 1:
+            raise UserError(f"crop_multiple must be at least 1, found {self.crop_multiple}.")
         if self.eval_protocol not in PROTOCOLS:
             raise UserError(
                 f"Unknown protocol {self.eval_protocol!r}: expected one of {', '.join(PROTOCOLS)}."
@@ -77,6 +80,14 @@ class ImageTask(abc.ABC):
     @abc.abstractmethod
     def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
         """Mean loss over the rows of a batch, and a dict of scalars to log."""
+
+    def check(self) -> None:
+        """Look for the data, and whatever else training reads, before anything is written.
+
+        Raises:
+          UserError: something is missing or damaged.
+        """
+        _training_groups(self.data)
 
     def init_params(self, key: Key) -> Params:
         """Fresh parameters of the network."""
@@ -115,6 +126,7 @@ class ImageTask(abc.ABC):
             seed=seed,
             start_step=start_step,
             augment=self.augment,
+            crop_multiple=self.crop_multiple,
             images=self.images,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -134,7 +146,7 @@ class ImageTask(abc.ABC):
     def _of_group(self, group: Group, limit: int | None) -> Iterator[Sample]:
         samples = evaluation_samples(
             group, seed=self.eval_seed, side=self.eval_side, legacy_rng=self.eval_legacy_rng,
-            images=self.images,
+            crop_multiple=self.crop_multiple, images=self.images,
         )  # fmt: skip
         for i, sample in enumerate(samples):
             if limit is not None and i >= limit:

@@ -39,6 +39,8 @@ class RestorationTask(ImageTask):
     name: ClassVar[str] = "restoration"
     loss_type: Loss = "l1"
     contrastive_weight: float = 0.0  # of DEA-Net-CR's regularisation; 0 leaves it out
+    contrast_per_sample: bool = False  # one ratio per image instead of one per batch
+    contrast_positive_only: bool = False  # the distance to the clean image alone
     vgg: str = ""  # for it: file of torchvision's vgg19
 
     def __post_init__(self) -> None:
@@ -50,6 +52,12 @@ class RestorationTask(ImageTask):
                 f"contrastive_weight must be at least 0, found {self.contrastive_weight}."
             )
 
+    def check(self) -> None:
+        """And for the weights of VGG19, if the loss needs them."""
+        super().check()
+        if self.contrastive_weight > 0:
+            _vgg(self.vgg)
+
     def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
         """Mean loss over all elements, and the mean of every degradation in the batch."""
         restored = self.module.apply(params, batch["degraded"], self.network)
@@ -60,12 +68,15 @@ class RestorationTask(ImageTask):
         loss, parts = jnp.mean(rows), _by_group(rows, batch["task"], self.group_names)
         if self.contrastive_weight == 0:
             return loss, parts
-        contrast = _contrast(restored, batch, self.vgg)
+        contrast = contrastive_regularization(
+            restored,
+            batch["clean"],
+            batch["degraded"],
+            _vgg(self.vgg),
+            per_sample=self.contrast_per_sample,
+            positive_only=self.contrast_positive_only,
+        )
         return loss + self.contrastive_weight * contrast, {**parts, "contrast": contrast}
-
-
-def _contrast(restored: jax.Array, batch: Batch, vgg: str) -> jax.Array:
-    return contrastive_regularization(restored, batch["clean"], batch["degraded"], _vgg(vgg))
 
 
 @functools.lru_cache(maxsize=1)
