@@ -4,6 +4,7 @@ Distances are measured between features of VGG19 trained on ImageNet. Its weight
 to supply (torchvision's ``vgg19``); none come with this library, and nothing is fetched.
 """
 
+import functools
 import re
 from typing import Any
 
@@ -65,6 +66,7 @@ class VGG19Features(nn.Module):
         return tuple(found)
 
 
+@functools.partial(jax.jit, static_argnames="width")
 def vgg19_init(key: Array, width: int = 64) -> Params:
     """Random weights, for tests and for the shapes; a loss needs those of ImageNet."""
     variables: Any = VGG19Features(width).init(key, jnp.zeros((1, _SMALLEST, _SMALLEST, 3)))
