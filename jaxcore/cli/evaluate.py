@@ -23,7 +23,7 @@ def evaluate(
     images: int | None = None,
     tile: int | None = None,
     steps: int | None = None,
-    protocol: Literal["rgb", "y", "matlab_rgb"] | None = None,
+    protocol: str | None = None,
     seed: int = 0,
     legacy_rng: bool = False,
 ) -> None:
@@ -41,9 +41,9 @@ def evaluate(
       images: at most so many images per degradation.
       tile: side of tiles in pixels; whole images without it.
       steps: calls of a diffusion model's networks.
-      protocol: PSNR and SSIM in RGB, on 8-bit luma, or as MATLAB has them for 8-bit RGB; the
-        protocol of the run, or RGB. With --data.prepare.size 256 --data.prepare.truth matlab,
-        "y" is what RDDM prints.
+      protocol: PSNR and SSIM in RGB ("rgb"; "rgb_gaussian" for dehazing), on 8-bit luma ("y"), or
+        as MATLAB has them for 8-bit RGB ("matlab_rgb"); that of the run, or "rgb". With
+        --data.prepare.size 256 --data.prepare.truth matlab, "y" is what RDDM prints.
       seed: of degradations that are made on the fly.
       legacy_rng: draw noise 15, 25, 50 from one stream, as the official tester does.
     """
