@@ -23,7 +23,7 @@ def evaluate(
     images: int | None = None,
     tile: int | None = None,
     steps: int | None = None,
-    protocol: Literal["rgb", "rgb_gaussian", "y", "matlab_rgb"] | None = None,
+    protocol: str | None = None,
     crop_multiple: int | None = None,
     seed: int = 0,
     legacy_rng: bool = False,
@@ -42,8 +42,8 @@ def evaluate(
       images: at most so many images per degradation.
       tile: side of tiles in pixels; whole images without it.
       steps: calls of a diffusion model's networks.
-      protocol: PSNR and SSIM in RGB, in RGB with the SSIM of DEA-Net ("rgb_gaussian"), on 8-bit
-        luma, or as MATLAB has them for 8-bit RGB; the protocol of the run, or RGB. With
+      protocol: PSNR and SSIM in RGB ("rgb"; "rgb_gaussian" for dehazing), on 8-bit luma ("y"), or
+        as MATLAB has them for 8-bit RGB ("matlab_rgb"); that of the run, or "rgb". With
         --data.prepare.size 256 --data.prepare.truth matlab, "y" is what RDDM prints.
       crop_multiple: crop images centrally to sides of multiples of this; 1 keeps all of them. That
         of the run, or 16 (the protocol of AdaIR) for "rgb" and 1 for the others.

@@ -218,6 +218,12 @@ def evaluation_samples(
         draws = legacy_noise(shapes, _LEGACY[name])
     for i in range(len(group.source)):
         sample = group.source[i]
+        absent = [key for key in images if key not in sample and (key != "degraded" or not degrade)]
+        if absent:
+            raise UserError(
+                f"Expected images of the kind {absent[0]} in group {group.name!r}, found none for "
+                f"{sample['name']!r}."
+            )
         found = {key: crop(sample[key]) for key in images if key != "degraded" or degrade is None}
         if degrade is not None:
             clean = found["clean"] = eight_bits(found["clean"])

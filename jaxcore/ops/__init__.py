@@ -1,7 +1,7 @@
 """Pure array functions. Images are NHWC unless a docstring says otherwise."""
 
 from jaxcore.ops.attention import channel_attention
-from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise
+from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise, repeated_conv2d
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate
@@ -30,6 +30,7 @@ __all__ = [
     "pixel_unshuffle",
     "pointwise",
     "product_over_pixels",
+    "repeated_conv2d",
     "resize_bilinear",
     "signed_frequencies",
     "soft_band",

@@ -70,6 +70,40 @@ def conv_transpose2d(
     )
 
 
+def repeated_conv2d(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]
+) -> Float[Array, "b h2 w2 o"]:
+    """Every pixel repeated 2x2, then a 3x3 convolution with zero padding 1.
+
+    A pixel of the result sees 2x2 pixels of ``x``, so four convolutions with 2x2 sums of the
+    kernel give its four places, with 4/9 of the arithmetic and without the repeated map.
+
+    >>> import jax.numpy as jnp
+    >>> repeated_conv2d(jnp.ones((1, 1, 1, 1)), jnp.ones((3, 3, 1, 1))).ravel().tolist()
+    [4.0, 4.0, 4.0, 4.0]
+    """
+    kernel = kernel.astype(x.dtype)
+
+    def halves(k: Array, axis: int) -> tuple[Array, Array]:
+        """Sums of taps that fall on one pixel, for the even and the odd places along an axis."""
+        first, middle, last = jnp.split(k, 3, axis=axis)
+        even = jnp.concatenate([first, middle + last], axis=axis)
+        return even, jnp.concatenate([first + middle, last], axis=axis)
+
+    rows = [
+        [
+            jax.lax.conv_general_dilated(
+                x, part, (1, 1), [(1 - i, i), (1 - j, j)],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            for j, part in enumerate(halves(row, 1))
+        ]
+        for i, row in enumerate(halves(kernel, 0))
+    ]  # fmt: skip
+    y = jnp.stack([jnp.stack(row, axis=3) for row in rows], axis=2)
+    return y.reshape(x.shape[0], 2 * x.shape[1], 2 * x.shape[2], kernel.shape[-1])
+
+
 @jax.custom_vjp
 def pointwise(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*b o"]:
     """1x1 convolution: a product over the last axis.

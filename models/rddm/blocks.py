@@ -164,8 +164,8 @@ def linear_attention(
     """Softmax of queries over the features of a head, of keys over pixels; ``q (k^T v)``.
 
     Channels are head-major. The products of all heads with all heads are formed, of which the
-    diagonal blocks are kept: one matrix product over the maps as they lie in memory, which is
-    quicker than one per head that needs them transposed, and fills a 128x128 matrix unit.
+    diagonal blocks are kept: one matrix product over the maps as they lie in memory, where one
+    per head needs them transposed; at the published width it fills a 128x128 matrix unit.
 
     >>> a = jnp.ones((1, 4, 6, 8))
     >>> linear_attention(a, a, a, 2).shape
@@ -253,6 +253,17 @@ class Downsample(nn.Module):
         return Conv(features=self.features, name="conv", **options, **types_of(self))(x)
 
 
+class RepeatedConv(Conv):
+    """3x3 convolution of a map whose pixels are repeated 2x2. Parameters as of `Conv`."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        """Enlarge and convolve NHWC maps."""
+        kernel = self.kernel(3, 3, x.shape[-1], self.features)
+        y = ops.repeated_conv2d(x.astype(self.dtype), kernel)
+        return self.with_bias([y], 9 * x.shape[-1])
+
+
 class Upsample(nn.Module):
     """Twice the resolution: every pixel repeated, then a 3x3 convolution."""
 
@@ -263,10 +274,8 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Enlarge ``x``."""
-        b, h, w, c = x.shape
-        x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
-        x = x.reshape(b, 2 * h, 2 * w, c)
-        return Conv(features=self.features, use_bias=True, name="conv", **types_of(self))(x)
+        options = {"features": self.features, "use_bias": True, **types_of(self)}
+        return RepeatedConv(name="conv", **options)(x)
 
 
 def frequencies(dim: int) -> Float[np.ndarray, " f"]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxcore.data.config import DataConfig
 from jaxcore.data.pipeline import Stage
+from jaxcore.data.prepare import Preparation
 from jaxcore.errors import UserError
 from jaxcore.models.rddm import RDDMConfig
 from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, fit
@@ -123,10 +124,29 @@ def test_settings_that_do_not_fit():
         DiffusionTask(network=network, sample_steps=0)
     with pytest.raises(UserError, match="patches of a multiple of 2 pixels, found 33"):
         DiffusionTask(network=network, stages=(Stage(patch=33, batch_size=1),))
-    with pytest.raises(UserError, match="Unknown protocol 'lab': expected one of rgb, y, matlab"):
+    with pytest.raises(UserError, match="Unknown protocol 'lab': expected one of rgb"):
         DiffusionTask(network=network, eval_protocol="lab")
+    with pytest.raises(UserError, match="at most 16 pixels, to which images are resized"):
+        DiffusionTask(network=network, data=DataConfig(prepare=Preparation(size=16)))
     with pytest.raises(UserError, match="preview must be at least 1"):
         DiffusionTask(network=network, preview=0)
+
+
+def test_masks_that_are_missing_in_the_evaluation_are_named(task):
+    data = dataclasses.replace(task.data, condition_folder="")
+    with pytest.raises(UserError, match=r"of the kind condition in group 'pairs', found none for"):
+        dataclasses.replace(task, data=data).evaluate({})
+
+
+def test_squares_of_any_size_are_used_whole(task):
+    prepare = Preparation(size=24)
+    whole = dataclasses.replace(
+        task,
+        data=dataclasses.replace(task.data, prepare=prepare),
+        stages=(Stage(patch=24, batch_size=2),),
+    )
+    assert next(whole.batches(0, 0))["condition"].shape == (2, 24, 24, 3)
+    assert [s["clean"].shape for _, s in whole.evaluation_samples()] == [(24, 24, 3)]
 
 
 PUBLISHED = {

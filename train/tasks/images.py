@@ -67,6 +67,19 @@ class ImageTask(abc.ABC):
                 f"Unknown protocol {self.eval_protocol!r}: expected one of {', '.join(PROTOCOLS)}."
             )
 
+        size = self.data.prepare.size
+        wide = [stage.patch for stage in self.stages if size is not None and stage.patch > size]
+        if wide:
+            raise UserError(
+                f"Expected patches of at most {size} pixels, to which images are resized, found "
+                f"{wide[0]}."
+            )
+
+    @property
+    def _crop_multiple(self) -> int:
+        """Images that are resized to one size are not cropped to multiples first."""
+        return self.crop_multiple if self.data.prepare.size is None else 1
+
     @property
     def module(self) -> Any:
         """The network's functions."""
@@ -126,7 +139,7 @@ class ImageTask(abc.ABC):
             seed=seed,
             start_step=start_step,
             augment=self.augment,
-            crop_multiple=self.crop_multiple,
+            crop_multiple=self._crop_multiple,
             images=self.images,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -146,7 +159,7 @@ class ImageTask(abc.ABC):
     def _of_group(self, group: Group, limit: int | None) -> Iterator[Sample]:
         samples = evaluation_samples(
             group, seed=self.eval_seed, side=self.eval_side, legacy_rng=self.eval_legacy_rng,
-            crop_multiple=self.crop_multiple, images=self.images,
+            images=self.images, crop_multiple=self._crop_multiple,
         )  # fmt: skip
         for i, sample in enumerate(samples):
             if limit is not None and i >= limit:

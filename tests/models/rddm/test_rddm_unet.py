@@ -177,3 +177,20 @@ def test_group_norm_and_its_gradient_equal_the_plain_formula(rows):
     expected = jax.grad(scalar(plain), argnums=(0, 1, 2))(x, scale, bias)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 4, 5, 3)])
+def test_a_convolution_of_repeated_pixels_is_what_it_says(shape):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal(shape, np.float32))
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 3, 2), np.float32))
+
+    def plain(x, kernel):
+        return ops.conv2d(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), kernel)
+
+    np.testing.assert_allclose(ops.repeated_conv2d(x, kernel), plain(x, kernel), atol=1e-5)
+    found, expected = (
+        jax.grad(lambda k, f=f: jnp.sum(jnp.sin(f(x, k))))(kernel)
+        for f in (ops.repeated_conv2d, plain)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
