@@ -14,7 +14,7 @@ COMMANDS = {
     "sample": (
         "sample",
         "sample",
-        "Generate pictures with a diffusion model, or show it restore one.",
+        "Generate pictures, or show how one is restored, step by step.",
     ),
     "train": ("train", "train", "Train a network by a recipe, or go on with a run."),
     "evaluate": ("evaluate", "evaluate", "Measure PSNR and SSIM on degraded and clean images."),
