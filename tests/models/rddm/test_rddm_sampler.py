@@ -274,7 +274,7 @@ def test_sampling_can_be_part_of_a_larger_program():
     def brightness(degraded, table, noise):
         return jnp.mean(run(table, noise, degraded=degraded))
 
-    alone = np.mean(run(table, noise[None], degraded=degraded))
+    alone = float(np.mean(run(table, noise[None], degraded=degraded)))
     assert float(brightness(degraded, table, noise[None])) == pytest.approx(alone, abs=1e-6)
     gradient = jax.jit(jax.grad(lambda d: brightness(d, table, noise[None])))(degraded)
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
