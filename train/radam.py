@@ -3,8 +3,7 @@
 Two things differ from optax's. ``eps`` is added to the root of the second moment before its bias
 is corrected, which matters for gradients of the size of ``eps``; and the length of the
 approximated average, a small difference of large numbers in the first updates, is computed so
-that float32 keeps its precision (optax loses three digits of the update when rectification sets
-in).
+that float32 keeps its precision when rectification sets in.
 """
 
 import math

@@ -127,7 +127,7 @@ def test_settings_that_do_not_fit():
     with pytest.raises(UserError, match="Unknown protocol 'lab': expected one of rgb"):
         DiffusionTask(network=network, eval_protocol="lab")
     with pytest.raises(UserError, match="at most 16 pixels, to which images are resized"):
-        DiffusionTask(network=network, data=DataConfig(prepare=Preparation(size=16)))
+        DiffusionTask(network=network, data=DataConfig(prepare=Preparation(size=16))).check()
     with pytest.raises(UserError, match="preview must be at least 1"):
         DiffusionTask(network=network, preview=0)
 

@@ -67,14 +67,6 @@ class ImageTask(abc.ABC):
                 f"Unknown protocol {self.eval_protocol!r}: expected one of {', '.join(PROTOCOLS)}."
             )
 
-        size = self.data.prepare.size
-        wide = [stage.patch for stage in self.stages if size is not None and stage.patch > size]
-        if wide:
-            raise UserError(
-                f"Expected patches of at most {size} pixels, to which images are resized, found "
-                f"{wide[0]}."
-            )
-
     @property
     def _crop_multiple(self) -> int:
         """Images that are resized to one size are not cropped to multiples first."""
@@ -98,8 +90,15 @@ class ImageTask(abc.ABC):
         """Look for the data, and whatever else training reads, before anything is written.
 
         Raises:
-          UserError: something is missing or damaged.
+          UserError: something is missing or damaged, or patches do not fit the data.
         """
+        size = self.data.prepare.size
+        wide = [stage.patch for stage in self.stages if size is not None and stage.patch > size]
+        if wide:
+            raise UserError(
+                f"Expected patches of at most {size} pixels, to which images are resized, found "
+                f"{wide[0]}."
+            )
         _training_groups(self.data)
 
     def init_params(self, key: Key) -> Params:
