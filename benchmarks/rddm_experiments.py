@@ -314,11 +314,11 @@ def shadow_table(runs: dict[str, list[Run]], out: Path) -> dict[str, Any]:
 
 
 def _rows(pictures: np.ndarray, name: str) -> list[Any]:
-    labels = ("input", "target", "5 steps", "residual", "noise")
+    captions = (f"{name}: input", "target", "5 steps", "residual", "noise")
     row = []
-    for label, images in zip(labels, pictures, strict=True):
-        strip = np.concatenate([np.kron(i, np.ones((5, 5, 1))) for i in images[:2]], axis=1)
-        row.append((strip, label if label == "target" else f"{label}: {name}"[:30]))
+    for text, images in zip(captions, pictures, strict=True):
+        strip = np.concatenate([np.kron(i, np.ones((5, 5, 1))) for i in images[:3]], axis=1)
+        row.append((strip, text))
     return [row]
 
 

@@ -17,7 +17,7 @@ _COLOURS = ("#2a6fbb", "#d9822b", "#5aa67b", "#7b5aa6", "#c0504d", "#8a8a8a")
 def named_schedules(steps: int = 1000) -> dict[str, RDDMSchedule]:
     """The schedules of the paper by the names it gives them; P(x, a) rises with power a.
 
-    >>> sorted(named_schedules(10))[0]
+    >>> sorted(named_schedules(10))[1]
     'DDIM (linear)'
     """
     make = RDDMSchedule.polynomial

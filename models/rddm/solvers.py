@@ -328,7 +328,7 @@ def log_snr_times(schedule: RDDMSchedule, steps: int) -> Int[np.ndarray, " s+1"]
     After the first they begin at -5: below, an image is noise and nothing happens.
 
     >>> log_snr_times(RDDMSchedule.polynomial(100), 4).tolist()
-    [99, 82, 16, 0, -1]
+    [99, 68, 19, 0, -1]
     """
     alphas = np.asarray(schedule.alphas_cumsum, np.float64)
     betas = np.asarray(schedule.betas_cumsum, np.float64)

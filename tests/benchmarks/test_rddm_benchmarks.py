@@ -66,3 +66,13 @@ def test_residuals_suit_a_shadow_better_than_noise(tmp_path):
     assert found["pred_res"]["5"] >= 25
     assert found["pred_res"]["5"] >= found["pred_noise"]["5"] + 5
     assert found["pred_res"]["2"] >= found["pred_res"]["10"] - 1  # two steps are nearly enough
+
+
+@pytest.mark.slow
+def test_other_paths_end_near_the_sample_of_the_training_schedule(tmp_path):
+    """One seed, 10 steps: re-scheduled within a quarter of a different sample, two passes 0.6."""
+    row = rddm_experiments.plan("paths", (0,), 1200, tmp_path)["paths"][0].result()["figures"]["10"]
+    reference = row["a different sample"]
+    for name in ("average, average", "decreased, increased"):
+        assert row[name] <= 0.25 * reference
+    assert row["residual then noise"] <= 0.6 * reference

@@ -1,11 +1,13 @@
 """Checks of RDDM's golden files that hold whole trajectories of samplers with networks."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,7 +20,7 @@ from jaxcore.models.rddm.ddim import (
     ddim_step_as_rddm,
     ddim_table,
 )
-from jaxcore.models.rddm.objectives import RDDMObjective
+from jaxcore.models.rddm.objectives import Prediction, RDDMObjective
 from jaxcore.models.rddm.process import Level
 from jaxcore.models.rddm.sampler import sample
 from jaxcore.models.rddm.schedule import RDDMSchedule, ddpm_betas, leading_times
@@ -44,6 +46,29 @@ def _networks(file: Golden, name: str, **options: Any) -> tuple[Any, Any]:
     if not name:
         weights = {key.replace("model.", "model.unet0."): v for key, v in weights.items()}
     return functools.partial(rddm.apply, cfg=cfg), rddm.from_torch(weights, cfg)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneOf:
+    """Several ways to read the networks in one compiled sampler; the last output chooses."""
+
+    ways: tuple[tuple[RDDMObjective, str | None], ...]
+    num_outputs: int = 2
+    time_conditioning: str = "index"
+    concat_input: bool = True
+    self_condition: bool = False
+
+    def check_mode(self, mode: None) -> None:
+        assert mode is None
+
+    def predict(self, outputs, x, degraded, level, *, mode, clip) -> Prediction:
+        *outputs, which = outputs
+        found = [
+            objective.predict(tuple(outputs), x, degraded, level, mode=mode, clip=clip)
+            for objective, mode in self.ways
+        ]
+        chosen = which[0, 0, 0, 0].astype(int)
+        return jax.tree.map(lambda *parts: jax.lax.select_n(chosen, *parts), *found)
 
 
 def _case(name: str, steps: int) -> tuple[RDDMSchedule, RDDMObjective, dict[str, Any], str | None]:
@@ -72,25 +97,42 @@ def _compare(file: Golden, name: str, start: np.ndarray, states: np.ndarray) -> 
 def check_samplers(path: Path) -> None:
     file = Golden(path)
     degraded = 2 * file.image("in/input01") - 1
-    restoring = _networks(file, "restore2.")
-    generating = _networks(file, "gen2.", kind="generation")
-    for name in sorted({key.split("/")[0] for key in file.group("out")}):
-        schedule, objective, options, mode = _case(name, file.config["S"])
-        restores = name.startswith("exp2")
-        apply_fn, params = restoring if restores else generating
+    sources = {
+        "exp2": _networks(file, "restore2."),
+        "exp6": _networks(file, "gen2.", kind="generation"),
+    }
+    names = sorted({key.split("/")[0] for key in file.group("out")})
+    cases = {name: _case(name, file.config["S"]) for name in names}
+    kinds = {e: [c[1::2] for n, c in cases.items() if n.startswith(e)] for e in sources}
+    readers = {e: _OneOf(tuple(dict.fromkeys(ways))) for e, ways in kinds.items()}
+    functions = {e: _choosing(apply_fn) for e, (apply_fn, _) in sources.items()}
+    for name, (schedule, objective, options, mode) in cases.items():
+        experiment = name[:4]
+        restores, reader = experiment == "exp2", readers[experiment]
         noise, table = nhwc(file[f"in/{name}/noise"]), sampling_table(schedule, **options)
+        way = jnp.float32(reader.ways.index((objective, mode)))
         _, seen = sample(
-            apply_fn,
-            params,
+            functions[experiment],
+            (sources[experiment][1], way),
             degraded if restores else None,
             shape=None if restores else noise.shape[1:],
             table=padded(table, LONGEST),
-            objective=objective,
+            objective=reader,
             noise=noise,
-            mode=mode,
             return_trajectory=True,
         )
         _compare(file, name, seen.start, seen.states[: len(table)])
+
+
+def _choosing(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The networks, and behind their outputs which way to read them."""
+
+    def run(params: Any, x: Any, time: Any) -> Any:
+        networks, way = params
+        outputs = apply_fn(networks, x, time)
+        return (*outputs, jnp.full_like(outputs[0], way))
+
+    return run
 
 
 def check_paths(path: Path) -> None:
