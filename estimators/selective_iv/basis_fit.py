@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcore.estimators.chunks import in_chunks, rows_at_once, sum_chunks
+from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, variance_contrast
@@ -289,23 +289,25 @@ def selected_nuisances(
     one_sided: bool = False,
 ) -> Nuisances:
     """Out-of-fold nuisances, not clipped, of one combination ``[pi, mu, g, delta, rho]``."""
-    i, j = index[0], index[1]
-    c = tuple(index)
     q = B.shape[1]
-    BZ = with_instrument(B, Z)
+    at = (slice(None), *index)
+    mu, g = fits.mu[:, index[1]], fits.g[at]
+    coefs = jnp.stack(
+        [fits.pi[:, index[0]], mu[:, :q] + mu[:, q:], mu[:, :q], g[:, :q], g[:, q:],
+         fits.delta[at], fits.rho[at]]
+    )  # fmt: skip
 
-    def own(coef, design):
-        return jnp.sum(coef[fold_ids] * design, axis=1)
+    def own(B, fold):  # rows first
+        every = jnp.einsum("nq,ckq->nck", B, coefs)
+        return jnp.take_along_axis(every, fold[:, None, None], axis=2)[:, :, 0]
 
-    mu = fits.mu[:, j]
-    mu1 = jax.nn.sigmoid(own(mu[:, :q] + mu[:, q:], B))
-    mu0 = jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(own(mu[:, :q], B))
-    at = (slice(None), *c)
+    found = map_chunks(own, (B, fold_ids), rows_at_once(coefs.size // q)).T
+    mu1, mu0 = jax.nn.sigmoid(found[1]), jax.nn.sigmoid(found[2])
     return Nuisances(
-        pi=jax.nn.sigmoid(own(fits.pi[:, i], B)),
+        pi=jax.nn.sigmoid(found[0]),
         mu1=mu1,
-        mu0=mu0,
-        g=own(fits.g[at], BZ),
-        delta=own(fits.delta[at], B),
-        rho=own(fits.rho[at], B),
+        mu0=jnp.zeros_like(mu1) if one_sided else mu0,
+        g=found[3] + Z * found[4],
+        delta=found[5],
+        rho=found[6],
     )

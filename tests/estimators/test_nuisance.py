@@ -162,6 +162,22 @@ def test_newton_in_chunks_is_newton(data):
         np.testing.assert_allclose(parts.coef, whole.coef, rtol=1e-10)
 
 
+def test_newton_stops_above_the_rounding_of_single_precision():
+    """Rounded steps along nearly dependent columns are no reason to go on to the limit."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    x = rng.normal(size=n)
+    B = np.column_stack([np.ones(n), x, x + 0.01 * rng.normal(size=n), rng.normal(size=(n, 18))])
+    y = (rng.uniform(size=n) < 1 / (1 + np.exp(-x))).astype(float)
+    fit = jax.jit(penalised.newton_logistic)
+    single = fit(*(jnp.asarray(v, jnp.float32) for v in (B, y, np.ones(n))))
+    with jax.enable_x64(True):
+        exact = fit(*double(B, y, np.ones(n)))
+        apart = B @ (np.asarray(single.coef) - np.asarray(exact.coef))
+    assert bool(single.converged) and int(single.steps) <= int(exact.steps)
+    assert np.sqrt(np.mean(apart**2)) < 1e-5
+
+
 def test_newton_reports_separation():
     x = jnp.linspace(-1, 1, 20)
     B = jnp.stack([jnp.ones(20), x], axis=1)
