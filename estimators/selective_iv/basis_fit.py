@@ -5,7 +5,7 @@ three linear equations of the parametric estimator on the training rows. Bases o
 column masks of one matrix ``B``, so every combination is a masked system of the same size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -182,17 +182,9 @@ def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
 def _chunk_moments(fits, Y, A, Z, B, fold, clip, one_sided):
     """Moments of all combinations for some rows, each with the fit of its own fold."""
     BZ = with_instrument(B, Z)
-    k = fits.pi.shape[0]
-    own = jax.nn.one_hot(fold, k, dtype=Y.dtype, axis=0)  # k, n
-
-    def pick(coef, design):
-        """Linear predictors from the coefficients of each row's fold, rows last."""
-        flat = coef.reshape(k, -1, coef.shape[-1])
-        out = jnp.einsum("kcq,nq->kcn", flat, design)
-        return jnp.sum(out * own[:, None], axis=0).reshape(*coef.shape[1:-1], -1)
-
+    pick = own_predictors(fold, fits.pi)
     pi = jnp.clip(jax.nn.sigmoid(pick(fits.pi, B)), *clip.pi)
-    mu1, mu0 = _mu_both(fits.mu, B, pick, clip, one_sided)
+    mu1, mu0 = both_arms(fits.mu, B, pick, clip, one_sided)
     g, delta, rho = pick(fits.g, BZ), pick(fits.delta, B), pick(fits.rho, B)
     d = variance_contrast(mu1, mu0, clip.min_abs_D)
     mu = jnp.where(Z[None] > 0.5, mu1, mu0)
@@ -208,7 +200,32 @@ def _b5(x):
     return x.reshape(1, 1, 1, 1, 1, -1)
 
 
-def _mu_both(mu, B, pick, clip, one_sided):
+def own_predictors(
+    fold: Int[Array, " n"], per_fold: Float[Array, "k *l q"]
+) -> Callable[[Array, Array], Array]:
+    """Function of coefficients [fold, ..., q] and a design: predictors of each row's own fold.
+
+    Its results have the rows last. ``per_fold`` gives the number of folds and the type.
+    """
+    k = per_fold.shape[0]
+    own = jax.nn.one_hot(fold, k, dtype=per_fold.dtype, axis=0)  # k, n
+
+    def pick(coef, design):
+        flat = coef.reshape(k, -1, coef.shape[-1])
+        out = jnp.einsum("kcq,nq->kcn", flat, design)
+        return jnp.sum(out * own[:, None], axis=0).reshape(*coef.shape[1:-1], -1)
+
+    return pick
+
+
+def both_arms(
+    mu: Float[Array, "k *l q2"],
+    B: Float[Array, "n q"],
+    pick: Callable[[Array, Array], Array],
+    clip: Clip,
+    one_sided: bool,
+) -> tuple[Float[Array, "*l n"], Float[Array, "*l n"]]:
+    """Clipped P(A=1|Z=1,X) and P(A=1|Z=0,X) from coefficients and `own_predictors`."""
     q = B.shape[1]
     mu1 = jnp.clip(jax.nn.sigmoid(pick(mu[..., :q] + mu[..., q:], B)), *clip.mu)
     if one_sided:

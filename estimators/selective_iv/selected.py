@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence, select
 from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.selective_iv import cv_loss
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     MODELS,
@@ -50,6 +51,27 @@ def combination_moments(
     return jnp.moveaxis(u, -1, 0)
 
 
+def hard_choice(
+    T: Float[Array, "k *learners"],
+    criterion: str | None,
+    models: Mapping[str, tuple[str, ...]] = MODELS,
+    blocks: tuple[str, ...] = BLOCKS,
+) -> select.Selection:
+    """The combination a criterion takes; for "smooth" that of mixed minimax, for information.
+
+    Raises:
+      UserError: an unknown criterion, or none with several combinations.
+    """
+    if criterion not in CRITERIA:
+        raise UserError(f"Expected a criterion of {CRITERIA}, found {criterion!r}.")
+    if criterion is None and T[0].size != 1:
+        raise UserError(
+            f"Expected one learner per block without a criterion, found {T.shape[1:]} learners."
+        )
+    rule = "minimax" if criterion == "minimax" else "mixed_minimax"
+    return select.select(T, rule, models, blocks)
+
+
 def estimate_selected(
     U: Float[Array, "n *learners"],
     fold_ids: Int[Array, " n"],
@@ -84,19 +106,11 @@ def estimate_selected(
       ``T``, ``risks``, ``criterion``, ``selected`` (of the hard choice), ``theta_all`` and
       ``se_all`` of all combinations, and ``u`` of the selected one.
     """
-    if criterion not in CRITERIA:
-        raise UserError(f"Expected a criterion of {CRITERIA}, found {criterion!r}.")
     n = U.shape[0]
     flat = U.reshape(n, -1)
-    if criterion is None and flat.shape[1] != 1:
-        raise UserError(
-            f"Expected one learner per block without a criterion, found {U.shape[1:]} learners."
-        )
     w = jnp.ones(n, U.dtype) if weights is None else weights * (n / jnp.sum(weights))
     T, _ = select.fold_means(U, fold_ids, n_folds, weights=w)
-    hard = select.select(
-        T, "minimax" if criterion == "minimax" else "mixed_minimax", models, blocks
-    )
+    hard = hard_choice(T, criterion, models, blocks)
     position = jnp.argmin(hard.criterion)
     theta_all = w @ flat / n
     psi_all = w[:, None] * (flat - theta_all[None])
@@ -156,6 +170,11 @@ def estimate_from_candidates(
       clip: bounds of pi, mu and D.
       one_sided: nobody with Z=0 is treated.
       **options: options of `estimate_selected`.
+
+    Returns:
+      As `estimate_selected`; diagnostics also hold the ``nuisances`` of the selected combination,
+      and learners and moments of the least cross-validated losses (``selected_by_loss``,
+      ``u_by_loss``).
     """
     c = dict(candidates)
     wanted = {"pi", "mu1", "mu0", "g", "delta", "rho"}
@@ -174,4 +193,9 @@ def estimate_from_candidates(
         g=c["g"][k, l], delta=c["delta"][l], rho=c["rho"][r, l],
     )  # fmt: skip
     estimate.diagnostics["nuisances"] = chosen
+    weights = options.get("weights")
+    w = jnp.ones_like(Y) if weights is None else weights
+    by_loss = cv_loss.choose_candidates(Y, A, Z, c, w, clip=clip, one_sided=one_sided)
+    estimate.diagnostics["selected_by_loss"] = by_loss
+    estimate.diagnostics["u_by_loss"] = U[(slice(None), *by_loss)]
     return estimate
