@@ -108,6 +108,7 @@ class MLP:
             best = jax.tree.map(lambda a, b: jnp.where(better, a, b), state.params, best)
             return (new, best, jnp.minimum(metrics["held_out"], least)), None
 
-        state = create_state(net.init(k_init, S[:1]), tx, key=key)
+        first: Any = net.init(k_init, S[:1])
+        state = create_state(first, tx, key=key)
         start = (state, state.params, jnp.full((), jnp.inf, jnp.float32))
         return jax.lax.scan(step, start, None, length=self.steps)[0][1]

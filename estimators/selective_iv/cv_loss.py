@@ -67,7 +67,7 @@ def choose_bases(
     def first(Y, A, Z, B, fold, w):
         pick = basis_fit.own_predictors(fold, fits.pi)
         pi = jnp.clip(jax.nn.sigmoid(pick(fits.pi, B)), *clip.pi)
-        mu = _at_z(Z[None], *basis_fit.both_arms(fits.mu, B, pick, clip, one_sided))
+        mu = _at_z(Z[None], basis_fit.both_arms(fits.mu, B, pick, one_sided), clip, one_sided)
         return log_loss(pi, Z[None]) @ w, log_loss(mu, A[None]) @ w
 
     loss_pi, loss_mu = sum_chunks(first, chunks)
@@ -75,7 +75,7 @@ def choose_bases(
 
     def second(Y, A, Z, B, fold, w):
         pick = basis_fit.own_predictors(fold, fits.pi)
-        mu = _at_z(Z, *basis_fit.both_arms(fits.mu[:, j], B, pick, clip, one_sided))
+        mu = _at_z(Z, basis_fit.both_arms(fits.mu[:, j], B, pick, one_sided), clip, one_sided)
         g = pick(fits.g[:, i, j], basis_fit.with_instrument(B, Z))
         delta, rho = pick(fits.delta[:, i, j], B), pick(fits.rho[:, i, j], B)
         Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
@@ -97,8 +97,7 @@ def choose_candidates(
     """Indices of the predictions with the smallest losses; see `estimate_from_candidates`."""
     c = candidates
     loss_pi = log_loss(jnp.clip(c["pi"], *clip.pi), Z[None]) @ weights
-    mu0 = c["mu0"] if one_sided else jnp.clip(c["mu0"], *clip.mu)
-    every_mu = _at_z(Z[None], jnp.clip(c["mu1"], *clip.mu), mu0)
+    every_mu = _at_z(Z[None], (c["mu1"], c["mu0"]), clip, one_sided)
     loss_mu = log_loss(every_mu, A[None]) @ weights
     mu = every_mu[jnp.argmin(loss_mu)]
     Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
@@ -107,5 +106,7 @@ def choose_candidates(
     return _index(loss_pi, loss_mu, product_loss(Y, A, mu, g, delta, rho) @ weights)
 
 
-def _at_z(Z, one, zero):
-    return jnp.where(Z > 0.5, one, zero)
+def _at_z(Z, arms, clip, one_sided):
+    """Clipped P(A=1|Z,X) at the observed Z."""
+    zero = arms[1] if one_sided else jnp.clip(arms[1], *clip.mu)
+    return jnp.where(Z > 0.5, jnp.clip(arms[0], *clip.mu), zero)

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,14 +25,11 @@ from jaxcore.estimators.selective_iv.estimator import SelectiveIV, label
 from jaxcore.estimators.selective_iv.learner_fit import PlugIn, VaryingCoefficient
 from jaxcore.estimators.selective_iv.moment import Nuisances
 
-if TYPE_CHECKING:
-    from jaxcore.estimators.selective_iv.result import SelectiveIVResult
-
 _FORMAT = "selective_iv fit, version 1"
 _OF_DELTA = {"PlugIn": PlugIn, "VaryingCoefficient": VaryingCoefficient}
 
 
-class NamedLearner:
+class NamedLearner(HostLearner):
     """Stands for a learner that was not saved; it has its name and cannot be fitted."""
 
     def __init__(self, name: str) -> None:
@@ -42,7 +39,7 @@ class NamedLearner:
         """The name of the learner it stands for."""
         return self.name
 
-    def fit(self, *_: Any) -> Any:
+    def fit_predict(self, X: Any, y: Any, masks: Any, at: tuple[Any, ...]) -> Any:
         """Refuse.
 
         Raises:
@@ -54,7 +51,7 @@ class NamedLearner:
         )
 
 
-def save_fit(result: "SelectiveIVResult", path: str | Path) -> Path:
+def save_fit(result: Any, path: str | Path) -> Path:
     """Write a fit into a new folder, under a temporary name first.
 
     Raises:
@@ -84,8 +81,8 @@ def save_fit(result: "SelectiveIVResult", path: str | Path) -> Path:
     return path
 
 
-def load_fit(path: str | Path) -> "SelectiveIVResult":
-    """Read a fit that `save_fit` wrote.
+def load_fit(path: str | Path) -> Any:
+    """Read a fit (`SelectiveIVResult`) that `save_fit` wrote.
 
     Raises:
       UserError: no such folder, another kind of folder, or damaged files.
@@ -106,7 +103,7 @@ def load_fit(path: str | Path) -> "SelectiveIVResult":
     clusters = sample.clusters if config.se in (None, "cluster") else None
     repetitions = [
         Estimate(
-            **{**part, "diagnostics": _restored(part["diagnostics"])}, clusters=clusters,
+            **{**part, "diagnostics": _restored(part["diagnostics"]), "clusters": clusters},
             names=tuple(meta["names"]), estimator=meta["estimator"],
         )
         for part in (tree["repetitions"][str(r)] for r in range(len(tree["repetitions"])))

@@ -14,41 +14,10 @@ from jaxcore.estimators.selective_iv.moment import (
     MODELS,
     Clip,
     Nuisances,
-    variance_contrast,
+    combination_moments,
 )
 
 CRITERIA = ("mixed_minimax", "minimax", "smooth", None)
-
-
-def combination_moments(
-    Y: Float[Array, " n"],
-    A: Float[Array, " n"],
-    Z: Float[Array, " n"],
-    *,
-    pi: Float[Array, "pi n"],
-    mu1: Float[Array, "mu n"],
-    mu0: Float[Array, "mu n"],
-    g: Float[Array, "g delta n"],
-    delta: Float[Array, "delta n"],
-    rho: Float[Array, "rho delta n"],
-    clip: Clip,
-    one_sided: bool = False,
-) -> Float[Array, "n pi mu g delta rho"]:
-    """Moments of every unit under all combinations of candidate predictions.
-
-    Candidates for g and rho depend on the candidate for delta they were fitted with.
-    """
-    pi, mu1 = jnp.clip(pi, *clip.pi), jnp.clip(mu1, *clip.mu)
-    mu0 = mu0 if one_sided else jnp.clip(mu0, *clip.mu)
-    d = variance_contrast(mu1, mu0, clip.min_abs_D)
-    e = A[None] - jnp.where(Z[None] > 0.5, mu1, mu0)
-    sign_over_f = Z[None] / pi - (1 - Z[None]) / (1 - pi)
-    factor = sign_over_f[:, None] / d[None]
-    residual = Y[None, None] - delta[None] * A[None, None] - g  # g, delta, n
-    inner = e[:, None, None, None] * residual[None, :, :, None]
-    inner = inner - jnp.swapaxes(rho, 0, 1)[None, None]  # mu, g, delta, rho, n
-    u = factor[:, :, None, None, None] * inner[None] + delta[None, None, None, :, None]
-    return jnp.moveaxis(u, -1, 0)
 
 
 def hard_choice(
@@ -185,7 +154,11 @@ def estimate_from_candidates(
         if c[name].ndim == 2:
             shape = (c[name].shape[0], n_delta, Y.shape[0])
             c[name] = jnp.broadcast_to(c[name][:, None], shape)
-    U = combination_moments(Y, A, Z, **c, clip=clip, one_sided=one_sided)
+    U = combination_moments(
+        Y, A, Z, pi=c["pi"], mu1=c["mu1"], mu0=c["mu0"], g=c["g"][None, None, :, :, None],
+        delta=c["delta"][None, None, None, :, None],
+        rho=jnp.swapaxes(c["rho"], 0, 1)[None, None, None], clip=clip, one_sided=one_sided,
+    )  # fmt: skip
     estimate = estimate_selected(U, fold_ids, n_folds, **options)
     i, j, k, l, r = estimate.diagnostics["selected"]
     chosen = Nuisances(
