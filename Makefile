@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RIVALS := .venv-rivals
 
-.PHONY: demo test lint types bench
+.PHONY: demo test lint types bench bench-estimators
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,3 +33,12 @@ $(RIVALS)/.installed: pyproject.toml benchmarks/requirements-rivals.txt
 
 bench: $(RIVALS)/.installed
 	$(RIVALS)/bin/python -m benchmarks.restoration
+
+$(RIVALS)-econ/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RIVALS)-econ
+	$(RIVALS)-econ/bin/pip install -q --upgrade pip
+	$(RIVALS)-econ/bin/pip install -q -e '.[rivals-econ]'
+	touch $@
+
+bench-estimators: $(RIVALS)-econ/.installed
+	$(RIVALS)-econ/bin/python -m benchmarks.estimators

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -238,13 +239,13 @@ def frame_from_rows(rows: list[dict[str, Any]], library: str | None = None) -> A
 
 
 def aggregate_repeats(
-    theta: Float[Array, " r"], se: Float[Array, " r"], *, how: str = "median"
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    theta: Float[Array, "r *q"], se: Float[Array, "r *q"], *, how: str = "median"
+) -> tuple[Float[Array, "*q"], Float[Array, "*q"]]:
     """Combine repeated cross-fitting partitions into one estimate and standard error.
 
     Args:
-      theta: estimate of each repetition.
-      se: standard error of each repetition.
+      theta: estimates of each repetition.
+      se: standard errors of each repetition.
       how: "median" or "mean".
 
     Returns:
@@ -260,5 +261,21 @@ def aggregate_repeats(
     if how not in ("median", "mean"):
         raise UserError(f"Expected how='median' or 'mean', found {how!r}.")
     agg = jnp.median if how == "median" else jnp.mean
-    centre = agg(theta)
-    return centre, jnp.sqrt(agg(se**2 + (theta - centre) ** 2))
+    centre = agg(theta, axis=0)
+    return centre, jnp.sqrt(agg(se**2 + (theta - centre[None]) ** 2, axis=0))
+
+
+def aggregate_estimates(estimates: Sequence[Estimate], *, how: str = "median") -> Estimate:
+    """One estimate from those of repeated partitions; influence values are their means.
+
+    Everything else is that of the first. See `aggregate_repeats`.
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    theta, se = aggregate_repeats(
+        jnp.stack([jnp.asarray(e.theta) for e in estimates]),
+        jnp.stack([jnp.asarray(e.se) for e in estimates]),
+        how=how,
+    )
+    psi = jnp.mean(jnp.stack([jnp.asarray(e.psi) for e in estimates]), axis=0)
+    return dataclasses.replace(estimates[0], theta=theta, se=se, psi=psi)

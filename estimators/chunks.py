@@ -10,6 +10,9 @@ from jaxtyping import Array
 NUMBERS_AT_ONCE = 1 << 24
 """Numbers that one chunk may hold in a temporary array (128 MB in double precision)."""
 
+ROWS_AT_ONCE = 1 << 13
+"""Most rows of a chunk: what is formed of more does not stay in the processor's cache."""
+
 
 def rows_at_once(numbers_per_row: int) -> int:
     """Rows of a chunk when every row needs so many numbers.
@@ -17,7 +20,7 @@ def rows_at_once(numbers_per_row: int) -> int:
     >>> rows_at_once(1 << 14)
     1024
     """
-    return max(1, NUMBERS_AT_ONCE // max(1, numbers_per_row))
+    return max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // max(1, numbers_per_row)))
 
 
 def in_chunks(arrays: Sequence[Array], rows: int) -> tuple[Array, ...]:
@@ -29,7 +32,7 @@ def in_chunks(arrays: Sequence[Array], rows: int) -> tuple[Array, ...]:
     """
     n = arrays[0].shape[0]
     count = max(1, -(-n // rows))
-    rows = -(-n // count) if count > 1 and n % count == 0 else min(rows, n)
+    rows = -(-n // count)
     short = count * rows - n
 
     def cut(a):

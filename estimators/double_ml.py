@@ -26,6 +26,19 @@ def _within(arm, weights):
     return arm if weights is None else arm * weights
 
 
+def _solve(score, how, name, estimator, diagnostics) -> Estimate:
+    weights, clusters, n_clusters = how
+    return influence.solve(
+        score,
+        weights=weights,
+        clusters=clusters,
+        n_clusters=n_clusters,
+        names=(name,),
+        estimator=estimator,
+        diagnostics=diagnostics,
+    )
+
+
 def plr(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -57,14 +70,9 @@ def plr(
     """
     l = _fit(ml_l, X, y, fold_ids, n_folds, weights, key, 0)
     m = _fit(ml_m, X, d, fold_ids, n_folds, weights, key, 1)
-    return influence.solve(
-        influence.partially_linear(y, d, l, m),
-        weights=weights,
-        clusters=clusters,
-        n_clusters=n_clusters,
-        names=("theta",),
-        estimator="PLR",
-        diagnostics={"ml_l": l, "ml_m": m},
+    how = (weights, clusters, n_clusters)
+    return _solve(
+        influence.partially_linear(y, d, l, m), how, "theta", "PLR", {"ml_l": l, "ml_m": m}
     )
 
 
@@ -91,14 +99,13 @@ def pliv(
     l = _fit(ml_l, X, y, fold_ids, n_folds, weights, key, 0)
     m = _fit(ml_m, X, z, fold_ids, n_folds, weights, key, 1)
     r = _fit(ml_r, X, d, fold_ids, n_folds, weights, key, 2)
-    return influence.solve(
+    how = (weights, clusters, n_clusters)
+    return _solve(
         influence.partially_linear_iv(y, d, z, l, m, r),
-        weights=weights,
-        clusters=clusters,
-        n_clusters=n_clusters,
-        names=("theta",),
-        estimator="PLIV",
-        diagnostics={"ml_l": l, "ml_m": m, "ml_r": r},
+        how,
+        "theta",
+        "PLIV",
+        {"ml_l": l, "ml_m": m, "ml_r": r},
     )
 
 
@@ -125,14 +132,13 @@ def irm(
     g0 = _fit(ml_g, X, y, fold_ids, n_folds, _within(1 - d, weights), key, 1)
     g1 = _fit(ml_g, X, y, fold_ids, n_folds, _within(d, weights), key, 2)
     m = jnp.clip(m_raw, *clip)
-    return influence.solve(
+    how = (weights, clusters, n_clusters)
+    return _solve(
         influence.aipw(y, d, m, g0, g1),
-        weights=weights,
-        clusters=clusters,
-        n_clusters=n_clusters,
-        names=("ATE",),
-        estimator="IRM (AIPW)",
-        diagnostics={"ml_g0": g0, "ml_g1": g1, "ml_m": m, "n_clipped": jnp.sum(m != m_raw)},
+        how,
+        "ATE",
+        "IRM (AIPW)",
+        {"ml_g0": g0, "ml_g1": g1, "ml_m": m, "n_clipped": jnp.sum(m != m_raw)},
     )
 
 
@@ -172,12 +178,11 @@ def iivm(
         r1 = _fit(ml_r, X, d, fold_ids, n_folds, with_, key, 4)
     m = jnp.clip(m_raw, *clip)
     predictions = {"ml_g0": g0, "ml_g1": g1, "ml_m": m, "ml_r0": r0, "ml_r1": r1}
-    return influence.solve(
+    how = (weights, clusters, n_clusters)
+    return _solve(
         influence.late(y, d, z, m, g0, g1, r0, r1),
-        weights=weights,
-        clusters=clusters,
-        n_clusters=n_clusters,
-        names=("LATE",),
-        estimator="IIVM (LATE)",
-        diagnostics={**predictions, "n_clipped": jnp.sum(m != m_raw)},
+        how,
+        "LATE",
+        "IIVM (LATE)",
+        {**predictions, "n_clipped": jnp.sum(m != m_raw)},
     )

@@ -159,13 +159,15 @@ class Bar:
 
     def train(self, step: int, metrics: Mapping[str, Any]) -> None:
         """See `Reporter`."""
-        text = f"loss {metrics.get('loss', float('nan')):.4g}"
+        parts = []
+        if "loss" in metrics:
+            parts.append(f"loss {metrics['loss']:.4g}")
         if metrics.get("skipped"):
-            text += f", {metrics['skipped']:.0f} skipped"
+            parts.append(f"{metrics['skipped']:.0f} skipped")
         if metrics.get("items_per_second") is not None:
-            text += f", {metrics['items_per_second']:.3g} {self._items}/s"
+            parts.append(f"{metrics['items_per_second']:.3g} {self._items}/s")
         if self._task is not None:
-            self._progress.update(self._task, text=text)
+            self._progress.update(self._task, text=", ".join(parts))
 
     def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
         """See `Reporter`."""

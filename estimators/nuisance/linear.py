@@ -74,6 +74,14 @@ def _standard(moments: _Moments, total, w, scale):
     return gram, cross, mean_all + sd_all * m, factor, mean_y + moments.centre, unit
 
 
+def _prepared(learner, X, y, w):
+    """State of the basis, weights summing to one, moments, and what `_standard` makes of them."""
+    state = learner.basis.prepare(X)
+    w = w / jnp.sum(w)
+    moments = _Moments.of(learner.basis.expand(state, X)[:, 1:], y, w)
+    return state, w, moments, _standard(moments, moments.matrix(y, w), w, learner.standardize)
+
+
 def _unscale(b, mean, factor, mean_y):
     coef = b * factor
     return mean_y - mean @ coef, coef
@@ -100,14 +108,8 @@ class Ridge:
     ) -> LinearFit:
         """Solve the normal equations."""
         del key
-        state = self.basis.prepare(X)
-        B = self.basis.expand(state, X)[:, 1:]
-        w = w / jnp.sum(w)
-        moments = _Moments.of(B, y, w)
-        gram, cross, mean, factor, mean_y, _ = _standard(
-            moments, moments.matrix(y, w), w, self.standardize
-        )
-        removed = (factor == 0).astype(B.dtype)  # keeps the system solvable
+        state, w, _, (gram, cross, mean, factor, mean_y, _) = _prepared(self, X, y, w)
+        removed = (factor == 0).astype(gram.dtype)  # keeps the system solvable
         b = _solve(gram + jnp.diag(removed + self.alpha), cross)
         return LinearFit(state, *_unscale(b, mean, factor, mean_y), jnp.asarray(self.alpha))
 
@@ -146,18 +148,13 @@ class ElasticNet:
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:
         """Coordinate descent on the moments; the inner folds need no further pass over rows."""
-        state = self.basis.prepare(X)
-        B = self.basis.expand(state, X)[:, 1:]
-        w = w / jnp.sum(w)
-        moments = _Moments.of(B, y, w)
-        gram, cross, mean, factor, mean_y, unit = _standard(
-            moments, moments.matrix(y, w), w, self.standardize
-        )
+        state, w, moments, standard = _prepared(self, X, y, w)
+        gram, cross, mean, factor, mean_y, unit = standard
         if self.alpha is None:
             alphas = self._path(cross)
             alpha = self._choose(moments, y, w, key, unit, alphas)
         else:
-            alphas = jnp.reshape(jnp.asarray(self.alpha, B.dtype), (1,))
+            alphas = jnp.reshape(jnp.asarray(self.alpha, gram.dtype), (1,))
             alpha = alphas[0]
         path = self._coefs(gram, cross, alphas)
         b = path[jnp.argmin(jnp.abs(alphas - alpha))]

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 
 from jaxcore.estimators.nuisance import penalised
 from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.train.state import create_state
+from jaxcore.train.step import make_train_step
 from jaxcore.typing import Key
 
 
@@ -40,6 +42,9 @@ class MLPFit(NamedTuple):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MLP:
     """GELU networks trained full-batch by AdamW, stopped at the best hold-out loss, averaged.
+
+    The step is that of every training run (`train.make_train_step`), under `jax.vmap` over members
+    and folds: an update that is not finite is left out.
 
     Inputs (and the target of a regression) are standardised on the training rows.
     """
@@ -85,23 +90,25 @@ class MLP:
         held = jax.random.uniform(k_split, w.shape) < self.holdout
         train, check = jnp.where(held, 0, w), jnp.where(held, w, 0)
         net = self._network(S.dtype)
-        params = net.init(k_init, S[:1])
         tx = optax.adamw(self.learning_rate, weight_decay=self.weight_decay)
 
-        def losses(params):
-            out: Any = net.apply(params, S)
-            each = jax.nn.softplus(out) - t * out if self.binary else (out - t) ** 2 / 2
-            return train @ each / jnp.sum(train), check @ each / jnp.maximum(jnp.sum(check), 1e-12)
+        def loss(params, rows, _):
+            out: Any = net.apply(params, rows["features"])
+            target = rows["target"]
+            each = jax.nn.softplus(out) - target * out if self.binary else (out - target) ** 2 / 2
+            held_out = check @ each / jnp.maximum(jnp.sum(check), 1e-12)
+            return train @ each / jnp.sum(train), {"held_out": held_out}
 
-        def step(state, _):
-            params, opt, best, best_loss = state
-            (_, loss), grads = jax.value_and_grad(losses, has_aux=True)(params)
-            better = loss < best_loss
-            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), params, best)
-            with jax.numpy_dtype_promotion("standard"):  # optax mixes its int counter with floats
-                updates, opt = tx.update(grads, opt, params)
-            params = optax.apply_updates(params, updates)
-            return (params, opt, best, jnp.minimum(loss, best_loss)), None
+        one_step = make_train_step(loss, tx)
 
-        start = (params, tx.init(params), params, jnp.asarray(jnp.inf, S.dtype))
-        return jax.lax.scan(step, start, None, length=self.steps)[0][2]
+        def step(carry, _):
+            state, best, least = carry
+            new, metrics = one_step(state, {"features": S, "target": t})
+            better = metrics["held_out"] < least  # of the parameters before the step
+            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), state.params, best)
+            return (new, best, jnp.minimum(metrics["held_out"], least)), None
+
+        first: Any = net.init(k_init, S[:1])
+        state = create_state(first, tx, key=key)
+        start = (state, state.params, jnp.full((), jnp.inf, jnp.float32))
+        return jax.lax.scan(step, start, None, length=self.steps)[0][1]

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcore.estimators.chunks import NUMBERS_AT_ONCE, in_chunks, sum_chunks
+from jaxcore.estimators.chunks import NUMBERS_AT_ONCE, ROWS_AT_ONCE, in_chunks, sum_chunks
+
+_UNROLLED_UP_TO = 16  # columns: a loop of so few small steps costs more than its arithmetic
+_SOLVED_UP_TO = 64  # columns: a factorisation costs no more than a few sweeps
 
 
 def coordinate_descent(
@@ -21,6 +24,10 @@ def coordinate_descent(
     max_sweeps: int = 1000,
 ) -> Float[Array, " q"]:
     """Minimise ``b'Gb/2 - c'b + sum(l1 |b|) + sum(l2 b**2)/2`` by cyclic coordinate descent.
+
+    With few columns every sweep is followed by a step to the minimum within the orthant the sweep
+    ended in, or to that orthant's first face: sweeps find the signs, the step solves for the
+    values. Correlated columns then take a handful of sweeps instead of hundreds.
 
     Args:
       gram: positive semi-definite matrix G; columns with zero diagonal get coefficient 0.
@@ -53,17 +60,38 @@ def coordinate_descent(
         new = jnp.sign(rest) * jnp.maximum(jnp.abs(rest) - l1[j], 0) * inverse[j]
         return b.at[j].set(new), r - gram[j] * (new - b[j])
 
+    q = gram.shape[0]
+
     def sweep(state):
         b, _, i = state
-        new, _ = jax.lax.fori_loop(0, b.shape[0], step, (b, cross - gram @ b))
-        moved = jnp.max(jnp.abs(new - b) * scale)
-        return new, moved > tol * jnp.max(jnp.abs(new) * scale), i + 1
+        unroll = q if q <= _UNROLLED_UP_TO else 1
+        new, _ = jax.lax.fori_loop(0, q, step, (b, cross - gram @ b), unroll=unroll)
+        moved = jnp.max(jnp.abs(new - b) * scale) > tol * jnp.max(jnp.abs(new) * scale)
+        if q <= _SOLVED_UP_TO:
+            stepped = _within_orthant(gram, cross, l1, l2, new, usable)
+            new = jnp.where(moved, stepped, new)
+        return new, moved, i + 1
 
     def go_on(state):
         return state[1] & (state[2] < max_sweeps)
 
     start = jnp.where(usable, start, 0.0)
     return jax.lax.while_loop(go_on, sweep, (start, jnp.bool_(True), jnp.int32(0)))[0]
+
+
+def _within_orthant(gram, cross, l1, l2, b, usable):
+    """Towards the minimum with the signs of ``b``, no further than where a coefficient vanishes."""
+    free = l1 == 0
+    active = (usable & ((b != 0) | free)).astype(b.dtype)
+    signs = jnp.sign(b)
+    system = active[:, None] * active[None] * gram + jnp.diag(active * l2 + 1 - active)
+    factor = jax.scipy.linalg.cho_factor(system)
+    target = jax.scipy.linalg.cho_solve(factor, active * (cross - l1 * signs))
+    crossing = (active > 0) & ~free & (target * signs < 0)
+    until = jnp.where(crossing, b / jnp.where(crossing, b - target, 1.0), 1.0)
+    share = jnp.min(until)
+    new = jnp.where(crossing & (until == share), 0.0, b + share * (target - b))
+    return jnp.where(jnp.all(jnp.isfinite(target)), new, b)  # dependent columns: sweeps alone
 
 
 class NewtonResult(NamedTuple):
@@ -86,8 +114,10 @@ def newton_logistic(
 ) -> NewtonResult:
     """Minimise the weighted mean negative log-likelihood plus ``sum(penalty * b**2) / 2``.
 
-    Newton's method from zero until no coefficient moves by more than 1e-12 relative to the largest
-    (1e-5 in single precision).
+    Newton's method from zero until no coefficient moves by more than 1e-12 relative to the largest.
+    In single precision half the digits are enough (3e-4): the errors of the steps are squared from
+    one to the next, so the last one taken leaves an error below rounding, while smaller steps are
+    rounding themselves where columns are nearly dependent.
 
     Args:
       B: design, with its constant column if one is wanted.
@@ -96,7 +126,7 @@ def newton_logistic(
       penalty: ridge penalty of each coefficient.
       columns: 0/1 mask; coefficients of masked-out columns are zero.
       max_steps: most Newton steps.
-      rows: rows taken at a time, to bound the memory; None takes all.
+      rows: rows taken at a time, to bound the memory; None takes as many as the cache holds.
 
     >>> import jax.numpy as jnp
     >>> y = jnp.array([1.0, 1.0, 1.0, 0.0])
@@ -104,13 +134,13 @@ def newton_logistic(
     1.0986
     """
     q = B.shape[1]
-    tol = 1e-12 if B.dtype == jnp.float64 else 1e-5  # sums of single precision reach no further
+    tol = 1e-12 if B.dtype == jnp.float64 else float(jnp.finfo(B.dtype).eps) ** 0.5
     penalty = jnp.zeros(q, B.dtype) if penalty is None else penalty
     columns = jnp.ones(q, B.dtype) if columns is None else columns
     used = jnp.diag(1 - columns)
     w = w / jnp.sum(w)
     pairs = pair_products(B)
-    pieces = in_chunks((B, y, w), B.shape[0] if rows is None else rows)
+    pieces = in_chunks((B, y, w), ROWS_AT_ONCE if rows is None else rows)
 
     def step(state):
         b, _, i = state

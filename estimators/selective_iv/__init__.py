@@ -15,7 +15,6 @@ if TYPE_CHECKING:
         genius_gmm,
         genius_multiplicative,
         genius_plm,
-        robust_set,
     )
     from jaxcore.estimators.selective_iv.estimator import SelectiveIV
     from jaxcore.estimators.selective_iv.k401 import load_401k
@@ -36,13 +35,14 @@ if TYPE_CHECKING:
     from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
     from jaxcore.estimators.selective_iv.sensitivity import sensitivity_bounds
     from jaxcore.estimators.selective_iv.simulate import simulate_siv1, simulate_siv2
+    from jaxcore.estimators.selective_iv.weak_identification import robust_set
 
 _HOMES = {
     "aipw_ate": "baselines", "iivm_late": "baselines", "ols": "baselines", "tsls": "baselines",
     "SelectiveIV": "estimator", "SelectiveIVResult": "result",
     "genius": "constant_effect", "genius_gmm": "constant_effect",
     "genius_multiplicative": "constant_effect",
-    "genius_plm": "constant_effect", "robust_set": "constant_effect",
+    "genius_plm": "constant_effect", "robust_set": "weak_identification",
     "load_401k": "k401",
     "PlugIn": "learner_fit", "VaryingCoefficient": "learner_fit",
     "BLOCKS": "moment", "MODELS": "moment", "Clip": "moment", "Nuisances": "moment",

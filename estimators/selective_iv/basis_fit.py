@@ -5,17 +5,17 @@ three linear equations of the parametric estimator on the training rows. Bases o
 column masks of one matrix ``B``, so every combination is a masked system of the same size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcore.estimators.chunks import in_chunks, rows_at_once, sum_chunks
+from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
 from jaxcore.estimators.nuisance.penalised import newton_logistic
-from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, variance_contrast
+from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, combination_moments
 
 
 class BasisFits(NamedTuple):
@@ -179,41 +179,34 @@ def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
     )
 
 
-def _chunk_moments(fits, Y, A, Z, B, fold, clip, one_sided):
-    """Moments of all combinations for some rows, each with the fit of its own fold."""
-    BZ = with_instrument(B, Z)
-    k = fits.pi.shape[0]
-    own = jax.nn.one_hot(fold, k, dtype=Y.dtype, axis=0)  # k, n
+def own_predictors(
+    fold: Int[Array, " n"], per_fold: Float[Array, "k *l q"]
+) -> Callable[[Array, Array], Array]:
+    """Function of coefficients [fold, ..., q] and a design: predictors of each row's own fold.
+
+    Its results have the rows last. ``per_fold`` gives the number of folds and the type.
+    """
+    k = per_fold.shape[0]
+    own = jax.nn.one_hot(fold, k, dtype=per_fold.dtype, axis=0)  # k, n
 
     def pick(coef, design):
-        """Linear predictors from the coefficients of each row's fold, rows last."""
         flat = coef.reshape(k, -1, coef.shape[-1])
         out = jnp.einsum("kcq,nq->kcn", flat, design)
         return jnp.sum(out * own[:, None], axis=0).reshape(*coef.shape[1:-1], -1)
 
-    pi = jnp.clip(jax.nn.sigmoid(pick(fits.pi, B)), *clip.pi)
-    mu1, mu0 = _mu_both(fits.mu, B, pick, clip, one_sided)
-    g, delta, rho = pick(fits.g, BZ), pick(fits.delta, B), pick(fits.rho, B)
-    d = variance_contrast(mu1, mu0, clip.min_abs_D)
-    mu = jnp.where(Z[None] > 0.5, mu1, mu0)
-    sign_over_f = Z[None] / pi - (1 - Z[None]) / (1 - pi)
-    factor = sign_over_f[:, None] / d[None]  # pi, mu, n
-    e = A[None] - mu
-    inner = e[None, :, None, None, None] * (_b5(Y) - delta * _b5(A) - g) - rho
-    u = delta + factor[:, :, None, None, None] * inner
-    return jnp.moveaxis(u, -1, 0)
+    return pick
 
 
-def _b5(x):
-    return x.reshape(1, 1, 1, 1, 1, -1)
-
-
-def _mu_both(mu, B, pick, clip, one_sided):
+def both_arms(
+    mu: Float[Array, "k *l q2"],
+    B: Float[Array, "n q"],
+    pick: Callable[[Array, Array], Array],
+    one_sided: bool,
+) -> tuple[Float[Array, "*l n"], Float[Array, "*l n"]]:
+    """P(A=1|Z=1,X) and P(A=1|Z=0,X) from coefficients and `own_predictors`."""
     q = B.shape[1]
-    mu1 = jnp.clip(jax.nn.sigmoid(pick(mu[..., :q] + mu[..., q:], B)), *clip.mu)
-    if one_sided:
-        return mu1, jnp.zeros_like(mu1)
-    return mu1, jnp.clip(jax.nn.sigmoid(pick(mu[..., :q], B)), *clip.mu)
+    mu1 = jax.nn.sigmoid(pick(mu[..., :q] + mu[..., q:], B))
+    return mu1, jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(pick(mu[..., :q], B))
 
 
 def all_moments(
@@ -228,7 +221,14 @@ def all_moments(
     one_sided: bool = False,
 ) -> Float[Array, "n pi mu g delta rho"]:
     """Out-of-fold moments ``u`` of every unit under every combination of learners."""
-    return _chunk_moments(fits, Y, A, Z, B, fold_ids, clip, one_sided)
+    pick = own_predictors(fold_ids, fits.pi)
+    pi = jax.nn.sigmoid(pick(fits.pi, B))
+    mu1, mu0 = both_arms(fits.mu, B, pick, one_sided)
+    g = pick(fits.g, with_instrument(B, Z))
+    return combination_moments(
+        Y, A, Z, pi=pi, mu1=mu1, mu0=mu0, g=g, delta=pick(fits.delta, B), rho=pick(fits.rho, B),
+        clip=clip, one_sided=one_sided,
+    )  # fmt: skip
 
 
 class MomentSums(NamedTuple):
@@ -257,7 +257,7 @@ def moment_sums(
     k = fits.pi.shape[0]
 
     def sums(Y, A, Z, B, fold, w):
-        u = _chunk_moments(fits, Y, A, Z, B, fold, clip, one_sided)
+        u = all_moments(fits, Y, A, Z, B, fold, clip=clip, one_sided=one_sided)
         u = jnp.where((w > 0).reshape(-1, 1, 1, 1, 1, 1), u, 0)  # filled-up rows may be infinite
         flat = u.reshape(u.shape[0], -1)
         member = jax.nn.one_hot(fold, k, dtype=u.dtype, axis=0) * w[None]
@@ -289,23 +289,25 @@ def selected_nuisances(
     one_sided: bool = False,
 ) -> Nuisances:
     """Out-of-fold nuisances, not clipped, of one combination ``[pi, mu, g, delta, rho]``."""
-    i, j = index[0], index[1]
-    c = tuple(index)
     q = B.shape[1]
-    BZ = with_instrument(B, Z)
+    at = (slice(None), *index)
+    mu, g = fits.mu[:, index[1]], fits.g[at]
+    coefs = jnp.stack(
+        [fits.pi[:, index[0]], mu[:, :q] + mu[:, q:], mu[:, :q], g[:, :q], g[:, q:],
+         fits.delta[at], fits.rho[at]]
+    )  # fmt: skip
 
-    def own(coef, design):
-        return jnp.sum(coef[fold_ids] * design, axis=1)
+    def own(B, fold):  # rows first
+        every = jnp.einsum("nq,ckq->nck", B, coefs)
+        return jnp.take_along_axis(every, fold[:, None, None], axis=2)[:, :, 0]
 
-    mu = fits.mu[:, j]
-    mu1 = jax.nn.sigmoid(own(mu[:, :q] + mu[:, q:], B))
-    mu0 = jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(own(mu[:, :q], B))
-    at = (slice(None), *c)
+    found = map_chunks(own, (B, fold_ids), rows_at_once(coefs.size // q)).T
+    mu1, mu0 = jax.nn.sigmoid(found[1]), jax.nn.sigmoid(found[2])
     return Nuisances(
-        pi=jax.nn.sigmoid(own(fits.pi[:, i], B)),
+        pi=jax.nn.sigmoid(found[0]),
         mu1=mu1,
-        mu0=mu0,
-        g=own(fits.g[at], BZ),
-        delta=own(fits.delta[at], B),
-        rho=own(fits.rho[at], B),
+        mu0=jnp.zeros_like(mu1) if one_sided else mu0,
+        g=found[3] + Z * found[4],
+        delta=found[5],
+        rho=found[6],
     )

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcore.errors import UserError
 from jaxcore.estimators import select
 from jaxcore.estimators.base import Estimate
 from jaxcore.estimators.chunks import map_chunks
-from jaxcore.estimators.selective_iv import basis_fit
+from jaxcore.estimators.selective_iv import basis_fit, cv_loss
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     MODELS,
@@ -22,7 +21,7 @@ from jaxcore.estimators.selective_iv.moment import (
     moment_uncentred,
     overlap_mask,
 )
-from jaxcore.estimators.selective_iv.selected import CRITERIA
+from jaxcore.estimators.selective_iv.selected import hard_choice
 
 
 def estimate_bases(
@@ -70,10 +69,9 @@ def estimate_bases(
     Returns:
       The estimate. Its standard error does not account for a hard selection. Diagnostics as in
       `selected.estimate_selected`, with the clipped ``nuisances`` of the selected combination,
-      the unclipped ``raw`` ones, and convergence flags of the logistic regressions.
+      the unclipped ``raw`` ones, learners and moments of the least cross-validated losses
+      (``selected_by_loss``, ``u_by_loss``), and convergence flags of the logistic regressions.
     """
-    if criterion not in CRITERIA:
-        raise UserError(f"Expected a criterion of {CRITERIA}, found {criterion!r}.")
     n = Y.shape[0]
     w = jnp.ones_like(Y) if weights is None else weights * (n / jnp.sum(weights))
     fits = basis_fit.fit_bases(
@@ -82,17 +80,16 @@ def estimate_bases(
     )  # fmt: skip
     sums = basis_fit.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided)
     T = sums.total / sums.weight.reshape(-1, 1, 1, 1, 1, 1)
-    if criterion is None and T[0].size != 1:
-        raise UserError(
-            f"Expected one learner per block without a criterion, found {T.shape[1:]} learners."
-        )
-    rule = "minimax" if criterion == "minimax" else "mixed_minimax"
-    hard = select.select(T, rule, models, BLOCKS)
+    hard = hard_choice(T, criterion, models)
     theta_all = jnp.sum(sums.total, axis=0) / n
     spread = sums.w2u2 - 2 * theta_all * sums.w2u + theta_all**2 * sums.w2
     raw = basis_fit.selected_nuisances(fits, Z, B, fold_ids, hard.index, one_sided=one_sided)
     u = moment_uncentred(Y, A, Z, raw, clip=clip, one_sided=one_sided)
     kept = overlap_mask(raw, clip)
+    by_loss = cv_loss.choose_bases(
+        fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided
+    )  # fmt: skip
+    other = basis_fit.selected_nuisances(fits, Z, B, fold_ids, by_loss, one_sided=one_sided)
     final = w
     if clip.overlap == "discard":
         final = jnp.where(kept, w, 0)
@@ -106,6 +103,8 @@ def estimate_bases(
         "theta_all": theta_all,
         "se_all": jnp.sqrt(jnp.maximum(spread, 0)) / n,
         "u": u,
+        "selected_by_loss": by_loss,
+        "u_by_loss": moment_uncentred(Y, A, Z, other, clip=clip, one_sided=one_sided),
         "fold_ids": fold_ids,
         "raw": raw,
         "nuisances": clip_nuisances(raw, clip, one_sided=one_sided),

@@ -7,11 +7,12 @@ granted.
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate, default_float
+from jaxcore.estimators.base import Estimate, aggregate_estimates, default_float
 from jaxcore.estimators.inputs import independent_columns
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.selective_iv.baselines import aipw_ate, iivm_late, ols, tsls
@@ -34,7 +35,10 @@ def _columns(result: Any):
 
 
 def baselines(result: Any) -> list[Estimate]:
-    """OLS, 2SLS, LATE, AIPW and the constant-effect estimators, linear in the covariates.
+    """OLS, 2SLS, LATE, AIPW, constant-effect estimators, and learners chosen by their losses.
+
+    The first are linear in the covariates; the last is the fitted estimator itself, with the
+    learners of least cross-validated loss in place of the selected ones.
 
     Args:
       result: a fit (`SelectiveIVResult`); LATE and AIPW are cross-fitted on its (first) folds.
@@ -60,7 +64,13 @@ def baselines(result: Any) -> list[Estimate]:
         "LATE (AIPW ratio), valid instrument": late,
         "GENIUS, constant effect": constant,
     }
-    out = [_named(e, name) for name, e in named.items()] + [partially_linear(result)]
+    repeated = {
+        "GENIUS, orthogonal, constant effect": partially_linear(result),
+        "multiply robust, learners of least cross-validated loss": least_loss(result),
+    }
+    how = result.config.aggregate
+    named |= {name: aggregate_estimates(e, how=how) for name, e in repeated.items() if e}
+    out = [_named(e, name) for name, e in named.items()]
     return [e for e in out if np.isfinite(float(e.theta)) and np.isfinite(float(e.se))]
 
 
@@ -68,26 +78,51 @@ def _named(estimate: Estimate, name: str) -> Estimate:
     return dataclasses.replace(estimate, estimator=name)
 
 
-def partially_linear(result: Any, level: float = 0.95) -> Estimate:
-    """Orthogonal constant-effect estimate from the nuisances the fit selected.
+def least_loss(result: Any) -> list[Estimate]:
+    """The same estimator with the learners of least cross-validated loss; nothing to choose: none.
+
+    See `cv_loss`.
+    """
+    if np.size(result.estimate.diagnostics.get("criterion", 0.0)) == 1:
+        return []
+    *_, weights, clusters = _columns(result)
+    return [
+        influence.solve(
+            influence.LinearScore(jnp.full_like(u, -1.0), u), weights=weights, clusters=clusters
+        )
+        for u in (jnp.asarray(e.diagnostics["u_by_loss"]) for e in result.repetitions)
+    ]
+
+
+def partially_linear(result: Any, level: float = 0.95) -> list[Estimate]:
+    """Orthogonal constant-effect estimates from the nuisances every partition selected.
 
     ``E[Y|Z,X]``, and the means of variance and covariance over Z, follow from pi, mu, g, delta and
     rho. Diagnostics hold the set that is robust to weak identification.
     """
-    Y, A, Z, _, _, _, _, _ = _columns(result)
-    nu = result.nuisances
-    pi, mu1, mu0, delta, rho, g = (
-        jnp.asarray(getattr(nu, n)) for n in ("pi", "mu1", "mu0", "delta", "rho", "g")
-    )
-    v1, v0 = mu1 * (1 - mu1), mu0 * (1 - mu0)
-    mu = jnp.where(Z > 0.5, mu1, mu0)
-    v = pi * v1 + (1 - pi) * v0
-    m = g + delta * mu
-    if result.one_sided:  # g at Z = 0 is a convention, not E[Y|Z=0,X]; e is zero there anyway
-        m = jnp.where(Z > 0.5, m, Y)
-    plm = genius_plm(Y, A, Z, pi, mu, m, v, rho + delta * v, level=level)
-    clusters = None if result._clusters is None else jnp.asarray(result._clusters)
-    if clusters is not None:
-        se = jnp.sqrt(influence.cluster_variance(plm.psi, clusters))
-        plm = dataclasses.replace(plm, se=se, clusters=clusters)
-    return _named(plm, "GENIUS, orthogonal, constant effect")
+    Y, A, Z, _, _, _, weights, clusters = _columns(result)
+    out = []
+    for repetition in result.repetitions:
+        nu = jax.tree.map(jnp.asarray, repetition.diagnostics["nuisances"])
+        v1, v0 = nu.mu1 * (1 - nu.mu1), nu.mu0 * (1 - nu.mu0)
+        mu = jnp.where(Z > 0.5, nu.mu1, nu.mu0)
+        v = nu.pi * v1 + (1 - nu.pi) * v0
+        m = nu.g + nu.delta * mu
+        if result.one_sided:  # g at Z = 0 is a convention, not E[Y|Z=0,X]; e is zero there anyway
+            m = jnp.where(Z > 0.5, m, Y)
+        out.append(
+            genius_plm(
+                Y,
+                A,
+                Z,
+                nu.pi,
+                mu,
+                m,
+                v,
+                nu.rho + nu.delta * v,
+                level=level,
+                weights=weights,
+                clusters=clusters,
+            )
+        )
+    return out

@@ -5,16 +5,15 @@ References:
   inference; Lewbel (2012).
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate, normal_quantile
+from jaxcore.estimators.base import Estimate
 from jaxcore.estimators.nuisance.penalised import newton_logistic
+from jaxcore.estimators.selective_iv.weak_identification import robust_set
 
 KINDS = ("logistic", "linear")
 
@@ -199,45 +198,6 @@ def genius_multiplicative(
     return Estimate.from_psi(beta, psi, names=("log ratio",), estimator="GENIUS, multiplicative")
 
 
-class RobustSet(NamedTuple):
-    """Confidence set ``{t: q0 t^2 + q1 t + q2 <= 0}``, valid under weak identification.
-
-    An interval between the roots if ``is_interval``; else the two rays outside the roots, or the
-    whole line where the roots are not real (NaN). It is never empty.
-    """
-
-    quadratic: Float[Array, "3"]
-    roots: Float[Array, "2"]  # ascending
-    is_interval: Bool[Array, ""]
-
-    def describe(self) -> str:
-        """The set in words."""
-        low, high = float(self.roots[0]), float(self.roots[1])
-        if bool(self.is_interval):
-            return f"[{low:.6g}, {high:.6g}]"
-        if low != low:
-            return "the whole line"
-        return f"(-inf, {low:.6g}] and [{high:.6g}, inf)"
-
-
-def robust_set(a: Float[Array, " n"], b: Float[Array, " n"], level: float = 0.95) -> RobustSet:
-    """All ``t`` not rejected by ``n mean(b - t a)^2 / var(b - t a) <= chi-square``.
-
-    Args:
-      a: slope part of the score.
-      b: constant part of the score.
-      level: coverage.
-    """
-    n, k = a.shape[0], normal_quantile(level) ** 2
-    ma, mb = jnp.mean(a), jnp.mean(b)
-    va, vb = jnp.mean((a - ma) ** 2), jnp.mean((b - mb) ** 2)
-    cab = jnp.mean((a - ma) * (b - mb))
-    q = jnp.stack([n * ma**2 - k * va, -2 * (n * ma * mb - k * cab), n * mb**2 - k * vb])
-    root = jnp.sqrt(q[1] ** 2 - 4 * q[0] * q[2])
-    roots = jnp.sort(jnp.stack([(-q[1] - root), (-q[1] + root)]) / (2 * q[0]))
-    return RobustSet(q, roots, q[0] > 0)
-
-
 def genius_plm(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -249,6 +209,9 @@ def genius_plm(
     c: Float[Array, " n"],
     *,
     level: float = 0.95,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
 ) -> Estimate:
     """Orthogonal partially linear form of GENIUS, from nuisance predictions.
 
@@ -264,12 +227,23 @@ def genius_plm(
       v: E[(A-mu)^2|X].
       c: E[(A-mu)(Y-m)|X].
       level: coverage of the weak-identification-robust set in the diagnostics.
+      weights: observation weights.
+      clusters: cluster number of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
     """
     h, e = Z - pi, A - mu
     a, b = h * (e**2 - v), h * (e * (Y - m) - c)
+    parts = jnp.stack([a, b], axis=1)
+    if weights is not None:
+        parts = parts * weights[:, None]
+    if clusters is not None:
+        parts = influence.cluster_sums(parts, clusters, n_clusters=n_clusters)
     return influence.solve(
         influence.LinearScore(-a, b),
+        weights=weights,
+        clusters=clusters,
+        n_clusters=n_clusters,
         names=("weighted effect",),
         estimator="GENIUS, orthogonal partially linear",
-        diagnostics={"a": a, "b": b, "robust_set": robust_set(a, b, level)},
+        diagnostics={"a": a, "b": b, "robust_set": robust_set(parts[:, 0], parts[:, 1], level)},
     )

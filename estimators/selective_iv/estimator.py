@@ -128,6 +128,10 @@ class SelectiveIV:
             )
         return out
 
+    def precision(self) -> contextlib.AbstractContextManager:
+        """The scope the arithmetic runs in."""
+        return jax.enable_x64(True) if self.double else contextlib.nullcontext()
+
     @property
     def all_bases(self) -> bool:
         """Whether every candidate is a basis."""
@@ -178,12 +182,11 @@ class SelectiveIV:
                     f"Expected {len(sample.kept)} fold ids, found an array of shape {given.shape}."
                 )
             fold_ids = given[sample.kept]
-        with jax.enable_x64(True) if self.double else contextlib.nullcontext():
+        with self.precision():
             fitter = Fitter(self, sample, one_sided)
             repeats = fitter.repetitions(fold_ids)
-            estimate = fitter.combine(repeats)
         notices = list(sample.notices) + fitter.notices
-        return SelectiveIVResult.build(self, sample, one_sided, estimate, repeats, notices)
+        return SelectiveIVResult.build(self, sample, one_sided, repeats, notices)
 
     def fit_frame(
         self,

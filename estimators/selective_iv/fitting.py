@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
-from jaxcore.estimators.base import Estimate, aggregate_repeats, default_float
+from jaxcore.estimators.base import Estimate, default_float
 from jaxcore.estimators.inputs import Sample, independent_columns
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
@@ -75,18 +75,6 @@ class Fitter:
                 )
             out.append(estimate)
         return out
-
-    def combine(self, repeats: list[Estimate]) -> Estimate:
-        """The estimate over all repetitions; influence values are their means."""
-        if len(repeats) == 1:
-            return repeats[0]
-        theta, se = aggregate_repeats(
-            jnp.stack([jnp.asarray(e.theta) for e in repeats]),
-            jnp.stack([jnp.asarray(e.se) for e in repeats]),
-            how=self.config.aggregate,
-        )
-        psi = np.mean([e.psi for e in repeats], axis=0)
-        return dataclasses.replace(repeats[0], theta=np.asarray(theta), se=np.asarray(se), psi=psi)
 
     def _folds(self, given: Any, r: int) -> tuple[Any, int]:
         s, n = self.sample, self.sample.n

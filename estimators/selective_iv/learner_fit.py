@@ -19,6 +19,7 @@ from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.nuisance.base import fit_predict
 from jaxcore.estimators.nuisance.basis import Polynomial
 from jaxcore.estimators.nuisance.linear import _solve, _static
+from jaxcore.estimators.selective_iv.cv_loss import log_loss
 from jaxcore.estimators.selective_iv.moment import Clip, variance_contrast
 from jaxcore.typing import Key
 
@@ -115,11 +116,6 @@ def _take(worlds: Float[Array, "l k n"], best: Int[Array, " k"]) -> World:
     return jnp.take_along_axis(worlds, best[None, :, None], axis=0)[0]
 
 
-def _log_loss(p, y):
-    p = jnp.clip(p, 1e-6, 1 - 1e-6)
-    return -(y * jnp.log(p) + (1 - y) * jnp.log1p(-p))
-
-
 def fit_learners(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -201,8 +197,8 @@ def _at_z(f: _Frame, one, zero):
 def _pilot(f: _Frame, pi, mu1, mu0, m) -> Pilot:
     at_z = jnp.where(f.Z[None, None] > 0.5, mu1, mu0)
     arm = f.Z[None, None] if f.one_sided else jnp.ones_like(f.Z)[None, None]
-    b_pi = _best(f, _log_loss(pi, f.Z[None, None]))
-    b_mu = _best(f, arm * _log_loss(at_z, f.A[None, None]))
+    b_pi = _best(f, log_loss(pi, f.Z[None, None]))
+    b_mu = _best(f, arm * log_loss(at_z, f.A[None, None]))
     b_m = _best(f, arm * (m - f.Y[None, None]) ** 2)
     low = _take(mu0, b_mu)
     return Pilot(

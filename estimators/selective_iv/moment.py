@@ -137,6 +137,37 @@ def moment_uncentred(
     return influence.multiply_robust(Y, A, Z, nu.pi, mu, nu.g, nu.delta, nu.rho, d).psi_b
 
 
+def combination_moments(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    *,
+    pi: Float[Array, "pi n"],
+    mu1: Float[Array, "mu n"],
+    mu0: Float[Array, "mu n"],
+    g: Float[Array, "#pi #mu #g #delta #rho n"],
+    delta: Float[Array, "#pi #mu #g #delta #rho n"],
+    rho: Float[Array, "#pi #mu #g #delta #rho n"],
+    clip: Clip,
+    one_sided: bool = False,
+) -> Float[Array, "n pi mu g delta rho"]:
+    """Moments of every unit under all combinations of candidates.
+
+    Candidates for g, delta and rho may depend on those of the other blocks they were fitted with;
+    axes of length one where they do not.
+    """
+    pi, mu1 = jnp.clip(pi, *clip.pi), jnp.clip(mu1, *clip.mu)
+    mu0 = mu0 if one_sided else jnp.clip(mu0, *clip.mu)
+    d = variance_contrast(mu1, mu0, clip.min_abs_D)
+    e = A[None] - jnp.where(Z[None] > 0.5, mu1, mu0)
+    sign_over_f = Z[None] / pi - (1 - Z[None]) / (1 - pi)
+    factor = sign_over_f[:, None] / d[None]
+    Y, A = (v.reshape(1, 1, 1, 1, 1, -1) for v in (Y, A))
+    inner = e[None, :, None, None, None] * (Y - delta * A - g) - rho
+    u = delta + factor[:, :, None, None, None] * inner
+    return jnp.moveaxis(u, -1, 0)
+
+
 def influence_function(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],

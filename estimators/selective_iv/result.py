@@ -1,9 +1,8 @@
 """What `SelectiveIV.fit` returns: the estimate, its tables, and analyses that build on it."""
 
-import contextlib
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots
-from jaxcore.estimators.base import Estimate, frame_from_rows
+from jaxcore.estimators.base import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.inputs import Sample
 from jaxcore.estimators.selective_iv import compare, projection, relevance, sensitivity
-from jaxcore.estimators.selective_iv.constant_effect import RobustSet
 from jaxcore.estimators.selective_iv.moment import BLOCKS, Nuisances
+from jaxcore.estimators.selective_iv.weak_identification import ConfidenceSet, majority
 
 _ONE_SIDED = (
     "non-compliance is one-sided (nobody with Z=0 is treated): P(A=1|Z=0)=0 and rho=0 hold by "
@@ -43,13 +42,14 @@ class SelectiveIVResult:
         config: Any,
         sample: Sample,
         one_sided: bool,
-        estimate: Estimate,
         repetitions: Sequence[Estimate],
         notices: Sequence[str],
     ) -> "SelectiveIVResult":
-        """Add diagnostics and notices to a fresh estimate."""
+        """Aggregate the partitions' estimates; add diagnostics and notices."""
         from jaxcore.estimators.selective_iv.estimator import label
 
+        with config.precision():
+            estimate = aggregate_estimates(repetitions, how=config.aggregate).on_host()
         strength = relevance.relevance(
             sample.A, sample.Z, estimate.diagnostics["raw"], config.bounds,
             one_sided=one_sided, weights=sample.weights,
@@ -200,30 +200,37 @@ class SelectiveIVResult:
 
         Put a constant column into ``W`` for an intercept. Rows as in the data given to ``fit``.
         """
-        with self._precision():
-            return projection.best_linear(
-                self.u, self._rows(W), names, weights=self.sample.weights, clusters=self._clusters
-            ).on_host()
+        rows = self._rows(W)
+        return self._over_partitions(
+            lambda u: projection.best_linear(
+                u, rows, names, weights=self.sample.weights, clusters=self._clusters
+            )
+        )
 
     def gate(self, groups: Any) -> Estimate:
         """Average effects of groups given by a label per unit."""
-        with self._precision():
-            return projection.group_effects(
-                self.u, self._rows(groups), weights=self.sample.weights, clusters=self._clusters
-            ).on_host()
+        rows = self._rows(groups)
+        return self._over_partitions(
+            lambda u: projection.group_effects(
+                u, rows, weights=self.sample.weights, clusters=self._clusters
+            )
+        )
 
     def sensitivity(self, G: float, level: float = 0.95) -> sensitivity.Sensitivity:
-        """Bounds if the assumptions are violated by at most ``G``; see `sensitivity_bounds`."""
+        """Bounds if the assumptions are violated by at most ``G``, aggregated over the partitions.
+
+        See `sensitivity_bounds`.
+        """
         if G < 0:
             raise UserError(f"Expected G >= 0, found {G}.")
-        with self._precision():
-            s, d = self.sample, self.estimate.diagnostics
-            nu = jax.tree.map(jnp.asarray, self.nuisances)
+        with self.config.precision():
+            s = self.sample
+            every = [(e.diagnostics["u"], e.diagnostics["nuisances"]) for e in self.repetitions]
+            u, nu = jax.tree.map(lambda *v: jnp.stack([jnp.asarray(x) for x in v]), *every)
             out = sensitivity.sensitivity_bounds(
-                jnp.asarray(d["u"]), jnp.asarray(s.A, d["u"].dtype),
-                jnp.asarray(s.Z, d["u"].dtype), nu, G, level=level,
-                min_abs_D=self.config.min_abs_D,
-                weights=None if s.weights is None else jnp.asarray(s.weights, d["u"].dtype),
+                u, jnp.asarray(s.A, u.dtype), jnp.asarray(s.Z, u.dtype), nu, G, level=level,
+                min_abs_D=self.config.min_abs_D, how=self.config.aggregate,
+                weights=None if s.weights is None else jnp.asarray(s.weights, u.dtype),
             )  # fmt: skip
         out = jax.device_get(out)
         share = float(out.share_negative_D)
@@ -234,15 +241,18 @@ class SelectiveIVResult:
             )
         return out
 
-    def robust_set(self, level: float = 0.95) -> RobustSet:
-        """Confidence set of the constant-effect model that stays valid when D is near zero."""
-        with self._precision():
-            plm = compare.partially_linear(self, level)
-            return jax.device_get(plm.diagnostics["robust_set"])
+    def robust_set(self, level: float = 0.95) -> ConfidenceSet:
+        """Confidence set of the constant-effect model that stays valid when D is near zero.
+
+        Of several partitions: the values that at least half of them do not reject.
+        """
+        with self.config.precision():
+            every = compare.partially_linear(self, level)
+            return majority([e.diagnostics["robust_set"].pieces() for e in every])
 
     def baselines(self) -> list[Estimate]:
         """Other estimators on the same data and folds; see `compare`."""
-        with self._precision():
+        with self.config.precision():
             return [e.on_host() for e in compare.baselines(self)]
 
     def diagnostics(self) -> dict[str, Any]:
@@ -289,7 +299,20 @@ class SelectiveIVResult:
         }
 
     def save(self, path: str | Path) -> None:
-        """Arrays and settings as one ``.npz`` file, written under a temporary name first.
+        """Write everything into a new folder, from which `load` restores the fit."""
+        from jaxcore.estimators.selective_iv import saved
+
+        saved.save_fit(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SelectiveIVResult":
+        """Restore a fit that `save` wrote; see `saved` for what becomes of its learners."""
+        from jaxcore.estimators.selective_iv import saved
+
+        return saved.load_fit(path)
+
+    def to_npz(self, path: str | Path) -> None:
+        """Arrays for other programs as one ``.npz`` file, written under a temporary name first.
 
         Keys: theta, se, u, phi, fold, nuisances/*, T, theta_all, se_all, R/*, B, selected, and
         ``config`` (JSON). Read it with ``numpy.load(path)``.
@@ -304,8 +327,11 @@ class SelectiveIVResult:
     def _clusters(self):
         return self.sample.clusters if self.config.se in (None, "cluster") else None
 
-    def _precision(self):
-        return jax.enable_x64(True) if self.config.double else contextlib.nullcontext()
+    def _over_partitions(self, of: Callable[[np.ndarray], Estimate]) -> Estimate:
+        """An estimate from the moments of every partition, aggregated."""
+        with self.config.precision():
+            every = [of(e.diagnostics["u"]) for e in self.repetitions]
+            return aggregate_estimates(every, how=self.config.aggregate).on_host()
 
     def _rows(self, values: Any) -> np.ndarray:
         """Values of the units in use, from one per unit given to ``fit`` or one per unit in use."""

@@ -8,46 +8,37 @@ from jaxtyping import Array, Float, Int
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence, select
 from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.selective_iv import cv_loss
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     MODELS,
     Clip,
     Nuisances,
-    variance_contrast,
+    combination_moments,
 )
 
 CRITERIA = ("mixed_minimax", "minimax", "smooth", None)
 
 
-def combination_moments(
-    Y: Float[Array, " n"],
-    A: Float[Array, " n"],
-    Z: Float[Array, " n"],
-    *,
-    pi: Float[Array, "pi n"],
-    mu1: Float[Array, "mu n"],
-    mu0: Float[Array, "mu n"],
-    g: Float[Array, "g delta n"],
-    delta: Float[Array, "delta n"],
-    rho: Float[Array, "rho delta n"],
-    clip: Clip,
-    one_sided: bool = False,
-) -> Float[Array, "n pi mu g delta rho"]:
-    """Moments of every unit under all combinations of candidate predictions.
+def hard_choice(
+    T: Float[Array, "k *learners"],
+    criterion: str | None,
+    models: Mapping[str, tuple[str, ...]] = MODELS,
+    blocks: tuple[str, ...] = BLOCKS,
+) -> select.Selection:
+    """The combination a criterion takes; for "smooth" that of mixed minimax, for information.
 
-    Candidates for g and rho depend on the candidate for delta they were fitted with.
+    Raises:
+      UserError: an unknown criterion, or none with several combinations.
     """
-    pi, mu1 = jnp.clip(pi, *clip.pi), jnp.clip(mu1, *clip.mu)
-    mu0 = mu0 if one_sided else jnp.clip(mu0, *clip.mu)
-    d = variance_contrast(mu1, mu0, clip.min_abs_D)
-    e = A[None] - jnp.where(Z[None] > 0.5, mu1, mu0)
-    sign_over_f = Z[None] / pi - (1 - Z[None]) / (1 - pi)
-    factor = sign_over_f[:, None] / d[None]
-    residual = Y[None, None] - delta[None] * A[None, None] - g  # g, delta, n
-    inner = e[:, None, None, None] * residual[None, :, :, None]
-    inner = inner - jnp.swapaxes(rho, 0, 1)[None, None]  # mu, g, delta, rho, n
-    u = factor[:, :, None, None, None] * inner[None] + delta[None, None, None, :, None]
-    return jnp.moveaxis(u, -1, 0)
+    if criterion not in CRITERIA:
+        raise UserError(f"Expected a criterion of {CRITERIA}, found {criterion!r}.")
+    if criterion is None and T[0].size != 1:
+        raise UserError(
+            f"Expected one learner per block without a criterion, found {T.shape[1:]} learners."
+        )
+    rule = "minimax" if criterion == "minimax" else "mixed_minimax"
+    return select.select(T, rule, models, blocks)
 
 
 def estimate_selected(
@@ -84,19 +75,11 @@ def estimate_selected(
       ``T``, ``risks``, ``criterion``, ``selected`` (of the hard choice), ``theta_all`` and
       ``se_all`` of all combinations, and ``u`` of the selected one.
     """
-    if criterion not in CRITERIA:
-        raise UserError(f"Expected a criterion of {CRITERIA}, found {criterion!r}.")
     n = U.shape[0]
     flat = U.reshape(n, -1)
-    if criterion is None and flat.shape[1] != 1:
-        raise UserError(
-            f"Expected one learner per block without a criterion, found {U.shape[1:]} learners."
-        )
     w = jnp.ones(n, U.dtype) if weights is None else weights * (n / jnp.sum(weights))
     T, _ = select.fold_means(U, fold_ids, n_folds, weights=w)
-    hard = select.select(
-        T, "minimax" if criterion == "minimax" else "mixed_minimax", models, blocks
-    )
+    hard = hard_choice(T, criterion, models, blocks)
     position = jnp.argmin(hard.criterion)
     theta_all = w @ flat / n
     psi_all = w[:, None] * (flat - theta_all[None])
@@ -156,6 +139,11 @@ def estimate_from_candidates(
       clip: bounds of pi, mu and D.
       one_sided: nobody with Z=0 is treated.
       **options: options of `estimate_selected`.
+
+    Returns:
+      As `estimate_selected`; diagnostics also hold the ``nuisances`` of the selected combination,
+      and learners and moments of the least cross-validated losses (``selected_by_loss``,
+      ``u_by_loss``).
     """
     c = dict(candidates)
     wanted = {"pi", "mu1", "mu0", "g", "delta", "rho"}
@@ -166,7 +154,11 @@ def estimate_from_candidates(
         if c[name].ndim == 2:
             shape = (c[name].shape[0], n_delta, Y.shape[0])
             c[name] = jnp.broadcast_to(c[name][:, None], shape)
-    U = combination_moments(Y, A, Z, **c, clip=clip, one_sided=one_sided)
+    U = combination_moments(
+        Y, A, Z, pi=c["pi"], mu1=c["mu1"], mu0=c["mu0"], g=c["g"][None, None, :, :, None],
+        delta=c["delta"][None, None, None, :, None],
+        rho=jnp.swapaxes(c["rho"], 0, 1)[None, None, None], clip=clip, one_sided=one_sided,
+    )  # fmt: skip
     estimate = estimate_selected(U, fold_ids, n_folds, **options)
     i, j, k, l, r = estimate.diagnostics["selected"]
     chosen = Nuisances(
@@ -174,4 +166,9 @@ def estimate_from_candidates(
         g=c["g"][k, l], delta=c["delta"][l], rho=c["rho"][r, l],
     )  # fmt: skip
     estimate.diagnostics["nuisances"] = chosen
+    weights = options.get("weights")
+    w = jnp.ones_like(Y) if weights is None else weights
+    by_loss = cv_loss.choose_candidates(Y, A, Z, c, w, clip=clip, one_sided=one_sided)
+    estimate.diagnostics["selected_by_loss"] = by_loss
+    estimate.diagnostics["u_by_loss"] = U[(slice(None), *by_loss)]
     return estimate

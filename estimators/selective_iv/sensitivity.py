@@ -7,10 +7,11 @@ it, the true effect differs from the estimate by ``E[Gamma(X)/D(X)]``. This modu
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcore.estimators.base import normal_quantile
+from jaxcore.estimators.base import aggregate_repeats, normal_quantile
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
 
 
@@ -28,7 +29,7 @@ class Sensitivity(NamedTuple):
 
 
 def sensitivity_bounds(
-    u: Float[Array, " n"],
+    u: Float[Array, "*r n"],
     A: Float[Array, " n"],
     Z: Float[Array, " n"],
     nuisances: Nuisances,
@@ -37,8 +38,12 @@ def sensitivity_bounds(
     level: float = 0.95,
     min_abs_D: float = 0.0,
     weights: Float[Array, " n"] | None = None,
+    how: str = "median",
 ) -> Sensitivity:
     """Bounds ``theta -+ G nu`` with ``nu = E[1/|D|]`` estimated in one step from its own score.
+
+    Moments and nuisances may have a leading axis over repeated partitions: nu, both bounds and
+    their errors are then aggregated as estimates are, see `aggregate_repeats`.
 
     Args:
       u: moment of every unit.
@@ -49,45 +54,61 @@ def sensitivity_bounds(
       level: coverage of the limits.
       min_abs_D: floor of |D|.
       weights: observation weights.
+      how: "median" or "mean" over the partitions.
     """
-    w = jnp.ones_like(u) if weights is None else weights / jnp.mean(weights)
+    n, z = u.shape[-1], normal_quantile(level)
+    w = jnp.ones(n, u.dtype) if weights is None else weights / jnp.mean(weights)
     d = variance_contrast(nuisances.mu1, nuisances.mu0, min_abs_D)
+    Z, A, w = (jnp.broadcast_to(v, u.shape) for v in (Z, A, w))
     mu = jnp.where(Z > 0.5, nuisances.mu1, nuisances.mu0)
     sign_over_f = Z / nuisances.pi - (1 - Z) / (1 - nuisances.pi)
     s = 1 / d - sign_over_f * (1 - 2 * mu) * (A - mu) / d**2
-    s = jnp.where(jnp.mean(d) < 0, -1.0, 1.0).astype(s.dtype) * s
-    n, z = u.shape[0], normal_quantile(level)
+    negative = jnp.mean(d, axis=-1, keepdims=True) < 0
+    s = jnp.where(negative, -1.0, 1.0).astype(s.dtype) * s
 
     def mean_and_se(x):
-        mean = jnp.mean(w * x)
-        return mean, jnp.sqrt(jnp.mean((w * (x - mean)) ** 2) / n)
+        x = x.reshape(-1, n)
+        mean = jnp.mean(w.reshape(-1, n) * x, axis=1)
+        spread = jnp.mean((w.reshape(-1, n) * (x - mean[:, None])) ** 2, axis=1)
+        return aggregate_repeats(mean, jnp.sqrt(spread / n), how=how)
 
     nu, nu_se = mean_and_se(s)
     low, low_se = mean_and_se(u - G * s)
     high, high_se = mean_and_se(u + G * s)
+
+    def nearest_limit(g):
+        """The confidence limit that moves towards zero as G grows, positive before it is there."""
+        centre, se = mean_and_se(sign * u - g * s)
+        return centre - z * se
+
+    sign = jnp.where(low + high < 0, -1.0, 1.0).astype(u.dtype)
+    s_mean = jnp.mean(w * s, axis=-1, keepdims=True)
     return Sensitivity(
         G,
         nu,
         nu_se,
-        s - nu,
+        jnp.mean((s - s_mean).reshape(-1, n), axis=0),
         jnp.stack([low, high]),
         jnp.stack([low - z * low_se, high + z * high_se]),
-        _robustness_value(w, u, s, z),
+        _first_zero(nearest_limit, jnp.abs(low + high) / nu),
         jnp.mean((d < 0).astype(u.dtype)),
     )
 
 
-def _robustness_value(w, u, s, z):
-    """Smallest G >= 0 with ``|theta| - G nu = z se``: the first root of a quadratic."""
-    n, k = u.shape[0], z**2
-    theta, nu = jnp.mean(w * u), jnp.mean(w * s)
-    sign = jnp.where(theta < 0, -1.0, 1.0).astype(u.dtype)
-    x, y = w * (u - theta) * sign, w * (s - nu)
-    theta = theta * sign
-    c2 = nu**2 - k * jnp.mean(y * y) / n
-    c1 = -2 * (theta * nu - k * jnp.mean(x * y) / n)
-    c0 = theta**2 - k * jnp.mean(x * x) / n
-    root = jnp.sqrt(jnp.maximum(c1**2 - 4 * c2 * c0, 0))
-    candidates = jnp.stack([(-c1 - root) / (2 * c2), (-c1 + root) / (2 * c2)])
-    first = jnp.min(jnp.where(candidates > 0, candidates, jnp.inf))
-    return jnp.where(c0 <= 0, 0.0, first)
+def _first_zero(falling, ahead):
+    """Where a function that falls from a positive value crosses zero, by bisection.
+
+    Zero if it is not positive at zero, infinity if it still is at ``ahead``, where the bound
+    itself (without its error) has crossed if nu is positive.
+    """
+    zero = jnp.zeros_like(ahead)
+
+    def halve(_, ends):
+        left, right = ends
+        middle = (left + right) / 2
+        positive = falling(middle) > 0
+        return jnp.where(positive, middle, left), jnp.where(positive, right, middle)
+
+    left, right = jax.lax.fori_loop(0, 60, halve, (zero, ahead))
+    found = jnp.where(falling(ahead) > 0, jnp.inf, (left + right) / 2)
+    return jnp.where(falling(zero) > 0, found, 0.0)

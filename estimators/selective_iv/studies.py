@@ -72,6 +72,7 @@ def siv2_study(
         *same,
         "selected, minimax",
         "selected, mixed minimax",
+        "least cross-validated loss",
         "smooth",
         "oracle nuisances",
     )
@@ -96,6 +97,9 @@ def siv2_study(
             chosen = select.select(d["T"], rule, MODELS, BLOCKS).index
             theta.append(d["theta_all"][tuple(chosen)])
             se.append(d["se_all"][tuple(chosen)])
+        by_loss = tuple(d["selected_by_loss"])
+        theta.append(d["theta_all"][by_loss])
+        se.append(d["se_all"][by_loss])
         theta += [e.theta, oracle.theta]
         se += [e.se, oracle.se]
         last = (d["selected"] == len(libraries) - 1).astype(s.Y.dtype)

@@ -162,6 +162,39 @@ def test_newton_in_chunks_is_newton(data):
         np.testing.assert_allclose(parts.coef, whole.coef, rtol=1e-10)
 
 
+@pytest.mark.parametrize("q", [3, 40, 80])
+def test_coordinate_descent_with_nearly_dependent_columns(q):
+    """Optimality conditions at a penalty that leaves some out; few columns take few sweeps."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(300, 1))
+    X = np.concatenate([base + 1e-3 * rng.normal(size=(300, 2)), rng.normal(size=(300, q - 2))], 1)
+    y = X @ np.r_[3.0, -2.0, np.zeros(q - 2)] + 0.1 * rng.normal(size=300)
+    with jax.enable_x64(True):
+        gram, cross = double(X.T @ X / 300, X.T @ y / 300)
+        l1, zero = jnp.full(q, 1e-4), jnp.zeros(q)
+        sweeps = 30 if q <= 64 else 200_000
+        b = np.asarray(penalised.coordinate_descent(gram, cross, l1, zero, zero, max_sweeps=sweeps))
+    slope = np.asarray(cross) - np.asarray(gram) @ b
+    assert np.all(np.abs(slope) <= 1e-4 * (1 + 1e-3)) and np.sum(b == 0) < q
+    np.testing.assert_allclose(slope[b != 0], 1e-4 * np.sign(b[b != 0]), rtol=1e-3)
+
+
+def test_newton_stops_above_the_rounding_of_single_precision():
+    """Rounded steps along nearly dependent columns are no reason to go on to the limit."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    x = rng.normal(size=n)
+    B = np.column_stack([np.ones(n), x, x + 0.01 * rng.normal(size=n), rng.normal(size=(n, 18))])
+    y = (rng.uniform(size=n) < 1 / (1 + np.exp(-x))).astype(float)
+    fit = jax.jit(penalised.newton_logistic)
+    single = fit(*(jnp.asarray(v, jnp.float32) for v in (B, y, np.ones(n))))
+    with jax.enable_x64(True):
+        exact = fit(*double(B, y, np.ones(n)))
+        apart = B @ (np.asarray(single.coef) - np.asarray(exact.coef))
+    assert bool(single.converged) and int(single.steps) <= int(exact.steps)
+    assert np.sqrt(np.mean(apart**2)) < 1e-5
+
+
 def test_newton_reports_separation():
     x = jnp.linspace(-1, 1, 20)
     B = jnp.stack([jnp.ones(20), x], axis=1)

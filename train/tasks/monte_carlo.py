@@ -146,13 +146,15 @@ def run_study(
       All replications, or None when the run was asked to stop before the end.
     """
     from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
+    from jaxcore.train.logging import default_reporter
 
     with jax.enable_x64(True) if task.double else contextlib.nullcontext():
         cfg = TrainConfig(
             steps=task.steps, seed=seed, save_every=save_every, log_every=max(1, save_every),
             tensorboard=False, optim=OptimConfig(schedule=ScheduleConfig(name="constant")),
         )  # fmt: skip
-        result = fit(task, cfg, run_dir, mesh=mesh, reporter=reporter)
+        told = reporter or default_reporter("replications")
+        result = fit(task, cfg, run_dir, mesh=mesh, reporter=told)
         if result.interrupted:
             return None
         held = jax.device_get(result.state.collections)

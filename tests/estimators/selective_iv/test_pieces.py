@@ -189,9 +189,9 @@ def test_robust_sets_of_every_shape(double):
     assert bool(strong.is_interval) and float(strong.roots[0]) < 2 < float(strong.roots[1])
     weak = robust_set(jnp.asarray(a), jnp.asarray(noise))
     assert not bool(weak.is_interval)
-    assert weak.describe() == "the whole line" or "and" in weak.describe()
+    assert weak.pieces().describe() == "the whole line" or "and" in weak.pieces().describe()
     rays = robust_set(jnp.asarray(a + 0.05), jnp.asarray(noise + 3))
-    assert "(-inf" in rays.describe()
+    assert "(-inf" in rays.pieces().describe()
     for s in (strong, rays):  # the roots are where the statistic meets its critical value
         q, t = np.asarray(s.quadratic), np.asarray(s.roots)
         np.testing.assert_allclose(q[0] * t**2 + q[1] * t + q[2], 0, atol=1e-6 * abs(q).max())

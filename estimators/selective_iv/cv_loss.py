@@ -1,0 +1,112 @@
+"""Learners chosen by cross-validated loss, block by block: what the selection is compared with.
+
+pi and mu by their log-loss; then, given these, delta, g and rho together by the squared error with
+which ``rho + delta Var(A|Z,X)`` predicts the residual product ``(A - mu)(Y - g - delta mu)``. All
+predictions are out of fold. Which loss stands for the last three blocks is this library's own
+choice. Small losses of single nuisances are not a small error of the effect.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcore.estimators.chunks import in_chunks, sum_chunks
+from jaxcore.estimators.selective_iv import basis_fit
+from jaxcore.estimators.selective_iv.moment import Clip
+
+
+def log_loss(p: Float[Array, "*l n"], y: Float[Array, "*l n"]) -> Float[Array, "*l n"]:
+    """Negative log-likelihood of 0/1 outcomes, probabilities held a little off the edges.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(log_loss(jnp.array([0.5]), jnp.array([1.0]))[0]), 4)
+    0.6931
+    """
+    p = jnp.clip(p, 1e-6, 1 - 1e-6)
+    return -(y * jnp.log(p) + (1 - y) * jnp.log1p(-p))
+
+
+def product_loss(
+    Y: Float[Array, "*l n"],
+    A: Float[Array, "*l n"],
+    mu: Float[Array, "*l n"],
+    g: Float[Array, "*l n"],
+    delta: Float[Array, "*l n"],
+    rho: Float[Array, "*l n"],
+) -> Float[Array, "*l n"]:
+    """Squared error of ``rho + delta mu (1 - mu)`` as a prediction of the residual product.
+
+    ``Y - g - delta mu`` is the residual of the outcome, since ``E[Y|Z,X] = g + delta mu``.
+    """
+    return ((A - mu) * (Y - g - delta * mu) - rho - delta * mu * (1 - mu)) ** 2
+
+
+def _index(pi, mu, rest) -> Int[Array, "5"]:
+    best = jnp.unravel_index(jnp.argmin(rest), rest.shape)
+    return jnp.stack([jnp.argmin(pi), jnp.argmin(mu), *best]).astype(jnp.int32)
+
+
+def choose_bases(
+    fits: basis_fit.BasisFits,
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    fold_ids: Int[Array, " n"],
+    weights: Float[Array, " n"],
+    *,
+    clip: Clip,
+    one_sided: bool = False,
+) -> Int[Array, "5"]:
+    """Indices of the learners of `basis_fit.fit_bases` with the smallest losses."""
+    rows = basis_fit.moment_rows(fits)
+    chunks = in_chunks((Y, A, Z, B, fold_ids, weights), rows)
+
+    def first(Y, A, Z, B, fold, w):
+        pick = basis_fit.own_predictors(fold, fits.pi)
+        pi = jnp.clip(jax.nn.sigmoid(pick(fits.pi, B)), *clip.pi)
+        mu = _at_z(Z[None], basis_fit.both_arms(fits.mu, B, pick, one_sided), clip, one_sided)
+        return log_loss(pi, Z[None]) @ w, log_loss(mu, A[None]) @ w
+
+    loss_pi, loss_mu = sum_chunks(first, chunks)
+    i, j = jnp.argmin(loss_pi), jnp.argmin(loss_mu)
+
+    def second(Y, A, Z, B, fold, w):
+        pick = basis_fit.own_predictors(fold, fits.pi)
+        mu = _at_z(Z, basis_fit.both_arms(fits.mu[:, j], B, pick, one_sided), clip, one_sided)
+        g = pick(fits.g[:, i, j], basis_fit.with_instrument(B, Z))
+        delta, rho = pick(fits.delta[:, i, j], B), pick(fits.rho[:, i, j], B)
+        Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
+        return product_loss(Y, A, mu, g, delta, rho) @ w
+
+    return _index(loss_pi, loss_mu, sum_chunks(second, chunks))
+
+
+def choose_candidates(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    candidates: Mapping[str, Float[Array, "*l n"]],
+    weights: Float[Array, " n"],
+    *,
+    clip: Clip,
+    one_sided: bool = False,
+) -> Int[Array, "5"]:
+    """Indices of the predictions with the smallest losses; see `estimate_from_candidates`."""
+    c = candidates
+    loss_pi = log_loss(jnp.clip(c["pi"], *clip.pi), Z[None]) @ weights
+    every_mu = _at_z(Z[None], (c["mu1"], c["mu0"]), clip, one_sided)
+    loss_mu = log_loss(every_mu, A[None]) @ weights
+    mu = every_mu[jnp.argmin(loss_mu)]
+    Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
+    g, delta = c["g"][:, :, None], c["delta"][None, :, None]
+    rho = jnp.swapaxes(c["rho"], 0, 1)[None]
+    return _index(loss_pi, loss_mu, product_loss(Y, A, mu, g, delta, rho) @ weights)
+
+
+def _at_z(Z, arms, clip, one_sided):
+    """Clipped P(A=1|Z,X) at the observed Z."""
+    zero = arms[1] if one_sided else jnp.clip(arms[1], *clip.mu)
+    return jnp.where(Z > 0.5, jnp.clip(arms[0], *clip.mu), zero)
