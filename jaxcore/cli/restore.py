@@ -115,6 +115,8 @@ def _condition(job: Job, given: Path | None) -> Path | None:
 def _check_sampler(name: str, module: Any, given: dict[str, Any]) -> None:
     import inspect
 
+    if not given:
+        return
     known = inspect.signature(module.restore).parameters if hasattr(module, "restore") else ()
     unknown = [option for option in given if option not in known]
     if unknown:
