@@ -7,7 +7,7 @@ Trains the same small AdaIR with both windows
 
 and records PSNR per degradation, the thresholds that were learnt, and the windows as pictures.
 
-    python -m benchmarks.soft_masks            # about half an hour on 2 cores; resumes
+    python -m benchmarks.soft_masks            # about 15 minutes on 2 cores; resumes
     python -m benchmarks.soft_masks --smoke    # two steps of everything
 """
 
@@ -59,7 +59,7 @@ def experiments(smoke: bool) -> list[Experiment]:
         ("official", "soft"), (0,),
     )  # fmt: skip
     photos = Experiment(
-        "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 300, 1e-3,
+        "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 60, 1e-3,
         ("official", "soft"), (0,),
     )  # fmt: skip
     if not smoke:
