@@ -46,7 +46,8 @@ def depthwise_conv(
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
         raise UserError(f"Expected a kernel with odd sides, found {kernel.shape[:2]}.")
     up, left = (k // 2 if padding is None else padding for k in kernel.shape[:2])
-    if min(x.shape[1] + 2 * up - kernel.shape[0], x.shape[2] + 2 * left - kernel.shape[1]) < 0:
+    spare = (x.shape[1] + 2 * up - kernel.shape[0], x.shape[2] + 2 * left - kernel.shape[1])
+    if padding is not None and min(spare) < 0:  # else an empty map gives an empty one
         raise UserError(f"Expected images of at least the kernel's size, found {x.shape[1:3]}.")
     return _depthwise(x, kernel, (up, left))
 
