@@ -17,8 +17,6 @@ Without PyTorch (benchmarks/README.md) the comparison is left out, and the JSON 
 
 import dataclasses
 import functools
-import gc
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -112,20 +110,6 @@ def five_convolutions(run: Callable[..., Any]) -> Callable[..., Any]:
     return apart
 
 
-def compare(
-    ours: dict[str, harness.Program], theirs: dict[str, harness.Call], repeats: int
-) -> dict[str, Any]:
-    """Times of all, what each of our programs cost to compile, and how many times faster it is."""
-    calls = {**{name: program.call for name, program in ours.items()}, **theirs}
-    times = harness.interleaved(calls, repeats)
-    for name, program in ours.items():
-        times[name] |= program.facts
-        if theirs:
-            times[name] |= harness.ratios(times, name, tuple(theirs))
-    say("  " + ", ".join(f"{name} {t['median_s']:.3f} s" for name, t in times.items()))
-    return times
-
-
 def run_forward(plan: Plan, size: int) -> dict[str, Any]:
     """Restoring one image with merged kernels: loops over equal blocks, and unrolled."""
     cfg = plan.network.deployed()
@@ -137,16 +121,14 @@ def run_forward(plan: Plan, size: int) -> dict[str, Any]:
         "scan": harness.compiled(forward(cfg), params, x),
         "unrolled": harness.compiled(forward(unrolled), params, x),
     }
-    found: dict[str, Any] = {"size": size, **rival_facts(rival)}
+    found: dict[str, Any] = {"size": size, **torch_rival.facts(rival)}
     theirs = {}
     if not isinstance(rival, str):
-        worst = max(
-            torch_rival.largest_difference(rival, x, program.call(), TOLERANCE)
-            for program in ours.values()
+        theirs = rival.forwards(x)
+        found["largest_difference"] = max(
+            torch_rival.largest_difference(theirs, program.call()) for program in ours.values()
         )
-        found["largest_difference"], theirs = worst, rival.forwards(x)
-        say(f"the networks agree to {worst:.1e}")
-    found |= compare(ours, theirs, max(plan.repeats * 256 // max(size, 256), 1))
+    found |= harness.compare(ours, theirs, max(plan.repeats * 256 // max(size, 256), 1))
     found["gflop"] = harness.gflop(forward(unrolled), params, x)
     if plan is FULL:  # XLA leaves products with padding out and counts elementwise operations
         found["published_gflop"] = round(2 * PUBLISHED_GMAC * (size / 256) ** 2, 3)
@@ -170,8 +152,8 @@ def run_step(plan: Plan, size: int) -> dict[str, Any]:
     found: dict[str, Any] = {"size": size, "largest_difference": same_gradients(programs)}
     rival = torch_rival.or_reason(lambda: torch_dea_net(deployed, merged))
     theirs = {} if isinstance(rival, str) else rival.steps(*batch)
-    found |= rival_facts(rival)
-    found |= compare(programs, theirs, max(plan.repeats // 2, 1))
+    found |= torch_rival.facts(rival)
+    found |= harness.compare(programs, theirs, max(plan.repeats // 2, 1))
     ratio = found["five_convolutions"]["median_s"] / found["merged"]["median_s"]
     found["merged"]["over_five_convolutions"] = round(ratio, 2)
     return found
@@ -190,10 +172,6 @@ def same_gradients(programs: dict[str, harness.Program]) -> float:
     return off
 
 
-def rival_facts(rival: TorchRival | str) -> dict[str, Any]:
-    return {"rival": {"absent": rival} if isinstance(rival, str) else rival.facts}
-
-
 def main(
     smoke: bool = False,
     output: Path = harness.RESULTS / "dea_net.json",
@@ -207,15 +185,12 @@ def main(
       parts: what to run.
     """
     plan = SMOKE if smoke else FULL
-    record: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
-    for part in parts:
-        run = run_step if part == "step" else run_forward
-        environment = harness.environment("torch")
-        found = run(plan, plan.sizes[part])
-        record[part] = {"smoke": smoke, "environment": environment, **found}
-        harness.write(record, output)
-        gc.collect()
-    say(f"wrote {output}")
+
+    def run(part: str) -> dict[str, Any]:
+        measure = run_step if part == "step" else run_forward
+        return {"smoke": smoke, **measure(plan, plan.sizes[part])}
+
+    harness.record_parts(output, parts, run, "torch")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ starts.
 
 import dataclasses
 import datetime
+import gc
 import importlib.metadata
+import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,40 @@ def ratios(times: Mapping[str, Any], ours: str, rivals: tuple[str, ...]) -> dict
     slower = {name: times[name]["median_s"] / times[ours]["median_s"] for name in rivals}
     found = {f"over_{name}": round(value, 2) for name, value in slower.items()}
     return {**found, "over_fastest": round(min(slower.values()), 2)}
+
+
+def compare(
+    ours: Mapping[str, Program], theirs: Mapping[str, Call], repeats: int
+) -> dict[str, Any]:
+    """Times of all, what each of our programs cost to compile, and how many times faster it is."""
+    calls = {**{name: program.call for name, program in ours.items()}, **theirs}
+    times = interleaved(calls, repeats)
+    for name, program in ours.items():
+        times[name] |= program.facts
+        if theirs:
+            times[name] |= ratios(times, name, tuple(theirs))
+    say("  " + ", ".join(f"{name} {t['median_s']:.3f} s" for name, t in times.items()))
+    return times
+
+
+def record_parts(
+    output: Path, parts: Iterable[str], run: Callable[[str], dict[str, Any]], *packages: str
+) -> None:
+    """Run each part and write JSON after it; parts that are not run stay as they are.
+
+    Args:
+      output: the file.
+      parts: names below which the findings are kept.
+      run: name -> findings.
+      *packages: of the rivals, whose versions are recorded.
+    """
+    record: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+    for part in parts:
+        described = environment(*packages)  # the load before the start
+        record[part] = {"environment": described, **run(part)}
+        write(record, output)
+        gc.collect()
+    say(f"wrote {output}")
 
 
 def cores() -> int:

@@ -19,11 +19,8 @@ Without PyTorch and the package (benchmarks/README.md) the comparison is left ou
 says so.
 """
 
-import copy
 import dataclasses
 import functools
-import gc
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks import harness
+from benchmarks import harness, torch_rival
 from benchmarks.harness import say
+from benchmarks.torch_rival import LAYOUTS, TorchRival
 from jaxcore.models.rddm import ddpm_unet, sampler
 from jaxcore.models.rddm.ddim import DDIMNetwork
 from jaxcore.models.rddm.ddpm_unet import DDPMUnetConfig
@@ -44,8 +42,6 @@ from jaxcore.models.rddm.sampler import sample
 from jaxcore.models.rddm.schedule import RDDMSchedule
 from jaxcore.models.rddm.solvers import sampling_table
 
-RIVALS = ("pytorch", "pytorch_channels_last")
-TOLERANCE = 1e-3
 STEPS = 5
 OBJECTIVE = DDIMNetwork(prediction="v", rederive_noise=True)
 
@@ -63,52 +59,25 @@ FULL = Plan(DDPMUnetConfig(dim=64), (128, 256), 7)
 SMOKE = Plan(DDPMUnetConfig(dim=8, dim_mults=(1, 2), heads=2, dim_head=4), (16,), 2)
 
 
-class Rival:
+class Rival(TorchRival):
     """The package's U-Net and sampler in both memory layouts."""
 
     def __init__(self, cfg: DDPMUnetConfig):
-        import torch
-        from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+        def make() -> Any:
+            from denoising_diffusion_pytorch import Unet
 
-        torch.set_num_threads(harness.cores())
-        torch.manual_seed(0)
-        self._torch: Any = torch
-        self._diffusion = GaussianDiffusion
-        net = Unet(
-            dim=cfg.dim, dim_mults=cfg.dim_mults, attn_heads=cfg.heads, attn_dim_head=cfg.dim_head
-        ).eval()
-        last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
-        self.nets = {RIVALS[0]: net, RIVALS[1]: last}
-        self.facts = {
-            "network": "denoising_diffusion_pytorch.Unet", "threads": torch.get_num_threads(),
-        }  # fmt: skip
+            sizes = {"attn_heads": cfg.heads, "attn_dim_head": cfg.dim_head}
+            return Unet(dim=cfg.dim, dim_mults=cfg.dim_mults, **sizes)
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """Official key -> array."""
-        return {key: value.numpy() for key, value in self.nets[RIVALS[0]].state_dict().items()}
-
-    def tensor(self, x: np.ndarray, layout: str) -> Any:
-        """NCHW in memory, or channels last."""
-        tensor = self._torch.from_numpy(x).permute(0, 3, 1, 2)
-        return tensor.contiguous() if layout == RIVALS[0] else tensor
-
-    def forward(self, layout: str, x: np.ndarray, t: float) -> Callable[[], np.ndarray]:
-        """One call of the network."""
-        tensor, time = self.tensor(x, layout), self._torch.tensor([t])
-
-        def call() -> np.ndarray:
-            with self._torch.inference_mode():
-                return self.nets[layout](tensor, time).permute(0, 2, 3, 1).numpy()
-
-        return call
+        super().__init__(make, "denoising_diffusion_pytorch.Unet")
 
     def sampler(self, layout: str, start: np.ndarray) -> Callable[[], np.ndarray]:
         """The package's DDIM loop from a given start; its progress bar is silenced."""
         import denoising_diffusion_pytorch.denoising_diffusion_pytorch as package
 
         package.tqdm = lambda items, **_: items
-        side = start.shape[1]
-        diffusion = self._diffusion(self.nets[layout], image_size=side, sampling_timesteps=STEPS)
+        net, side = self.nets[layout], start.shape[1]
+        diffusion = package.GaussianDiffusion(net, image_size=side, sampling_timesteps=STEPS)
         tensor = self.tensor(start, layout)
 
         def call() -> np.ndarray:
@@ -124,18 +93,11 @@ class Rival:
         return call
 
 
-def rival_or_reason(cfg: DDPMUnetConfig) -> "Rival | str":
-    try:
-        return Rival(cfg)
-    except ImportError as error:
-        return f"not installed: {error.name}"
-
-
 def image(size: int) -> np.ndarray:
     return np.random.default_rng(size).normal(size=(1, size, size, 3)).astype(np.float32)
 
 
-def weights(plan: Plan, rival: "Rival | str") -> Any:
+def weights(plan: Plan, rival: Rival | str) -> Any:
     cfg = plan.network
     if isinstance(rival, str):
         return ddpm_unet.init(jax.random.key(0), cfg)
@@ -146,35 +108,25 @@ def compare(ours: harness.Program, theirs: dict[str, harness.Call], repeats: int
     """Times of all after checking that the results agree."""
     found: dict[str, Any] = {}
     if theirs:
-        y = np.asarray(ours.call())
-        found["largest_difference"] = max(float(np.abs(c() - y).max()) for c in theirs.values())
-        if not found["largest_difference"] <= TOLERANCE:
-            raise SystemExit(f"Results differ by {found['largest_difference']:.2e}.")
-    times = harness.interleaved({"jaxcore": ours.call, **theirs}, repeats)
-    times["jaxcore"] |= ours.facts
-    if theirs:
-        times["jaxcore"] |= harness.ratios(times, "jaxcore", tuple(theirs))
-    say("  " + ", ".join(f"{name} {t['median_s']:.3f} s" for name, t in times.items()))
-    return {**found, **times}
+        found["largest_difference"] = torch_rival.largest_difference(theirs, ours.call())
+    return {**found, **harness.compare({"jaxcore": ours}, theirs, repeats)}
 
 
-def forward(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+def forward(plan: Plan, rival: Rival | str) -> dict[str, Any]:
     """One call of the network."""
     params, found = weights(plan, rival), {}
     apply_fn = functools.partial(ddpm_unet.apply, cfg=plan.network)
     for size in plan.sizes:
         say(f"one call at {size}")
-        x, t = image(size), 500.0
-        ours = harness.compiled(apply_fn, params, x, jnp.full((1,), t))
-        theirs = {}
-        if isinstance(rival, Rival):
-            theirs = {name: rival.forward(name, x, t) for name in RIVALS}
+        x, t = image(size), np.full((1,), 500, np.float32)
+        ours = harness.compiled(apply_fn, params, x, t)
+        theirs = {} if isinstance(rival, str) else rival.forwards(x, t)
         found[f"forward_{size}"] = compare(ours, theirs, plan.repeats)
-        found[f"forward_{size}"]["gflop"] = harness.gflop(apply_fn, params, x, jnp.full((1,), t))
+        found[f"forward_{size}"]["gflop"] = harness.gflop(apply_fn, params, x, t)
     return found
 
 
-def sampling(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+def sampling(plan: Plan, rival: Rival | str) -> dict[str, Any]:
     """Five steps of DDIM."""
     params, found = weights(plan, rival), {}
     for size in plan.sizes:
@@ -182,7 +134,7 @@ def sampling(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
         start, theirs = image(size), {}
         schedule = RDDMSchedule.from_ddpm("cosine")
         if isinstance(rival, Rival):
-            theirs = {name: rival.sampler(name, start) for name in RIVALS}
+            theirs = {name: rival.sampler(name, start) for name in LAYOUTS}
             schedule = RDDMSchedule.from_ddpm(rival.betas)
         table = sampling_table(schedule, STEPS, clip_mode="ddim_exact")
 
@@ -203,7 +155,7 @@ def sampling(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
     return found
 
 
-def overhead(plan: Plan, rival: "Rival | str") -> dict[str, Any]:
+def overhead(plan: Plan, rival: Rival | str) -> dict[str, Any]:
     """The sampler next to as many calls of the network, and compilations."""
     params = weights(plan, rival)
     size, fn = plan.sizes[0], ddpm_network(plan.network)
@@ -278,19 +230,13 @@ def main(
       parts: what to run.
     """
     plan = SMOKE if smoke else FULL
-    record: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
-    rival = rival_or_reason(plan.network)
+    rival = torch_rival.or_reason(lambda: Rival(plan.network))
     say(f"rival {rival}" if isinstance(rival, str) else f"rival: {rival.facts}")
-    for part in parts:
-        record[part] = {
-            "smoke": smoke,
-            "environment": harness.environment("torch", "denoising-diffusion-pytorch"),
-            "rival": {"absent": rival} if isinstance(rival, str) else rival.facts,
-            **PARTS[part](plan, rival),
-        }
-        harness.write(record, output)
-        gc.collect()
-    say(f"wrote {output}")
+
+    def run(part: str) -> dict[str, Any]:
+        return {"smoke": smoke, **torch_rival.facts(rival), **PARTS[part](plan, rival)}
+
+    harness.record_parts(output, parts, run, "torch", "denoising-diffusion-pytorch")
 
 
 if __name__ == "__main__":

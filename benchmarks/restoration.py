@@ -14,8 +14,6 @@ Without PyTorch and deepinv (benchmarks/README.md) the comparison is left out, a
 
 import dataclasses
 import functools
-import gc
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +29,6 @@ from benchmarks.torch_rival import TorchRival
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.typing import Params
-
-TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,20 +93,6 @@ def torch_restormer(cfg: AdaIRConfig) -> TorchRival:
     return TorchRival(make, "deepinv.models.Restormer")
 
 
-def compare(
-    ours: dict[str, harness.Program], theirs: dict[str, harness.Call], repeats: int
-) -> dict[str, Any]:
-    """Times of all, what each of our programs cost to compile, and how many times faster it is."""
-    calls = {**{name: program.call for name, program in ours.items()}, **theirs}
-    times = harness.interleaved(calls, repeats)
-    for name, program in ours.items():
-        times[name] |= program.facts
-        if theirs:
-            times[name] |= harness.ratios(times, name, tuple(theirs))
-    say("  " + ", ".join(f"{name} {t['median_s']:.3f} s" for name, t in times.items()))
-    return times
-
-
 def steps(
     network: str, cfg: AdaIRConfig, plan: Plan, params: Params, batch: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, harness.Program]:
@@ -133,8 +115,7 @@ def same_weights(plan: Plan, rival: "TorchRival | str") -> tuple[Params, dict[st
         params = adair.from_torch(rival.weights(), cfg)
         x, _ = images(plan.step_size)
         ours = jax.jit(forward(cfg))(params, x)
-        found["largest_difference"] = torch_rival.largest_difference(rival, x, ours, TOLERANCE)
-        say(f"the networks agree to {found['largest_difference']:.1e}")
+        found["largest_difference"] = torch_rival.largest_difference(rival.forwards(x), ours)
     return jax.device_put(params), found
 
 
@@ -148,7 +129,7 @@ def restormer_forward(plan: Plan, rival: "TorchRival | str") -> dict[str, Any]:
         x, _ = images(size)
         ours = {"scan": harness.compiled(forward(cfg), params, x)}
         theirs = {} if isinstance(rival, str) else rival.forwards(x)
-        found[f"forward_{size}"] = compare(ours, theirs, plan.repeats)
+        found[f"forward_{size}"] = harness.compare(ours, theirs, plan.repeats)
         found[f"forward_{size}"]["gflop"] = harness.gflop(forward(unrolled), params, x)
     return found
 
@@ -160,7 +141,7 @@ def restormer_step(plan: Plan, rival: "TorchRival | str") -> dict[str, Any]:
     params, found = same_weights(plan, rival)
     ours = steps("Restormer", cfg, plan, params, batch)
     theirs = {} if isinstance(rival, str) else rival.steps(*batch)
-    found[f"step_{plan.step_size}"] = compare(ours, theirs, plan.repeats)
+    found[f"step_{plan.step_size}"] = harness.compare(ours, theirs, plan.repeats)
     found[f"step_{plan.step_size}"]["gflop"] = harness.gflop(step(unrolled), params, *batch)
     return found
 
@@ -171,9 +152,9 @@ def adair_alone(plan: Plan, _: Any) -> dict[str, Any]:
     found = {}
     say(f"AdaIR, forward at {plan.step_size}")
     program = harness.compiled(forward(plan.adair), params, batch[0])
-    found[f"forward_{plan.step_size}"] = compare({"scan": program}, {}, plan.repeats)
+    found[f"forward_{plan.step_size}"] = harness.compare({"scan": program}, {}, plan.repeats)
     programs = steps("AdaIR", plan.adair, plan, params, batch)
-    found[f"step_{plan.step_size}"] = compare(programs, {}, plan.repeats)
+    found[f"step_{plan.step_size}"] = harness.compare(programs, {}, plan.repeats)
     for times in found.values():
         for each in times.values():
             each["images_per_s"] = round(1 / each["median_s"], 3)
@@ -204,20 +185,14 @@ def main(
       parts: what to run.
     """
     plan = SMOKE if smoke else FULL
-    record: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
     rival = torch_rival.or_reason(lambda: torch_restormer(plan.restormer))
     absent = isinstance(rival, str)
     say(f"rival {rival}" if absent else "rival: PyTorch as shipped and channels_last")
-    for part in parts:
-        record[part] = {
-            "smoke": smoke,
-            "environment": harness.environment("torch", "deepinv"),
-            "rival": {"absent": rival} if isinstance(rival, str) else rival.facts,
-            **PARTS[part](plan, rival),
-        }
-        harness.write(record, output)
-        gc.collect()
-    say(f"wrote {output}")
+
+    def run(part: str) -> dict[str, Any]:
+        return {"smoke": smoke, **torch_rival.facts(rival), **PARTS[part](plan, rival)}
+
+    harness.record_parts(output, parts, run, "torch", "deepinv")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """A PyTorch network as a rival: as shipped and in the channels_last layout, same weights."""
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
 from benchmarks import harness
 
 LAYOUTS = ("pytorch", "pytorch_channels_last")
+TOLERANCE = 1e-3
 
 
 class TorchRival:
@@ -48,19 +49,19 @@ class TorchRival:
         tensor = self._torch.from_numpy(x).permute(0, 3, 1, 2)
         return tensor.contiguous() if layout == LAYOUTS[0] else tensor
 
-    def forward(self, layout: str, x: np.ndarray) -> Callable[[], np.ndarray]:
-        """A call that restores ``x``."""
-        tensor = self.tensor(x, layout)
+    def forward(self, layout: str, x: np.ndarray, *more: np.ndarray) -> Callable[[], np.ndarray]:
+        """A call that restores ``x``; the network may want ``more`` beside it, such as a time."""
+        tensor, others = self.tensor(x, layout), [self._torch.from_numpy(a) for a in more]
 
         def call() -> np.ndarray:
-            with self._torch.no_grad():
-                return self.nets[layout](tensor).permute(0, 2, 3, 1).numpy()
+            with self._torch.inference_mode():
+                return self.nets[layout](tensor, *others).permute(0, 2, 3, 1).numpy()
 
         return call
 
-    def forwards(self, x: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
+    def forwards(self, x: np.ndarray, *more: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
         """`forward` in both layouts."""
-        return {layout: self.forward(layout, x) for layout in LAYOUTS}
+        return {layout: self.forward(layout, x, *more) for layout in LAYOUTS}
 
     def step(self, layout: str, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
         """A call that computes the L1 loss and all gradients."""
@@ -80,7 +81,10 @@ class TorchRival:
         return {layout: self.step(layout, x, y) for layout in LAYOUTS}
 
 
-def or_reason(make: Callable[[], TorchRival]) -> TorchRival | str:
+Rival = TypeVar("Rival", bound=TorchRival)
+
+
+def or_reason(make: Callable[[], Rival]) -> Rival | str:
     """The rival, or why there is none."""
     try:
         return make()
@@ -88,10 +92,16 @@ def or_reason(make: Callable[[], TorchRival]) -> TorchRival | str:
         return f"not installed: {error.name}"
 
 
-def largest_difference(rival: TorchRival, x: np.ndarray, ours: Any, tolerance: float) -> float:
-    """Between the images of both libraries; a large one stops the benchmark."""
+def facts(rival: TorchRival | str) -> dict[str, Any]:
+    """What is recorded of a rival, or of its absence."""
+    return {"rival": {"absent": rival} if isinstance(rival, str) else rival.facts}
+
+
+def largest_difference(theirs: Mapping[str, Callable[[], np.ndarray]], ours: Any) -> float:
+    """Between the images of both libraries; more than `TOLERANCE` stops the benchmark."""
     ours = np.asarray(ours)
-    worst = max(float(np.abs(call() - ours).max()) for call in rival.forwards(x).values())
-    if not worst <= tolerance:
-        raise SystemExit(f"The networks differ by {worst:.2e}, more than {tolerance}.")
+    worst = max(float(np.abs(call() - ours).max()) for call in theirs.values())
+    if not worst <= TOLERANCE:
+        raise SystemExit(f"The results differ by {worst:.2e}, more than {TOLERANCE}.")
+    harness.say(f"the results agree to {worst:.1e}")
     return worst

@@ -288,24 +288,30 @@ def _dtype_problems(slots: Sequence[_Slot], found: Mapping[str, np.ndarray]) -> 
     return [f"{len(names)} with numbers of another kind or range: {_listing(names)}"] * bool(names)
 
 
-def to_state_dict(params: Params, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+def to_state_dict(
+    params: Params, rules: Sequence[Rule], target: Any = None
+) -> dict[str, np.ndarray]:
     r"""Arrange our parameters as official weights: the exact inverse of :func:`from_state_dict`.
 
     Args:
       params: nested dict of arrays.
       rules: key table.
+      target: tree of the structure and shapes that ``params`` must have; None takes any.
 
     Returns:
       Official key -> new contiguous array; every bit and dtype (bfloat16 too) as in ``params``.
 
     Raises:
-      UserError: a leaf has the wrong number of axes for its rule.
+      UserError: not the structure or shapes of ``target``, or a leaf has the wrong number of
+        axes for its rule.
       ValueError: the table itself is wrong.
 
     >>> to_state_dict({"fc": jnp.ones((3, 2))}, [Rule(r"(\w+)", r"\1.weight", LINEAR)])
     {'fc.weight': array([[1., 1., 1.],
            [1., 1., 1.]], dtype=float32)}
     """
+    if target is not None and jax.tree.map(np.shape, params) != jax.tree.map(np.shape, target):
+        raise UserError("The parameters have another structure or size than the configuration.")
     out = {}
     for slot in _slots(params, rules):
         value = np.asarray(slot.leaf)

@@ -1,15 +1,22 @@
 """Sizes and options of AdaIR and, with ``decoder=False``, of Restormer."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from jaxcore.errors import UserError
+from jaxcore.models.config import (
+    DType,
+    NetworkConfig,
+    check_choices,
+    check_counts,
+    check_flags,
+    check_positive,
+    is_count,
+)
 
 MaskMode = Literal["official", "fixed", "ratio", "soft"]
 NormType = Literal["WithBias", "BiasFree"]
 Spectral = Literal["fft", "matrix"]
-DType = Literal["float32", "bfloat16", "float16", "float64"]
 Preset = Literal["official", "fixed"]
 
 MULTIPLE = 8
@@ -17,7 +24,7 @@ MULTIPLE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdaIRConfig:
+class AdaIRConfig(NetworkConfig):
     """Everything that decides what the network computes.
 
     The defaults are the published network. Fields down to ``decoder`` fix the parameters, so a
@@ -36,6 +43,8 @@ class AdaIRConfig:
     >>> AdaIRConfig.from_dict(cfg.to_dict()) == cfg
     True
     """
+
+    title: ClassVar[str] = "AdaIR"
 
     in_channels: int = 3
     out_channels: int = 3  # equal to in_channels: the input is added to the output
@@ -120,35 +129,6 @@ class AdaIRConfig:
         sizes = {"dim": 16, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1}
         return cls(**{**sizes, **changes})
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON types."""
-        fields = dataclasses.asdict(self)
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-          UserError: a field is missing or unknown, or has a value that is not allowed.
-        """
-        names = [f.name for f in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in fields]
-        unknown = [name for name in fields if name not in names]
-        if missing or unknown:
-            parts = [
-                f"{label} {', '.join(map(repr, found))}"
-                for label, found in (("missing", missing), ("unknown", unknown))
-                if found
-            ]
-            raise UserError(
-                f"An AdaIR configuration has other fields than these: {'; '.join(parts)}."
-            )
-        values: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
-        }
-        return cls(**values)
-
 
 _CHOICES = {
     "mask_mode": MaskMode,
@@ -159,41 +139,25 @@ _CHOICES = {
 }
 _FLAGS = ("bias", "decoder", "skip_empty_mask", "remat", "scan_blocks")
 _LEVELS = ("num_blocks", "heads")
-_COUNTS = ("in_channels", "out_channels", "dim", "num_refinement_blocks", "mask_unit", "mask_side")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+_COUNTS = dict.fromkeys(
+    ("in_channels", "out_channels", "dim", "num_refinement_blocks", "mask_unit", "mask_side"), 1
+)
 
 
 def _check_types(cfg: AdaIRConfig) -> None:
-    for name, choices in _CHOICES.items():
-        allowed = get_args(choices)
-        if getattr(cfg, name) not in allowed:
-            raise UserError(
-                f"{name} must be one of {', '.join(allowed)}, found {getattr(cfg, name)!r}."
-            )
-    for name in _FLAGS:
-        if not isinstance(getattr(cfg, name), bool):
-            raise UserError(f"{name} must be true or false, found {getattr(cfg, name)!r}.")
-    for name in _COUNTS:
-        if not _is_count(getattr(cfg, name)):
-            raise UserError(
-                f"{name} must be a positive whole number, found {getattr(cfg, name)!r}."
-            )
+    check_choices(cfg, {name: get_args(values) for name, values in _CHOICES.items()})
+    check_flags(cfg, _FLAGS)
+    check_counts(cfg, _COUNTS)
+    check_positive(cfg, ("ffn_expansion", "soft_tau"))
     for name in _LEVELS:
         value = getattr(cfg, name)
-        if not (isinstance(value, tuple) and len(value) == 4 and all(map(_is_count, value))):
+        if not (isinstance(value, tuple) and len(value) == 4 and all(map(is_count, value))):
             raise UserError(f"{name} must be four positive whole numbers, found {value!r}.")
 
 
 def _check_ranges(cfg: AdaIRConfig) -> None:
-    for name in ("ffn_expansion", "soft_tau"):
-        value = getattr(cfg, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UserError(f"{name} must be a positive number, found {value!r}.")
     window = cfg.stat_window
-    if window is not None and not (_is_count(window) and window % MULTIPLE == 0):
+    if window is not None and not (is_count(window) and window % MULTIPLE == 0):
         raise UserError(
             f"stat_window must be None or a positive multiple of {MULTIPLE}, found {window!r}."
         )

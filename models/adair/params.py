@@ -106,11 +106,7 @@ def to_torch(params: Params, cfg: AdaIRConfig) -> dict[str, np.ndarray]:
     Raises:
       UserError: the parameters do not belong to ``cfg``.
     """
-    expected = jax.tree.map(lambda a: tuple(a.shape), param_shapes(cfg))
-    found = jax.tree.map(lambda a: tuple(a.shape), params)
-    if expected != found:
-        raise UserError("The parameters have another structure or size than the configuration.")
-    return to_state_dict(params, RULES)
+    return to_state_dict(params, RULES, param_shapes(cfg))
 
 
 def trainable(params: Params, cfg: AdaIRConfig) -> Params:

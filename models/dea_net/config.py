@@ -1,13 +1,19 @@
 """Sizes and options of DEA-Net."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from jaxcore.errors import UserError
+from jaxcore.models.config import (
+    DType,
+    NetworkConfig,
+    check_choices,
+    check_counts,
+    check_flags,
+    is_count,
+)
 
 Form = Literal["train", "deploy"]
-DType = Literal["float32", "bfloat16", "float16", "float64"]
 
 MULTIPLE = 4
 """Height and width of an input must be multiples of this: two halvings."""
@@ -19,7 +25,7 @@ BRANCHES = ("cdc", "hdc", "vdc", "adc")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DEANetConfig:
+class DEANetConfig(NetworkConfig):
     """Everything that decides what the network computes.
 
     The defaults are the published network. ``form`` says how the detail-enhanced convolutions
@@ -36,6 +42,7 @@ class DEANetConfig:
     True
     """
 
+    title: ClassVar[str] = "DEA-Net"
     in_channels: ClassVar[int] = 3  # RGB in, RGB out
 
     base_dim: int = 32  # channels at full resolution; doubled at each of two halvings
@@ -62,21 +69,11 @@ class DEANetConfig:
     scan_blocks: bool = True  # one compiled body per level; False unrolls. Same parameters
 
     def __post_init__(self):
-        for name, choices in (("form", Form), ("dtype", DType), ("param_dtype", DType)):
-            allowed = get_args(choices)
-            if getattr(self, name) not in allowed:
-                raise UserError(
-                    f"{name} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}."
-                )
-        for name in _FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"{name} must be true or false, found {getattr(self, name)!r}.")
-        if not _is_count(self.base_dim) or self.base_dim < 2:
-            raise UserError(
-                f"base_dim must be a whole number of at least 2, found {self.base_dim!r}."
-            )
+        check_choices(self, {name: get_args(values) for name, values in _CHOICES.items()})
+        check_flags(self, _FLAGS)
+        check_counts(self, {"base_dim": 2})
         depths = self.depths
-        if not (isinstance(depths, tuple) and len(depths) == 5 and all(map(_is_count, depths))):
+        if not (isinstance(depths, tuple) and len(depths) == 5 and all(map(is_count, depths))):
             raise UserError(f"depths must be five positive whole numbers, found {depths!r}.")
         if self.form == "deploy" and not all(getattr(self, name) for name in BRANCHES):
             raise UserError(
@@ -108,37 +105,8 @@ class DEANetConfig:
         """The same network with merged kernels."""
         return dataclasses.replace(self, form="deploy", **dict.fromkeys(BRANCHES, True))
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON types."""
-        return {**dataclasses.asdict(self), "depths": list(self.depths)}
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-          UserError: a field is missing or unknown, or has a value that is not allowed.
-        """
-        names = [f.name for f in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in fields]
-        unknown = [name for name in fields if name not in names]
-        if missing or unknown:
-            parts = [
-                f"{label} {', '.join(map(repr, found))}"
-                for label, found in (("missing", missing), ("unknown", unknown))
-                if found
-            ]
-            raise UserError(
-                f"A DEA-Net configuration has other fields than these: {'; '.join(parts)}."
-            )
-        depths = fields["depths"]
-        return cls(**{**fields, "depths": tuple(depths) if isinstance(depths, list) else depths})
-
-
+_CHOICES = {"form": Form, "dtype": DType, "param_dtype": DType}
 _FLAGS = (
     *BRANCHES, "cga", "mixup", "double_sigmoid", "global_residual", "remat", "scan_blocks",
 )  # fmt: skip
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

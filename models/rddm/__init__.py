@@ -2,6 +2,7 @@
 
 # Diffusion.
 # Networks.
+from jaxcore.models.rddm.coefficients import sampling_times
 from jaxcore.models.rddm.config import PRESETS, RDDMConfig
 from jaxcore.models.rddm.ddim import (
     DDIMNetwork,
@@ -26,7 +27,7 @@ from jaxcore.models.rddm.process import (
     to_unit,
 )
 from jaxcore.models.rddm.sampler import Trajectory, sample
-from jaxcore.models.rddm.schedule import RDDMSchedule, official_buffers, sampling_times
+from jaxcore.models.rddm.schedule import RDDMSchedule, official_buffers
 from jaxcore.models.rddm.selector import ObjectiveSelector, search
 from jaxcore.models.rddm.solvers import SamplingTable, sampling_table
 from jaxcore.models.rddm.unet import Unet, apply, init, param_shapes, standardise, trainable

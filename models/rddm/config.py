@@ -2,9 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from jaxcore.errors import UserError
+from jaxcore.models.config import (
+    DType,
+    NetworkConfig,
+    check_choices,
+    check_counts,
+    check_flags,
+    check_positive,
+    is_count,
+)
+from jaxcore.models.rddm.coefficients import DDPMName, Shape, Version
 from jaxcore.models.rddm.objectives import (
     FORMS,
     LossName,
@@ -12,18 +22,17 @@ from jaxcore.models.rddm.objectives import (
     RDDMObjective,
     TimeConditioning,
 )
-from jaxcore.models.rddm.schedule import DDPMName, RDDMSchedule, Shape, Version
+from jaxcore.models.rddm.schedule import RDDMSchedule
 
 Kind = Literal["restoration", "translation", "generation"]
 TimeEmbedding = Literal["sinusoidal", "learned", "random"]
-DType = Literal["float32", "bfloat16", "float16", "float64"]
 
 SEARCH = "auto_res_noise"
 """Objective of the search between residual and noise (AOSA), which has a learnt weight."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RDDMConfig:
+class RDDMConfig(NetworkConfig):
     """Everything that decides what the networks compute and how they are trained and sampled.
 
     Fields down to ``learned_frequencies`` fix the parameters. A checkpoint does not tell the
@@ -36,6 +45,8 @@ class RDDMConfig:
     >>> RDDMConfig.from_dict(cfg.to_dict()) == cfg
     True
     """
+
+    title: ClassVar[str] = "RDDM"
 
     dim: int = 64  # channels at full resolution
     dim_mults: tuple[int, ...] = (1, 2, 4, 8)  # channels per level, in units of dim
@@ -197,35 +208,6 @@ class RDDMConfig:
         sizes = {"dim": 16, "dim_mults": (1, 2), "num_unet": 1, "objective": "pred_res"}
         return cls(**{**sizes, **changes})
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON types."""
-        fields = dataclasses.asdict(self)
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-          UserError: a field is missing or unknown, or has a value that is not allowed.
-        """
-        names = [f.name for f in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in fields]
-        unknown = [name for name in fields if name not in names]
-        if missing or unknown:
-            parts = [
-                f"{label} {', '.join(map(repr, found))}"
-                for label, found in (("missing", missing), ("unknown", unknown))
-                if found
-            ]
-            raise UserError(
-                f"An RDDM configuration has other fields than these: {'; '.join(parts)}."
-            )
-        values: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
-        }
-        return cls(**values)
-
 
 PRESETS = {
     "deraining": RDDMConfig.deraining,
@@ -265,38 +247,19 @@ _COUNTS = {
 }
 
 
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _check_types(cfg: RDDMConfig) -> None:
-    choices = {name: get_args(allowed) for name, allowed in _CHOICES.items()}
-    choices["objective"] = (*FORMS, SEARCH)
-    choices["ddpm"] = (None, *get_args(DDPMName))
-    for name, allowed in choices.items():
-        if getattr(cfg, name) not in allowed:
-            raise UserError(
-                f"{name} must be one of {', '.join(map(str, allowed))}, found "
-                f"{getattr(cfg, name)!r}."
-            )
-    for name in _FLAGS:
-        if not isinstance(getattr(cfg, name), bool):
-            raise UserError(f"{name} must be true or false, found {getattr(cfg, name)!r}.")
-    for name, least in _COUNTS.items():
-        if not _is_count(getattr(cfg, name), least):
-            raise UserError(
-                f"{name} must be a whole number of at least {least}, found {getattr(cfg, name)!r}."
-            )
+    choices = {name: get_args(values) for name, values in _CHOICES.items()}
+    choices |= {"objective": (*FORMS, SEARCH), "ddpm": (None, *get_args(DDPMName))}
+    check_choices(cfg, choices)
+    check_flags(cfg, _FLAGS)
+    check_counts(cfg, _COUNTS)
+    check_positive(cfg, ("ratio_a", "ratio_b", "sum_scale", "eps"))
     mults = cfg.dim_mults
-    if not (isinstance(mults, tuple) and mults and all(_is_count(m, 1) for m in mults)):
+    if not (isinstance(mults, tuple) and mults and all(map(is_count, mults))):
         raise UserError(f"dim_mults must be positive whole numbers, found {mults!r}.")
 
 
 def _check_ranges(cfg: RDDMConfig) -> None:
-    for name in ("ratio_a", "ratio_b", "sum_scale", "eps"):
-        value = getattr(cfg, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UserError(f"{name} must be a positive number, found {value!r}.")
     if cfg.sum_scale > 1:
         raise UserError(f"sum_scale must be at most 1, found {cfg.sum_scale}.")
     if cfg.version == "v1" and cfg.ddpm is None:

@@ -20,9 +20,10 @@ from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.models.rddm import process
+from jaxcore.models.rddm.coefficients import Shape, coefficients
 from jaxcore.models.rddm.objectives import Mode, Prediction
 from jaxcore.models.rddm.process import Level
-from jaxcore.models.rddm.schedule import RDDMSchedule, Shape, coefficients
+from jaxcore.models.rddm.schedule import RDDMSchedule
 from jaxcore.models.rddm.solvers import ClipMode, SamplingTable, sampling_table
 
 Parametrisation = Literal["epsilon", "x0", "v"]

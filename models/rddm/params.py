@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxcore.convert.statedict import (
@@ -124,11 +123,10 @@ def to_torch(params: Params, cfg: RDDMConfig) -> dict[str, np.ndarray]:
     Raises:
       UserError: the parameters do not belong to ``cfg``.
     """
-    expected = jax.tree.map(lambda a: tuple(a.shape), param_shapes(cfg))
-    found = jax.tree.map(lambda a: tuple(a.shape), params)
-    if expected != found:
-        raise UserError("These parameters have another structure or size than the configuration.")
-    return {**official_buffers(cfg.make_schedule()), **to_state_dict(params, RULES)}
+    return {
+        **official_buffers(cfg.make_schedule()),
+        **to_state_dict(params, RULES, param_shapes(cfg)),
+    }
 
 
 def config_from_state_dict(state_dict: StateDict, **options: Any) -> RDDMConfig:

@@ -28,15 +28,30 @@ class Reader(Protocol):
     """How networks are asked and read: an `RDDMObjective`, or a `DDIMNetwork`. Hashable."""
 
     @property
-    def num_outputs(self) -> int: ...  # noqa: D102
+    def num_outputs(self) -> int:
+        """How many images the networks give."""
+        ...
+
     @property
-    def time_conditioning(self) -> str: ...  # noqa: D102
+    def time_conditioning(self) -> str:
+        """Whether they are told "index" or "cumulative" times."""
+        ...
+
     @property
-    def concat_input(self) -> bool: ...  # noqa: D102
+    def concat_input(self) -> bool:
+        """Whether they see the degraded image."""
+        ...
+
     @property
-    def self_condition(self) -> bool: ...  # noqa: D102
-    def check_mode(self, mode: Mode | None) -> Any: ...  # noqa: D102
-    def predict(  # noqa: D102
+    def self_condition(self) -> bool:
+        """Whether they see the last clean image predicted."""
+        ...
+
+    def check_mode(self, mode: Mode | None) -> Any:
+        """Refuse a mode that this reader does not have."""
+        ...
+
+    def predict(
         self,
         outputs: tuple[Array, ...],
         x: Array,
@@ -45,7 +60,9 @@ class Reader(Protocol):
         *,
         mode: Mode | None,
         clip: bool,
-    ) -> Prediction: ...
+    ) -> Prediction:
+        """Residual, noise and clean image, from what the networks gave."""
+        ...
 
 
 class Trajectory(NamedTuple):

@@ -19,13 +19,8 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.schedule import (
-    RDDMSchedule,
-    check_sampling_steps,
-    leading_times,
-    posterior_coefficients,
-    sampling_times,
-)
+from jaxcore.models.rddm.coefficients import check_sampling_steps, leading_times, sampling_times
+from jaxcore.models.rddm.schedule import RDDMSchedule, posterior_coefficients
 
 Method = Literal["euler", "ancestral", "dpm2"]
 Order = Literal["simultaneous", "residual_then_noise", "noise_then_residual"]

@@ -8,15 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.models.rddm import process
+from jaxcore.models.rddm.coefficients import coefficients, ddpm_betas, sampling_times
 from jaxcore.models.rddm.losses import Draw, rddm_loss
 from jaxcore.models.rddm.objectives import FORMS, RDDMObjective
-from jaxcore.models.rddm.schedule import (
-    RDDMSchedule,
-    coefficients,
-    ddpm_betas,
-    official_buffers,
-    sampling_times,
-)
+from jaxcore.models.rddm.schedule import RDDMSchedule, official_buffers
 from jaxcore.models.rddm.selector import ObjectiveSelector
 from tests.parity.golden import Golden, close, nhwc
 

@@ -36,15 +36,18 @@ def test_missing_and_unknown_fields_are_named():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dim": "48"}, "dim must be a positive whole number, found '48'"),
-        ({"dim": True}, "dim must be a positive whole number, found True"),
+        ({"dim": "48"}, "dim must be a whole number of at least 1, found '48'"),
+        ({"dim": True}, "dim must be a whole number of at least 1, found True"),
         ({"dim": 9}, "dim must be even, found 9"),
         ({"dim": 4}, "at least 8 with decoder=True, found 4"),
         ({"heads": (5, 2, 4, 8)}, "48 channels cannot be divided among 5 heads"),
         ({"heads": (1, 2, 64, 8)}, "cannot be divided among 64 heads"),
         ({"num_blocks": (1, 2, 3)}, r"four positive whole numbers, found \(1, 2, 3\)"),
         ({"num_blocks": (1, 2, 3, 0)}, "four positive whole numbers"),
-        ({"num_refinement_blocks": 0}, "num_refinement_blocks must be a positive"),
+        (
+            {"num_refinement_blocks": 0},
+            "num_refinement_blocks must be a whole number",
+        ),
         ({"ffn_expansion": 0.0}, "ffn_expansion must be a positive number, found 0.0"),
         ({"soft_tau": -1.0}, "soft_tau must be a positive number"),
         ({"norm_type": "RMS"}, "norm_type must be one of WithBias, BiasFree, found 'RMS'"),

@@ -7,15 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.schedule import (
-    RDDMSchedule,
+from jaxcore.models.rddm.coefficients import (
     coefficients,
     ddpm_betas,
     leading_times,
-    official_buffers,
-    posterior_coefficients,
     sampling_times,
 )
+from jaxcore.models.rddm.schedule import RDDMSchedule, official_buffers, posterior_coefficients
 
 SHAPES = ("increased", "decreased", "average", "normal")
 quick = settings(deadline=None, derandomize=True, max_examples=50)
