@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.convert.statedict import from_state_dict, official_shapes
+from jaxcore.convert.statedict import official_shapes
 from jaxcore.data.degradations import gaussian_noise
 from jaxcore.metrics import METRICS
 from jaxcore.models import adair
@@ -17,7 +17,7 @@ from jaxcore.models.adair import AdaIRConfig
 from jaxcore.nn import ChannelNorm, Conv
 from jaxcore.ops import resize_bilinear
 from jaxcore.train.schedules import adair_official
-from tests.parity.golden import Golden, close, nhwc
+from tests.parity.golden import Golden, close, nhwc, part_params, run
 
 MODULE = {"atol": 2e-5, "rtol": 1e-4}
 NETWORK = {"atol": 1e-4, "rtol": 1e-3}
@@ -26,28 +26,10 @@ NETWORK = {"atol": 1e-4, "rtol": 1e-3}
 def _params(
     module: Any, weights: Mapping[str, np.ndarray], inside: str, *inputs: Any
 ) -> dict[str, Any]:
-    """Weights of one part, through the network's own key table.
-
-    ``inside`` is where the part sits in the network, for example ``fre1.channel_cross_h``.
-    """
-    target = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    path = inside.split(".")
-    stacked = path[-1] == "0"  # one block of a stack: a leading axis of one layer
-    if stacked:
-        path = path[:-1]
-        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape), a.dtype), target)
-    tree = target
-    for name in reversed(path):
-        tree = {name: tree}
-    keys = {f"{inside}.{key}": value for key, value in weights.items()}
-    params = from_state_dict(keys, adair.RULES, tree)
-    for name in path:
-        params = params[name]
-    return jax.tree.map(lambda a: a[0], params) if stacked else params
-
-
-def _run(module: Any, params: Mapping[str, Any], *inputs: Any) -> Any:
-    return jax.jit(lambda p, *a: module.apply({"params": p}, *a))(params, *inputs)
+    """Weights of one part, which sits for example in ``fre1.channel_cross_h``."""
+    stacked = inside.endswith(".0")  # one block of a stack
+    path = inside.removesuffix(".0").replace(".", "/")
+    return part_params(module, adair.RULES, weights, path, inside, *inputs, stacked=stacked)
 
 
 def check_block(path: Path) -> None:
@@ -78,7 +60,7 @@ def check_block(path: Path) -> None:
     ours = jax.jit(parts)(x)
     for name, golden in file.group("mid").items():
         close(ours[name], nhwc(golden), **MODULE, what=name)
-    close(_run(block, params, x), nhwc(file["out/y"]), **MODULE, what="y")
+    close(run(block, params, x), nhwc(file["out/y"]), **MODULE, what="y")
 
 
 def check_resample(path: Path) -> None:
@@ -90,7 +72,7 @@ def check_resample(path: Path) -> None:
     ):
         own = {k.removeprefix(kind + "."): v for k, v in weights.items() if k.startswith(kind)}
         params = _params(module, own, name, x)
-        close(_run(module, params, x), nhwc(file[f"out/{kind}"]), **MODULE, what=kind)
+        close(run(module, params, x), nhwc(file[f"out/{kind}"]), **MODULE, what=kind)
 
 
 def check_cross_attention(path: Path) -> None:
@@ -100,13 +82,13 @@ def check_cross_attention(path: Path) -> None:
     use_bias = "q.bias" in weights
     module = adair.ChannelCrossAttention(weights["temperature"].shape[0], use_bias)
     params = _params(module, weights, "fre1.channel_cross_h", query, source)
-    close(_run(module, params, query, source), nhwc(file["out/y"]), **MODULE, what="y")
+    close(run(module, params, query, source), nhwc(file["out/y"]), **MODULE, what="y")
     if "out/y_zero_query" in file:
         golden = nhwc(file["out/y_zero_query"])
         zero = np.zeros_like(query)
-        close(_run(module, params, zero, source), golden, **MODULE, what="zero query")
+        close(run(module, params, zero, source), golden, **MODULE, what="zero query")
         if not use_bias:
-            close(_run(module, params, None, source), golden, **MODULE, what="no query")
+            close(run(module, params, None, source), golden, **MODULE, what="no query")
 
 
 def check_modulation(path: Path) -> None:
@@ -114,10 +96,10 @@ def check_modulation(path: Path) -> None:
     low, high = file.image("in/low"), file.image("in/high")
     module = adair.FrequencyModulation()
     params = _params(module, file.group("param"), "fre1.frequency_refine", low, high)
-    close(_run(module, params, low, high), nhwc(file["out/y"]), **MODULE, what="y")
+    close(run(module, params, low, high), nhwc(file["out/y"]), **MODULE, what="y")
     gates = {
-        "spatial_gate": _run(adair.SpatialGate(), params["spatial_gate"], high),
-        "channel_gate": _run(adair.ChannelGate(), params["channel_gate"], low),
+        "spatial_gate": run(adair.SpatialGate(), params["spatial_gate"], high),
+        "channel_gate": run(adair.ChannelGate(), params["channel_gate"], low),
     }
     for name, golden in file.group("mid").items():
         close(gates[name], nhwc(golden), **MODULE, what=name)
@@ -147,7 +129,7 @@ def check_spectral_split(path: Path) -> None:
         cfg = _aflb_config(file, file.config.get("mask_unit", 128), spectral=spectral)
         block = adair.AFLB(cfg)
         params = _params(block, weights, "fre1", image, features)["mining"]
-        low, high, info = _run(adair.FrequencyMining(width, cfg), params, image)
+        low, high, info = run(adair.FrequencyMining(width, cfg), params, image)
         low = jnp.zeros_like(high) if low is None else low
         close(low, nhwc(file["out/low"]), **MODULE, what=f"low ({spectral})")
         close(high, nhwc(file["out/high"]), **MODULE, what=f"high ({spectral})")
@@ -157,7 +139,7 @@ def check_spectral_split(path: Path) -> None:
             np.testing.assert_array_equal(info["half_width"], file["mid/half"])
         if "mid/feat" in file:
             conv = {"kernel": params["conv1"]["kernel"]}
-            features = _run(Conv(features=width), conv, image)
+            features = run(Conv(features=width), conv, image)
             close(features, nhwc(file["mid/feat"]), **MODULE, what="features")
 
 
@@ -169,7 +151,7 @@ def check_aflb(path: Path) -> None:
         for skip in (True, False):
             block = adair.AFLB(_aflb_config(file, unit, skip_empty_mask=skip))
             params = _params(block, file.group("param"), "fre1", image, features)
-            ours = _run(block, params, image, features)[0]
+            ours = run(block, params, image, features)[0]
             close(ours, nhwc(golden), **MODULE, what=f"{name} (skip_empty_mask={skip})")
     if "mid/image_resized" in file:
         golden = nhwc(file["mid/image_resized"])

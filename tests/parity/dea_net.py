@@ -9,42 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.convert.statedict import from_state_dict, official_shapes
+from jaxcore.convert.statedict import official_shapes
 from jaxcore.metrics import METRICS
 from jaxcore.models import dea_net
 from jaxcore.ops.padding import pad_to_multiple
-from tests.parity.golden import Golden, close, nhwc
+from tests.parity.golden import Golden, close, nhwc, part_params, run
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
 
 
 def _params(
-    module: Any, weights: Mapping[str, np.ndarray], inside: tuple[str, ...], *inputs: Any
+    module: Any, weights: Mapping[str, np.ndarray], inside: str, *inputs: Any
 ) -> dict[str, Any]:
-    """Weights of one part, through the network's own key table.
-
-    ``inside`` is where the part sits in our tree: in the stack ``level3``, of which it becomes the
-    only layer, or in ``mix1``.
-    """
-    target = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    stacked = inside[0] == "level3"
-    key = "level3_block1" if stacked else inside[0]
-    if inside[1:] == ("conv1",):
-        key += ".conv1"
-    if stacked:
-        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape), a.dtype), target)
-    tree = target
-    for name in reversed(inside):
-        tree = {name: tree}
-    official = {f"{key}.{name}": value for name, value in weights.items()}
-    params = from_state_dict(official, dea_net.RULES, tree)
-    for name in inside:
-        params = params[name]
-    return jax.tree.map(lambda a: a[0], params) if stacked else params
-
-
-def _run(module: Any, params: Mapping[str, Any], *inputs: Any) -> Any:
-    return jax.jit(lambda p, *a: module.apply({"params": p}, *a))(params, *inputs)
+    """Weights of one part: the only layer of the stack ``level3``, or a part of ``mix1``."""
+    stacked = inside.startswith("level3")
+    key = {"level3": "level3_block1", "level3/conv1": "level3_block1.conv1"}.get(inside, "mix1")
+    return part_params(module, dea_net.RULES, weights, inside, key, *inputs, stacked=stacked)
 
 
 def _same_weights(ours: Any, golden: Any) -> None:
@@ -56,8 +36,8 @@ def _same_weights(ours: Any, golden: Any) -> None:
 def check_deconv(path: Path) -> None:
     file = Golden(path)
     x, module = file.image("in/x"), dea_net.DEConv()
-    params = _params(module, file.group("param"), ("level3", "conv1"), x)
-    close(_run(module, params, x), nhwc(file["out/y"]), **TOLERANCE, what="y")
+    params = _params(module, file.group("param"), "level3/conv1", x)
+    close(run(module, params, x), nhwc(file["out/y"]), **TOLERANCE, what="y")
 
     def official(kernel):
         return np.transpose(kernel, (3, 2, 0, 1))
@@ -74,22 +54,22 @@ def check_attention(path: Path) -> None:
     file = Golden(path)
     x = file.image("in/x")
     attention = dea_net.ContentGuidedAttention(file.config["reduction"])
-    params = _params(attention, file.group("param"), ("mix1", "cga"), x)
-    spatial = _run(dea_net.SpatialAttention(), params["spatial"], x)
-    channel = _run(dea_net.ChannelAttention(file.config["reduction"]), params["channel"], x)
+    params = _params(attention, file.group("param"), "mix1/cga", x)
+    spatial = run(dea_net.SpatialAttention(), params["spatial"], x)
+    channel = run(dea_net.ChannelAttention(file.config["reduction"]), params["channel"], x)
     close(spatial, nhwc(file["out/sa"]), **TOLERANCE, what="spatial")
     close(channel, nhwc(file["out/ca"]), **TOLERANCE, what="channel")
-    close(_run(attention, params, x), nhwc(file["out/pa"]), **TOLERANCE, what="pixel")
+    close(run(attention, params, x), nhwc(file["out/pa"]), **TOLERANCE, what="pixel")
 
 
 def check_fusion(path: Path) -> None:
     file = Golden(path)
     low, high = file.image("in/low"), file.image("in/high")
     fusion = dea_net.CGAFusion(file.config["reduction"])
-    params = _params(fusion, file.group("param"), ("mix1",), low, high)
-    close(_run(fusion, params, low, high), nhwc(file["out/y"]), **TOLERANCE, what="y")
+    params = _params(fusion, file.group("param"), "mix1", low, high)
+    close(run(fusion, params, low, high), nhwc(file["out/y"]), **TOLERANCE, what="y")
     attention = dea_net.ContentGuidedAttention(file.config["reduction"])
-    once = _run(attention, params["cga"], low + high)
+    once = run(attention, params["cga"], low + high)
     close(once, nhwc(file["mid/pa_once_sigmoid"]), **TOLERANCE, what="one sigmoid")
     close(jax.nn.sigmoid(once), nhwc(file["mid/weight_used"]), **TOLERANCE, what="two sigmoids")
 
@@ -102,15 +82,15 @@ def check_block(path: Path) -> None:
         "attention": "sa.sa.bias" in file.group("param"),
     }
     block = dea_net.DEBlock(**options)
-    params = _params(block, file.group("param"), ("level3",), x)
-    close(_run(block, params, x), golden, **TOLERANCE, what="training form")
+    params = _params(block, file.group("param"), "level3", x)
+    close(run(block, params, x), golden, **TOLERANCE, what="training form")
     merged = dea_net.DEBlock(form="deploy", **options)
-    theirs = _params(merged, file.group("mid/deploy"), ("level3",), x)
+    theirs = _params(merged, file.group("mid/deploy"), "level3", x)
     ours = dea_net.reparameterize(params)
     jax.tree.map(
         lambda a, b: close(a, np.asarray(b), atol=1e-6, rtol=1e-6, what="merged"), ours, theirs
     )
-    close(_run(merged, theirs, x), golden, **TOLERANCE, what="merged form")
+    close(run(merged, theirs, x), golden, **TOLERANCE, what="merged form")
 
 
 def _network(file: Golden) -> tuple[dea_net.DEANetConfig, Any]:

@@ -1,9 +1,14 @@
 """A golden file: inputs, weights and results of the official code, and how to compare."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
+
+from jaxcore.convert.statedict import Rule, from_state_dict
 
 
 class Golden:
@@ -34,6 +39,43 @@ class Golden:
 
 def nhwc(array: np.ndarray) -> np.ndarray:
     return np.moveaxis(array, -3, -1)
+
+
+def part_params(
+    module: Any,
+    rules: Sequence[Rule],
+    weights: Mapping[str, np.ndarray],
+    path: str,
+    key: str,
+    *inputs: Any,
+    stacked: bool = False,
+) -> Any:
+    """Weights of one part, through the key table of the network it sits in.
+
+    Args:
+      module: the part.
+      rules: key table of the whole network.
+      weights: official keys within the part.
+      path: where the part sits in our tree, joined by slashes.
+      key: where it sits in the official network.
+      *inputs: of the part.
+      stacked: the part is the only layer of a stack, with a leading axis.
+    """
+    target = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    if stacked:
+        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape), a.dtype), target)
+    for name in reversed(path.split("/")):
+        target = {name: target}
+    official = {f"{key}.{name}": value for name, value in weights.items()}
+    params = from_state_dict(official, rules, target)
+    for name in path.split("/"):
+        params = params[name]
+    return jax.tree.map(lambda a: a[0], params) if stacked else params
+
+
+def run(module: Any, params: Any, *inputs: Any) -> Any:
+    """What a part computes, compiled."""
+    return jax.jit(lambda p, *a: module.apply({"params": p}, *a))(params, *inputs)
 
 
 def close(ours, golden: np.ndarray, *, atol: float, rtol: float, what: str) -> None:

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.convert.statedict import from_state_dict
 from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig, blocks
 from jaxcore.models.rddm.losses import rddm_loss
 from jaxcore.models.rddm.process import to_signed
 from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, make_train_step
 from jaxcore.train.ema import ema_decay, ema_update
-from tests.parity.golden import Golden, close, nhwc
+from tests.parity.golden import Golden, close, nhwc, part_params, run
 
 BLOCK = {"atol": 2e-5, "rtol": 0}
 NETWORK = {"atol": 2e-4, "rtol": 0}
@@ -28,21 +27,14 @@ def _part(file: Golden, name: str, inside: str, module: Any, *inputs: Any) -> An
     ``inside`` is where the part sits in the network: our path, and the official one.
     """
     path, key = inside.split(" ")
-    target = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    for step in reversed(path.split("/")):
-        target = {step: target}
-    weights = {f"{key}.{k}": v for k, v in file.group(f"param/{name}").items()}
+    weights = file.group(f"param/{name}")
     if not weights:
         prefix = f"param/{name}."
         weights = {
-            f"{key}.{k.removeprefix(prefix)}": v
-            for k, v in file.arrays.items()
-            if k.startswith(prefix)
+            k.removeprefix(prefix): v for k, v in file.arrays.items() if k.startswith(prefix)
         }
-    params = from_state_dict(weights, rddm.RULES, target)
-    for step in path.split("/"):
-        params = params[step]
-    return jax.jit(lambda p, *a: module.apply({"params": p}, *a))(params, *inputs)
+    params = part_params(module, rddm.RULES, weights, path, key, *inputs)
+    return run(module, params, *inputs)
 
 
 def check_blocks(path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig, process
+from jaxcore.models.rddm.coefficients import ddpm_betas, leading_times
 from jaxcore.models.rddm.ddim import (
     DDIMNetwork,
     adjust_alpha,
@@ -23,7 +24,7 @@ from jaxcore.models.rddm.ddim import (
 from jaxcore.models.rddm.objectives import Prediction, RDDMObjective
 from jaxcore.models.rddm.process import Level
 from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule, ddpm_betas, leading_times
+from jaxcore.models.rddm.schedule import RDDMSchedule
 from jaxcore.models.rddm.solvers import padded, sampling_table
 from tests.parity.golden import Golden, close, nhwc
 

@@ -4,22 +4,18 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcore.convert.statedict import official_shapes
 from jaxcore.errors import UserError
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
+from tests.models.weights import (
+    check_counts,
+    check_round_trip,
+    check_uniform,
+    count,
+    random_weights,
+)
 
 TINY = AdaIRConfig.tiny(dim=8, heads=(1, 2, 2, 4), num_blocks=(1, 2, 1, 1))
-
-
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def random_weights(cfg, seed=0):
-    rng = np.random.default_rng(seed)
-    official = official_shapes(adair.param_shapes(cfg), adair.RULES)
-    return {k: rng.normal(size=s).astype(np.float32) for k, s in official.items()}
 
 
 @pytest.mark.parametrize(
@@ -32,10 +28,7 @@ def random_weights(cfg, seed=0):
     ],
 )
 def test_published_counts(cfg, parameters, tensors):
-    tree = adair.param_shapes(cfg)
-    assert count(tree) == parameters
-    if tensors is not None:
-        assert len(official_shapes(tree, adair.RULES)) == tensors
+    check_counts(adair, cfg, parameters, tensors)
 
 
 def test_published_counts_per_part():
@@ -69,16 +62,13 @@ def test_published_counts_per_part():
     ],
 )
 def test_official_weights_round_trip_to_the_bit(cfg):
-    weights = random_weights(cfg)
+    weights = random_weights(adair, cfg)
     assert adair.config_from_state_dict(weights) == cfg
-    again = adair.to_torch(adair.from_torch(weights, cfg), cfg)
-    assert list(again) == list(weights)
-    for key, value in weights.items():
-        np.testing.assert_array_equal(again[key], value)
+    check_round_trip(adair, cfg, weights)
 
 
 def test_wrapped_keys_are_accepted():
-    weights = random_weights(TINY)
+    weights = random_weights(adair, TINY)
     plain = adair.from_torch(weights, TINY)
     for prefix in ("net.", "module.", "module.net."):
         wrapped = {prefix + key: value for key, value in weights.items()}
@@ -88,7 +78,7 @@ def test_wrapped_keys_are_accepted():
 
 
 def test_weights_of_something_else_are_refused():
-    weights = random_weights(TINY)
+    weights = random_weights(adair, TINY)
     with pytest.raises(
         UserError, match=r"contain the key 'patch_embed.proj.weight', which these 1"
     ):
@@ -114,12 +104,7 @@ def test_initialisation_is_the_official_one():
         elif key.endswith("para1") or ".norm" in key:
             assert (w == 0).all(), key
         else:
-            kernel = weights[key.removesuffix("bias").removesuffix("weight") + "weight"]
-            bound = np.prod(kernel.shape[1:]) ** -0.5
-            assert np.abs(w).max() <= bound, key
-            if w.size > 100:
-                assert np.abs(w).max() > 0.9 * bound, key
-                assert abs(w.std() * 3**0.5 / bound - 1) < 0.2, key
+            check_uniform(weights, key)
 
 
 def test_initialisation_depends_on_the_key_only():

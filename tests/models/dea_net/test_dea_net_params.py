@@ -6,22 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcore.convert.statedict import official_shapes
 from jaxcore.errors import UserError
 from jaxcore.models import dea_net
 from jaxcore.models.dea_net import DEANetConfig
+from tests.models.weights import (
+    check_counts,
+    check_round_trip,
+    check_uniform,
+    count,
+    random_weights,
+)
 
 TINY = DEANetConfig.tiny(base_dim=4, depths=(1, 2, 2, 1, 1), global_residual=False)
-
-
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def random_weights(cfg, seed=0):
-    rng = np.random.default_rng(seed)
-    official = official_shapes(dea_net.param_shapes(cfg), dea_net.RULES)
-    return {k: rng.normal(size=s).astype(np.float32) for k, s in official.items()}
 
 
 @pytest.mark.parametrize(
@@ -35,10 +31,7 @@ def random_weights(cfg, seed=0):
     ],
 )
 def test_published_counts(cfg, parameters, tensors):
-    tree = dea_net.param_shapes(cfg)
-    assert count(tree) == parameters
-    if tensors is not None:
-        assert len(official_shapes(tree, dea_net.RULES)) == tensors
+    check_counts(dea_net, cfg, parameters, tensors)
 
 
 def test_published_counts_per_part():
@@ -68,16 +61,13 @@ def test_published_counts_per_part():
     ],
 )
 def test_official_weights_round_trip_to_the_bit(cfg):
-    weights = random_weights(cfg)
+    weights = random_weights(dea_net, cfg)
     assert dea_net.config_from_state_dict(weights) == cfg
-    again = dea_net.to_torch(dea_net.from_torch(weights, cfg), cfg)
-    assert list(again) == list(weights)
-    for key, value in weights.items():
-        np.testing.assert_array_equal(again[key], value)
+    check_round_trip(dea_net, cfg, weights)
 
 
 def test_wrapped_keys_are_accepted():
-    weights = random_weights(TINY)
+    weights = random_weights(dea_net, TINY)
     wrapped = {"module." + key: value for key, value in weights.items()}
     assert dea_net.config_from_state_dict(wrapped) == TINY
     pair = (dea_net.from_torch(wrapped, TINY), dea_net.from_torch(weights, TINY))
@@ -85,13 +75,13 @@ def test_wrapped_keys_are_accepted():
 
 
 def test_merged_weights_keep_all_other_keys():
-    params = dea_net.from_torch(random_weights(TINY), TINY)
+    params = dea_net.from_torch(random_weights(dea_net, TINY), TINY)
     merged, cfg = dea_net.deploy(params, TINY)
     assert cfg == TINY.deployed()
     weights = dea_net.to_torch(merged, cfg)
     assert dea_net.config_from_state_dict(weights) == cfg
     assert dea_net.deploy(merged, cfg)[0] is merged
-    before = random_weights(TINY)
+    before = random_weights(dea_net, TINY)
     kept = [key for key in weights if key in before]
     assert len(kept) == len(weights) - 2 * sum(cfg.depths)
     for key in kept:
@@ -99,13 +89,13 @@ def test_merged_weights_keep_all_other_keys():
 
 
 def test_weights_of_something_else_are_refused():
-    weights = random_weights(TINY)
+    weights = random_weights(dea_net, TINY)
     with pytest.raises(UserError, match=r"DEA-Net contain the key 'down1.0.weight', which these 1"):
         dea_net.config_from_state_dict({"conv.weight": np.zeros((3, 3))})
     with pytest.raises(UserError, match=r"\(form 'deploy'\), found the five kernels"):
         dea_net.from_torch(weights, TINY.deployed())
     with pytest.raises(UserError, match="cannot be taken apart again"):
-        dea_net.from_torch(random_weights(TINY.deployed()), TINY)
+        dea_net.from_torch(random_weights(dea_net, TINY.deployed()), TINY)
     with pytest.raises(UserError, match="same network in another size"):
         dea_net.from_torch(weights, dataclasses.replace(TINY, base_dim=6))
     del weights["mix1.conv.bias"]
@@ -119,12 +109,6 @@ def test_weights_of_something_else_are_refused():
 def test_initialisation_is_the_official_one():
     cfg = dataclasses.replace(TINY, base_dim=8)
     weights = dea_net.to_torch(dea_net.init(jax.random.key(0), cfg), cfg)
-    for key, w in weights.items():
-        kernel = weights[key.removesuffix("bias").removesuffix("weight") + "weight"]
-        # A transposed convolution takes the channels of its result, which come second.
-        bound = np.prod(kernel.shape[1:]) ** -0.5
-        assert np.abs(w).max() <= bound, key
-        if w.size > 100:
-            assert np.abs(w).max() > 0.9 * bound, key
-            assert abs(w.std() * 3**0.5 / bound - 1) < 0.2, key
+    for key in weights:
+        check_uniform(weights, key)
     assert np.abs(weights["level3_block1.conv1.conv1_2.conv.weight"]).max() > 0.9 * (3 * 32) ** -0.5

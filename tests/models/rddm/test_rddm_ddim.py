@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
+from jaxcore.models.rddm.coefficients import ddpm_betas, leading_times
 from jaxcore.models.rddm.ddim import (
     DDIMNetwork,
     adjust_alpha,
@@ -19,7 +20,7 @@ from jaxcore.models.rddm.ddim import (
 )
 from jaxcore.models.rddm.process import Level
 from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule, ddpm_betas, leading_times
+from jaxcore.models.rddm.schedule import RDDMSchedule
 from jaxcore.models.rddm.solvers import sampling_table
 
 SHAPE = (2, 4, 4, 3)

@@ -5,26 +5,24 @@ import numpy as np
 import pytest
 
 from jaxcore.convert import read_state_dict, write_torch
-from jaxcore.convert.statedict import official_shapes
 from jaxcore.errors import UserError
 from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig
 from jaxcore.models.rddm.schedule import official_buffers
+from tests.models.weights import check_counts, check_round_trip, random_weights
 
 SMALL = {"dim": 8, "dim_mults": (1, 2), "groups": 8}
 
 
 def weights_of(cfg, seed=0):
-    rng = np.random.default_rng(seed)
-    shapes = official_shapes(rddm.param_shapes(cfg), rddm.RULES)
-    weights = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+    weights = random_weights(rddm, cfg, seed)
     if cfg.searching:
         weights["alpha_res"] = np.float32([0.52])
     return {**official_buffers(cfg.make_schedule()), **weights}
 
 
 @pytest.mark.parametrize(
-    ("cfg", "count"),
+    ("cfg", "parameters"),
     [
         (RDDMConfig.generation(num_unet=1, objective="pred_x0"), 36_251_779),
         (RDDMConfig.low_light(), 36_261_187),
@@ -35,8 +33,8 @@ def weights_of(cfg, seed=0):
         (RDDMConfig.deraining(share_encoder=True), 51_980_614),
     ],
 )
-def test_published_counts(cfg, count):
-    assert sum(leaf.size for leaf in jax.tree.leaves(rddm.param_shapes(cfg))) == count
+def test_published_counts(cfg, parameters):
+    check_counts(rddm, cfg, parameters, None)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +52,7 @@ def test_published_counts(cfg, count):
 def test_official_weights_round_trip_to_the_bit(cfg):
     weights = weights_of(cfg)
     assert rddm.config_from_state_dict(weights) == cfg
-    again = rddm.to_torch(rddm.from_torch(weights, cfg), cfg)
-    assert again.keys() == weights.keys()
-    for key, value in weights.items():
-        np.testing.assert_array_equal(again[key], value, err_msg=key)
+    check_round_trip(rddm, cfg, weights)
 
 
 def test_the_averaged_copy_of_a_checkpoint_is_taken(tmp_path):

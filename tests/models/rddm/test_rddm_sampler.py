@@ -9,9 +9,10 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.models.rddm import process, sampler
+from jaxcore.models.rddm.coefficients import sampling_times
 from jaxcore.models.rddm.objectives import RDDMObjective
 from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule, sampling_times
+from jaxcore.models.rddm.schedule import RDDMSchedule
 from jaxcore.models.rddm.solvers import draws, sampling_table
 
 SHAPE = (2, 4, 4, 3)

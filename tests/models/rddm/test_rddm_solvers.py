@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
+from jaxcore.models.rddm.coefficients import sampling_times
 from jaxcore.models.rddm.objectives import RDDMObjective
 from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule, sampling_times
+from jaxcore.models.rddm.schedule import RDDMSchedule
 from jaxcore.models.rddm.solvers import draws, log_snr_times, padded, sampling_table
 
 LOG_SNR = np.linspace(7, -5, 4000)
