@@ -202,10 +202,9 @@ class _Run:
                 lambda key: self._create(self.task.init_params(key)), out_shardings=shardings
             )
             return create(self._init_key)
-        state = self._create(params)
-        if self.mesh is None:
-            return state
-        return jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, self.abstract))
+        # Placed as a restored state is: one compiled step, also in a cache on disk, for both.
+        placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        return jax.device_put(self._create(params), placed)
 
     def go(self, found: bool, init_params: Params | None) -> FitResult:
         """Restore or create the state, then train."""
