@@ -20,11 +20,18 @@ import jax
 import pytest
 
 # Tracing makes millions of objects that stay; looking for garbage among them took a sixth of it.
-gc.set_threshold(200_000, 50, 100)
+gc.set_threshold(100_000, 20, 10)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Programs of one file are of little use to the next, and add up to gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
