@@ -103,6 +103,7 @@ class Ridge:
     basis: Any = _static(Polynomial(degree=1))
     standardize: bool = _static(True)
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:
@@ -144,6 +145,7 @@ class ElasticNet:
     eps: float = _static(1e-3)  # smallest penalty of the path relative to the largest
     n_inner: int = _static(5)  # inner folds
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:

@@ -76,6 +76,7 @@ class Logistic:
     standardize: bool = _static(True)
     max_steps: int = _static(25)
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:
@@ -109,6 +110,7 @@ class LogisticLasso:
     n_inner: int = _static(5)
     max_steps: int = _static(50)
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:

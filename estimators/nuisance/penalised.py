@@ -1,5 +1,6 @@
 """Solvers: coordinate descent on moments, Newton's method for logistic regression."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -102,6 +103,7 @@ class NewtonResult(NamedTuple):
     steps: Int[Array, ""]
 
 
+@functools.partial(jax.jit, static_argnames=("max_steps", "rows"))
 def newton_logistic(
     B: Float[Array, "n q"],
     y: Float[Array, " n"],
