@@ -108,4 +108,5 @@ def choose_candidates(
 
 def _at_z(Z, arms, clip, one_sided):
     """Clipped P(A=1|Z,X) at the observed Z."""
-    return jnp.where(Z > 0.5, *clip_arms(*arms, clip, one_sided=one_sided))
+    one, zero = clip_arms(*arms, clip, one_sided=one_sided)
+    return jnp.where(Z > 0.5, one, zero)
