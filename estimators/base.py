@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,39 @@ def scope_of(x: Any) -> contextlib.AbstractContextManager:
     if not isinstance(x, Tracer) and np.dtype(x.dtype) == np.float64:
         return jax.enable_x64(True)
     return contextlib.nullcontext()
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(*settings: str) -> Callable[[F], F]:
+    """Compile an estimator once for all data of the same shapes: `jax.jit` as a decorator.
+
+    Args:
+      *settings: names of the arguments that are no arrays. With "n_clusters" among them the
+        clusters are counted before they are traced.
+
+    >>> @compiled("power")
+    ... def total(x, *, power):
+    ...     return jnp.sum(x**power)
+    >>> float(total(jnp.arange(3.0), power=2))
+    5.0
+    """
+
+    def wrap(fn: F) -> F:
+        program = jax.jit(fn, static_argnames=settings)
+        counts = "n_clusters" in settings
+
+        @functools.wraps(fn)
+        def call(*args, **kwargs):
+            clusters = kwargs.get("clusters") if counts else None
+            if clusters is not None and kwargs.get("n_clusters") is None:
+                kwargs["n_clusters"] = int(np.max(np.asarray(clusters))) + 1
+            return program(*args, **kwargs)
+
+        return cast(F, call)
+
+    return wrap
 
 
 def normal_quantile(level: float) -> float:

@@ -27,7 +27,7 @@ class LinearScore(NamedTuple):
 # --- scores -------------------------------------------------------------------------------------
 
 
-def _arm(ps: Float[Array, " n"], a: Float[Array, " n"]) -> Float[Array, " n"]:
+def signed_weight(ps: Float[Array, "*n"], a: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """``A/ps - (1-A)/(1-ps)``: the inverse-probability weight with its sign."""
     return a / ps - (1 - a) / (1 - ps)
 
@@ -49,7 +49,7 @@ def ipw(y: Float[Array, " n"], a: Float[Array, " n"], ps: Float[Array, " n"]) ->
     >>> float(solve(ipw(y, a, jnp.full(2, 0.5))).theta)
     2.0
     """
-    return LinearScore(_constant(-1.0, y), _arm(ps, a) * y)
+    return LinearScore(_constant(-1.0, y), signed_weight(ps, a) * y)
 
 
 def hajek(
@@ -105,7 +105,7 @@ def aipw(
     2.0
     """
     residual = y - jnp.where(a > 0.5, m1, m0)
-    return LinearScore(_constant(-1.0, y), m1 - m0 + _arm(ps, a) * residual)
+    return LinearScore(_constant(-1.0, y), m1 - m0 + signed_weight(ps, a) * residual)
 
 
 def partially_linear(
@@ -219,7 +219,7 @@ def multiply_robust(
       Sun, Cui and Tchetgen Tchetgen (2022), Selective machine learning of the average treatment
       effect with an invalid instrumental variable.
     """
-    sign_over_f = _arm(pi, z)
+    sign_over_f = signed_weight(pi, z)
     u = delta + sign_over_f / d * ((a - mu) * (y - delta * a - g) - rho)
     return LinearScore(_constant(-1.0, y), u)
 

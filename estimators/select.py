@@ -10,6 +10,7 @@ as known from secondary descriptions; the extension to any family of models, the
 and the smooth variant are this library's own.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -71,7 +72,12 @@ def pseudo_risk(
     [[1.0, 1.0], [0.0, 0.0]]
     """
     _check_blocks(T, models, blocks)
-    return {name: _per_kept(T, kept, blocks, jnp.max) for name, kept in models.items()}
+    return {name: _risk(T, tuple(kept), tuple(blocks)) for name, kept in models.items()}
+
+
+@functools.partial(jax.jit, static_argnames=("kept", "blocks"))
+def _risk(T, kept, blocks):
+    return _per_kept(T, kept, blocks, jnp.max)
 
 
 def _check_blocks(T, models, blocks) -> None:
@@ -191,9 +197,15 @@ def smooth_weights(
 
     ``psi`` is empty and ``se`` NaN: they need the moments of the units, see `smooth_psi`.
     """
+    kept = tuple(tuple(k) for k in models.values())
+    return _smooth_weights(T, fold_weight, kept, tuple(blocks), beta, lam)
+
+
+@functools.partial(jax.jit, static_argnames=("models", "blocks"))
+def _smooth_weights(T, fold_weight, models, blocks, beta, lam):
     n_folds = T.shape[0]
     share = fold_weight / jnp.sum(fold_weight)
-    hard = criterion_of(pseudo_risk(T, models, blocks))
+    hard = jnp.sum(jnp.stack([_risk(T, kept, blocks) for kept in models]), axis=0)
     scale = jax.lax.stop_gradient(jnp.median(hard))
     scale = jnp.where(scale > 0, scale, 1.0)  # one combination: nothing moves, nothing to scale
 
@@ -202,7 +214,7 @@ def smooth_weights(
         return jnp.sum(x * jax.nn.softmax(beta * x / scale))
 
     def theta_of(t):
-        b = sum(_per_kept(t, kept, blocks, soft_max) for kept in models.values())
+        b = sum(_per_kept(t, kept, blocks, soft_max) for kept in models)
         b = jnp.asarray(b)
         q = jax.nn.softmax(-lam * b.reshape(-1) / scale).reshape(b.shape)
         per_fold = jnp.sum((q[None] * t).reshape(n_folds, -1), axis=1)

@@ -47,6 +47,7 @@ class KernelRidge:
     gamma: float = 0.2
     standardize: bool = _static(True)  # standardise the features and centre the target
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> KernelFit:

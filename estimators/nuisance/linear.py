@@ -103,6 +103,7 @@ class Ridge:
     basis: Any = _static(Polynomial(degree=1))
     standardize: bool = _static(True)
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:
@@ -144,6 +145,7 @@ class ElasticNet:
     eps: float = _static(1e-3)  # smallest penalty of the path relative to the largest
     n_inner: int = _static(5)  # inner folds
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:
@@ -151,13 +153,10 @@ class ElasticNet:
         state, w, moments, standard = _prepared(self, X, y, w)
         gram, cross, mean, factor, mean_y, unit = standard
         if self.alpha is None:
-            alphas = self._path(cross)
-            alpha = self._choose(moments, y, w, key, unit, alphas)
+            alpha, start = self._choose(moments, y, w, key, unit, self._path(cross))
         else:
-            alphas = jnp.reshape(jnp.asarray(self.alpha, gram.dtype), (1,))
-            alpha = alphas[0]
-        path = self._coefs(gram, cross, alphas)
-        b = path[jnp.argmin(jnp.abs(alphas - alpha))]
+            alpha, start = jnp.asarray(self.alpha, gram.dtype), jnp.zeros_like(cross)
+        b = self._coef(gram, cross, alpha, start)
         return LinearFit(state, *_unscale(b, mean, factor, mean_y), alpha)
 
     def predict(self, fitted: LinearFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
@@ -169,24 +168,19 @@ class ElasticNet:
         largest = jnp.max(jnp.abs(cross)) / ratio
         return largest * jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=cross.dtype)
 
-    def _coefs(self, gram, cross, alphas, tol=None):
-        """Coefficients along a decreasing path, each warm-started from the one before."""
+    def _coef(self, gram, cross, alpha, start, tol=None):
         ratio = jnp.asarray(self.l1_ratio, cross.dtype)
-        one = jnp.ones_like(cross)
-
-        def step(b, alpha):
-            b = penalised.coordinate_descent(
-                gram, cross, alpha * ratio * one, alpha * (1 - ratio) * one, b, tol=tol
-            )
-            return b, b
-
-        return jax.lax.scan(step, jnp.zeros_like(cross), alphas)[1]
+        l1 = jnp.full_like(cross, 1) * alpha
+        return penalised.coordinate_descent(
+            gram, cross, ratio * l1, (1 - ratio) * l1, start, tol=tol
+        )
 
     def _choose(self, moments, y, w, key, unit, alphas):
-        """Penalty with the smallest cross-validated squared error.
+        """Penalty with the smallest cross-validated squared error, and coefficients near its own.
 
-        Moments add over rows, so those of every inner training set and hold-out come from one
-        pass over the data.
+        The latter are the mean over the inner folds, from where the last fit starts. Moments add
+        over rows, so those of every inner training set and hold-out come from one pass over the
+        data.
         """
         inner = jax.random.permutation(key, y.shape[0]) % self.n_inner
         one = jnp.ones(1, unit.dtype)
@@ -204,14 +198,21 @@ class ElasticNet:
             m = kept[0, 1:-1]
             gram = kept[1:-1, 1:-1] - m[:, None] * m[None]
             cross = kept[1:-1, -1] - m * kept[0, -1]
-            b = self._coefs(gram, cross, alphas, tol=1e-4)  # compared by held-out error only
+
+            def step(b, alpha):
+                b = self._coef(gram, cross, alpha, b, tol=1e-4)  # compared by held-out error only
+                return b, b
+
+            b = jax.lax.scan(step, jnp.zeros_like(cross), alphas)[1]
             intercept = kept[0, -1] - b @ m
             v = jnp.concatenate(
                 [intercept[:, None], b, -jnp.ones((b.shape[0], 1), b.dtype)], axis=1
             )
-            return jnp.sum((v @ out) * v, axis=1)
+            return jnp.sum((v @ out) * v, axis=1), b
 
-        return alphas[jnp.argmin(jnp.sum(jax.vmap(errors)(held), axis=0))]
+        loss, b = jax.vmap(errors)(held)
+        best = jnp.argmin(jnp.sum(loss, axis=0))
+        return alphas[best], jnp.mean(b[:, best], axis=0)
 
 
 @jax.tree_util.register_dataclass

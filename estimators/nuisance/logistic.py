@@ -53,6 +53,12 @@ def _unscale(b, mean, factor):
     return b[0] - mean @ coef, coef
 
 
+def _constant_only(d, y, w):
+    """Coefficients of the model with nothing but a constant."""
+    p = jnp.clip(w @ y, 1e-6, 1 - 1e-6)
+    return jnp.zeros(d.columns.shape[1], d.columns.dtype).at[0].set(jnp.log(p / (1 - p)))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Logistic:
@@ -70,6 +76,7 @@ class Logistic:
     standardize: bool = _static(True)
     max_steps: int = _static(25)
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:
@@ -92,7 +99,7 @@ class Logistic:
 class LogisticLasso:
     """Logistic regression with penalty ``alpha |b|_1``; ``alpha=None`` cross-validates.
 
-    Proximal Newton: weighted least-squares outside, coordinate descent inside, inexact at first.
+    Proximal Newton: weighted least-squares outside, coordinate descent inside.
     """
 
     alpha: float | None = None
@@ -103,6 +110,7 @@ class LogisticLasso:
     n_inner: int = _static(5)
     max_steps: int = _static(50)
 
+    @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> LinearFit:
@@ -110,13 +118,11 @@ class LogisticLasso:
         d = _design(self, X, w)
         pairs = penalised.pair_products(d.columns)
         if self.alpha is None:
-            alphas = self._path(d, y)
-            alpha = self._choose(d, pairs, y, key, alphas)
+            alpha, start = self._choose(d, pairs, y, key, self._path(d, y))
         else:
-            alphas = jnp.reshape(jnp.asarray(self.alpha, d.columns.dtype), (1,))
-            alpha = alphas[0]
-        path = self._coefs(d, pairs, y, d.weights, alphas)
-        b = path[jnp.argmin(jnp.abs(alphas - alpha))]
+            alpha = jnp.asarray(self.alpha, d.columns.dtype)
+            start = _constant_only(d, y, d.weights)
+        b = self._coef(d, pairs, y, d.weights, alpha, start)
         return LinearFit(d.state, *_unscale(b, d.mean, d.factor), alpha)
 
     def predict(self, fitted: LinearFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
@@ -131,49 +137,57 @@ class LogisticLasso:
         steps = jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=slope.dtype)
         return largest * steps
 
-    def _coefs(self, d, pairs, y, w, alphas, tol=None):
+    def _coef(self, d, pairs, y, w, alpha, start, tol=None):
+        """Proximal Newton steps until what the last one leaves is foretold to be below ``tol``.
+
+        The errors are squared from step to step, by a factor that the last two show.
+        """
         B = d.columns
         size = jnp.concatenate([jnp.zeros(1, B.dtype), d.size])
         if tol is None:
             tol = 1e-9 if B.dtype == jnp.float64 else 1e-5
         masked = d.used[:, None] * d.used[None]
 
-        def newton(state, alpha):
-            b, moved, i = state
+        def newton(state):
+            b, before, _, i = state
             p = jax.nn.sigmoid(B @ b)
             # a floor under the curvature keeps separated rows from stalling the quadratic model
             curvature = w * jnp.maximum(p * (1 - p), 1e-5)
             gram = masked * penalised.second_moments(B, pairs, curvature)
             cross = gram @ b + d.used * (B.T @ (w * (y - p)))
-            inner = jnp.clip(0.01 * moved, tol / 10, 0.01)  # no more exact than the step is worth
             new = penalised.coordinate_descent(
-                gram, cross, alpha * size, jnp.zeros_like(b), b, tol=inner, max_sweeps=200
+                gram, cross, alpha * size, jnp.zeros_like(b), b, tol=tol / 10, max_sweeps=200
             )
             moved = jnp.max(jnp.abs(new - b)) / jnp.maximum(jnp.max(jnp.abs(new)), 1e-30)
-            return new, moved, i + 1
+            shrunk = jnp.where(i > 0, jnp.minimum(moved / before, 1), 1)
+            return new, moved, moved * shrunk**2, i + 1
 
-        def step(b, alpha):
-            def go_on(state):
-                return (state[1] > tol) & (state[2] < self.max_steps)
+        def go_on(state):
+            return (state[2] > tol) & (state[3] < self.max_steps)
 
-            start = (b, jnp.ones((), b.dtype), jnp.int32(0))
-            b = jax.lax.while_loop(go_on, lambda s: newton(s, alpha), start)[0]
-            return b, b
-
-        p0 = jnp.clip(w @ y / jnp.sum(w), 1e-6, 1 - 1e-6)
-        first = jnp.zeros(B.shape[1], B.dtype).at[0].set(jnp.log(p0 / (1 - p0)))
-        return jax.lax.scan(step, first, alphas)[1]
+        one = jnp.ones((), B.dtype)
+        return jax.lax.while_loop(go_on, newton, (start, one, one, jnp.int32(0)))[0]
 
     def _choose(self, d, pairs, y, key, alphas):
-        """Penalty with the smallest cross-validated log-loss."""
+        """Penalty with the smallest cross-validated log-loss, and coefficients near its own.
+
+        The latter are the mean over the inner folds, from where the last fit starts.
+        """
         inner = jax.random.permutation(key, y.shape[0]) % self.n_inner
 
         def errors(f):
             keep = jnp.where(inner != f, d.weights, 0)
-            b = self._coefs(d, pairs, y, keep / jnp.sum(keep), alphas, tol=_CV_TOL)
+            keep = keep / jnp.sum(keep)
+
+            def step(b, alpha):
+                b = self._coef(d, pairs, y, keep, alpha, b, tol=_CV_TOL)
+                return b, b
+
+            b = jax.lax.scan(step, _constant_only(d, y, keep), alphas)[1]
             eta = d.columns @ b.T
             loss = jax.nn.softplus(eta) - y[:, None] * eta
-            return jnp.where(inner == f, d.weights, 0) @ loss
+            return jnp.where(inner == f, d.weights, 0) @ loss, b
 
-        total = jnp.sum(jax.vmap(errors)(jnp.arange(self.n_inner)), axis=0)
-        return alphas[jnp.argmin(total)]
+        loss, b = jax.vmap(errors)(jnp.arange(self.n_inner))
+        best = jnp.argmin(jnp.sum(loss, axis=0))
+        return alphas[best], jnp.mean(b[:, best], axis=0)

@@ -1,5 +1,6 @@
 """Solvers: coordinate descent on moments, Newton's method for logistic regression."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.estimators.chunks import NUMBERS_AT_ONCE, ROWS_AT_ONCE, in_chunks, sum_chunks
 
-_UNROLLED_UP_TO = 16  # columns: a loop of so few small steps costs more than its arithmetic
 _SOLVED_UP_TO = 64  # columns: a factorisation costs no more than a few sweeps
 
 
@@ -64,8 +64,7 @@ def coordinate_descent(
 
     def sweep(state):
         b, _, i = state
-        unroll = q if q <= _UNROLLED_UP_TO else 1
-        new, _ = jax.lax.fori_loop(0, q, step, (b, cross - gram @ b), unroll=unroll)
+        new, _ = jax.lax.fori_loop(0, q, step, (b, cross - gram @ b))
         moved = jnp.max(jnp.abs(new - b) * scale) > tol * jnp.max(jnp.abs(new) * scale)
         if q <= _SOLVED_UP_TO:
             stepped = _within_orthant(gram, cross, l1, l2, new, usable)
@@ -102,6 +101,7 @@ class NewtonResult(NamedTuple):
     steps: Int[Array, ""]
 
 
+@functools.partial(jax.jit, static_argnames=("max_steps", "rows"))
 def newton_logistic(
     B: Float[Array, "n q"],
     y: Float[Array, " n"],
@@ -168,8 +168,8 @@ def newton_logistic(
 _PAIRS_UP_TO = 16  # columns
 
 
-def pair_products(C: Float[Array, "n q"]) -> Float[Array, "pairs n"] | None:
-    """Products of all pairs of columns, one row each; None where they would take much memory.
+def pair_products(C: Float[Array, "n q"]) -> Float[Array, "n pairs"] | None:
+    """Products of all pairs of columns; None where they would take much memory.
 
     With them the weighted second moments under many weightings are one matrix product, whose
     other factor, the weightings, is all that `jax.vmap` makes larger.
@@ -178,12 +178,11 @@ def pair_products(C: Float[Array, "n q"]) -> Float[Array, "pairs n"] | None:
     if q > _PAIRS_UP_TO or n * q * q > NUMBERS_AT_ONCE:
         return None
     first, second = np.triu_indices(q)
-    columns = C.T
-    return columns[first] * columns[second]
+    return C[:, first] * C[:, second]
 
 
 def second_moments(
-    C: Float[Array, "n q"], pairs: Float[Array, "pairs n"] | None, v: Float[Array, " n"]
+    C: Float[Array, "n q"], pairs: Float[Array, "n pairs"] | None, v: Float[Array, " n"]
 ) -> Float[Array, "q q"]:
     """``C' diag(v) C``, from `pair_products` if they are given.
 
@@ -198,7 +197,7 @@ def second_moments(
     place = np.zeros((q, q), np.int32)
     place[np.triu_indices(q)] = np.arange(q * (q + 1) // 2)
     place = np.maximum(place, place.T)
-    return (pairs @ v)[place]
+    return (v @ pairs)[place]
 
 
 class Scaled(NamedTuple):

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import double_ml
-from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.base import Estimate, compiled
 from jaxcore.estimators.nuisance.linear import Ridge
 from jaxcore.estimators.nuisance.logistic import Logistic
 
 
+@compiled("n_clusters")
 def tsls(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -40,6 +41,7 @@ def tsls(
     return _just_identified(Y, A, Z, W, "2SLS", weights, clusters, n_clusters)
 
 
+@compiled("n_clusters")
 def ols(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -84,6 +86,11 @@ _LINEAR = Ridge(alpha=0.0)
 _LOGIT = Logistic(alpha=0.0, max_steps=50)
 
 
+def _or_one(fold_ids, Y):
+    """The given folds, or one for all rows."""
+    return jnp.zeros(Y.shape[0], jnp.int32) if fold_ids is None else fold_ids
+
+
 def iivm_late(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -102,10 +109,9 @@ def iivm_late(
 
     The default learners are linear and logistic regressions fitted on all rows.
     """
-    fold_ids = jnp.zeros(Y.shape[0], jnp.int32) if fold_ids is None else fold_ids
     return double_ml.iivm(
         Y, A, Z, X, ml_g=ml_g, ml_m=ml_m, ml_r=ml_r,
-        fold_ids=fold_ids, n_folds=n_folds, clip=clip, **options,
+        fold_ids=_or_one(fold_ids, Y), n_folds=n_folds, clip=clip, **options,
     )  # fmt: skip
 
 
@@ -125,7 +131,7 @@ def aipw_ate(
 
     The default learners are linear and logistic regressions fitted on all rows.
     """
-    fold_ids = jnp.zeros(Y.shape[0], jnp.int32) if fold_ids is None else fold_ids
     return double_ml.irm(
-        Y, A, X, ml_g=ml_g, ml_m=ml_m, fold_ids=fold_ids, n_folds=n_folds, clip=clip, **options
-    )
+        Y, A, X, ml_g=ml_g, ml_m=ml_m,
+        fold_ids=_or_one(fold_ids, Y), n_folds=n_folds, clip=clip, **options,
+    )  # fmt: skip

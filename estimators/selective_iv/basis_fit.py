@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxcore.estimators.base import compiled
 from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
 from jaxcore.estimators.nuisance.penalised import newton_logistic
@@ -35,6 +36,7 @@ def with_instrument(B: Float[Array, "n q"], Z: Float[Array, " n"]) -> Float[Arra
     return jnp.concatenate([B, Z[:, None] * B], axis=1)
 
 
+@compiled("n_folds", "clip", "one_sided")
 def fit_bases(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -209,6 +211,7 @@ def both_arms(
     return mu1, jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(pick(mu[..., :q], B))
 
 
+@compiled("clip", "one_sided")
 def all_moments(
     fits: BasisFits,
     Y: Float[Array, " n"],

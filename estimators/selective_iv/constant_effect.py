@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.base import Estimate, compiled
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.weak_identification import robust_set
 
@@ -30,6 +30,7 @@ def _predict(kind, B, b):
     return jax.nn.sigmoid(B @ b) if kind == "logistic" else B @ b
 
 
+@compiled("z_model", "a_model", "one_sided")
 def genius(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -93,6 +94,7 @@ def genius(
     )
 
 
+@compiled("a_model", "iterations")
 def genius_gmm(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -166,6 +168,7 @@ def genius_gmm(
     )
 
 
+@compiled("steps")
 def genius_multiplicative(
     Y: Float[Array, " n"], A: Float[Array, " n"], Z: Float[Array, " n"], *, steps: int = 50
 ) -> Estimate:
@@ -198,6 +201,7 @@ def genius_multiplicative(
     return Estimate.from_psi(beta, psi, names=("log ratio",), estimator="GENIUS, multiplicative")
 
 
+@compiled("level", "n_clusters")
 def genius_plm(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],

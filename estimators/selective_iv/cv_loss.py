@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators.chunks import in_chunks, sum_chunks
 from jaxcore.estimators.selective_iv import basis_fit
-from jaxcore.estimators.selective_iv.moment import Clip
+from jaxcore.estimators.selective_iv.moment import Clip, clip_arms
 
 
 def log_loss(p: Float[Array, "*l n"], y: Float[Array, "*l n"]) -> Float[Array, "*l n"]:
@@ -108,5 +108,5 @@ def choose_candidates(
 
 def _at_z(Z, arms, clip, one_sided):
     """Clipped P(A=1|Z,X) at the observed Z."""
-    zero = arms[1] if one_sided else jnp.clip(arms[1], *clip.mu)
-    return jnp.where(Z > 0.5, jnp.clip(arms[0], *clip.mu), zero)
+    one, zero = clip_arms(*arms, clip, one_sided=one_sided)
+    return jnp.where(Z > 0.5, one, zero)

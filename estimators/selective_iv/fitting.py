@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
-from jaxcore.estimators.base import Estimate, default_float
+from jaxcore.estimators.base import Estimate, compiled, default_float
 from jaxcore.estimators.inputs import Sample, independent_columns
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
@@ -26,17 +26,18 @@ from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
 
 BASIS_KINDS = (str, bases.Polynomial, bases.BSpline, bases.FourierFeatures)
 
-_STATIC = (
-    "clip", "ridge", "one_sided", "criterion", "models", "beta", "lam", "n_clusters"
-)  # fmt: skip
+_STATIC = ("clip", "ridge", "one_sided", "criterion", "models", "beta", "lam",
+           "n_clusters")  # fmt: skip
 
 
-def _estimate(Y, A, Z, B, masks, ids, n_folds, *, models, **options):
+@compiled("n_folds", *_STATIC)
+def _estimate_bases(Y, A, Z, B, masks, ids, n_folds, *, models, **options):
     return estimate_bases(Y, A, Z, B, masks, ids, n_folds, models=dict(models), **options)
 
 
-_estimate_bases = jax.jit(_estimate, static_argnums=(6,), static_argnames=_STATIC)
-_mr_parametric = jax.jit(mr_parametric, static_argnames=("se", "one_sided", "ridge", "n_clusters"))
+@compiled("n_folds", *_STATIC)
+def _estimate_candidates(Y, A, Z, ids, n_folds, found, *, models, **options):
+    return estimate_from_candidates(Y, A, Z, ids, n_folds, found, models=dict(models), **options)
 
 
 class Fitter:
@@ -57,6 +58,7 @@ class Fitter:
         if sample.clusters is not None and config.se in (None, "cluster"):
             self.clusters = jnp.asarray(sample.clusters)
             self.n_clusters = int(sample.clusters.max()) + 1
+        self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
         self.key = jax.random.key(config.seed)
 
     def repetitions(self, fold_ids: Any = None) -> list[Estimate]:
@@ -153,7 +155,7 @@ class Fitter:
             return _estimate_bases(
                 self.Y, self.A, self.Z, B, masks, ids, k,
                 clip=c.bounds, ridge=c.ridge, one_sided=self.one_sided, criterion=c.criterion,
-                models=tuple((name, tuple(kept)) for name, kept in c.models.items()),
+                models=self.models,
                 beta=c.beta, lam=c.lam, weights=self.weights, clusters=self.clusters,
                 n_clusters=self.n_clusters,
             )  # fmt: skip
@@ -173,7 +175,7 @@ class Fitter:
         mu1 = of["mu"] if self.one_sided else jnp.concatenate([of["mu"], of["mu"]], 1)
         mu0 = of["mu"] if self.one_sided else jnp.concatenate([of["mu"], zero], 1)
         designs = Bases(of["pi"], both["mu"], mu1, mu0, both["g"], of["delta"], of["rho"])
-        estimate = _mr_parametric(
+        estimate = mr_parametric(
             self.Y, self.A, self.Z, designs, one_sided=self.one_sided, weights=self.weights,
             clusters=self.clusters, n_clusters=self.n_clusters,
         )  # fmt: skip
@@ -203,9 +205,9 @@ class Fitter:
                 self.Y, self.A, self.Z, self.X, learners, ids, k,
                 clip=c.bounds, key=self.key, one_sided=self.one_sided, weights=self.weights,
             )  # fmt: skip
-            estimate = estimate_from_candidates(
+            estimate = _estimate_candidates(
                 self.Y, self.A, self.Z, ids, k, found, clip=c.bounds, one_sided=self.one_sided,
-                criterion=c.criterion, models=c.models, beta=c.beta, lam=c.lam,
+                criterion=c.criterion, models=self.models, beta=c.beta, lam=c.lam,
                 weights=self.weights, clusters=self.clusters, n_clusters=self.n_clusters,
             )  # fmt: skip
             raw = estimate.diagnostics["nuisances"]

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators.crossfit import own_fold, training_masks
+from jaxcore.estimators.influence import signed_weight
 from jaxcore.estimators.nuisance.base import fit_predict
 from jaxcore.estimators.nuisance.basis import Polynomial
 from jaxcore.estimators.nuisance.linear import _solve, _static
 from jaxcore.estimators.selective_iv.cv_loss import log_loss
-from jaxcore.estimators.selective_iv.moment import Clip, variance_contrast
+from jaxcore.estimators.selective_iv.moment import Clip, clip_arms, variance_contrast
 from jaxcore.typing import Key
 
 World = Float[Array, "k n"]
@@ -58,6 +59,7 @@ class Pilot(NamedTuple):
     m: World  # at the observed Z
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Frame:
     """Data and weights common to all steps."""
@@ -67,26 +69,37 @@ class _Frame:
     Z: Any
     X: Any
     fold_ids: Any
-    n_folds: int
+    n_folds: int = dataclasses.field(metadata={"static": True})
     outer: Any  # training weights, [fold, unit]
     inner: Any  # training weights of the inner halves, [fold, half, unit]
     half: Any  # inner half of each unit
-    clip: Clip
-    one_sided: bool
+    clip: Clip = dataclasses.field(metadata={"static": True})
+    one_sided: bool = dataclasses.field(metadata={"static": True})
     key: Any
 
 
 def _world(f: _Frame, learner, X, y, at, step: int, within=None) -> Float[Array, "e k n"]:
     """Worlds of predictions at each feature array in ``at``; ``within`` restricts training."""
-    n = X.shape[0]
-    masks = jnp.concatenate([f.outer, f.inner.reshape(-1, n)])
+    masks, y = _fits(f, y, within)
+    key = jax.random.fold_in(f.key, step)
+    return _assembled(f, fit_predict(learner, X, y, masks, at, key=key))
+
+
+@jax.jit
+def _fits(f: _Frame, y, within):
+    """Training weights of every fold and of its inner halves, and the target of each fit."""
+    masks = jnp.concatenate([f.outer, f.inner.reshape(-1, f.inner.shape[-1])])
     if within is not None:
         masks = masks * within[None]
-    if y.ndim == 2:
-        y = jnp.concatenate([y, jnp.repeat(y, 2, axis=0)])
-    key = jax.random.fold_in(f.key, step)
-    out = jnp.swapaxes(fit_predict(learner, X, y, masks, at, key=key), 0, 1)
-    full, halves = out[:, : f.n_folds], out[:, f.n_folds :].reshape(len(at), f.n_folds, 2, n)
+    return masks, y if y.ndim == 1 else jnp.concatenate([y, jnp.repeat(y, 2, axis=0)])
+
+
+@jax.jit
+def _assembled(f: _Frame, out):
+    """From predictions of all fits to worlds."""
+    out = jnp.swapaxes(out, 0, 1)
+    full, halves = out[:, : f.n_folds], out[:, f.n_folds :]
+    halves = halves.reshape(out.shape[0], f.n_folds, 2, -1)
     inside = jnp.where(f.half[None, None] == 0, halves[:, :, 0], halves[:, :, 1])
     own = f.fold_ids[None] == jnp.arange(f.n_folds, dtype=f.fold_ids.dtype)[:, None]
     return jnp.where(own[None], full, inside)
@@ -168,11 +181,9 @@ def fit_learners(
                 for j, l in enumerate(learners["g"])
             ]
         )
-        g_pilot = _take(g_all, _best(f, (target[None] - g_all) ** 2))
-        product = (A[None] - _at_z(f, pilot.mu1, pilot.mu0)) * (target - g_pilot)
         delta.append(d)
         g.append(g_all)
-        rho.append(_rho(f, learners["rho"], product, 5000 + 100 * i))
+        rho.append(_rho(f, learners["rho"], _product(f, pilot, target, g_all), 5000 + 100 * i))
     out = {"pi": pi, "mu1": mu1, "mu0": mu0, "delta": jnp.stack(delta)}
     out |= {"g": jnp.stack(g, axis=1), "rho": jnp.stack(rho, axis=1)}
     return {k: own_fold(jnp.moveaxis(v, -2, 0), fold_ids) for k, v in out.items()}
@@ -194,21 +205,18 @@ def _at_z(f: _Frame, one, zero):
     )
 
 
+@jax.jit
 def _pilot(f: _Frame, pi, mu1, mu0, m) -> Pilot:
     at_z = jnp.where(f.Z[None, None] > 0.5, mu1, mu0)
     arm = f.Z[None, None] if f.one_sided else jnp.ones_like(f.Z)[None, None]
     b_pi = _best(f, log_loss(pi, f.Z[None, None]))
     b_mu = _best(f, arm * log_loss(at_z, f.A[None, None]))
     b_m = _best(f, arm * (m - f.Y[None, None]) ** 2)
-    low = _take(mu0, b_mu)
-    return Pilot(
-        jnp.clip(_take(pi, b_pi), *f.clip.pi),
-        jnp.clip(_take(mu1, b_mu), *f.clip.mu),
-        low if f.one_sided else jnp.clip(low, *f.clip.mu),
-        _take(m, b_m),
-    )
+    arms = clip_arms(_take(mu1, b_mu), _take(mu0, b_mu), f.clip, one_sided=f.one_sided)
+    return Pilot(jnp.clip(_take(pi, b_pi), *f.clip.pi), *arms, _take(m, b_m))
 
 
+@jax.jit
 def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[World, World]:
     """Delta and rho of the varying-coefficient regression, in every fold's world."""
     Bd = learner.basis.expand(learner.basis.prepare(f.X), f.X)
@@ -234,17 +242,30 @@ def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[Worl
 def _delta(f: _Frame, learner, pilot: Pilot, first, step: int) -> World:
     if isinstance(learner, VaryingCoefficient):
         return _varying(f, learner, pilot)[0]
-    d = variance_contrast(pilot.mu1, pilot.mu0, f.clip.min_abs_D)
-    mu = _at_z(f, pilot.mu1, pilot.mu0)
-    e, residual = f.A[None] - mu, f.Y[None] - pilot.m
+    d, product, u, weighted = _targets(f, pilot, first)
     if isinstance(learner, PlugIn):
-        c1, c0 = _by_arm(f, learner.learner, e * residual, step)
+        c1, c0 = _by_arm(f, learner.learner, product, step)
         return (c1 - c0) / d
-    delta, rho = first  # DR-learner: regress u on X with weights D^2
-    sign_over_f = f.Z[None] / pilot.pi - (1 - f.Z[None]) / (1 - pilot.pi)
-    u = delta + sign_over_f / d * (e * residual - rho - delta * e**2)
+    return _world(weighted, learner, f.X, u, (f.X,), step)[0]  # DR-learner
+
+
+@jax.jit
+def _targets(f: _Frame, pilot: Pilot, first):
+    """D, the residual product, and what a DR-learner regresses on X: u with weights D^2."""
+    d = variance_contrast(pilot.mu1, pilot.mu0, f.clip.min_abs_D)
+    e = f.A[None] - _at_z(f, pilot.mu1, pilot.mu0)
+    product = e * (f.Y[None] - pilot.m)
+    delta, rho = first
+    u = delta + signed_weight(pilot.pi, f.Z[None]) / d * (product - rho - delta * e**2)
     weighted = dataclasses.replace(f, outer=f.outer * d**2, inner=f.inner * (d**2)[:, None])
-    return _world(weighted, learner, f.X, u, (f.X,), step)[0]
+    return d, product, u, weighted
+
+
+@jax.jit
+def _product(f: _Frame, pilot: Pilot, target, g_all) -> World:
+    """Residual of the treatment times that of the best g."""
+    g_pilot = _take(g_all, _best(f, (target[None] - g_all) ** 2))
+    return (f.A[None] - _at_z(f, pilot.mu1, pilot.mu0)) * (target - g_pilot)
 
 
 def _rho(f: _Frame, learners, product, step: int) -> Float[Array, "l k n"]:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.base import Estimate, compiled
 
 BLOCKS = ("pi", "mu", "g", "delta", "rho")
 """Nuisance blocks, in the order of the learner axes."""
@@ -94,15 +94,17 @@ def variance_contrast(
     return floor_keeping_sign(mu1 * (1 - mu1) - mu0 * (1 - mu0), min_abs_D)
 
 
+def clip_arms(
+    mu1: Float[Array, "*n"], mu0: Float[Array, "*n"], clip: Clip, *, one_sided: bool = False
+) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
+    """P(A=1|Z=z,X) of both arms inside their bounds; if one-sided the second stays zero."""
+    return jnp.clip(mu1, *clip.mu), mu0 if one_sided else jnp.clip(mu0, *clip.mu)
+
+
 def clip_nuisances(nuisances: Nuisances, clip: Clip, *, one_sided: bool = False) -> Nuisances:
     """Nuisances with pi and mu inside their bounds (mu0 stays zero if one-sided)."""
-    mu0 = nuisances.mu0 if one_sided else jnp.clip(nuisances.mu0, *clip.mu)
-    return dataclasses.replace(
-        nuisances,
-        pi=jnp.clip(nuisances.pi, *clip.pi),
-        mu1=jnp.clip(nuisances.mu1, *clip.mu),
-        mu0=mu0,
-    )
+    mu1, mu0 = clip_arms(nuisances.mu1, nuisances.mu0, clip, one_sided=one_sided)
+    return dataclasses.replace(nuisances, pi=jnp.clip(nuisances.pi, *clip.pi), mu1=mu1, mu0=mu0)
 
 
 def overlap_mask(nuisances: Nuisances, clip: Clip) -> Bool[Array, "*l n"]:
@@ -156,12 +158,10 @@ def combination_moments(
     Candidates for g, delta and rho may depend on those of the other blocks they were fitted with;
     axes of length one where they do not.
     """
-    pi, mu1 = jnp.clip(pi, *clip.pi), jnp.clip(mu1, *clip.mu)
-    mu0 = mu0 if one_sided else jnp.clip(mu0, *clip.mu)
+    mu1, mu0 = clip_arms(mu1, mu0, clip, one_sided=one_sided)
     d = variance_contrast(mu1, mu0, clip.min_abs_D)
     e = A[None] - jnp.where(Z[None] > 0.5, mu1, mu0)
-    sign_over_f = Z[None] / pi - (1 - Z[None]) / (1 - pi)
-    factor = sign_over_f[:, None] / d[None]
+    factor = influence.signed_weight(jnp.clip(pi, *clip.pi), Z[None])[:, None] / d[None]
     Y, A = (v.reshape(1, 1, 1, 1, 1, -1) for v in (Y, A))
     inner = e[None, :, None, None, None] * (Y - delta * A - g) - rho
     u = delta + factor[:, :, None, None, None] * inner
@@ -182,6 +182,7 @@ def influence_function(
     return u - jnp.mean(u)
 
 
+@compiled("clip", "one_sided", "n_clusters")
 def from_predictions(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate
+from jaxcore.estimators.base import Estimate, compiled
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
 
@@ -97,7 +97,7 @@ def _residuals(c: Coefficients, bases: Bases, data: Any, one_sided: bool):
     e, h = A - jnp.where(Z > 0.5, nu.mu1, nu.mu0), Z - nu.pi
     r = Y - A * nu.delta - nu.g
     d = variance_contrast(nu.mu1, nu.mu0)
-    u = nu.delta + (Z / nu.pi - (1 - Z) / (1 - nu.pi)) / d * (e * r - nu.rho)
+    u = nu.delta + influence.signed_weight(nu.pi, Z) / d * (e * r - nu.rho)
     if one_sided:  # g and delta by least squares of Y on [A Bd, Bg] among Z = 1
         equations = [(bases.g, Z * r), (bases.delta, Z * A * r)]
     else:
@@ -118,6 +118,7 @@ def _stack_rows(c, bases, data, w, one_sided):
     return jnp.concatenate(parts, axis=1)
 
 
+@compiled("se", "one_sided", "n_clusters")
 def mr_parametric(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],

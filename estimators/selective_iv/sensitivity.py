@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcore.estimators.base import aggregate_repeats, normal_quantile
+from jaxcore.estimators.base import aggregate_repeats, compiled, normal_quantile
+from jaxcore.estimators.influence import signed_weight
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
 
 
@@ -56,13 +57,18 @@ def sensitivity_bounds(
       weights: observation weights.
       how: "median" or "mean" over the partitions.
     """
+    found = _bounds(u, A, Z, nuisances, G, weights, level=level, min_abs_D=min_abs_D, how=how)
+    return found._replace(G=G)
+
+
+@compiled("level", "min_abs_D", "how")
+def _bounds(u, A, Z, nuisances, G, weights, *, level, min_abs_D, how):
     n, z = u.shape[-1], normal_quantile(level)
     w = jnp.ones(n, u.dtype) if weights is None else weights / jnp.mean(weights)
     d = variance_contrast(nuisances.mu1, nuisances.mu0, min_abs_D)
     Z, A, w = (jnp.broadcast_to(v, u.shape) for v in (Z, A, w))
     mu = jnp.where(Z > 0.5, nuisances.mu1, nuisances.mu0)
-    sign_over_f = Z / nuisances.pi - (1 - Z) / (1 - nuisances.pi)
-    s = 1 / d - sign_over_f * (1 - 2 * mu) * (A - mu) / d**2
+    s = 1 / d - signed_weight(nuisances.pi, Z) * (1 - 2 * mu) * (A - mu) / d**2
     negative = jnp.mean(d, axis=-1, keepdims=True) < 0
     s = jnp.where(negative, -1.0, 1.0).astype(s.dtype) * s
 

@@ -25,7 +25,17 @@ from jaxcore.train.tasks.monte_carlo import IndexBatches, MonteCarloTask, run_st
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
 )
-TASK = MonteCarloTask(study="siv1", n=200, reps=7, block=2, options={"scenarios": ["all"]})
+SETTINGS = {
+    "study": "siv1", "n": 200, "reps": 61, "block": 2, "options": {"scenarios": ["all"]},
+}  # fmt: skip
+TASK = MonteCarloTask(**SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study run without a stop, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run_study(TASK, folder, save_every=100, reporter=Silent()), folder
 
 
 def mean_estimator(y):
@@ -97,10 +107,10 @@ def test_last_block_is_filled_and_positions_are_kept():
         next(other)
 
 
-def test_study_is_the_same_on_two_devices_and_in_other_blocks(tmp_path):
-    one = run_study(TASK, tmp_path / "a", reporter=Silent())
+def test_study_is_the_same_on_two_devices_and_in_other_blocks(whole, tmp_path):
+    one, _ = whole
     two = run_study(
-        dataclasses.replace(TASK, block=4), tmp_path / "b", reporter=Silent(),
+        dataclasses.replace(TASK, block=4), tmp_path, reporter=Silent(),
         mesh=make_mesh(devices=jax.devices()[:2]),
     )  # fmt: skip
     assert np.isfinite(one.theta).all()
@@ -108,15 +118,12 @@ def test_study_is_the_same_on_two_devices_and_in_other_blocks(tmp_path):
     np.testing.assert_allclose(two.se, one.se, rtol=1e-9)
 
 
-def test_killed_study_goes_on_with_the_same_numbers(tmp_path):
+def test_killed_study_goes_on_with_the_same_numbers(whole, tmp_path):
     """SIGKILL after the first checkpoint; the rest is computed once, and equal to the last bit."""
-    settings = {
-        "study": "siv1", "n": 200, "reps": 60, "block": 2, "options": {"scenarios": ["all"]},
-    }  # fmt: skip
     code = f"""
         from jaxcore.train.logging import Silent
         from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
-        task = MonteCarloTask(**{settings!r})
+        task = MonteCarloTask(**{SETTINGS!r})
         run_study(task, {str(tmp_path / "killed")!r}, save_every=1, reporter=Silent())
         """
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
@@ -130,18 +137,14 @@ def test_killed_study_goes_on_with_the_same_numbers(tmp_path):
         os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert any(p.name.isdigit() for p in Path(folder).iterdir())
-    task = MonteCarloTask(**settings)
-    resumed = run_study(task, tmp_path / "killed", save_every=1, reporter=Silent())
-    whole = run_study(task, tmp_path / "whole", save_every=100, reporter=Silent())
-    np.testing.assert_array_equal(resumed.theta, whole.theta)
-    np.testing.assert_array_equal(resumed.se, whole.se)
+    resumed = run_study(TASK, tmp_path / "killed", save_every=1, reporter=Silent())
+    np.testing.assert_array_equal(resumed.theta, whole[0].theta)
+    np.testing.assert_array_equal(resumed.se, whole[0].se)
 
 
-def test_other_settings_do_not_go_on_with_a_run(tmp_path):
-    run_study(TASK, tmp_path, reporter=Silent())
-    other = MonteCarloTask(study="siv1", n=300, reps=7, block=2, options={"scenarios": ["all"]})
+def test_other_settings_do_not_go_on_with_a_run(whole):
     with pytest.raises(UserError, match="n was 200"):
-        run_study(other, tmp_path, reporter=Silent())
+        run_study(dataclasses.replace(TASK, n=300), whole[1], reporter=Silent())
 
 
 @pytest.mark.parametrize("bad", [{"reps": 0}, {"n": 0}, {"block": 0}])

@@ -221,9 +221,10 @@ def test_chunked_tables_equal_the_full_array(sample, double, monkeypatch):
     w = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, 600))
     fits = basis_fit.fit_bases(Y, A, Z, B, masks, ids, 3, clip=Clip(), weights=w)
     U = basis_fit.all_moments(fits, Y, A, Z, B, ids, clip=Clip())
-    full = estimate_selected(U, ids, 3, criterion="smooth", weights=w)
+    smooth = {"criterion": "smooth", "weights": w}
+    full = jax.jit(lambda U: estimate_selected(U, ids, 3, **smooth))(U)
     monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 10_000)
-    part = estimate_bases(Y, A, Z, B, masks, ids, 3, clip=Clip(), criterion="smooth", weights=w)
+    part = jax.jit(lambda B: estimate_bases(Y, A, Z, B, masks, ids, 3, clip=Clip(), **smooth))(B)
     np.testing.assert_allclose(part.theta, full.theta, rtol=1e-9)
     np.testing.assert_allclose(part.se, full.se, rtol=1e-9)
     for name in ("T", "criterion", "theta_all", "se_all"):
