@@ -48,5 +48,5 @@ def demo(
         "next:\n"
         f"  jaxcore restore PHOTO.jpg -o restored.jpg --weights {out}\n"
         f"  jaxcore evaluate {out} -o {out / 'evaluation'}\n"
-        "  jaxcore train {model} --data.root FOLDER -o runs/mine"
+        f"  jaxcore train {model} --data.root FOLDER -o runs/mine"
     )
