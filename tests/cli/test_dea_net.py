@@ -108,6 +108,9 @@ def test_the_dehazing_protocol_measures_whole_images(call, files, tmp_path):
         (tmp_path / side).mkdir()
         Image.fromarray(pixels).save(tmp_path / side / "a.png")
     argv = ("evaluate", files / "deploy.pth", "--model", "dea_net", "--data.root", tmp_path)
+    code, _, err = call(*argv)
+    assert code == 2 and "no root" in err  # of the photographs, which are the default
+    argv += ("--data.kind", "pairs")
     psnr = {}
     for name, options in {
         "rgb": (),
