@@ -36,6 +36,7 @@ from jaxcore.models.dea_net import DEANetConfig, DEConv, effective_kernel
 from jaxcore.typing import Params
 
 TOLERANCE = 1e-3
+EXACT = 1e-9  # of gradients in float64, by their largest entry
 PUBLISHED_GMAC = 32.225  # measured on the official network, 256 pixels
 
 Part = Literal["forward_256", "forward_512", "step"]
@@ -149,7 +150,7 @@ def run_step(plan: Plan, size: int) -> dict[str, Any]:
         "five_convolutions": harness.compiled(five_convolutions(step(unrolled)), params, *batch),
         "deploy": harness.compiled(step(deployed), merged, *batch),
     }
-    found: dict[str, Any] = {"size": size, "largest_difference": same_gradients(programs)}
+    found: dict[str, Any] = {"size": size, "gradients": same_gradients(cfg, params, programs)}
     rival = torch_rival.or_reason(lambda: torch_dea_net(deployed, merged))
     theirs = {} if isinstance(rival, str) else rival.steps(*batch)
     found |= torch_rival.facts(rival)
@@ -159,17 +160,42 @@ def run_step(plan: Plan, size: int) -> dict[str, Any]:
     return found
 
 
-def same_gradients(programs: dict[str, harness.Program]) -> float:
-    """Distance of the gradients with one and with five convolutions, relative to their length."""
+def same_gradients(
+    cfg: DEANetConfig, params: Params, programs: dict[str, harness.Program]
+) -> dict[str, float]:
+    """How far the gradients of one and of five convolutions are apart.
+
+    Tensor by tensor only float64 can tell. The gradient of a difference kernel is the difference of
+    those of neighbouring taps, which at level 3 are nearly equal: it is 15 times smaller than that
+    of the plain kernel and off by as much, 1.5e-2 of its largest entry in float32. The programs
+    that are timed are compared as a whole.
+    """
     (_, one), (_, five) = (programs[name].call() for name in ("merged", "five_convolutions"))
+    found = {
+        "float64_by_tensor": exact_difference(cfg, params),
+        "float32_as_a_whole": _length(jax.tree.map(jnp.subtract, one, five)) / _length(one),
+    }
+    for (name, off), most in zip(found.items(), (EXACT, TOLERANCE), strict=True):
+        if not off <= most:
+            raise SystemExit(f"The gradients ({name}) differ by {off:.2e}, more than {most}.")
+    return found
 
-    def length(tree: Any) -> float:
-        return sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(tree)) ** 0.5
 
-    off = length(jax.tree.map(jnp.subtract, one, five)) / length(one)
-    if not off <= TOLERANCE:
-        raise SystemExit(f"The gradients differ by {off:.2e}, more than {TOLERANCE}.")
-    return off
+def exact_difference(cfg: DEANetConfig, params: Params, size: int = 32) -> float:
+    """Largest difference of any gradient in float64, in units of the largest of its tensor."""
+    wide = dataclasses.replace(cfg, dtype="float64", param_dtype="float64")
+    with jax.enable_x64(True):
+        arrays = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), "float64"), params)
+        batch = [jnp.asarray(image, "float64") for image in images(size)]
+        (_, one), (_, five) = (
+            jax.jit(run)(arrays, *batch) for run in (step(wide), five_convolutions(step(wide)))
+        )
+        worst = jax.tree.map(lambda a, b: jnp.abs(a - b).max() / jnp.abs(b).max(), one, five)
+        return float(max(jax.tree.leaves(worst)))
+
+
+def _length(tree: Any) -> float:
+    return sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(tree)) ** 0.5
 
 
 def main(

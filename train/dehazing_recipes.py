@@ -62,9 +62,8 @@ def _dea_net_cr() -> Recipe:
     return _published(DEANetConfig.base(), summary, contrast=0.1)
 
 
-def _dea_net_demo() -> Recipe:
+def dea_net_demo(steps: int = 500) -> Recipe:
     """A small DEA-Net with a residual on photographs with haze; not a published recipe."""
-    steps = 500
     optim = OptimConfig(
         learning_rate=2e-3,
         weight_decay=0.01,
@@ -89,5 +88,5 @@ DEHAZING_RECIPES: dict[str, Callable[[], Recipe]] = {
     "dea_net": _dea_net,
     "dea_net_s": _dea_net_s,
     "dea_net_cr": _dea_net_cr,
-    "dea_net_demo": _dea_net_demo,
+    "dea_net_demo": dea_net_demo,
 }

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
-from jaxcore.parallel import compile_step, put_batch, state_shardings
+from jaxcore.parallel import compile_step, put_batch, replicated, state_shardings
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.integrity import check_tree, writing
@@ -151,10 +151,14 @@ class _Run:
         self.rate = make_schedule(cfg.optim.schedule, cfg.optim.learning_rate, cfg.steps)
         self.abstract = self._place(jax.eval_shape(self._create, shapes))
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        frozen = self.hooks.frozen()
+        everywhere = None if mesh is None else replicated(mesh)
+        self.frozen = () if frozen is None else (jax.device_put(frozen, everywhere),)
         self.step_fn = compile_step(
             self._step(trainable),
             mesh,
             state_sharding=shardings if mesh is not None else None,
+            frozen=bool(self.frozen),
         )
         self.metrics: dict[str, float] = {}
         self.window = Window()
@@ -253,7 +257,8 @@ class _Run:
                 raise UserError(
                     f"Expected data for {cfg.steps} steps, found none after step {done - 1}."
                 ) from error
-            self.state, metrics = self.step_fn(self.state, put_batch(batch, self.mesh))
+            placed = put_batch(batch, self.mesh)
+            self.state, metrics = self.step_fn(self.state, placed, *self.frozen)
             self.pending.append(metrics)
             self._await(cfg.max_in_flight)
             if done == self.start + 1:  # compilation and the first step do not count for the pace

@@ -12,7 +12,7 @@ from jaxcore.data.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train.config import TrainConfig
-from jaxcore.train.dehazing_recipes import DEHAZING_RECIPES
+from jaxcore.train.dehazing_recipes import DEHAZING_RECIPES, dea_net_demo
 from jaxcore.train.diffusion_recipes import DIFFUSION_RECIPES
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.recipe import Recipe
@@ -131,6 +131,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     **DEHAZING_RECIPES,
     "demo": demo,
 }
+
+DEMOS: dict[str, Callable[[int], Recipe]] = {"adair": demo, "dea_net": dea_net_demo}
+"""Of ``jaxcore demo``, by network: updates -> recipe."""
 
 
 def recipe(name: str) -> Recipe:

@@ -1,4 +1,4 @@
-"""One training step as a pure function ``(state, batch) -> (state, metrics)``."""
+"""One training step as a pure function ``(state, batch, *frozen) -> (state, metrics)``."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ from jaxcore.train.state import TrainState
 from jaxcore.typing import Batch, Key, Params
 
 Metrics: TypeAlias = dict[str, jax.Array]
-LossFn: TypeAlias = Callable[[Params, Batch, Key], tuple[jax.Array, Mapping[str, Any]]]
-TrainStep: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+LossFn: TypeAlias = Callable[..., tuple[jax.Array, Mapping[str, Any]]]
+TrainStep: TypeAlias = Callable[..., tuple[TrainState, Metrics]]
 
 _KEPT = ("dot_general", "conv_general_dilated")
 
@@ -50,12 +50,12 @@ def split_micro_batches(batch: Batch, accum_steps: int) -> Batch:
 
 
 def _loss_and_gradient(loss_fn: LossFn, trainable: Any, remat: bool) -> Callable[..., Any]:
-    def loss(params: Params, batch: Batch, key: Key) -> tuple[jax.Array, Metrics]:
+    def loss(params: Params, batch: Batch, key: Key, *frozen: Any) -> tuple[jax.Array, Metrics]:
         if trainable is not None:  # XLA then drops the whole backward pass of frozen leaves
             params = jax.tree.map(
                 lambda keep, p: p if keep else jax.lax.stop_gradient(p), trainable, params
             )
-        value, metrics = loss_fn(params, batch, key)
+        value, metrics = loss_fn(params, batch, key, *frozen)
         value = value.astype(jnp.float32)
         scalars = {name: jnp.asarray(m).astype(jnp.float32) for name, m in metrics.items()}
         return value, {**scalars, "loss": value}
@@ -66,18 +66,23 @@ def _loss_and_gradient(loss_fn: LossFn, trainable: Any, remat: bool) -> Callable
 
 
 def _accumulate(
-    gradient: Callable[..., Any], params: Params, batch: Batch, key: Key, accum_steps: int
+    gradient: Callable[..., Any],
+    params: Params,
+    batch: Batch,
+    key: Key,
+    accum_steps: int,
+    frozen: tuple[Any, ...],
 ) -> tuple[Params, Metrics]:
     """Gradients and metrics averaged over the micro-batches."""
     if accum_steps == 1:
-        return gradient(params, batch, key)
+        return gradient(params, batch, key, *frozen)
     micro = split_micro_batches(batch, accum_steps)
     first = jax.tree.map(lambda x: x[0], micro)
-    shapes = jax.eval_shape(gradient, params, first, key)
+    shapes = jax.eval_shape(gradient, params, first, key, *frozen)
 
     def body(total: Any, inputs: tuple[jax.Array, Batch]) -> tuple[Any, None]:
         index, rows = inputs
-        new = gradient(params, rows, jax.random.fold_in(key, index))
+        new = gradient(params, rows, jax.random.fold_in(key, index), *frozen)
         return jax.tree.map(jnp.add, total, new), None
 
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
@@ -99,8 +104,8 @@ def make_train_step(
     """Build the step; compile it with `jaxcore.parallel.compile_step`.
 
     Args:
-      loss_fn: ``(params, batch, key) -> (loss, metrics)``: a mean over the rows of the batch, and
-        a dict of scalars.
+      loss_fn: ``(params, batch, key, *frozen) -> (loss, metrics)``: a mean over the rows of the
+        batch, and a dict of scalars.
       tx: optimiser; clipping by norm is part of it.
       accum_steps: micro-batches per step; gradients and metrics are their mean.
       ema: how to average the parameters; the state must hold ``ema_params``.
@@ -113,8 +118,10 @@ def make_train_step(
         from a key of its own. Leave it None for ``jit``.
 
     Returns:
-      ``(state, batch) -> (state, metrics)``, with ``loss``, ``grad_norm`` (joint, before clipping)
-      and ``skipped`` (count so far) among the metrics.
+      ``(state, batch, *frozen) -> (state, metrics)``, with ``loss``, ``grad_norm`` (joint, before
+      clipping) and ``skipped`` (count so far) among the metrics. What the loss needs besides, such
+      as the weights of a network that does not learn, is passed on to it: arrays that a function
+      closes over become constants of the compiled program.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from jaxcore.train.state import create_state
@@ -127,11 +134,11 @@ def make_train_step(
     """
     gradient = _loss_and_gradient(loss_fn, trainable, remat)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, *frozen: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.rng, state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        grads, metrics = _accumulate(gradient, state.params, batch, key, accum_steps)
+        grads, metrics = _accumulate(gradient, state.params, batch, key, accum_steps, frozen)
         if axis_name is not None:
             grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
         grad_norm = optax.tree.norm(grads)

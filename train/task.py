@@ -35,6 +35,9 @@ class Task(Protocol):
     * ``finished(params) -> bool``: asked whenever metrics are logged; True ends the run.
     * ``items_per_batch: int``: what is counted per second; default the rows of the batch.
     * ``collections() -> dict``: arrays the state carries besides parameters.
+    * ``frozen() -> tree of arrays or None``: what ``loss`` takes as a fourth argument, such as the
+      weights of a network that does not learn. Every device gets a copy, no checkpoint does: it
+      is asked for again when a run goes on.
     * ``make_step(mesh) -> step``: a pure ``(state, batch) -> (state, metrics)`` that stands in for
       the gradient step; for jobs that fill ``collections`` instead of descending a loss. It must
       count ``state.step`` up.
@@ -78,6 +81,7 @@ class Hooks:
         self.trainable: Callable[[Params], Any] = getattr(task, "trainable", lambda params: None)
         self.finished: Callable[[Params], bool] = getattr(task, "finished", lambda params: False)
         self.collections: Callable[[], dict[str, Any]] = getattr(task, "collections", dict)
+        self.frozen: Callable[[], Any] = getattr(task, "frozen", lambda: None)
         self.make_step: Callable[[Any], Callable[..., Any]] | None = getattr(
             task, "make_step", None
         )

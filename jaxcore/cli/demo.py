@@ -1,21 +1,25 @@
 """``jaxcore demo``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 
 def demo(
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/demo"), steps: int = 500
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    steps: int = 500,
+    model: Literal["adair", "dea_net"] = "adair",
 ) -> None:
     """Train a small network on photographs and restore held-out ones.
 
     Called again it goes on from where it stopped, or reuses the finished run.
 
     Args:
-      out: run directory; receives ``restored.png`` and ``metrics.json``.
+      out: run directory; receives ``restored.png`` and ``metrics.json``. ``runs/demo``, or
+        ``runs/demo_dea_net``, without it.
       steps: updates of the whole training.
+      model: network: AdaIR for noise and haze at once, or DEA-Net for haze.
     """
     import sys
 
@@ -26,9 +30,10 @@ def demo(
     from jaxcore.cli.train import print_counts
     from jaxcore.data.images import write_image
     from jaxcore.train import EXIT_INTERRUPTED, fit
-    from jaxcore.train.recipes import demo as demo_recipe
+    from jaxcore.train.recipes import DEMOS
 
-    recipe = demo_recipe(steps)
+    recipe = DEMOS[model](steps)
+    out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
     task = recipe.task
     print_counts(task.counts())
     result = fit(task, recipe.train, out)
@@ -43,5 +48,5 @@ def demo(
         "next:\n"
         f"  jaxcore restore PHOTO.jpg -o restored.jpg --weights {out}\n"
         f"  jaxcore evaluate {out} -o {out / 'evaluation'}\n"
-        "  jaxcore train adair --data.root FOLDER -o runs/mine"
+        f"  jaxcore train {model} --data.root FOLDER -o runs/mine"
     )

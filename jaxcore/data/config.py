@@ -87,6 +87,11 @@ class DataConfig:
             raise UserError(
                 f"Expected data of kind {', '.join(get_args(Kind))}, found {self.kind!r}."
             )
+        if self.root and self.kind in _WITHOUT_ROOT:
+            raise UserError(
+                f"Expected no root for data of kind {self.kind}, found {self.root}: name the kind "
+                "of what is there, such as pairs."
+            )
         if self.pair_by not in get_args(PairBy):
             raise UserError(f"Expected pair_by name or index, found {self.pair_by!r}.")
         if self.pair_by == "index" and self.condition_folder:

@@ -17,7 +17,7 @@ on the other); names tell them apart. Decoders of JPEG differ, and outdoor score
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,6 +28,7 @@ from jaxcore.data.degradations import haze
 from jaxcore.data.sources import Group, PairedFolder, Source, Subset
 from jaxcore.errors import UserError
 
+_INDOOR = (620, 460)  # width and height, pixels
 _BORDER = 10  # pixels of white around clear indoor images as distributed: 640x480, hazy 620x460
 _CLEAR = ("clear", "gt")
 
@@ -37,6 +38,7 @@ class _Part(NamedTuple):
 
     folders: tuple[str, ...]  # the first that is there is taken
     published: tuple[tuple[int, int], ...]  # (pairs, clear images) of each edition; 0: not stated
+    size: tuple[int, int] | None = None  # width and height of all hazy images, pixels
     border: int = 0  # pixels around clear images that hazy ones lack
     names: str = ".+"  # of hazy images, without ending
     named: str = ""  # what such names stand for
@@ -44,10 +46,11 @@ class _Part(NamedTuple):
 
 _PARTS: dict[str, tuple[_Part, _Part]] = {  # training, test
     "its": (
-        _Part(("ITS/train",), ((13_990, 1399),), _BORDER),
+        _Part(("ITS/train",), ((13_990, 1399),), _INDOOR, _BORDER),
         _Part(
             ("ITS/test", "SOTS/indoor"),
             ((500, 50),),
+            _INDOOR,
             _BORDER,
             r"14[0-4]\d_\d+",
             "SOTS indoor (1400_1 to 1449_10)",
@@ -62,7 +65,10 @@ _PARTS: dict[str, tuple[_Part, _Part]] = {  # training, test
             named="SOTS outdoor (such as 0001_0.8_0.2)",
         ),
     ),
-    "haze4k": (_Part(("Haze4K/train",), ((3000, 0),)), _Part(("Haze4K/test",), ((1000, 0),))),
+    "haze4k": (
+        _Part(("Haze4K/train",), ((3000, 0),), (400, 400)),
+        _Part(("Haze4K/test",), ((1000, 0),), (400, 400)),
+    ),
 }
 _OTS_BETA_SCENES = 2061
 DEHAZING_TASKS = tuple(_PARTS)
@@ -86,15 +92,16 @@ def dehazing(
       held_out: clear images, evenly spread, that are kept from training with all their hazy
         versions. Published figures are the best of a training, chosen on the test set itself;
         with these scenes one can choose without it.
-      strict: unpublished counts, and the names of another test set, are errors, not warnings.
-      check_sizes: see `PairedFolder`.
+      strict: unpublished counts or sizes, and the names of another test set, are errors, not
+        warnings.
+      check_sizes: see `PairedFolder`; the published size is looked for in the same images.
 
     Raises:
       UserError: an unknown task, missing folders, files without a partner, unequal sizes.
 
     Warns:
-      UserWarning: counts that differ from the published ones, names that are not those of the
-        test set, an edition whose training scenes are in the test set too.
+      UserWarning: counts or sizes that differ from the published ones, names that are not those
+        of the test set, an edition whose training scenes are in the test set too.
     """
     unknown = [task for task in tasks if task not in _PARTS]
     if unknown or not tasks:
@@ -107,7 +114,7 @@ def dehazing(
         source = _pairs(Path(root), part, check_sizes)
         names = [name.rpartition("/")[2] for name, _, _ in source.files]
         scenes = [_scene(name) for name in names]
-        for fault in _faults(task, part, names, len(set(scenes))):
+        for fault in _faults(task, part, names, len(set(scenes)), source.sizes):
             if strict:
                 raise UserError(fault)
             warnings.warn(fault, stacklevel=2)
@@ -191,7 +198,13 @@ def _there(root: Path, names: Sequence[str]) -> Path:
     return folder
 
 
-def _faults(task: str, part: _Part, names: Sequence[str], scenes: int) -> list[str]:
+def _faults(
+    task: str,
+    part: _Part,
+    names: Sequence[str],
+    scenes: int,
+    sizes: Mapping[str, tuple[int, int]],
+) -> list[str]:
     """What makes figures incomparable with published ones."""
     faults = []
     found = (len(names), scenes)
@@ -203,6 +216,13 @@ def _faults(task: str, part: _Part, names: Sequence[str], scenes: int) -> list[s
             f"Expected the published {editions} of {task}, found {found[0]:,} pairs from "
             f"{found[1]:,}: figures are not comparable with published ones."
         )
+    odd = [name for name in sizes if part.size not in (None, sizes[name])]
+    if part.size is not None and odd:
+        faults.append(
+            f"Expected the published {_by(part.size)} pixels of {task}, found {len(odd)} of "
+            f"{len(sizes)} hazy images looked at of another size, such as {odd[0]} of "
+            f"{_by(sizes[odd[0]])}: figures are not comparable with published ones."
+        )
     others = [name for name in names if not re.fullmatch(part.names, name)]
     if others:
         faults.append(
@@ -211,6 +231,10 @@ def _faults(task: str, part: _Part, names: Sequence[str], scenes: int) -> list[s
             "scores differ by 20 dB."
         )
     return faults
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _side(source: Source, scenes: Sequence[str], held_out: int, *, held: bool) -> Source:

@@ -152,7 +152,7 @@ class PairedFolder:
             )
         self._pairs = [(name, degraded[name], clean[partner[name]]) for name in degraded]
         self._clean_border = clean_border
-        _check_sizes(self._pairs, check_sizes, clean_border, progress)
+        self._sizes = _check_sizes(self._pairs, check_sizes, clean_border, progress)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -161,6 +161,11 @@ class PairedFolder:
     def files(self) -> list[tuple[str, Path, Path]]:
         """``(name, degraded file, clean file)``, sorted."""
         return list(self._pairs)
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Name -> width and height of the degraded images that were looked at."""
+        return dict(self._sizes)
 
     def __getitem__(self, index: int) -> Sample:
         name, degraded_file, clean_file = self._pairs[index]
@@ -332,20 +337,23 @@ def _check_sizes(
     limit: int,
     border: int,
     progress: Callable[[int, int], None] | None,
-) -> None:
+) -> dict[str, tuple[int, int]]:
     total = min(limit, len(pairs))
     size = functools.lru_cache(maxsize=None)(_header_size)  # a clean image may stand for many
-    bad = []
+    seen, bad = {}, []
     for done in range(total):
-        _, *files = pairs[done * len(pairs) // total]
-        if _border(size(files[0]), size(files[1]), border) is None:
+        name, *files = pairs[done * len(pairs) // total]
+        sizes = [size(file) for file in files]
+        if _border(sizes[0], sizes[1], border) is None:
             sizes = [_header_size(file, thorough=True) for file in files]
             if _border(sizes[0], sizes[1], border) is None:
                 bad.append((files[0], *sizes))
+        seen[name] = sizes[0]
         if progress is not None:
             progress(done + 1, total)
     if bad:
         raise _unequal(bad, total)
+    return seen
 
 
 def _unequal(bad: list[tuple[Path, tuple[int, ...], tuple[int, ...]]], total: int) -> UserError:

@@ -1,11 +1,13 @@
 """Compile a training step for a mesh in one of three ways that give the same numbers.
 
-The contract for a step ``fn(state, batch) -> (state, metrics)``:
+The contract for a step ``fn(state, batch, *frozen) -> (state, metrics)``:
 
 * ``"jit"``: ``fn`` sees the whole batch and means what it says; the compiler inserts collectives.
 * ``"shard_map"`` and ``"pmap"``: ``fn`` sees the rows of one device and averages its gradients
   and metrics itself over the axis `DATA_AXIS`, as ``make_train_step(..., axis_name=DATA_AXIS)``
   does. The state is copied to every device, so the mesh may have a data axis only.
+
+``frozen`` is nothing, or one tree of arrays that no step changes, whole on every device.
 
 Equal rows per device make the mean of means the mean; a loss that draws random numbers draws
 other ones per mode, because every device has a key of its own in the last two.
@@ -25,14 +27,15 @@ _MODES = ("jit", "shard_map", "pmap")
 
 
 def compile_step(
-    fn: Callable[[Any, Any], tuple[Any, Any]],
+    fn: Callable[..., tuple[Any, Any]],
     mesh: Mesh | None,
     *,
     mode: Mode = "jit",
     donate: bool = True,
     state_sharding: Any = None,
-) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Compile ``fn(state, batch) -> (state, metrics)``.
+    frozen: bool = False,
+) -> Callable[..., tuple[Any, Any]]:
+    """Compile ``fn(state, batch) -> (state, metrics)``, or ``fn(state, batch, frozen)``.
 
     Args:
       fn: the step; see the contract at the head of this module.
@@ -40,6 +43,7 @@ def compile_step(
       mode: "jit" unless there is a reason; the others exist for code written per device.
       donate: let the new state take the memory of the old one, which is then gone.
       state_sharding: tree of shardings for the state (mode "jit"); None copies it everywhere.
+      frozen: ``fn`` takes a third argument, which is copied everywhere.
 
     Returns:
       A function with the same signature. In the modes "jit" and "shard_map" the batch should be
@@ -63,7 +67,7 @@ def compile_step(
         return jax.jit(
             fn,
             donate_argnums=donated,
-            in_shardings=(state, batch_sharding(mesh)),
+            in_shardings=(state, batch_sharding(mesh), *([replicated(mesh)] * frozen)),
             out_shardings=(state, replicated(mesh)),
         )
     if mesh is None or any(n > 1 for axis, n in mesh.shape.items() if axis != DATA_AXIS):
@@ -73,31 +77,31 @@ def compile_step(
         mapped = jax.shard_map(
             fn,
             mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS)),
+            in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), *([PartitionSpec()] * frozen)),
             out_specs=PartitionSpec(),
             # The step averages by hand; with the check on, the gradient of a copied parameter
             # would already be a sum over devices and the mean would be too large.
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donated)
-    return _pmap(fn, mesh, donated)
+    return _pmap(fn, mesh, donated, frozen)
 
 
 def _pmap(
-    fn: Callable[[Any, Any], tuple[Any, Any]], mesh: Mesh, donated: tuple[int, ...]
-) -> Callable[[Any, Any], tuple[Any, Any]]:
+    fn: Callable[..., tuple[Any, Any]], mesh: Mesh, donated: tuple[int, ...], frozen: bool
+) -> Callable[..., tuple[Any, Any]]:
     count = mesh.shape[DATA_AXIS]
     mapped = jax.pmap(
         fn,
         axis_name=DATA_AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, 0, *([None] * frozen)),
         out_axes=None,  # type: ignore[arg-type]  # documented; the annotation says Any | 0
         devices=list(mesh.devices.flat),
         donate_argnums=donated,
     )
 
-    def step(state: Any, batch: Any) -> tuple[Any, Any]:
+    def step(state: Any, batch: Any, *frozen: Any) -> tuple[Any, Any]:
         split = jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
-        return mapped(state, split)
+        return mapped(state, split, *frozen)
 
     return step

@@ -1,5 +1,7 @@
 """Content-guided attention, its fusion of two maps, and the blocks."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -145,10 +147,10 @@ class DEBlock(nn.Module):
         width, types = x.shape[-1], types_of(self)
         plain = types_of(self, features=width, use_bias=True)
         if self.form == "train":
-            first: nn.Module = DEConv(self.branches, name="conv1", **types)
+            first: Callable[[Array], Array] = DEConv(self.branches, name="conv1", **types)
         else:
             first = Conv(name="conv1", **plain)
-        y = Conv(name="conv2", **plain)(jax.nn.relu(first(x)) + x)  # type: ignore[operator]
+        y = Conv(name="conv2", **plain)(jax.nn.relu(first(x)) + x)
         if self.attention:
             y = y * ContentGuidedAttention(self.reduction, name="cga", **types)(y)
         return y + x

@@ -13,7 +13,7 @@ from jaxcore.nn import ConvWeights, types_of
 from jaxcore.typing import Params
 
 # For every position, row by row, the next one of the ring counter-clockwise; the centre itself.
-_AROUND = np.array([3, 0, 1, 6, 4, 2, 7, 8, 5])
+_AROUND = np.array([3, 0, 1, 6, 4, 2, 7, 8, 5], np.int32)
 _CENTRE = np.zeros((3, 3, 1, 1), np.bool_)
 _CENTRE[1, 1] = True
 _SHAPES = {"hdc": (3, 1), "vdc": (1, 3)}  # all others are 3x3

@@ -1,6 +1,8 @@
 """The commands on DEA-Net, whose weights have two forms."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 from jaxcore.cli.weights import load_network
 from jaxcore.convert import read_state_dict, write_torch
 from jaxcore.models import dea_net
+from jaxcore.train import EXIT_INTERRUPTED
 from tests.tiny_weights import params, write_run
 
 CFG = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 1, 1, 1))
@@ -99,11 +102,15 @@ def test_other_networks_have_one_form(call, run, tmp_path):
 
 
 def test_the_dehazing_protocol_measures_whole_images(call, files, tmp_path):
-    pixels = np.random.default_rng(1).integers(0, 256, (37, 50, 3), np.uint8)
+    # Padded to 16x24, for which the network is compiled in this file anyway.
+    pixels = np.random.default_rng(1).integers(0, 256, (16, 22, 3), np.uint8)
     for side in ("degraded", "clean"):
         (tmp_path / side).mkdir()
         Image.fromarray(pixels).save(tmp_path / side / "a.png")
     argv = ("evaluate", files / "deploy.pth", "--model", "dea_net", "--data.root", tmp_path)
+    code, _, err = call(*argv)
+    assert code == 2 and "no root" in err  # of the photographs, which are the default
+    argv += ("--data.kind", "pairs")
     psnr = {}
     for name, options in {
         "rgb": (),
@@ -114,5 +121,21 @@ def test_the_dehazing_protocol_measures_whole_images(call, files, tmp_path):
         out = tmp_path / name
         assert call(*argv, "-o", out, "--protocol", protocol, *options)[0] == 0
         psnr[name] = json.loads((out / "metrics.json").read_text())["psnr"]
-    assert psnr["cropped"] == pytest.approx(psnr["rgb"])  # both of the 32x48 pixels in the middle
+    assert psnr["cropped"] == pytest.approx(psnr["rgb"])  # both of the 16x16 pixels in the middle
     assert abs(psnr["rgb_gaussian"] - psnr["rgb"]) > 1e-3
+
+
+def test_the_demo_of_this_network_trains_it_on_haze_in_a_folder_of_its_own(
+    call, monkeypatch, tmp_path
+):
+    asked = []
+
+    def fit(task, cfg, out):
+        asked.append((task.model, task.group_names, cfg.steps, out))
+        return SimpleNamespace(interrupted=True)
+
+    monkeypatch.setattr("jaxcore.train.fit", fit)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("demo", "--model", "dea_net", "--steps", "7")
+    assert code == EXIT_INTERRUPTED, err
+    assert asked == [("dea_net", ("haze",), 7, Path("runs/demo_dea_net"))] and "haze" in out

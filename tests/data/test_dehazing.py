@@ -80,6 +80,7 @@ def test_held_out_scenes_leave_with_all_their_hazy_versions(tree):
         dehazing(tree, "train", held_out=4)
 
 
+@pytest.mark.filterwarnings("ignore:Expected the published 620x460 pixels")
 def test_counts_are_compared_with_the_published_ones(tree):
     expected = "published 13,990 pairs from 1,399 clear images of its, found 8 pairs from 4"
     with pytest.warns(UserWarning, match=expected):
@@ -88,6 +89,40 @@ def test_counts_are_compared_with_the_published_ones(tree):
         dehazing(tree, "train", strict=True)
     with pytest.raises(UserError, match="313,950 pairs from 8,970 clear images or 72,135 pairs"):
         dehazing(tree, "train", ("ots",), strict=True)
+
+
+def test_sizes_are_compared_with_the_published_ones(tmp_path):
+    root = tmp_path / "Haze4K/test"
+    for scene, shape in ((1, (400, 400)), (2, (400, 400)), (3, (300, 400))):
+        write(root / f"clear/{scene}.png", 60, shape)
+        write(root / f"hazy/{scene}_0.8_1.0.png", 70, shape)
+    for odd in (1, 0):
+        with pytest.warns(UserWarning) as caught:
+            dehazing(tmp_path, "test", ("haze4k",))
+        told = [str(warning.message) for warning in caught]
+        assert "published 1,000 pairs of haze4k" in told[0] and len(told) == 1 + odd
+        if odd:
+            expected = "400x400 pixels of haze4k, found 1 of 3 hazy images looked at"
+            assert expected in told[1] and "such as 3_0.8_1.0 of 400x300" in told[1]
+            (root / "hazy/3_0.8_1.0.png").unlink()
+
+
+def test_indoor_images_of_the_published_size_pass_the_strict_check(tmp_path):
+    for scene in range(1400, 1450):
+        root = tmp_path / "SOTS/indoor"
+        write(root / f"gt/{scene}.png", 60, (480, 640), border=10)
+        for k in range(1, 11):
+            (root / "hazy").mkdir(exist_ok=True)
+            if scene == 1400 and k == 1:
+                write(root / "hazy/1400_1.png", 70, (460, 620))
+            else:
+                (root / f"hazy/{scene}_{k}.png").symlink_to(root / "hazy/1400_1.png")
+    (group,) = dehazing(tmp_path, "test", strict=True)
+    assert len(group.source) == 500
+    assert group.source[499]["clean"].shape == (460, 620, 3)
+    write(tmp_path / "SOTS/indoor/hazy/1400_1.png", 70, (480, 640))
+    with pytest.raises(UserError, match="published 620x460 pixels of its, found 500 of 500"):
+        dehazing(tmp_path, "test", strict=True)
 
 
 def touch(path):

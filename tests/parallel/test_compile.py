@@ -10,12 +10,14 @@ from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, 
 _TX = make_optimiser(OptimConfig(learning_rate=1e-2, clip_norm=0.1, weight_decay=0.1), 5)
 
 
-def _loss(params, batch, key):
+def _loss(params, batch, key, *frozen):
     error = jnp.tanh(batch["x"] @ params["w"]) - batch["y"]
+    for shift in frozen:
+        error = error - shift
     return jnp.mean(error**2), {"mae": jnp.mean(jnp.abs(error))}
 
 
-def _run(mode, mesh, accum_steps=1, poison=False):
+def _run(mode, mesh, accum_steps=1, poison=False, frozen=()):
     rng = np.random.default_rng(0)
     step = compile_step(
         make_train_step(
@@ -27,6 +29,7 @@ def _run(mode, mesh, accum_steps=1, poison=False):
         ),
         mesh,
         mode=mode,
+        frozen=bool(frozen),
     )
     params = {"w": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)}
     state = create_state(params, _TX, key=jax.random.key(0), ema=True)
@@ -37,16 +40,17 @@ def _run(mode, mesh, accum_steps=1, poison=False):
         batch = {k: rng.normal(size=(8, n)).astype(np.float32) for k, n in (("x", 4), ("y", 3))}
         if poison and i == 1:
             batch["x"][-1, 0] = np.nan  # seen by one device only
-        state, metrics = step(state, put_batch(batch, mesh))
+        state, metrics = step(state, put_batch(batch, mesh), *frozen)
         jax.block_until_ready(state)  # never many collectives in flight on fake devices
     return state, metrics
 
 
-@pytest.mark.parametrize("accum_steps", [1, 2])
-def test_the_three_modes_give_equal_results_on_two_devices(accum_steps):
-    alone, alone_metrics = _run("jit", None, accum_steps)
+@pytest.mark.parametrize(("accum_steps", "shift"), [(1, None), (2, None), (2, 0.5)])
+def test_the_three_modes_give_equal_results_on_two_devices(accum_steps, shift):
+    frozen = () if shift is None else (np.full((1, 3), shift, np.float32),)
+    alone, alone_metrics = _run("jit", None, accum_steps, frozen=frozen)
     for mode in ("jit", "shard_map", "pmap"):
-        state, metrics = _run(mode, make_mesh(), accum_steps)
+        state, metrics = _run(mode, make_mesh(), accum_steps, frozen=frozen)
         for name in ("params", "opt_state", "ema_params"):
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),

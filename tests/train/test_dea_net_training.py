@@ -1,20 +1,29 @@
 """DEA-Net's recipes, and the acceptance experiment: dehazing in 250 updates."""
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcore.convert import write_torch
 from jaxcore.data.config import DataConfig, evaluation_groups
 from jaxcore.data.pipeline import Stage
 from jaxcore.models import dea_net
-from jaxcore.models.dea_net import DEANetConfig
-from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
+from jaxcore.models.dea_net import DEANetConfig, contrastive
+from jaxcore.train import (
+    OptimConfig,
+    ScheduleConfig,
+    TrainConfig,
+    fit,
+)
 from jaxcore.train.logging import Silent
 from jaxcore.train.recipes import recipe
 from jaxcore.train.records import read_metrics_file
 from jaxcore.train.schedules import make_schedule
+from jaxcore.train.tasks import restoration
 from jaxcore.train.tasks.restoration import RestorationTask
 
 
@@ -54,6 +63,33 @@ def test_rotations_are_quarter_turns_without_flips():
         for turned, still in zip(next(batches)["clean"], next(plain)["clean"], strict=True):
             turns |= {k for k in range(4) if np.array_equal(turned, np.rot90(still, k))}
     assert turns == {0, 1, 2, 3}
+
+
+def test_the_contrast_takes_the_weights_of_vgg_as_an_argument(tmp_path, monkeypatch):
+    narrow = contrastive.vgg19_init(jax.random.key(0), width=4)
+    write_torch(tmp_path / "vgg.pth", contrastive.vgg19_to_torch(narrow))
+    read = functools.partial(contrastive.vgg19_from_torch, width=4)
+    monkeypatch.setattr(restoration, "vgg19_from_torch", read)
+    monkeypatch.setattr(dea_net, "apply", lambda params, x, cfg: x * params["gain"])
+    task = RestorationTask(
+        model="dea_net",
+        network=DEANetConfig(),
+        data=DataConfig(kind="toy", tasks=("haze",)),
+        contrastive_weight=0.1,
+        vgg=str(tmp_path / "vgg.pth"),
+    )
+    clean, degraded = np.random.default_rng(0).random((2, 2, 16, 16, 3), np.float32)
+    batch = {"clean": clean, "degraded": degraded, "task": np.zeros(2, np.int32)}
+    inputs = ({"gain": jnp.float32(0.9)}, batch, jax.random.key(0))
+    assert not [c for c in jax.make_jaxpr(task.loss)(*inputs, task.frozen()).consts if c.size > 5]
+    loss, parts = jax.jit(task.loss)(*inputs, task.frozen())
+    l1 = np.abs(0.9 * degraded - clean).mean()
+    assert float(loss) == pytest.approx(l1 + 0.1 * float(parts["contrast"]), rel=1e-5)
+    assert float(parts["contrast"]) > 0.1
+    without = dataclasses.replace(task, contrastive_weight=0.0)
+    assert without.frozen() is None and float(without.loss(*inputs)[0]) == pytest.approx(l1)
+    with pytest.raises(ValueError, match="needs the weights of VGG19"):
+        task.loss(*inputs)
 
 
 @pytest.mark.slow

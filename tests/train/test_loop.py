@@ -234,6 +234,29 @@ def test_two_devices_give_the_run_of_one_and_resume_each_other(tmp_path, axes):
     _equal(load_params(tmp_path / "run"), jax.device_get(result.state.params))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Shifted(TinyTask):
+    """Its loss takes what every device gets a copy of and no checkpoint holds."""
+
+    def frozen(self) -> Any:
+        return {"shift": np.full((1, 2), 0.5, np.float32)}
+
+    def loss(self, params: Any, batch: Any, key: Any, frozen: Any) -> tuple[Any, dict[str, Any]]:
+        return super().loss(params, {**batch, "y": batch["y"] + frozen["shift"]}, key)
+
+
+def test_what_is_frozen_reaches_the_loss_and_no_checkpoint(tmp_path):
+    cfg = dataclasses.replace(_QUIET, steps=4, max_in_flight=1)
+    alone = fit(_Shifted(), cfg, tmp_path / "alone", reporter=Silent())
+    half = dataclasses.replace(cfg, steps=2)
+    fit(_Shifted(), half, tmp_path / "run", mesh=make_mesh(), reporter=Silent())
+    resumed = fit(_Shifted(), cfg, tmp_path / "run", reporter=Silent())
+    assert alone.state.collections == resumed.state.collections == {}
+    bias, again = (run.state.params["second"]["bias"] for run in (alone, resumed))
+    np.testing.assert_allclose(again, bias, rtol=1e-4, atol=1e-5)
+    assert bias.min() > 0.02  # on its way from 0 to the shift
+
+
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
     with pytest.raises(UserError, match="7 rows does not divide over 2 devices"):
         fit(TinyTask(batch=7), _QUIET, tmp_path / "run", mesh=make_mesh(), reporter=Silent())

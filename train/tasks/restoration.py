@@ -58,8 +58,21 @@ class RestorationTask(ImageTask):
         if self.contrastive_weight > 0:
             _vgg(self.vgg)
 
-    def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
-        """Mean loss over all elements, and the mean of every degradation in the batch."""
+    def frozen(self) -> Params | None:
+        """Weights of VGG19, if the loss needs them."""
+        return _vgg(self.vgg) if self.contrastive_weight > 0 else None
+
+    def loss(
+        self, params: Params, batch: Batch, key: Key, frozen: Params | None = None
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Mean loss over all elements, and the mean of every degradation in the batch.
+
+        Args:
+          params: of the network.
+          batch: rows of ``degraded``, ``clean`` and ``task``.
+          key: nothing is drawn.
+          frozen: of `frozen`, which the contrast needs.
+        """
         restored = self.module.apply(params, batch["degraded"], self.network)
         error = jnp.abs(restored - batch["clean"])
         if self.loss_type == "charbonnier":
@@ -68,11 +81,13 @@ class RestorationTask(ImageTask):
         loss, parts = jnp.mean(rows), _by_group(rows, batch["task"], self.group_names)
         if self.contrastive_weight == 0:
             return loss, parts
+        if frozen is None:
+            raise ValueError("a loss with a contrast needs the weights of VGG19: task.frozen()")
         contrast = contrastive_regularization(
             restored,
             batch["clean"],
             batch["degraded"],
-            _vgg(self.vgg),
+            frozen,
             per_sample=self.contrast_per_sample,
             positive_only=self.contrast_positive_only,
         )
@@ -84,8 +99,7 @@ def _vgg(path: str) -> Params:
     """Weights of VGG19, read once."""
     if not path:
         raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
-    with jax.ensure_compile_time_eval():  # it is first asked for while the step is traced
-        return vgg19_from_torch(read_state_dict(path).tensors)
+    return vgg19_from_torch(read_state_dict(path).tensors)
 
 
 def _by_group(rows: jax.Array, task: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:

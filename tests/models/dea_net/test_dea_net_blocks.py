@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.dea_net import five_convolutions
 from jaxcore import ops
 from jaxcore.models import dea_net
 
@@ -74,6 +75,25 @@ def test_the_merged_kernel_is_exact_in_float64():
         assert merged["kernel"].dtype == np.float64  # NumPy's stay NumPy's
         one = ops.conv2d(x, jnp.asarray(merged["kernel"])) + merged["bias"][None, None, None, :]
         np.testing.assert_allclose(one, five, atol=1e-12)
+
+
+def test_gradients_of_the_merged_kernel_are_those_of_five_convolutions():
+    block = dea_net.DEABlock(dtype="float64", param_dtype="float64")
+
+    def loss(params, x):
+        return jnp.sum(jnp.sin(block.apply({"params": params}, x)))
+
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8, 4)))
+        params = jax.jit(block.init)(jax.random.key(0), x)["params"]
+        one, five = (jax.jit(jax.grad(run))(params, x) for run in (loss, five_convolutions(loss)))
+    assert set(one["conv1"]) == {*dea_net.BRANCHES, "vanilla"}
+    apart = 0.0
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(five), strict=True):
+        assert a.dtype == np.float64 and np.abs(b).max() > 0
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+        apart = max(apart, np.abs(a - b).max())
+    assert apart > 0  # two programs were compared, not one with itself
 
 
 def test_merging_a_tree_is_pure_and_merging_again_changes_nothing():
