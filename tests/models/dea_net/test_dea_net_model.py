@@ -1,6 +1,7 @@
 """The whole network: both forms, options, sizes, cost, mistakes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,8 @@ def test_both_forms_agree_after_training(params, images):
     def loss(params, x):
         return jnp.mean(jnp.abs(dea_net.apply(params, x, CFG) - x))
 
-    @jax.jit
+    # Compiled once and run three times: optimising the machine code is most of the time.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def step(params, state, x):
         gradient = jax.grad(loss)(params, x)
         updates, state = tx.update(gradient, state)
