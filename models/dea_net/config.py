@@ -98,8 +98,13 @@ class DEANetConfig(NetworkConfig):
 
     @classmethod
     def tiny(cls, **changes: Any) -> Self:
-        """A quarter of the width, with a residual: trains on a CPU; no published weights."""
-        return cls(**{"base_dim": 8, "depths": (1, 1, 2, 1, 1), "global_residual": True, **changes})
+        """A quarter of the width, with a residual: trains on a CPU; no published weights.
+
+        Unrolled, because inside a loop XLA's CPU compiler has only a slow gradient for the
+        weights of dense convolutions.
+        """
+        sizes = {"base_dim": 8, "depths": (1, 1, 2, 1, 1), "global_residual": True}
+        return cls(**{**sizes, "scan_blocks": False, **changes})
 
     def deployed(self) -> Self:
         """The same network with merged kernels."""

@@ -17,7 +17,7 @@ from tests.models.weights import (
     random_weights,
 )
 
-TINY = DEANetConfig.tiny(base_dim=4, depths=(1, 2, 2, 1, 1), global_residual=False)
+TINY = DEANetConfig(base_dim=4, depths=(1, 2, 2, 1, 1))
 
 
 @pytest.mark.parametrize(
