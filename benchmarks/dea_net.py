@@ -129,8 +129,8 @@ def run_forward(plan: Plan, size: int) -> dict[str, Any]:
         found["largest_difference"] = max(
             torch_rival.largest_difference(theirs, program.call()) for program in ours.values()
         )
-    found |= harness.compare(ours, theirs, max(plan.repeats * 256 // max(size, 256), 1))
-    found["gflop"] = harness.gflop(forward(unrolled), params, x)
+    times = harness.compare(ours, theirs, max(plan.repeats * 256 // max(size, 256), 1))
+    found |= harness.with_rates(times, harness.gflop(forward(unrolled), params, x))
     if plan is FULL:  # XLA leaves products with padding out and counts elementwise operations
         found["published_gflop"] = round(2 * PUBLISHED_GMAC * (size / 256) ** 2, 3)
     return found

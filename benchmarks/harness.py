@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.atomic import write_json
@@ -118,6 +119,19 @@ def compare(
             times[name] |= ratios(times, name, tuple(theirs))
     say("  " + ", ".join(f"{name} {t['median_s']:.3f} s" for name, t in times.items()))
     return times
+
+
+def with_rates(times: dict[str, Any], gflop: float) -> dict[str, Any]:
+    """Work per second of each, beside that of a large matrix product: what is left to gain.
+
+    Convolutions by direct summation are matrix products, so nobody gets beyond the rate of one.
+    """
+    a = jax.random.normal(jax.random.key(0), (2048, 2048))
+    product = compiled(jnp.matmul, a, a)
+    best = interleaved({"product": product.call}, 20)["product"]["min_s"]
+    for found in times.values():
+        found["gflop_s"] = round(gflop / found["median_s"], 1)
+    return {**times, "gflop": gflop, "matrix_product_gflop_s": round(2 * 2.048**3 / best, 1)}
 
 
 def record_parts(

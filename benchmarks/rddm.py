@@ -104,12 +104,14 @@ def weights(plan: Plan, rival: Rival | str) -> Any:
     return jax.device_put(from_ddpm_torch(rival.weights(), cfg))
 
 
-def compare(ours: harness.Program, theirs: dict[str, harness.Call], repeats: int) -> dict[str, Any]:
-    """Times of all after checking that the results agree."""
-    found: dict[str, Any] = {}
+def compare(
+    ours: harness.Program, theirs: dict[str, harness.Call], repeats: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How far the results are apart, and then the times of all."""
+    agree: dict[str, Any] = {}
     if theirs:
-        found["largest_difference"] = torch_rival.largest_difference(theirs, ours.call())
-    return {**found, **harness.compare({"jaxcore": ours}, theirs, repeats)}
+        agree["largest_difference"] = torch_rival.largest_difference(theirs, ours.call())
+    return agree, harness.compare({"jaxcore": ours}, theirs, repeats)
 
 
 def forward(plan: Plan, rival: Rival | str) -> dict[str, Any]:
@@ -121,8 +123,9 @@ def forward(plan: Plan, rival: Rival | str) -> dict[str, Any]:
         x, t = image(size), np.full((1,), 500, np.float32)
         ours = harness.compiled(apply_fn, params, x, t)
         theirs = {} if isinstance(rival, str) else rival.forwards(x, t)
-        found[f"forward_{size}"] = compare(ours, theirs, plan.repeats)
-        found[f"forward_{size}"]["gflop"] = harness.gflop(apply_fn, params, x, t)
+        agree, times = compare(ours, theirs, plan.repeats)
+        rates = harness.with_rates(times, harness.gflop(apply_fn, params, x, t))
+        found[f"forward_{size}"] = {**agree, **rates}
     return found
 
 
@@ -151,7 +154,8 @@ def sampling(plan: Plan, rival: Rival | str) -> dict[str, Any]:
             )
 
         ours = harness.compiled(run, params, start[None], table)
-        found[f"sampler_{size}"] = compare(ours, theirs, min(plan.repeats, 3))
+        agree, times = compare(ours, theirs, min(plan.repeats, 3))
+        found[f"sampler_{size}"] = {**agree, **times}
     return found
 
 
