@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SES = ("if", "sandwich", "cluster")
 AGGREGATES = ("median", "mean")
+_NUMBERS = (int, float, np.generic, np.ndarray, jax.Array)  # leaves of a learner are settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -301,12 +302,18 @@ def _check_candidate(block: str, candidate: Any) -> None:
     elif isinstance(candidate, (VaryingCoefficient, PlugIn)):
         if block != "delta":
             raise UserError(f"Expected {label(candidate)} for delta only, found it for {block}.")
+        if isinstance(candidate, PlugIn):
+            _check_candidate(block, candidate.learner)
     elif not isinstance(candidate, (*BASIS_KINDS, HostLearner)):
         outside = jax.tree_util.all_leaves([candidate])  # no learner of ours, which are pytrees
         if outside or not isinstance(candidate, Learner):
             raise UserError(
                 f"Expected bases or learners of jaxcore.estimators.nuisance for {block} (others "
                 f"as HostLearner(...)), found {candidate!r}."
+            )
+        if not all(isinstance(leaf, _NUMBERS) for leaf in jax.tree.leaves(candidate)):
+            raise UserError(
+                f"Expected {type(candidate).__name__} of JAX learners, found {label(candidate)}."
             )
 
 

@@ -14,7 +14,7 @@ from jaxcore.estimators.inputs import Sample, independent_columns
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
-from jaxcore.estimators.selective_iv.learner_fit import VaryingCoefficient, fit_learners
+from jaxcore.estimators.selective_iv.learner_fit import PlugIn, VaryingCoefficient, fit_learners
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     clip_nuisances,
@@ -247,6 +247,8 @@ class Fitter:
 
     def _as_learner(self, block: str, candidate: Any) -> Any:
         """A basis among general learners becomes the penalised regression on it."""
+        if isinstance(candidate, PlugIn):
+            return PlugIn(learner=self._as_learner("m", candidate.learner))
         if not isinstance(candidate, BASIS_KINDS):
             return candidate
         basis = bases.resolve(candidate)

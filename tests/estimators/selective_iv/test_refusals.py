@@ -112,6 +112,7 @@ def test_bad_extras_are_refused(sample, extra, message):
         ({"learners": 3}, "bases or learners of .* found 3"),
         ({"learners": [LinearRegression()]}, r"others as HostLearner\(...\)"),
         ({"learners": [VaryingCoefficient()]}, "for delta only, found it for pi"),
+        ({"learners": [nuisance.Stack(learners=(LinearRegression(),))]}, "Stack of JAX learners"),
         ({"overlap": "discard", "criterion": "smooth"}, "overlap='truncate'"),
     ],
 )
