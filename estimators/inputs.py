@@ -117,16 +117,31 @@ def cluster_numbers(clusters: Any, n: int) -> np.ndarray:
     a = np.asarray(clusters)
     if a.shape != (n,):
         raise UserError(f"Expected {n} cluster labels, found an array of shape {a.shape}.")
-    if a.dtype.kind == "O":
-        if any(v is None or v != v for v in a):
-            raise UserError("Expected a cluster label for every unit, found missing ones.")
-        a = a.astype(str)
-    if a.dtype.kind == "f" and np.isnan(a).any():
-        raise UserError("Expected a cluster label for every unit, found missing ones.")
-    found, numbers = np.unique(a, return_inverse=True)
+    found, numbers = label_numbers(a, "cluster")
     if len(found) < 2:
         raise UserError(f"Expected at least 2 clusters, found {len(found)}.")
-    return numbers.astype(np.int32)
+    return numbers
+
+
+def label_numbers(labels: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """The different labels in order, and the place of every unit's among them.
+
+    Raises:
+      UserError: a label is missing.
+
+    >>> label_numbers(np.array(["b", "a", "b"]), "group")[1].tolist()
+    [1, 0, 1]
+    """
+    if labels.dtype.kind == "O":
+        missing = any(v is None or v != v for v in labels)
+    else:
+        missing = labels.dtype.kind == "f" and bool(np.isnan(labels).any())
+    if missing:
+        raise UserError(f"Expected a {what} label for every unit, found missing ones.")
+    if labels.dtype.kind == "O":
+        labels = labels.astype(str)
+    found, numbers = np.unique(labels, return_inverse=True)
+    return found, numbers.astype(np.int32)
 
 
 def check_sample(
@@ -182,6 +197,8 @@ def check_sample(
                 "Expected weights that are not negative and not all zero, "
                 f"found a smallest one of {w.min():g} and a sum of {w.sum():g}."
             )
+    roles = {"outcome": y, "treatment": a, "instrument": z}
+    _check_roles(roles, {f"covariate {name!r}": x[:, j] for j, name in enumerate(names)})
     varies = np.ptp(x, axis=0) > 0 if x.shape[1] else np.zeros(0, bool)
     if not varies.all():
         gone = [name for name, v in zip(names, varies, strict=True) if not v]
@@ -193,6 +210,36 @@ def check_sample(
         clusters=None if clusters is None else cluster_numbers(_rows(clusters, kept, n), len(y)),
         kept=kept, notices=tuple(notices),
     )  # fmt: skip
+
+
+def _check_roles(roles: dict[str, np.ndarray], covariates: dict[str, np.ndarray]) -> None:
+    """Refuse one variable in two roles, perhaps with another unit or the other way round.
+
+    Treatment and instrument may be the same here: a fit treats that as full compliance.
+    """
+    lines = {role: _centred(values) for role, values in roles.items()}
+    for other in ("treatment", "instrument"):
+        _refuse_same("outcome", lines["outcome"], other, lines[other])
+    for name, values in covariates.items():
+        line = _centred(values)
+        for role in roles:
+            _refuse_same(role, lines[role], name, line)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Values less their mean, of length one; zeros if they do not vary."""
+    v = values / max(np.max(np.abs(values)), 1e-300)  # its square must not overflow
+    v = v - np.mean(v)
+    length = np.sqrt(v @ v)
+    return v / length if length > 0 else v
+
+
+def _refuse_same(one: str, a: np.ndarray, other: str, b: np.ndarray) -> None:
+    if abs(a @ b) >= 1 - 1e-12:
+        raise UserError(
+            f"Expected different variables, found that {one} and {other} are the same (or one a "
+            "multiple of the other plus a constant)."
+        )
 
 
 def _rows(clusters, kept, n):
@@ -216,7 +263,7 @@ def _complete(parts: dict[str, np.ndarray], n: int, missing: str) -> tuple[np.nd
     if missing == "error":
         raise UserError(
             f"Expected no missing or infinite values, found {', '.join(worst)}: remove them or "
-            "allow rows to be dropped (missing='drop')."
+            "allow rows to be dropped (missing='drop', --missing drop)."
         )
     gone = int(n - kept.sum())
     if gone == n:

@@ -143,12 +143,16 @@ class MonteCarlo:
         """One row per estimator, each figure with its Monte-Carlo standard error (``..._mcse``).
 
         bias, median_bias, sd (ddof 1), mean_se, coverage of the Wald interval, rmse. Replications
-        whose estimate is not finite are left out and counted in ``failed``.
+        without a finite estimate, or error where there are errors, are left out and counted in
+        ``failed``.
         """
         return [self._row(j, level) for j in range(len(self.names))]
 
     def _row(self, j: int, level: float) -> dict[str, Any]:
         good = np.isfinite(self.theta[:, j])
+        has_se = bool(np.isfinite(self.se[:, j]).any())
+        if has_se:
+            good &= np.isfinite(self.se[:, j])
         theta, se = self.theta[good, j], self.se[good, j]
         r = len(theta)
         row: dict[str, Any] = {"name": self.names[j], "reps": r, "failed": int((~good).sum())}
@@ -156,7 +160,6 @@ class MonteCarlo:
             raise UserError(f"Expected at least 2 finite replications, found {r}.")
         sd = float(np.std(theta, ddof=1))
         row |= {"mean": float(np.mean(theta)), "sd": sd, "sd_mcse": sd / np.sqrt(2 * (r - 1))}
-        has_se = bool(np.isfinite(se).all())
         if has_se:
             row["mean_se"] = float(np.mean(se))
             row["mean_se_mcse"] = float(np.std(se, ddof=1) / np.sqrt(r))

@@ -37,13 +37,17 @@ def intervals(
     """Estimates with intervals, one line each; returns the axes.
 
     Args:
-      rows: dicts with "name", "estimate", "lower", "upper" (as `Estimate.rows`).
+      rows: dicts with "name", "estimate", "lower", "upper" (as `Estimate.rows`); those that are
+        not finite are left out.
       ax: axes to draw on; None makes a figure.
       level: coverage, for the axis label.
       highlight: row drawn in colour; None colours all.
     """
+    rows = [r for r in rows if np.isfinite([r["estimate"], r["lower"], r["upper"]]).all()]
     if not rows:
-        raise UserError("Expected at least one estimate to draw, found none.")
+        raise UserError(
+            "Expected at least one estimate with a finite interval to draw, found none."
+        )
     if ax is None:
         ax = new_figure(7.5, 1.2 + 0.36 * len(rows)).subplots()
     for i, row in enumerate(rows):

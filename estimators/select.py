@@ -168,8 +168,8 @@ def smooth_select(
       n_folds: number of folds.
       models: see `pseudo_risk`.
       blocks: see `pseudo_risk`.
-      beta: sharpness of the soft maximum; infinity gives the maximum.
-      lam: sharpness of the weights; infinity gives the hard choice.
+      beta: sharpness of the soft maximum (finite); the larger, the nearer to the maximum.
+      lam: sharpness of the weights (finite); the larger, the nearer to the hard choice.
       weights: observation weights.
 
     Returns:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcore.errors import UserError
 from jaxcore.estimators.nuisance import penalised
 from jaxcore.estimators.nuisance.linear import _static
 from jaxcore.typing import Key
@@ -65,6 +66,10 @@ class Calibrated:
 
     learner: Any
     method: str = _static("platt")  # or "isotonic"
+
+    def __post_init__(self):
+        if self.method not in ("platt", "isotonic"):
+            raise UserError(f"Expected method='platt' or 'isotonic', found {self.method!r}.")
 
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key

@@ -42,6 +42,9 @@ def baselines(result: Any) -> list[Estimate]:
 
     Args:
       result: a fit (`SelectiveIVResult`); LATE and AIPW are cross-fitted on its (first) folds.
+
+    Returns:
+      One estimate each; NaN or infinite where it cannot be computed from these data.
     """
     Y, A, Z, W, ids, k, weights, clusters = _columns(result)
     n_clusters = None if clusters is None else int(clusters.max()) + 1
@@ -55,7 +58,7 @@ def baselines(result: Any) -> list[Estimate]:
         Y, A, Z, W[:, 1:], ml_r=logit, always_takers=not result.one_sided,
         **linear, **folds, **plain,
     )  # fmt: skip
-    constant = genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=result.one_sided, weights=weights)
+    constant = genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=result.one_sided, **plain)
     named = {
         "OLS, no confounding given X": ols(Y, A, W, **plain),
         "OLS with Z, no confounding given X, Z": ols(Y, A, with_z, **plain),
@@ -70,8 +73,7 @@ def baselines(result: Any) -> list[Estimate]:
     }
     how = result.config.aggregate
     named |= {name: aggregate_estimates(e, how=how) for name, e in repeated.items() if e}
-    out = [_named(e, name) for name, e in named.items()]
-    return [e for e in out if np.isfinite(float(e.theta)) and np.isfinite(float(e.se))]
+    return [_named(e, name) for name, e in named.items()]
 
 
 def _named(estimate: Estimate, name: str) -> Estimate:

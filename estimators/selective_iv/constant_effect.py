@@ -30,7 +30,7 @@ def _predict(kind, B, b):
     return jax.nn.sigmoid(B @ b) if kind == "logistic" else B @ b
 
 
-@compiled("z_model", "a_model", "one_sided")
+@compiled("z_model", "a_model", "one_sided", "n_clusters")
 def genius(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -42,6 +42,8 @@ def genius(
     a_model: str = "logistic",
     one_sided: bool = False,
     weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
 ) -> Estimate:
     """Constant effect from the moment ``(Z - pi)(A - mu)(Y - beta A)``.
 
@@ -55,6 +57,8 @@ def genius(
       a_model: "logistic", or "linear" for a continuous treatment.
       one_sided: nobody with Z=0 is treated; ``Bmu`` then serves among Z=1 only.
       weights: observation weights.
+      clusters: cluster number of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
 
     Returns:
       The estimate with sandwich errors that include the two mean models.
@@ -88,6 +92,8 @@ def genius(
     return Estimate.from_psi(
         beta,
         psi,
+        clusters=clusters,
+        n_clusters=n_clusters,
         names=("effect",),
         estimator="GENIUS, constant effect",
         diagnostics={"relevance": jnp.mean(w * h * e * A)},

@@ -10,9 +10,10 @@ import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.inputs import Sample, check_sample
-from jaxcore.estimators.nuisance import HostLearner
+from jaxcore.estimators.nuisance import HostLearner, Learner
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.selective_iv.fitting import BASIS_KINDS, Fitter
+from jaxcore.estimators.selective_iv.learner_fit import PlugIn, VaryingCoefficient
 from jaxcore.estimators.selective_iv.moment import BLOCKS, MODELS, Clip
 from jaxcore.estimators.selective_iv.selected import CRITERIA
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from jaxcore.estimators.selective_iv.result import SelectiveIVResult
 
 SES = ("if", "sandwich", "cluster")
+AGGREGATES = ("median", "mean")
+_NUMBERS = (int, float, np.generic, np.ndarray, jax.Array)  # leaves of a learner are settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,9 @@ class SelectiveIV:
     clip: tuple[float, float] = (0.01, 0.99)  # bounds of P(Z=1|X) and P(A=1|Z,X)
     min_abs_D: float = 0.01  # floor of |D|
     overlap: str = "truncate"  # or "discard" units beyond the bounds
-    se: str | None = None  # "if", "cluster" or "sandwich"; None: "cluster" if clusters are given
+    # "if", "cluster" or "sandwich"; None: "cluster" if clusters are given. Of errors with given
+    # clusters only "if" takes the units as independent.
+    se: str | None = None
     one_sided: bool | str = "auto"  # nobody with Z=0 is treated
     ridge: float = 1e-3  # penalty of the logistic regressions on bases
     beta: float = 5.0  # sharpness of the soft maximum of "smooth"
@@ -69,8 +74,14 @@ class SelectiveIV:
             raise UserError(f"Expected a criterion of {CRITERIA}, found {self.criterion!r}.")
         if self.se not in (*SES, None):
             raise UserError(f"Expected se of {SES} or None, found {self.se!r}.")
+        for name in ("n_folds", "n_rep", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or abs(value) >= 1 << 63:
+                raise UserError(f"Expected a 64-bit whole number for {name}, found {value!r}.")
         if self.n_rep < 1:
             raise UserError(f"Expected at least one repetition, found n_rep={self.n_rep}.")
+        if self.aggregate not in AGGREGATES:
+            raise UserError(f"Expected aggregate of {AGGREGATES}, found {self.aggregate!r}.")
         if self.se == "sandwich" and (self.n_folds, self.n_rep) != (1, 1):
             raise UserError(
                 "Expected n_folds=1 and n_rep=1 with se='sandwich' (a parametric fit on all "
@@ -82,8 +93,14 @@ class SelectiveIV:
             )
         if self.one_sided not in (True, False, "auto"):
             raise UserError(f"Expected one_sided True, False or 'auto', found {self.one_sided!r}.")
-        if self.ridge < 0:
-            raise UserError(f"Expected ridge >= 0, found {self.ridge}.")
+        for name in ("ridge", "beta", "lam"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"Expected a finite {name} >= 0, found {getattr(self, name)}.")
+        if not self.models or any(not set(kept) <= set(BLOCKS) for kept in self.models.values()):
+            raise UserError(
+                f"Expected at least one model, each keeping blocks of {BLOCKS}, found "
+                f"{dict(self.models)}."
+            )
         if self.overlap == "discard" and (self.criterion == "smooth" or self.se == "sandwich"):
             raise UserError(
                 "Expected overlap='truncate' with the smooth criterion or se='sandwich', found "
@@ -94,6 +111,8 @@ class SelectiveIV:
     @property
     def bounds(self) -> Clip:
         """All bounds of nuisances in one place."""
+        if np.shape(self.clip) != (2,):
+            raise UserError(f"Expected two numbers for clip, found {self.clip!r}.")
         low, high = self.clip
         return Clip(
             pi=(low, high), mu=(low, high), min_abs_D=self.min_abs_D,
@@ -104,9 +123,8 @@ class SelectiveIV:
     def blocks(self) -> dict[str, tuple[Any, ...]]:
         """Candidates of every block."""
         given = self.learners
-        if isinstance(given, str) or not isinstance(given, Mapping):
-            one = (given,) if isinstance(given, str) else tuple(given)
-            given = dict.fromkeys(BLOCKS, one)
+        if not isinstance(given, Mapping):
+            given = dict.fromkeys(BLOCKS, given)
         unknown = set(given) - {*BLOCKS, "m"}
         absent = set(BLOCKS) - set(given)
         if unknown or absent:
@@ -114,13 +132,12 @@ class SelectiveIV:
                 f"Expected learners for the blocks {', '.join(BLOCKS)} (and m), "
                 f"found {', '.join(given) or 'none'}."
             )
-        out = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in given.items()}
+        out = {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in given.items()}
         for name, candidates in out.items():
             if not candidates:
                 raise UserError(f"Expected at least one learner for {name}, found none.")
             for one in candidates:
-                if isinstance(one, str):
-                    bases.resolve(one)
+                _check_candidate(name, one)
         if self.criterion is None and any(len(out[b]) != 1 for b in BLOCKS):
             raise UserError(
                 "Expected one learner per block without a criterion, found "
@@ -131,6 +148,11 @@ class SelectiveIV:
     def precision(self) -> contextlib.AbstractContextManager:
         """The scope the arithmetic runs in."""
         return jax.enable_x64(True) if self.double else contextlib.nullcontext()
+
+    @property
+    def clustered(self) -> bool:
+        """Whether errors heed clusters, if there are any."""
+        return self.se != "if"
 
     @property
     def all_bases(self) -> bool:
@@ -173,6 +195,10 @@ class SelectiveIV:
         if self.se == "cluster" and clusters is None:
             raise UserError("Expected clusters with se='cluster', found none.")
         one_sided = self._one_sided(sample)
+        if fold_ids is not None and self.se == "sandwich":
+            raise UserError(
+                "Expected no fold_ids with se='sandwich' (all rows at once), found some."
+            )
         if fold_ids is not None:
             if self.n_rep > 1:
                 raise UserError(f"Expected n_rep=1 with given folds, found {self.n_rep}.")
@@ -195,13 +221,15 @@ class SelectiveIV:
         outcome: str,
         treatment: str,
         instrument: str,
-        covariates: Sequence[str],
+        covariates: Sequence[str] | str,
         weights: str | None = None,
         clusters: str | None = None,
     ) -> "SelectiveIVResult":
         """Estimate from named columns of a dataframe (pandas, polars, pyarrow, dict of arrays)."""
         from jaxcore.data.frames import as_table, design
 
+        if isinstance(covariates, str):
+            covariates = (covariates,)
         table = as_table(frame)
         named = [outcome, treatment, instrument, *covariates]
         table.check(named + [c for c in (weights, clusters) if c is not None])
@@ -265,6 +293,28 @@ class SelectiveIV:
                 f"found {int(treated[0].sum())}."
             )
         return empty if self.one_sided == "auto" else bool(self.one_sided)
+
+
+def _check_candidate(block: str, candidate: Any) -> None:
+    """Refuse what is no candidate for a block."""
+    if isinstance(candidate, str):
+        bases.resolve(candidate)
+    elif isinstance(candidate, (VaryingCoefficient, PlugIn)):
+        if block != "delta":
+            raise UserError(f"Expected {label(candidate)} for delta only, found it for {block}.")
+        if isinstance(candidate, PlugIn):
+            _check_candidate(block, candidate.learner)
+    elif not isinstance(candidate, (*BASIS_KINDS, HostLearner)):
+        outside = jax.tree_util.all_leaves([candidate])  # no learner of ours, which are pytrees
+        if outside or not isinstance(candidate, Learner):
+            raise UserError(
+                f"Expected bases or learners of jaxcore.estimators.nuisance for {block} (others "
+                f"as HostLearner(...)), found {candidate!r}."
+            )
+        if not all(isinstance(leaf, _NUMBERS) for leaf in jax.tree.leaves(candidate)):
+            raise UserError(
+                f"Expected {type(candidate).__name__} of JAX learners, found {label(candidate)}."
+            )
 
 
 def label(learner: Any) -> str:

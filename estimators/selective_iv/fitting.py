@@ -14,7 +14,7 @@ from jaxcore.estimators.inputs import Sample, independent_columns
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
-from jaxcore.estimators.selective_iv.learner_fit import VaryingCoefficient, fit_learners
+from jaxcore.estimators.selective_iv.learner_fit import PlugIn, VaryingCoefficient, fit_learners
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     clip_nuisances,
@@ -55,7 +55,7 @@ class Fitter:
             X = (X - X.mean(axis=0)) / X.std(axis=0)
         self.X = jnp.asarray(X, dtype)
         self.clusters, self.n_clusters = None, None
-        if sample.clusters is not None and config.se in (None, "cluster"):
+        if sample.clusters is not None and config.clustered:
             self.clusters = jnp.asarray(sample.clusters)
             self.n_clusters = int(sample.clusters.max()) + 1
         self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
@@ -70,10 +70,15 @@ class Fitter:
         for r in range(self.config.n_rep):
             ids, k = self._folds(fold_ids, r)
             estimate = run(ids, k).on_host()
-            if not np.isfinite(estimate.theta):
+            discards = self.config.overlap == "discard"
+            if discards and not np.any(estimate.diagnostics["inside_overlap"]):
+                raise UserError("Expected units within the overlap bounds, found none.")
+            if not np.isfinite(estimate.theta) or not np.isfinite(estimate.se):
                 raise UserError(
-                    "Expected a solvable system in every fold, found a singular one: use fewer "
-                    "basis columns or folds, or penalised learners."
+                    "Expected a finite estimate and error, found "
+                    f"{estimate.theta:g} ({estimate.se:g}): a singular system in some fold (use "
+                    "fewer basis columns or folds, or penalised learners), a learner that predicts "
+                    "no finite numbers, or too large an outcome."
                 )
             out.append(estimate)
         return out
@@ -82,6 +87,7 @@ class Fitter:
         s, n = self.sample, self.sample.n
         if given is not None:
             ids, k = crossfit.check_fold_ids(given, n)
+            self._check_clusters(ids)
         else:
             k = self.config.n_folds
             strata = jnp.asarray(2 * s.Z + s.A, jnp.int32) if self.config.stratify else None
@@ -93,6 +99,17 @@ class Fitter:
             rows = (ids != f) & weighted
             self._check_training(rows, f)
         return jnp.asarray(ids), k
+
+    def _check_clusters(self, ids: np.ndarray) -> None:
+        """Given folds must keep clusters together: a fit must not see relatives of its fold."""
+        clusters = self.sample.clusters
+        if clusters is None:
+            return
+        one = np.zeros(clusters.max() + 1, ids.dtype)
+        one[clusters] = ids
+        split = len(np.unique(clusters[one[clusters] != ids]))
+        if split:
+            raise UserError(f"Expected fold ids that keep clusters together, found {split} split.")
 
     def _check_training(self, rows: np.ndarray, fold: int) -> None:
         """Every fit needs both arms of Z, and both arms of A within them."""
@@ -230,6 +247,8 @@ class Fitter:
 
     def _as_learner(self, block: str, candidate: Any) -> Any:
         """A basis among general learners becomes the penalised regression on it."""
+        if isinstance(candidate, PlugIn):
+            return PlugIn(learner=self._as_learner("m", candidate.learner))
         if not isinstance(candidate, BASIS_KINDS):
             return candidate
         basis = bases.resolve(candidate)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.base import Estimate, default_float
-from jaxcore.estimators.inputs import independent_columns
+from jaxcore.estimators.inputs import independent_columns, label_numbers
 
 
 def best_linear(
@@ -41,6 +41,8 @@ def best_linear(
     W = np.asarray(W)
     if W.ndim == 1:
         W = W[:, None]
+    if W.ndim != 2 or W.shape[1] == 0:
+        raise UserError(f"Expected regressors (n, q), found an array of shape {W.shape}.")
     if W.dtype.kind not in "biuf" or not np.isfinite(W).all():
         raise UserError("Expected finite numbers as regressors, found others.")
     W = W.astype(np.float64)
@@ -67,15 +69,16 @@ def group_effects(u: Any, groups: Any, *, weights: Any = None, clusters: Any = N
       clusters: cluster number of each unit.
 
     >>> import numpy as np
-    >>> group_effects(np.array([1.0, 3.0, 5.0]), np.array(["a", "b", "b"])).theta.tolist()
-    [1.0, 4.0]
+    >>> group_effects(np.array([1.0, 2.0, 3.0, 5.0]), np.array(list("aabb"))).theta.tolist()
+    [1.5, 4.0]
     """
     labels = np.asarray(groups)
     if labels.ndim != 1:
         raise UserError(f"Expected one label per unit, found an array of shape {labels.shape}.")
-    if labels.dtype.kind == "O":
-        labels = labels.astype(str)
-    found, number = np.unique(labels, return_inverse=True)
+    found, number = label_numbers(labels, "group")
+    alone = found[np.bincount(number) < 2]
+    if len(alone):
+        raise UserError(f"Expected at least 2 units in every group, found one in {alone[0]!s}.")
     member = np.eye(len(found))[number]
     if weights is not None:
         member = member * (np.asarray(weights) / np.mean(weights))[:, None]

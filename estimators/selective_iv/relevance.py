@@ -86,6 +86,7 @@ def relevance(
     *,
     one_sided: bool,
     weights: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
 ) -> Relevance:
     """Diagnostics from unclipped nuisances (NumPy arrays, one value per unit).
 
@@ -96,6 +97,7 @@ def relevance(
       clip: the bounds.
       one_sided: nobody with Z=0 is treated.
       weights: observation weights.
+      clusters: cluster number of each unit.
     """
     n = len(A)
     w = np.ones(n) if weights is None else weights / np.mean(weights)
@@ -123,9 +125,9 @@ def relevance(
         share_negative_d=float(np.average(d < 0, weights=w)),
         mean_inverse_d=float(np.average(1 / np.abs(floored), weights=w)),
         effective_n=float(np.sum(load) ** 2 / np.sum(load**2)),
-        d_test_t=_t(contrast),
+        d_test_t=_t(contrast, clusters),
         first_stage=float(np.average(effect, weights=w)),
-        first_stage_t=_t(w * effect),
+        first_stage_t=_t(w * effect, clusters),
     )  # fmt: skip
 
 
@@ -133,6 +135,9 @@ def _quantiles(x: np.ndarray) -> dict[str, float]:
     return {f"{q:g}": float(v) for q, v in zip(QUANTILES, np.quantile(x, QUANTILES), strict=True)}
 
 
-def _t(x: np.ndarray) -> float:
-    se = np.std(x) / np.sqrt(len(x))
+def _t(x: np.ndarray, clusters: np.ndarray | None) -> float:
+    centred = x - np.mean(x)
+    if clusters is not None:
+        centred = np.bincount(clusters, centred)
+    se = np.sqrt(np.sum(centred**2)) / len(x)
     return float(np.mean(x) / se) if se > 0 else float("inf")

@@ -30,23 +30,37 @@ def write_report(
       UserError: the folder holds a report already, or cannot be written.
     """
     folder = Path(folder)
-    found = [name for name in FILES if (folder / name).exists()]
-    if found and not overwrite:
-        raise UserError(f"Expected a folder without a report, found {folder / found[0]}.")
+    check_folder(folder, overwrite=overwrite)
     others = result.baselines()
     robust = result.robust_set(level)
+    is_new, done = not folder.exists(), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".report.", dir=folder))
+        with tempfile.TemporaryDirectory(prefix=".report.", dir=folder) as temporary:
+            _write(result, others, robust, Path(temporary), level)
+            for name in FILES:
+                os.replace(Path(temporary, name), folder / name)
+        done = True
     except OSError as error:
         raise UserError(f"Expected a folder that can be written, found: {error}.") from error
-    try:
-        _write(result, others, robust, temporary, level)
-        for name in FILES:
-            os.replace(temporary / name, folder / name)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if is_new and not done:
+            shutil.rmtree(folder, ignore_errors=True)
     return folder
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds a report, before the work is done.
+
+    Raises:
+      UserError: names a file of it.
+    """
+    found = [name for name in FILES if (folder / name).exists()]
+    if found and not overwrite:
+        raise UserError(
+            f"Expected a folder without a report, or --overwrite (overwrite=True), found "
+            f"{folder / found[0]}."
+        )
 
 
 def summary_path(folder: Path) -> Path:
@@ -75,6 +89,9 @@ def summary_text(result: Any, rows: list[dict], robust, level: float) -> str:
     percent = f"{100 * level:g}%"
     lines = [result.summary(level), "", "all estimators (each under its own assumptions)"]
     for r in rows:
+        if not np.isfinite([r["estimate"], r["std_error"]]).all():
+            lines.append(f"{r['name']:{width}}  cannot be computed from these data")
+            continue
         lines.append(
             f"{r['name']:{width}}  {r['estimate']:10.4g}  ({r['std_error']:.4g})  "
             f"{percent} [{r['lower']:.4g}, {r['upper']:.4g}]"

@@ -53,6 +53,7 @@ class SelectiveIVResult:
         strength = relevance.relevance(
             sample.A, sample.Z, estimate.diagnostics["raw"], config.bounds,
             one_sided=one_sided, weights=sample.weights,
+            clusters=sample.clusters if config.clustered else None,
         )  # fmt: skip
         notes = list(notices)
         if one_sided:
@@ -75,6 +76,11 @@ class SelectiveIVResult:
             config=config, sample=sample, one_sided=one_sided, estimate=estimate,
             repetitions=tuple(repetitions), relevance=strength, learner_names=names,
         )  # fmt: skip
+
+    def __repr__(self) -> str:
+        """One line, without the arrays."""
+        numbers = f"theta={self.theta:.6g}, se={self.se:.6g}, n={self.sample.n}"
+        return f"{type(self).__name__}({numbers})"
 
     # --- the estimate ---------------------------------------------------------------------------
 
@@ -123,6 +129,8 @@ class SelectiveIVResult:
     def summary(self, level: float = 0.95) -> str:
         """Table of the estimate with what was selected and what to beware of."""
         lines = [self.estimate.summary(level)]
+        if self._clusters is not None:
+            lines.append(f"errors heed {int(self._clusters.max()) + 1} clusters")
         if self.one_sided or self.config.se != "sandwich":
             chosen = ", ".join(f"{b}: {n}" for b, n in self.chosen().items())
             lines.append(f"selected learners ({self.config.criterion}): {chosen}")
@@ -179,7 +187,10 @@ class SelectiveIVResult:
         return frame_from_rows(rows, library) if frame else rows
 
     def combinations(self) -> list[dict[str, Any]]:
-        """Every combination of learners with its estimate, error, criterion and pseudo-risks."""
+        """Every combination of learners with its estimate, error, criterion and pseudo-risks.
+
+        These errors take the units as independent, even if the estimate's own heeds clusters.
+        """
         d = self.estimate.diagnostics
         if "criterion" not in d:
             return [{**self.chosen(), "estimate": self.theta, "std_error": self.se}]
@@ -221,8 +232,8 @@ class SelectiveIVResult:
 
         See `sensitivity_bounds`.
         """
-        if G < 0:
-            raise UserError(f"Expected G >= 0, found {G}.")
+        if not 0 <= G < float("inf"):
+            raise UserError(f"Expected a finite G >= 0, found {G}.")
         with self.config.precision():
             s = self.sample
             every = [(e.diagnostics["u"], e.diagnostics["nuisances"]) for e in self.repetitions]
@@ -231,6 +242,7 @@ class SelectiveIVResult:
                 u, jnp.asarray(s.A, u.dtype), jnp.asarray(s.Z, u.dtype), nu, G, level=level,
                 min_abs_D=self.config.min_abs_D, how=self.config.aggregate,
                 weights=None if s.weights is None else jnp.asarray(s.weights, u.dtype),
+                clusters=None if self._clusters is None else jnp.asarray(self._clusters),
             )  # fmt: skip
         out = jax.device_get(out)
         share = float(out.share_negative_D)
@@ -325,7 +337,7 @@ class SelectiveIVResult:
 
     @property
     def _clusters(self):
-        return self.sample.clusters if self.config.se in (None, "cluster") else None
+        return self.sample.clusters if self.config.clustered else None
 
     def _over_partitions(self, of: Callable[[np.ndarray], Estimate]) -> Estimate:
         """An estimate from the moments of every partition, aggregated."""

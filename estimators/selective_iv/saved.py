@@ -100,7 +100,7 @@ def load_fit(path: str | Path) -> Any:
     arrays = {"weights": None, "clusters": None, **tree["sample"]}
     arrays.setdefault("X", np.zeros((len(arrays["Y"]), 0)))
     sample = Sample(**arrays, covariates=tuple(meta["covariates"]), notices=())
-    clusters = sample.clusters if config.se in (None, "cluster") else None
+    clusters = sample.clusters if config.clustered else None
     repetitions = [
         Estimate(
             **{**part, "diagnostics": _restored(part["diagnostics"]), "clusters": clusters},

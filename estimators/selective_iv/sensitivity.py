@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from jaxcore.estimators import influence
 from jaxcore.estimators.base import aggregate_repeats, compiled, normal_quantile
-from jaxcore.estimators.influence import signed_weight
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
 
 
@@ -39,6 +39,8 @@ def sensitivity_bounds(
     level: float = 0.95,
     min_abs_D: float = 0.0,
     weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
     how: str = "median",
 ) -> Sensitivity:
     """Bounds ``theta -+ G nu`` with ``nu = E[1/|D|]`` estimated in one step from its own score.
@@ -55,28 +57,37 @@ def sensitivity_bounds(
       level: coverage of the limits.
       min_abs_D: floor of |D|.
       weights: observation weights.
+      clusters: cluster number of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
       how: "median" or "mean" over the partitions.
     """
-    found = _bounds(u, A, Z, nuisances, G, weights, level=level, min_abs_D=min_abs_D, how=how)
+    found = _bounds(
+        u, A, Z, nuisances, G, weights, clusters=clusters, n_clusters=n_clusters, level=level,
+        min_abs_D=min_abs_D, how=how,
+    )  # fmt: skip
     return found._replace(G=G)
 
 
-@compiled("level", "min_abs_D", "how")
-def _bounds(u, A, Z, nuisances, G, weights, *, level, min_abs_D, how):
+@compiled("n_clusters", "level", "min_abs_D", "how")
+def _bounds(u, A, Z, nuisances, G, weights, *, clusters, n_clusters, level, min_abs_D, how):
     n, z = u.shape[-1], normal_quantile(level)
     w = jnp.ones(n, u.dtype) if weights is None else weights / jnp.mean(weights)
     d = variance_contrast(nuisances.mu1, nuisances.mu0, min_abs_D)
     Z, A, w = (jnp.broadcast_to(v, u.shape) for v in (Z, A, w))
     mu = jnp.where(Z > 0.5, nuisances.mu1, nuisances.mu0)
-    s = 1 / d - signed_weight(nuisances.pi, Z) * (1 - 2 * mu) * (A - mu) / d**2
+    s = 1 / d - influence.signed_weight(nuisances.pi, Z) * (1 - 2 * mu) * (A - mu) / d**2
     negative = jnp.mean(d, axis=-1, keepdims=True) < 0
     s = jnp.where(negative, -1.0, 1.0).astype(s.dtype) * s
 
     def mean_and_se(x):
         x = x.reshape(-1, n)
         mean = jnp.mean(w.reshape(-1, n) * x, axis=1)
-        spread = jnp.mean((w.reshape(-1, n) * (x - mean[:, None])) ** 2, axis=1)
-        return aggregate_repeats(mean, jnp.sqrt(spread / n), how=how)
+        psi = (w.reshape(-1, n) * (x - mean[:, None])).T
+        if clusters is None:
+            var = influence.variance(psi)
+        else:
+            var = influence.cluster_variance(psi, clusters, n_clusters=n_clusters)
+        return aggregate_repeats(mean, jnp.sqrt(var), how=how)
 
     nu, nu_se = mean_and_se(s)
     low, low_se = mean_and_se(u - G * s)

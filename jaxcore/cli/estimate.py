@@ -54,9 +54,10 @@ def estimate(
     from jaxcore.data.frames import read_table
     from jaxcore.errors import UserError
     from jaxcore.estimators.base import normal_quantile
-    from jaxcore.estimators.selective_iv.report import summary_path, write_report
+    from jaxcore.estimators.selective_iv.report import check_folder, summary_path, write_report
 
     normal_quantile(level)  # refuses a level outside (0, 1) before any work
+    check_folder(output, overwrite=overwrite)
     config = registry.estimator(method).config_class(
         learners=learners, criterion=criterion, n_folds=folds, n_rep=repetitions, clip=clip,
         missing=missing, seed=seed,

@@ -55,6 +55,8 @@ class Table:
         import pyarrow as pa
 
         if pa.types.is_dictionary(data.type):
+            if pa.types.is_string_view(data.type.value_type):  # polars; Arrow cannot cast it
+                return np.array(data.to_pylist(), object)
             data = data.cast(data.type.value_type)
         if pa.types.is_decimal(data.type):
             data = data.cast(pa.float64())
@@ -189,7 +191,8 @@ def formula_parts(
     Args:
       formula: ``outcome ~ treatment | instrument | covariates``; the covariates may use the
         functions of formulaic, such as ``bs(age, 4)`` and ``C(married)``. The constant is left
-        out. Rows with missing values stay in, as NaN.
+        out. Rows with missing values, of text too, stay in, as NaN in the terms they enter; they
+        have no part in knots, means and categories.
       table: the data.
 
     Raises:
@@ -214,9 +217,8 @@ def formula_parts(
         left, right = getattr(parsed, "lhs", None), getattr(parsed, "rhs", None)
         if left is None or not isinstance(right, tuple) or len(right) != 3:
             raise UserError(f"Expected a formula {shape!r}, found {formula!r}.")
-        parts = [
-            part.get_model_matrix(frame, na_action="ignore", context={}) for part in (left, *right)
-        ]
+        with np.errstate(all="ignore"):  # what is not finite is counted by whoever uses it
+            parts = [_model_matrix(part, frame, table.source) for part in (left, *right)]
     except (FormulaicError, SyntaxError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"Expected a formula for {table.source}, found: {first}") from error
@@ -230,3 +232,26 @@ def formula_parts(
         single.append(part.iloc[:, 0].to_numpy(np.float64))
     X = parts[3].drop(columns="Intercept", errors="ignore")
     return (*single, X.to_numpy(np.float64), tuple(str(c) for c in X.columns))
+
+
+def _model_matrix(part: Any, frame: Any, source: str) -> Any:
+    """Columns of one part of a formula; terms with missing values are fitted on the other rows.
+
+    formulaic would take a missing category for the reference, and a mean over NaN for NaN.
+    """
+    import pandas as pd
+
+    def fitted(rows):
+        matrix = part.get_model_matrix(rows, na_action="ignore", context={})
+        return matrix, matrix.model_spec
+
+    whole, spec = fitted(frame)
+    pieces = []
+    for term, used in spec.term_variables.items():
+        named = [name for name in frame.columns if name in used]
+        there = frame[named].notna().all(axis=1)
+        if not there.any():
+            raise UserError(f"Expected some values of {term} in {source}, found only missing ones.")
+        matrix, own = (whole, spec) if there.all() else fitted(frame[there])
+        pieces.append(matrix.iloc[:, own.term_indices[term]].reindex(frame.index))
+    return pd.concat(pieces, axis=1) if pieces else whole

@@ -125,6 +125,38 @@ def test_formula(csv):
     assert X[:, 1].tolist() == [1, 0, 1, 0]
 
 
+def test_a_missing_category_is_missing_and_not_the_reference():
+    pytest.importorskip("formulaic")
+    pd = pytest.importorskip("pandas")
+    x, text = np.arange(8.0), ["a", None, "b", "a", "b", "c", "c", "a"]
+    x[7] = np.nan
+    frame = pd.DataFrame({"y": x, "t": 1.0, "z": 0.0, "x": x, "text": text})
+    y, _, _, X, names = formula_parts("y ~ t | z | scale(x) + C(text)", as_table(frame))
+    assert names == ("scale(x)", "C(text)[T.b]", "C(text)[T.c]")
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+    np.testing.assert_array_equal(np.isnan(X[:, 0]), np.isnan(x))
+    np.testing.assert_array_equal(np.isnan(X[:, 1]), [t is None for t in text])
+    assert abs(np.nanmean(X[:, 0])) < 1e-12
+    named = [i for i, t in enumerate(text) if t is not None]
+    np.testing.assert_array_equal(X[named, 1], [text[i] == "b" for i in named])
+    frame["x"] = np.nan
+    with pytest.raises(UserError, match="some values of x in the table, found only missing"):
+        formula_parts("y ~ t | z | x", as_table(frame))
+
+
+def test_values_a_function_does_not_take_are_not_finite():
+    pytest.importorskip("formulaic")
+    table = as_table({"y": [1.0, 2.0], "t": [0, 1], "z": [1, 0], "x": [-1.0, 1.0]})
+    X = formula_parts("y ~ t | z | log(x)", table)[3]
+    np.testing.assert_array_equal(X[:, 0], [np.nan, 0.0])
+
+
+def test_polars_categories():
+    pl = pytest.importorskip("polars")
+    column = pl.Series(["u", None, "v"], dtype=pl.Categorical)
+    assert as_table(pl.DataFrame({"g": column})).values("g").tolist() == ["u", None, "v"]
+
+
 def test_formula_with_splines():
     pytest.importorskip("formulaic")
     rng = np.random.default_rng(0)

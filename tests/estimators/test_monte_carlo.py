@@ -81,6 +81,11 @@ def test_table_by_hand():
     assert abs(row["coverage"] - 2 / 3) < 1e-12
     assert abs(row["bias_mcse"] - 1 / np.sqrt(3)) < 1e-12
     assert "+0.500 (0.577)" in table_text([row])
+    lost = MonteCarlo(names=("m",), truth=1.5, theta=theta, se=np.where(theta == 3, np.nan, se))
+    (row,) = lost.table()  # a replication without an error is not counted, the others are
+    assert row["failed"] == 2 and row["reps"] == 2 and row["coverage"] == 1
+    (row,) = MonteCarlo(names=("m",), truth=1.5, theta=theta, se=se * np.nan).table()
+    assert row["failed"] == 1 and "coverage" not in row
 
 
 def test_errors_of_the_monte_carlo_errors():

@@ -109,6 +109,24 @@ def test_clusters_change_the_error_not_the_folds_inside(sample):
     assert abs(plain.theta - r.theta) < 1e-9 and plain.se != r.se
 
 
+def test_every_unit_twice_in_clusters_tells_no_more_than_once(sample):
+    """Errors of everything that is shown beside the estimate heed the clusters too."""
+    pairs, ids = np.tile(np.arange(N), 2), np.arange(N) % 2
+    twice = [np.concatenate([v, v]) for v in sample]
+    one = dataclasses.replace(FAST, learners=("lin",))
+    once = one.fit(*sample, fold_ids=ids)
+    both = one.fit(*twice, fold_ids=np.tile(ids, 2), clusters=pairs)
+    assert f"{N} clusters" in both.summary() and "clusters" not in once.summary()
+    for ours, theirs in zip(both.baselines(), once.baselines(), strict=True):
+        np.testing.assert_allclose(ours.se, theirs.se, rtol=1e-6, err_msg=ours.estimator)
+    np.testing.assert_allclose(both.sensitivity(0.05).limits, once.sensitivity(0.05).limits)
+    for name in ("d_test_t", "first_stage_t"):
+        assert abs(both.diagnostics()[name] / once.diagnostics()[name] - 1) < 1e-6
+    parametric = dataclasses.replace(one, n_folds=1, se="sandwich")
+    paired = parametric.fit(*twice, clusters=pairs)
+    assert abs(paired.se / parametric.fit(*sample).se - 1) < 1e-6
+
+
 @pytest.mark.parametrize("criterion", ["minimax", "smooth"])
 def test_other_rules(sample, criterion):
     r = dataclasses.replace(FAST, criterion=criterion).fit(*sample)
@@ -179,13 +197,20 @@ def test_effects_of_groups_and_projections(sample, result):
         result.cate(np.c_[np.ones(N), np.ones(N)])
     with pytest.raises(UserError, match="one row per unit"):
         result.gate(np.ones(3))
+    with pytest.raises(UserError, match="at least 2 units in every group, found one in b"):
+        result.gate(np.array(["b"] + ["a"] * (N - 1)))
+    with pytest.raises(UserError, match="group label for every unit"):
+        result.gate(np.r_[np.nan, np.ones(N - 1)])
+    with pytest.raises(UserError, match="regressors"):
+        result.cate(np.ones((N, 0)))
 
 
 def test_sensitivity_widens_with_the_violation(result):
     widths = [np.ptp(result.sensitivity(G).limits) for G in (0.0, 0.01, 0.1)]
     assert widths[0] < widths[1] < widths[2]
-    with pytest.raises(UserError, match="G >= 0"):
-        result.sensitivity(-1)
+    for bad in (-1, float("nan")):
+        with pytest.raises(UserError, match="G >= 0"):
+            result.sensitivity(bad)
 
 
 def test_baselines_say_what_they_assume(result):
@@ -210,6 +235,35 @@ def test_report_and_file(result, tmp_path):
         assert json.loads(str(arrays["config"]))["config"]["n_folds"] == 2
     with pytest.raises(UserError, match=r"ending in \.npz"):
         result.to_npz(tmp_path / "fit.pkl")
+
+
+def test_a_report_on_a_full_disk_leaves_nothing(result, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(result), "plot_overlap", full)
+    with pytest.raises(UserError, match="No space left"):
+        write_report(result, tmp_path / "r")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="No space left"):
+        write_report(result, tmp_path / "mine")
+    assert [p.name for p in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_estimators_that_fail_are_named_in_the_report(result, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    others = result.baselines()
+    others[2] = dataclasses.replace(others[2], theta=np.float64("nan"))
+    monkeypatch.setattr(type(result), "baselines", lambda _: others)
+    text = (write_report(result, tmp_path / "r") / "summary.txt").read_text()
+    assert f"{others[2].estimator} " in text
+    assert "cannot be computed" in next(t for t in text.splitlines() if others[2].estimator in t)
+
+
+def test_a_fit_is_one_line_in_a_notebook(result):
+    assert repr(result).startswith("SelectiveIVResult(theta=") and "\n" not in repr(result)
 
 
 # --- notices ------------------------------------------------------------------------------------

@@ -9,9 +9,21 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.estimators import nuisance
 from jaxcore.estimators.selective_iv import SelectiveIV
+from jaxcore.estimators.selective_iv.learner_fit import VaryingCoefficient
 from jaxcore.estimators.selective_iv.simulate import simulate_siv2
 
 N = 400
+
+
+class LinearRegression:
+    """An outside learner that nobody wrapped."""
+
+    def fit(self, X, y):
+        raise AssertionError("never called")
+
+    predict = fit
+
+
 FAST = SelectiveIV(learners=("const", "lin"), n_folds=2)
 
 
@@ -42,6 +54,7 @@ def change(sample, **new):
         ({"Y": np.ones((N, 2))}, "one column of numbers"),
         ({"Y": np.ones(0), "A": [], "Z": [], "X": np.ones((0, 1))}, "at least one row"),
         ({"Y": np.ones(N) * 1j}, "real numbers"),
+        ({"Y": np.r_[np.zeros(N - 1), 1e200]}, "finite estimate and error"),
     ],
 )
 def test_bad_data_is_refused_in_one_sentence(sample, new, message):
@@ -62,6 +75,7 @@ def test_bad_data_is_refused_in_one_sentence(sample, new, message):
         ({"fold_ids": np.zeros(3)}, f"{N} fold ids"),
         ({"covariates": ["a", "a"]}, "more than one 'a'"),
         ({"covariates": ["a"]}, "2 covariate names"),
+        ({"clusters": np.arange(N) // 2, "fold_ids": np.arange(N) % 2}, "200 split"),
     ],
 )
 def test_bad_extras_are_refused(sample, extra, message):
@@ -84,12 +98,50 @@ def test_bad_extras_are_refused(sample, extra, message):
         ({"clip": (0.9, 0.1)}, "0 <= low < high <= 1"),
         ({"one_sided": "maybe"}, "True, False or 'auto'"),
         ({"ridge": -1}, "ridge >= 0"),
+        ({"ridge": float("nan")}, "ridge >= 0"),
+        ({"beta": float("inf")}, "finite beta"),
+        ({"lam": -1.0}, "lam >= 0"),
+        ({"clip": (0.1,)}, "two numbers for clip"),
+        ({"clip": None}, "two numbers for clip"),
+        ({"aggregate": "sum"}, "aggregate of"),
+        ({"n_folds": 2.5}, "whole number for n_folds"),
+        ({"seed": 1 << 70}, "whole number for seed"),
+        ({"seed": None}, "whole number for seed"),
+        ({"models": {}}, "at least one model"),
+        ({"models": {"M1": ("pi", "nu")}}, "keeping blocks of"),
+        ({"learners": 3}, "bases or learners of .* found 3"),
+        ({"learners": [LinearRegression()]}, r"others as HostLearner\(...\)"),
+        ({"learners": [VaryingCoefficient()]}, "for delta only, found it for pi"),
+        ({"learners": [nuisance.Stack(learners=(LinearRegression(),))]}, "Stack of JAX learners"),
         ({"overlap": "discard", "criterion": "smooth"}, "overlap='truncate'"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(FAST, **settings)
+
+
+def test_one_variable_in_two_roles_is_refused(sample):
+    Y, A, Z, X = sample
+    for role, twin in (("outcome", 3 - 2 * Y), ("treatment", A), ("instrument", 1 - Z)):
+        with pytest.raises(UserError, match=f"{role} and covariate 'x3' are the same"):
+            FAST.fit(Y, A, Z, np.c_[X, twin])
+    for role, twin in (("treatment", A), ("instrument", Z)):
+        with pytest.raises(UserError, match=f"outcome and {role} are the same"):
+            FAST.fit(5 * twin + 1, A, Z, X)
+    FAST.fit(Y * 1e100, A, Z, X * 1e-100)  # neither too large nor too small to be compared
+
+
+def test_the_sandwich_knows_no_folds(sample):
+    parametric = SelectiveIV(learners=("lin",), n_folds=1, se="sandwich", criterion=None)
+    with pytest.raises(UserError, match="no fold_ids"):
+        parametric.fit(*sample, fold_ids=np.arange(N) % 2)
+
+
+def test_nobody_within_the_overlap_bounds(sample):
+    config = dataclasses.replace(FAST, overlap="discard", clip=(0.97, 0.98))
+    with pytest.raises(UserError, match="units within the overlap bounds"):
+        config.fit(*sample)
 
 
 def test_folds_without_variation_are_refused(sample):
