@@ -49,6 +49,18 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(folder: Path) -> None:
+    """See that a folder, which need not exist, can be written, before long work for it.
+
+    Raises:
+      UserError: it cannot.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"Expected a folder that can be written, found {folder}.")
+
+
 def write_json(path: Path, content: Any) -> None:
     r"""Write ``content`` as JSON, in place of an older file.
 

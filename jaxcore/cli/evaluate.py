@@ -80,6 +80,11 @@ def evaluate(
         data = dataclasses.replace(data, eval_root=data.root)
     elif data.kind == "tfds" and not data.eval_split:
         data = dataclasses.replace(data, eval_split=data.split)
+    if data.pair_by == "index":
+        raise UserError(
+            "Expected pairs that belong together, to be compared, found pictures of two kinds "
+            "(data.pair_by index)."
+        )
     task = kind(
         model=network.name,
         network=cfg,

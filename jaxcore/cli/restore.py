@@ -2,7 +2,6 @@
 
 import dataclasses
 import glob
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,6 +81,8 @@ def restore(
     own = {"steps": steps, "seed": seed, "condition": condition}
     sampler = {name: value for name, value in own.items() if value is not None}
     _check_sampler(network.name, network.module, sampler)
+    if condition is not None and not cfg.condition_channels:
+        raise UserError("Expected no --condition for networks without further channels, found one.")
     options |= {name: value for name, value in sampler.items() if name != "condition"}
     run = _runner(network.module, params, cfg, options)
     start = time.perf_counter()
@@ -245,6 +246,8 @@ def _find(name: str, output: Path) -> list[tuple[Path, Path]]:
 
 
 def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
+    from jaxcore.atomic import check_writable
+
     origin: dict[Path, Path] = {}
     for job in jobs:
         if job.output in origin:
@@ -258,7 +261,4 @@ def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
         more = f" and {len(taken) - 1} others exist" if len(taken) > 1 else " exists"
         raise UserError(f"Expected new files, found that {taken[0]}{more} (use --overwrite).")
     for folder in {output.parent for output in origin}:
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise UserError(f"Expected a folder that can be written, found {folder}.")
+        check_writable(folder)

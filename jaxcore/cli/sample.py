@@ -1,7 +1,6 @@
 """``jaxcore sample``."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +19,7 @@ def sample(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     picture: Path | None = None,
     count: int = 9,
-    size: int = 64,
+    size: int | None = None,
     steps: int = 10,
     eta: float = 0.0,
     seed: int = 0,
@@ -32,7 +31,7 @@ def sample(
     beta: _Shape | None = None,
     ratio_a: float = 1.0,
     ratio_b: float = 1.0,
-    prediction: Literal["epsilon", "x0", "v"] = "v",
+    prediction: Literal["epsilon", "x0", "v"] | None = None,
     preset: str | None = None,
     which: Which = "best",
     overwrite: bool = False,
@@ -47,7 +46,7 @@ def sample(
       output: folder for the pictures.
       picture: the picture to restore, for networks that restore.
       count: pictures to generate, or restorations from so many start noises.
-      size: side of generated pictures in pixels.
+      size: side of generated pictures in pixels; 64 without it.
       steps: calls of the networks (in each pass, where residual and noise go one by one).
       eta: fresh noise in the steps, 0 to 1.
       seed: of all noise.
@@ -60,13 +59,14 @@ def sample(
       beta: another shape of beta squared than in training.
       ratio_a: exponent of the shape of alpha.
       ratio_b: exponent of the shape of beta squared.
-      prediction: what a network of denoising-diffusion-pytorch predicts.
+      prediction: what a network of denoising-diffusion-pytorch predicts; v without it.
       preset: published configuration, for official files that do not tell theirs.
       which: checkpoint of a run directory.
       overwrite: replace the pictures of an earlier call.
     """
     import jax
 
+    from jaxcore.atomic import whole_file, write_json
     from jaxcore.data.images import write_image
     from jaxcore.data.pictures import grid
     from jaxcore.errors import UserError
@@ -74,10 +74,17 @@ def sample(
     from jaxcore.models.rddm.process import to_signed, to_unit
     from jaxcore.models.rddm.sampler import sample as run
     from jaxcore.models.rddm.solvers import sampling_table
+    from jaxcore.ops.padding import pad_to_multiple
 
     _check_output(output, overwrite)
-    if count < 1 or size < 1:
-        raise UserError(f"Expected a positive count and size, found {count} and {size}.")
+    side = 64 if size is None else size
+    if count < 1 or side < 1:
+        raise UserError(f"Expected a positive count and size, found {count} and {side}.")
+    if picture is not None and size is not None:
+        raise UserError("Expected no --size beside --picture, whose own size is kept, found both.")
+    for name, shape, ratio in (("alpha", alpha, ratio_a), ("beta", beta, ratio_b)):
+        if shape is None and ratio != 1:
+            raise UserError(f"Expected --{name} beside --ratio-{name[0]}, found the ratio alone.")
     model = _load(weights, preset, which, prediction)
     schedule = trained = model.schedule
     if alpha is not None or beta is not None:
@@ -86,44 +93,54 @@ def sample(
     table = sampling_table(
         schedule, steps, eta=eta or None, order=order, method=method, clip_mode=clip_mode
     )
-    degraded = model.degraded(picture, count)
+    degraded = model.degraded(picture)
+    padded = None
+    if degraded is not None:
+        padded = np.repeat(pad_to_multiple(degraded, model.multiple)[None], count, axis=0)
     images, seen = run(
         model.apply_fn,
         model.params,
-        None if degraded is None else to_signed(jax.numpy.asarray(degraded)),
-        shape=None if degraded is not None else (count, *model.sides(size), model.channels),
+        None if padded is None else to_signed(jax.numpy.asarray(padded)),
+        shape=None if padded is not None else (count, *model.sides(side), model.channels),
         table=table,
         objective=model.objective,
         key=jax.random.key(seed),
         mode=mode,
         return_trajectory=True,
     )
-    output.mkdir(parents=True, exist_ok=True)
+    if degraded is not None:
+        high, broad = degraded.shape[:2]
+        images, seen = jax.tree.map(lambda x: x[..., :high, :broad, :], (images, seen))
     shown = [(np.asarray(image), "") for image in to_unit(images)]
     if degraded is not None:
-        shown = [(degraded[0], "input"), *shown]
+        shown = [(degraded, "input"), *shown]
     wide = int(np.ceil(len(shown) ** 0.5))
     pictures = {
         "samples.png": grid([shown[i : i + wide] for i in range(0, len(shown), wide)]),
         "trajectory.png": grid(trajectory_cells(seen, table)),
     }
-    for name, pixels in pictures.items():
-        write_image(output / name, pixels / np.float32(255), overwrite=True)
     curves = {"training": trained}
     if schedule is not trained:
         curves = {"sampling": schedule, **curves}
-    plot_schedules(curves, table=table).savefig(output / "schedules.png", dpi=110)
+    plot = plot_schedules(curves, table=table)
     settings = {
-        "weights": str(weights), "network": model.about, "steps": steps, "eta": eta, "seed": seed,
-        "order": order, "method": method, "mode": mode, "clip_mode": clip_mode, "alpha": alpha,
-        "beta": beta, "ratio_a": ratio_a, "ratio_b": ratio_b,
+        "weights": str(weights), "network": model.about, "count": count,
+        "picture": None if picture is None else str(picture), "size": list(images.shape[1:3]),
+        "steps": steps, "eta": eta, "seed": seed, "order": order, "method": method, "mode": mode,
+        "clip_mode": clip_mode, "alpha": alpha, "beta": beta, "ratio_a": ratio_a,
+        "ratio_b": ratio_b, "preset": preset, "which": which,
     }  # fmt: skip
-    (output / "samples.json").write_text(json.dumps(settings, indent=1) + "\n")
+    for name, pixels in pictures.items():
+        write_image(output / name, pixels / np.float32(255), overwrite=True)
+    with whole_file(output / "schedules.png", overwrite=True) as temporary:
+        plot.savefig(temporary, dpi=110, format="png")
+    write_json(output / "samples.json", settings)
     print(f"{count} pictures of {images.shape[2]}x{images.shape[1]} pixels, {len(table)} steps")
     print(f"written: {output}")
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
+    from jaxcore.atomic import check_writable
     from jaxcore.errors import UserError
 
     if output.is_file():
@@ -131,6 +148,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
     taken = [name for name in FILES if (output / name).exists()]
     if taken and not overwrite:
         raise UserError(f"Expected a new folder, found {output / taken[0]} (use --overwrite).")
+    check_writable(output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,11 +181,10 @@ class _Model:
             raise UserError(f"Expected a size that is a multiple of {self.multiple}, found {size}.")
         return size, size
 
-    def degraded(self, picture: Path | None, count: int) -> np.ndarray | None:
-        """The picture to restore, once per start noise; None to generate."""
+    def degraded(self, picture: Path | None) -> np.ndarray | None:
+        """The picture to restore; None to generate."""
         from jaxcore.data.images import read_image
         from jaxcore.errors import UserError
-        from jaxcore.ops.padding import pad_to_multiple
 
         if self.conditions:
             raise UserError(
@@ -180,8 +197,7 @@ class _Model:
             return None
         if not self.restores:
             raise UserError("Expected no --picture for a network that generates, found one.")
-        pixels = pad_to_multiple(read_image(picture).unit(), self.multiple)
-        return np.repeat(pixels[None], count, axis=0)
+        return read_image(picture).unit()
 
 
 def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _Model:
@@ -190,7 +206,14 @@ def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _
 
     tensors = None if weights.is_dir() else _tensors(weights)
     if tensors is not None and any(key.endswith("mid_attn.mem_kv") for key in tensors):
-        return _third_party(tensors, prediction)
+        if preset is not None:
+            raise UserError(f"The settings of {weights} are read: leave the preset out.")
+        return _third_party(tensors, "v" if prediction is None else prediction)
+    if prediction is not None:
+        raise UserError(
+            "Expected no --prediction for networks of RDDM, which have objectives, found "
+            f"{prediction!r}."
+        )
     network, cfg, params = load_network(
         weights, None if weights.is_dir() else "rddm", which=which, preset=preset
     )

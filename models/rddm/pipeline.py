@@ -74,7 +74,8 @@ def chosen(params: Params, cfg: RDDMConfig) -> RDDMConfig | None:
 
 @functools.lru_cache(maxsize=16)
 def _table(cfg: RDDMConfig, steps: int) -> SamplingTable:
-    return sampling_table(cfg.make_schedule(), steps)
+    # Never the ancestral loop: restoration adds no noise, also with a step at every time.
+    return sampling_table(cfg.make_schedule(), steps, method="euler")
 
 
 _standardise = jax.jit(standardise, static_argnames="cfg")
@@ -179,23 +180,30 @@ def _conditions(image: np.ndarray, condition: Any, cfg: RDDMConfig) -> list[np.n
         )
     if image.dtype.kind != "f":
         raise UserError(f"Expected floating-point images in [0, 1], found {image.dtype}.")
+    if not cfg.condition_channels:
+        if condition is not None:
+            raise UserError(
+                "Expected no condition for networks without further channels, found one."
+            )
+        return []
     expected = (*image.shape[:-1], cfg.condition_channels)
-    if condition is None and cfg.condition_channels:
+    if condition is None:
         raise UserError(
             f"Expected a condition of shape {expected}, such as a mask, beside the image, found "
             "none."
         )
-    if condition is None:
-        return []
-    if np.shape(condition) != expected:
-        raise UserError(
-            f"Expected a condition of shape {expected}, found {tuple(np.shape(condition))}."
-        )
-    return [np.asarray(condition)] if cfg.condition_channels else []
+    condition = np.asarray(condition)
+    if condition.shape != expected:
+        raise UserError(f"Expected a condition of shape {expected}, found {condition.shape}.")
+    if condition.dtype.kind != "f":
+        raise UserError(f"Expected a floating-point condition, found {condition.dtype}.")
+    return [condition]
 
 
 def _noise(image: np.ndarray, noise: Any, seed: int, cfg: RDDMConfig) -> np.ndarray:
     if noise is None:
+        if seed < 0:
+            raise UserError(f"Expected a seed of at least 0, found {seed}.")
         return np.random.default_rng(seed).standard_normal(image.shape, np.float32)
     if np.shape(noise) != image.shape:
         raise UserError(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxcore.errors import UserError
 from jaxcore.models.rddm.schedule import RDDMSchedule
 
 _TINY = 1e-12
@@ -157,6 +158,17 @@ def network_input(
     The released code fills absent self conditioning with zeros of the wrong number of channels;
     here the caller gives zeros of the image's.
     """
+    given = {"I_t": x, "self conditioning": self_condition, "I_in": degraded}
+    for name, part in (given | {"conditions": condition}).items():
+        if part is None:
+            continue
+        if part.ndim != 4 or part.shape[:-1] != x.shape[:-1]:
+            raise UserError(
+                f"Expected {name} of shape ({', '.join(map(str, x.shape[:-1]))}, channels), as "
+                f"I_t has, found {tuple(part.shape)}."
+            )
+        if not jnp.issubdtype(part.dtype, jnp.floating):
+            raise UserError(f"Expected {name} as floating-point numbers, found {part.dtype}.")
     parts = (self_condition, x, degraded, condition)
     return jnp.concatenate([p for p in parts if p is not None], axis=-1)
 

@@ -162,6 +162,9 @@ def sample(
     if (degraded is None) == (shape is None):
         raise UserError("Expected either degraded images or a shape, found both or neither.")
     if degraded is not None:
+        kind = jnp.result_type(degraded)
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise UserError(f"Expected floating-point images in [-1, 1], found {kind}.")
         shape = jnp.shape(degraded)
     assert shape is not None
     if len(shape) != 4:

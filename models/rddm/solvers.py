@@ -106,7 +106,7 @@ def sampling_table(
         neighbouring times, which needs as many steps as the schedule has times; "dpm2" is
         DPM-Solver++(2M) on what is left after the degraded image's share, of second order and
         without fresh noise. None is the published rule: ancestral where the steps are as many as
-        the times, else Euler.
+        the times (unless an option it does not have is given), else Euler.
       eta: fresh noise, 0 to 1; None is 0. RDDM's multiplies the variance. Not for "ancestral",
         which has all of it, nor for "dpm2".
       order: remove residual and noise together, or one after the other in two passes.
@@ -139,7 +139,8 @@ def sampling_table(
         variance=(variance, Variance), final=(final, Final), passes=(passes, Passes),
     )  # fmt: skip
     check_sampling_steps(total, steps)
-    method = _method(method, steps, total, order, eta)
+    asked = {"form": form, "clip_mode": clip_mode, "spacing": spacing, "variance": variance}
+    method = _method(method, steps, total, order, eta, asked)
     times = _TIMES[spacing](schedule, steps)
     if len(times) != steps + 1:
         raise UserError(f"Expected at most {len(times) - 1} {spacing} steps, found {steps}.")
@@ -156,11 +157,33 @@ def sampling_table(
     return _table(schedule, pairs, legs, clip=clip_mode != "none")
 
 
+# What steps of their own leave no room for: the options a method takes, where not all of them.
+_TAKES: dict[Method, dict[str, tuple[str, ...]]] = {
+    "euler": {},
+    "ancestral": {
+        "form": ("noise",),
+        "clip_mode": ("official", "none"),
+        "spacing": ("linear",),
+        "variance": ("rddm",),
+    },
+    "dpm2": {"form": ("noise",), "clip_mode": ("official", "none"), "variance": ("rddm",)},
+}
+
+
 def _method(
-    method: Method | None, steps: int, total: int, order: Order, eta: float | None
+    method: Method | None,
+    steps: int,
+    total: int,
+    order: Order,
+    eta: float | None,
+    asked: dict[str, str],
 ) -> Method:
+    def refused(method: Method) -> list[str]:
+        return [name for name, taken in _TAKES[method].items() if asked[name] not in taken]
+
     if method is None:
-        method = "ancestral" if steps == total and order == "simultaneous" else "euler"
+        plain = order == "simultaneous" and eta is None and not refused("ancestral")
+        method = "ancestral" if steps == total and plain else "euler"
     if method != "euler":
         if order != "simultaneous":
             raise UserError(
@@ -170,6 +193,11 @@ def _method(
             raise UserError(f"Expected no eta for method {method!r}, found {eta}.")
     if method == "ancestral" and steps != total:
         raise UserError(f"Expected {total} steps for method 'ancestral', found {steps}.")
+    for name in refused(method):
+        raise UserError(
+            f"Expected {name} {' or '.join(map(repr, _TAKES[method][name]))} for method "
+            f"{method!r}, found {asked[name]!r}."
+        )
     if eta is not None and not 0 <= eta <= 1:
         raise UserError(f"Expected eta between 0 and 1, found {eta}.")
     return method

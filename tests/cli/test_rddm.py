@@ -64,11 +64,15 @@ def test_a_mask_is_shown_and_missed(call, files, photo, tmp_path, monkeypatch):
     [
         ("--preset deraining", "Expected weights of 2 network(s) with 6 input channels"),
         ("--preset dehazing", "Expected as preset of rddm one of deraining, low_light"),
+        ("--seed -1", "Expected a seed of at least 0, found -1."),
+        ("--condition mask.png", "no --condition for networks without further channels"),
         ("--steps 0", "between 1 and 1000 sampling steps, found 0"),
         ("--tile 33 --overlap 40", "overlap must be from 0 to below the tile 33"),
     ],
 )
-def test_mistakes(call, files, photo, tmp_path, options, message):
+def test_mistakes(call, files, photo, tmp_path, monkeypatch, options, message):
+    (tmp_path / "mask.png").touch()
+    monkeypatch.chdir(tmp_path)
     given = ("--weights", files / "light.pt", "--model", "rddm", *options.split())
     code, _, err = call("restore", photo, "-o", tmp_path / "out.png", *given)
     assert code == 2 and message in err and len(err.splitlines()) == 1
@@ -128,6 +132,8 @@ def test_training_and_evaluation(pairs, tmp_path, call):
     assert (code, err) == (0, "") and "PSNR in" in out
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert np.isfinite(metrics["lowlight/psnr"])
+    code, _, err = call("evaluate", run, "--data.kind", "pairs", "--data.pair-by", "index")
+    assert code == 2 and "Expected pairs that belong together" in err
     code, _, err = call("evaluate", run, "--preset", "deraining")
     assert code == 2 and "A run knows its configuration" in err
 

@@ -1,6 +1,7 @@
 """``jaxcore sample``: grids and trajectories, and mistakes with exit code 2."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -75,6 +76,30 @@ def test_restoration_shows_the_picture_and_its_restorations(call, files, photo, 
         np.testing.assert_array_equal(shown[4:25, 4:34], np.asarray(image))
 
 
+def test_pictures_of_any_size_are_shown_as_they_are(call, tmp_path):
+    cfg = RDDMConfig.tiny(**SIZES | {"dim_mults": (1, 2)})
+    about = {"jaxcore": json.dumps({"model": "rddm", "config": cfg.to_dict()})}
+    weights, photo = tmp_path / "even.safetensors", tmp_path / "odd.png"
+    write_safetensors(weights, rddm.to_torch(rddm.init(jax.random.key(0), cfg), cfg), about)
+    Image.fromarray(np.full((5, 7, 3), 90, np.uint8)).save(photo)
+    argv = ("sample", "--weights", weights, "--picture", photo, "--count", 1, "--steps", 1)
+    code, out, err = call(*argv, "-o", tmp_path / "out")
+    assert code == 0 and "1 pictures of 7x5 pixels" in out, err
+    settings = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert settings["size"] == [5, 7] and settings["picture"] == str(photo)
+
+
+def test_nothing_is_written_where_a_picture_cannot_be_made(call, files, tmp_path, monkeypatch):
+    argv = ("sample", "--weights", files / "makes.safetensors", "--count", 1, "--size", 4)
+    (tmp_path / "file").touch()
+    code, _, err = call(*argv, "-o", tmp_path / "file" / "out")
+    assert code == 2 and "Expected a folder that can be written, found" in err
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # not installed
+    code, _, err = call(*argv, "-o", tmp_path / "out")
+    assert code == 2 and "Expected matplotlib for plots" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_of_another_package_generate(call, files, tmp_path):
     code, _out, err = call(
         "sample", "--weights", files / "third.safetensors", "--count", 1, "--size", 8,
@@ -90,6 +115,10 @@ def test_weights_of_another_package_generate(call, files, tmp_path):
         ("makes", ("--steps", 21), "between 1 and 20 sampling steps, found 21"),
         ("makes", ("--eta", 2), "eta between 0 and 1, found 2"),
         ("makes", ("--mode", "x0"), "a mode of pred_res_noise"),
+        ("makes", ("--ratio-b", 2), "--beta beside --ratio-b, found the ratio alone"),
+        ("makes", ("--prediction", "x0"), "no --prediction for networks of RDDM"),
+        ("restores", ("--picture", "a.png", "--size", 64), "no --size beside --picture"),
+        ("third", ("--preset", "deraining"), "leave the preset out"),
         ("makes", ("--count", 0), "a positive count and size, found 0 and 64"),
         ("makes", ("--picture", "none.png"), "no --picture for a network that generates"),
         ("restores", (), "--picture for a network that restores, found none"),

@@ -128,6 +128,12 @@ def test_settings_that_do_not_fit():
         DiffusionTask(network=network, eval_protocol="lab")
     with pytest.raises(UserError, match="at most 16 pixels, to which images are resized"):
         DiffusionTask(network=network, data=DataConfig(prepare=Preparation(size=16))).check()
+    with pytest.raises(UserError, match="condition_channels for the pictures in mask, found one w"):
+        DiffusionTask(
+            network=network, data=DataConfig(kind="pairs", root="x", condition_folder="mask")
+        )
+    with pytest.raises(UserError, match="at most 3 condition_channels, those of a picture, found"):
+        DiffusionTask(network=RDDMConfig.tiny(condition_channels=4))
     with pytest.raises(UserError, match="preview must be at least 1"):
         DiffusionTask(network=network, preview=0)
 

@@ -20,6 +20,8 @@ from jaxcore.models.rddm.solvers import sampling_table
 from jaxcore.train.tasks.images import ImageTask
 from jaxcore.typing import Batch, Key, Params
 
+_PICTURE = 3  # channels of a picture of the data
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiffusionTask(ImageTask):
@@ -53,10 +55,24 @@ class DiffusionTask(ImageTask):
             )
         if self.preview < 1:
             raise UserError(f"preview must be at least 1, found {self.preview}.")
+        self._check_conditions()
         side = self.network.multiple
         wrong = [stage.patch for stage in self.stages if stage.patch % side]
         if wrong:
             raise UserError(f"Expected patches of a multiple of {side} pixels, found {wrong[0]}.")
+
+    def _check_conditions(self) -> None:
+        count, folder = self.network.condition_channels, self.data.condition_folder
+        if count > _PICTURE:
+            raise UserError(
+                f"Expected at most {_PICTURE} condition_channels, those of a picture, found "
+                f"{count}."
+            )
+        if folder and not count:
+            raise UserError(
+                f"Expected a network with condition_channels for the pictures in {folder}, found "
+                "one without."
+            )
 
     @property
     def images(self) -> Images:

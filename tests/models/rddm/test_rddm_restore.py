@@ -83,11 +83,23 @@ def test_a_search_is_read_as_its_weight_leans(params, picture):
         ({"condition": np.zeros((7, 9, 1)), "mode": "noise"}, "Expected a mode of pred_res"),
         ({"condition": np.zeros((7, 9, 1)), "tile": 9}, "tile must be a positive multiple of 2"),
         ({"condition": np.zeros((7, 9, 1)), "noise": np.zeros((1, 1, 3))}, "noise of the shape"),
+        ({"condition": np.zeros((7, 9, 1)), "seed": -1}, "a seed of at least 0, found -1"),
+        ({"condition": np.zeros((7, 9, 1), np.uint8)}, "floating-point condition, found uint8"),
     ],
 )
 def test_options_that_do_not_fit(params, picture, options, message):
     with pytest.raises(UserError, match=message):
         rddm.restore(params, picture[0], CFG, **options)
+
+
+def test_a_step_at_every_time_adds_no_noise(picture):
+    """The published rule would take the ancestral loop there, which restoration does not."""
+    cfg = RDDMConfig.low_light(**SMALL, timesteps=3)
+    params = rddm.init(jax.random.key(0), cfg)
+    out = rddm.restore(params, picture[0], cfg, steps=3)
+    np.testing.assert_array_equal(rddm.restore(params, picture[0], cfg, steps=3), out)
+    with pytest.raises(UserError, match="no condition for networks without further channels"):
+        rddm.restore(params, picture[0], cfg, condition=picture[1])
 
 
 def test_images_that_do_not_fit(params):

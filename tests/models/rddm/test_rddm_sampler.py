@@ -298,6 +298,9 @@ X = np.zeros(SHAPE, np.float32)
         (X, {"noise": np.zeros((2, *SHAPE))}, "noise of shape \\(1 or 3, 2, 4, 4, 3\\)"),
         (X, {"noise": X[None], "table": FRESH}, "3 noises for steps with fresh noise, found 1"),
         (X, {"key": 0, "mode": "x0"}, "a mode of pred_res_noise"),
+        (X.astype(np.uint8), {"key": 0}, "floating-point images in \\[-1, 1\\], found uint8"),
+        (X, {"key": 0, "condition": X[:1]}, "conditions of shape \\(2, 4, 4, channels\\)"),
+        (X, {"key": 0, "condition": X > 0}, "conditions as floating-point numbers, found bool"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(degraded, options, sentence):

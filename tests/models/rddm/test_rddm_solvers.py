@@ -119,6 +119,17 @@ def test_as_many_steps_as_times_is_the_ancestral_loop():
     assert draws(sampling_table(schedule, 6)) == 5 and draws(sampling_table(schedule, 1)) == 0
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"clip_mode": "ddim_exact"}, {"form": "clean"}, {"spacing": "leading"}, {"eta": 0.0}],
+)
+def test_options_the_ancestral_loop_does_not_have_are_heeded_at_every_time(option):
+    schedule = RDDMSchedule.polynomial(6)
+    rows, euler = (sampling_table(schedule, 6, method=m, **option).rows for m in (None, "euler"))
+    for name, value in rows._asdict().items():
+        np.testing.assert_array_equal(value, getattr(euler, name))
+
+
 def test_padding_leaves_the_result_alone():
     noise = np.random.default_rng(0).normal(size=(4, *SHAPE)).astype(np.float32)
     zero = np.zeros(SHAPE, np.float32)
@@ -165,6 +176,12 @@ S = RDDMSchedule.polynomial(10)
             "order='simultaneous' for method 'dpm2'",
         ),
         ({"order": "residual_then_noise", "form": "clean"}, "where residual and noise are removed"),
+        ({"method": "dpm2", "clip_mode": "ddim_exact"}, "clip_mode 'official' or 'none' for"),
+        ({"method": "dpm2", "form": "clean"}, "form 'noise' for method 'dpm2', found 'clean'"),
+        (
+            {"method": "ancestral", "steps": 10, "spacing": "leading"},
+            "spacing 'linear' for method 'ancestral', found 'leading'",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused_in_one_sentence(options, sentence):
