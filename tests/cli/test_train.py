@@ -117,12 +117,14 @@ def test_mistakes_end_in_one_sentence(pairs, run, tmp_path, call, argv, sentence
         ("--eval-side 8", "eval_side must be at least 11, found 8"),
         ("--eval-images -1", "eval_images must be at least 0, found -1"),
         ("--data.held-out 0 --data.eval-root {pairs}/gone", "found no folder"),
+        ("--network.dim 16 --init {run}", "does not fit this network"),
     ],
 )
 def test_what_the_run_will_need_is_checked_before_it_starts(
-    pairs, tmp_path, call, options, sentence
+    pairs, run, tmp_path, call, options, sentence
 ):
-    code, _, err = call(*training(pairs, tmp_path / "run", *options.format(pairs=pairs).split()))
+    options = options.format(pairs=pairs, run=run).split()
+    code, _, err = call(*training(pairs, tmp_path / "run", *options))
     assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
