@@ -100,6 +100,9 @@ def fit(
         raise UserError(f"Expected a checkpoint to resume from, found none in {run_dir}.")
     if found:
         check_same_run(read_config(run_dir), description, run_dir)
+    elif init_params is not None:
+        shapes = jax.eval_shape(task.init_params, jax.random.key(cfg.seed))
+        check_tree(init_params, shapes, source="The given set of parameters")
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
@@ -193,7 +196,6 @@ class _Run:
 
     def _initial_state(self, init_params: Params | None) -> TrainState:
         if init_params is not None:
-            check_tree(init_params, self.abstract.params, source="The given set of parameters")
             # Copies, since the first step takes their memory.
             params = jax.tree.map(
                 lambda want, p: jnp.array(p, dtype=want.dtype), self.abstract.params, init_params

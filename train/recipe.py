@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from jaxcore.errors import UserError
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.tasks.images import ImageTask
 
@@ -14,3 +15,12 @@ class Recipe:
     train: TrainConfig
     epochs: int | None = None  # passes over the data, which then decide ``train.steps``
     summary: str = ""  # one line
+
+    def __post_init__(self) -> None:
+        parts = self.train.accum_steps
+        for stage in self.task.stages:
+            if stage.batch_size % parts:
+                raise UserError(
+                    f"A batch of {stage.batch_size} rows does not divide into {parts} "
+                    "micro-batches (train.accum_steps)."
+                )

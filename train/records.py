@@ -102,7 +102,8 @@ class TensorBoard:
         """Write one point of every curve."""
         if self._writer is not None:
             for name, value in metrics.items():
-                if isinstance(value, int | float):
+                # A degradation that no row of the window had has no loss: a gap in its curve.
+                if isinstance(value, int | float) and math.isfinite(value):
                     self._writer.add_scalar(f"{prefix}/{name}", value, step)
 
     def picture(self, name: str, step: int, picture: np.ndarray) -> None:

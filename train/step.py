@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcore.errors import UserError
 from jaxcore.train.ema import EMAConfig, ema_update
 from jaxcore.train.state import TrainState
 from jaxcore.typing import Batch, Key, Params
@@ -31,7 +32,7 @@ def split_micro_batches(batch: Batch, accum_steps: int) -> Batch:
     device then works on its own rows in every micro-batch, and nothing is moved.
 
     Raises:
-      ValueError: the batch does not divide.
+      UserError: the batch does not divide.
 
     >>> import jax.numpy as jnp
     >>> split_micro_batches({"x": jnp.arange(4)}, 2)["x"].tolist()
@@ -40,8 +41,8 @@ def split_micro_batches(batch: Batch, accum_steps: int) -> Batch:
 
     def split(x: jax.Array) -> jax.Array:
         if x.shape[0] % accum_steps:
-            raise ValueError(
-                f"a batch of {x.shape[0]} does not divide into {accum_steps} micro-batches"
+            raise UserError(
+                f"A batch of {x.shape[0]} rows does not divide into {accum_steps} micro-batches."
             )
         rows = x.reshape(x.shape[0] // accum_steps, accum_steps, *x.shape[1:])
         return jnp.moveaxis(rows, 1, 0)

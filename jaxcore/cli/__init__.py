@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jaxcore.errors import UserError
 
     own_process = argv is None
+    if own_process:
+        warnings.formatwarning = _sentence
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         commands = {
@@ -60,6 +63,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         _leave(2, own_process)
     except KeyboardInterrupt:
         _leave(130, own_process)
+    except BrokenPipeError:  # whoever read our output, such as ``head``, has seen enough
+        if own_process:
+            os._exit(141)
+        raise
+
+
+def _sentence(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning without the line of our source that found the reason for it."""
+    return f"warning: {message}\n"
 
 
 def _leave(code: int, own_process: bool) -> NoReturn:

@@ -127,7 +127,8 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
         print_counts(chosen.task.counts())
     chosen.task.check()
     params = None if recipe.init is None else _start(recipe.init, chosen.task)
-    mesh = make_mesh(fsdp=recipe.fsdp) if jax.device_count() > 1 else None
+    alone = jax.device_count() == 1 and recipe.fsdp == 1
+    mesh = None if alone else make_mesh(fsdp=recipe.fsdp)
     out = recipe.out
     if getattr(chosen.task.network, "searching", False):
         chosen = _search(chosen, out / "search", mesh, params)

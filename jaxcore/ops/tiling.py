@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -60,6 +61,7 @@ def restore(
     >>> restore(lambda x: 1 - x, np.zeros((37, 50, 3), np.float32), multiple=8).shape
     (37, 50, 3)
     """
+    image = np.asarray(image)
     images = _as_batch(image)
     check_options(multiple, tile, overlap, blend, bucket, least)
     turns = range(8 if ensemble else 1)
@@ -187,10 +189,9 @@ def _as_batch(image: np.ndarray) -> np.ndarray:
             "Expected an image of shape (height, width, channels) or a batch of such, "
             f"found {tuple(image.shape)}."
         )
-    images = np.asarray(image)
-    if images.dtype.kind in "iub":
-        raise UserError(f"Expected floating-point images in [0, 1], found {images.dtype}.")
-    images = images.astype(np.float32).reshape(-1, *image.shape[-3:])
+    if not jnp.issubdtype(image.dtype, jnp.floating):  # bfloat16 too, unlike NumPy's
+        raise UserError(f"Expected floating-point images in [0, 1], found {image.dtype}.")
+    images = image.astype(np.float32).reshape(-1, *image.shape[-3:])
     bad = images.size - int(np.isfinite(images).sum())
     if bad:
         raise UserError(f"Expected finite pixel values, found {bad} that are NaN or infinite.")

@@ -209,7 +209,7 @@ def apply(
 
 
 def _check_input(x: Array, context: Array | None, cfg: AdaIRConfig) -> None:
-    if x.ndim != 4 or x.shape[-1] != cfg.in_channels:
+    if x.ndim != 4 or x.shape[-1] != cfg.in_channels or x.shape[0] == 0:
         raise UserError(
             f"AdaIR expects images of shape (batch, height, width, {cfg.in_channels}), "
             f"found {tuple(x.shape)}."

@@ -2,8 +2,11 @@
 
 import importlib
 import inspect
+import subprocess
+import sys
 
 import pytest
+from PIL import Image
 
 from jaxcore.cli import COMMANDS
 
@@ -32,3 +35,23 @@ def test_a_setting_that_cannot_be_is_named(call):
 def test_an_unknown_word_ends_with_code_2(call, argv):
     code, out, err = call(*argv)
     assert code == 2 and "Traceback" not in out + err
+
+
+def test_a_reader_that_has_seen_enough_gets_no_stack_trace():
+    argv = [sys.executable, "-m", "jaxcore", "train", "demo", "--help"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_warnings_are_sentences(tmp_path):
+    (tmp_path / "Train" / "Denoise").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "Train" / "Denoise" / "one.png")
+    argv = ["train", "adair_denoise", "--data.root", tmp_path, "-o", tmp_path / "run"]
+    code = [sys.executable, "-m", "jaxcore", *argv, "--data.tasks", "denoise_15"]
+    result = subprocess.run(code, capture_output=True, text=True)
+    assert result.returncode == 2  # there is nothing to evaluate on
+    warning, error = result.stderr.splitlines()
+    assert warning.startswith("warning: Expected the published numbers of images")
+    assert error.startswith("jaxcore: Expected ")

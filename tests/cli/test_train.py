@@ -92,16 +92,49 @@ def test_a_run_of_other_settings_is_not_overwritten(pairs, run, call):
         ("train adair --data.root {pairs} --init {gone} -o {run}", "found"),
         ("evaluate {gone}", "found"),
         ("evaluate {empty}", "found"),
+        ("evaluate {trained} --images -1", "eval_images must be at least 0, found -1"),
     ],
 )
-def test_mistakes_end_in_one_sentence(pairs, tmp_path, call, argv, sentence):
+def test_mistakes_end_in_one_sentence(pairs, run, tmp_path, call, argv, sentence):
     (tmp_path / "empty").mkdir()
     names = {"gone": tmp_path / "gone", "empty": tmp_path / "empty", "run": tmp_path / "run"}
+    names["trained"] = run
     code, _, err = call(*argv.format(pairs=pairs, **names).split())
     assert code == 2
     assert sentence in err and "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--stages.0.patch 20", "multiple of 8, found 20"),
+        ("--train.accum-steps 2 --stages.0.batch-size 3", "3 rows does not divide into 2"),
+        ("--fsdp 3", "fsdp=3, tensor=1 does not fit"),
+        ("--eval-tile 30", "tile must be a positive multiple of 8, found 30"),
+        ("--eval-tile 32", "below the tile 32"),
+        ("--eval-side 8", "eval_side must be at least 11, found 8"),
+        ("--eval-images -1", "eval_images must be at least 0, found -1"),
+        ("--data.held-out 0 --data.eval-root {pairs}/gone", "found no folder"),
+        ("--network.dim 16 --init {run}", "does not fit this network"),
+    ],
+)
+def test_what_the_run_will_need_is_checked_before_it_starts(
+    pairs, run, tmp_path, call, options, sentence
+):
+    options = options.format(pairs=pairs, run=run).split()
+    code, _, err = call(*training(pairs, tmp_path / "run", *options))
+    assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_too_small_to_measure_is_named(run, tmp_path, call):
+    for folder in ("clean", "degraded"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (40, 5)).save(tmp_path / folder / "strip.png")
+    code, _, err = call("evaluate", run, "--data.kind", "pairs", "--data.root", tmp_path)
+    assert code == 2 and "strip of pairs" in err and "7x7" in err
 
 
 def test_the_demo_makes_its_picture_and_is_reused(tmp_path, call):

@@ -149,11 +149,19 @@ def test_images_that_cannot_be_restored():
         (np.zeros((8, 8), np.float32), r"found \(8, 8\)"),
         (np.zeros((0, 8, 3), np.float32), r"found \(0, 8, 3\)"),
         (np.zeros((8, 8, 3), np.uint8), "found uint8"),
+        (np.zeros((8, 8, 3), np.complex64), "found complex64"),
     ):
         with pytest.raises(UserError, match=message):
             restore(np.sqrt, x, multiple=8)
     with pytest.raises(UserError, match="must keep batch, height and width"):
         restore(lambda x: x[:, ::2], image(8, 8, 1), multiple=8)
+
+
+def test_any_array_of_floats_will_do():
+    x = image(8, 12, 1)
+    for same in (x.tolist(), jnp.asarray(x), jnp.asarray(x, jnp.bfloat16), x.astype(np.float64)):
+        out = restore(lambda y: y, same, multiple=8)
+        np.testing.assert_allclose(out, x, atol=0.01)
 
 
 def test_small_images_are_padded_to_the_least_size():

@@ -65,6 +65,15 @@ def test_tensorboard_is_optional(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tensorboard_gets_no_point_for_a_loss_without_rows(tmp_path, monkeypatch):
+    points = []
+    board = TensorBoard(tmp_path, start=0)
+    monkeypatch.setattr(board._writer, "add_scalar", lambda *point: points.append(point))
+    board.scalars("train", 1, {"loss": 1.0, "loss_haze": float("nan")})
+    board.close()
+    assert points == [("train/loss", 1.0, 1)]
+
+
 _METRICS = {"loss": 0.5, "skipped": 2.0, "items_per_second": 12.34, "seconds_left": 125.0}
 
 

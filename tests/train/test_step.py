@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcore.errors import UserError
 from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, make_train_step
 from jaxcore.train.step import split_micro_batches
 
@@ -140,5 +141,5 @@ def test_the_step_is_compiled_once():
 
 def test_micro_batches_take_every_nth_row():
     assert split_micro_batches({"x": jnp.arange(6)}, 3)["x"].tolist() == [[0, 3], [1, 4], [2, 5]]
-    with pytest.raises(ValueError, match="8 does not divide into 3"):
+    with pytest.raises(UserError, match="8 rows does not divide into 3"):
         split_micro_batches(_batch(), 3)

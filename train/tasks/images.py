@@ -17,6 +17,7 @@ from jaxcore.data.pipeline import Augment, Images, Stage, evaluation_samples, tr
 from jaxcore.data.sources import Group, Sample
 from jaxcore.errors import UserError
 from jaxcore.metrics import PROTOCOLS
+from jaxcore.ops.tiling import check_options
 from jaxcore.train.task import BatchIterator
 from jaxcore.typing import Batch, Key, Params
 
@@ -34,6 +35,9 @@ class Restored(NamedTuple):
 # Directory listings and photographs are read once per configuration, not at every evaluation.
 _training_groups = functools.lru_cache(maxsize=8)(training_groups)
 _evaluation_groups = functools.lru_cache(maxsize=8)(evaluation_groups)
+
+_OVERLAP = 32  # pixels; of every network's ``restore`` unless told otherwise
+_LEAST_SIDE = 11  # pixels; of the larger of the windows of SSIM
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,10 @@ class ImageTask(abc.ABC):
             raise UserError(
                 f"Unknown protocol {self.eval_protocol!r}: expected one of {', '.join(PROTOCOLS)}."
             )
+        if self.eval_images is not None and self.eval_images < 0:
+            raise UserError(f"eval_images must be at least 0, found {self.eval_images}.")
+        if self.eval_side is not None and self.eval_side < _LEAST_SIDE:
+            raise UserError(f"eval_side must be at least {_LEAST_SIDE}, found {self.eval_side}.")
 
     @property
     def _crop_multiple(self) -> int:
@@ -86,12 +94,26 @@ class ImageTask(abc.ABC):
     def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
         """Mean loss over the rows of a batch, and a dict of scalars to log."""
 
+    @property
+    def multiple(self) -> int:
+        """Height and width of what the network sees are multiples of this."""
+        own = getattr(self.network, "multiple", None)
+        return self.module.MULTIPLE if own is None else own
+
     def check(self) -> None:
-        """Look for the data, and whatever else training reads, before anything is written.
+        """Look for the data, and whatever else the run will need, before anything is written.
+
+        An evaluation that cannot be would otherwise show at the end of the training.
 
         Raises:
-          UserError: something is missing or damaged, or patches do not fit the data.
+          UserError: something is missing or damaged, or patches or tiles do not fit the network
+            or the data.
         """
+        uneven = [stage.patch for stage in self.stages if stage.patch % self.multiple]
+        if uneven:
+            raise UserError(
+                f"Expected patches whose side is a multiple of {self.multiple}, found {uneven[0]}."
+            )
         size = self.data.prepare.size
         wide = [stage.patch for stage in self.stages if size is not None and stage.patch > size]
         if wide:
@@ -99,7 +121,9 @@ class ImageTask(abc.ABC):
                 f"Expected patches of at most {size} pixels, to which images are resized, found "
                 f"{wide[0]}."
             )
+        check_options(self.multiple, self.eval_tile, _OVERLAP, "linear", None)
         _training_groups(self.data)
+        _evaluation_groups(self.data)
 
     def init_params(self, key: Key) -> Params:
         """Fresh parameters of the network."""
@@ -182,8 +206,15 @@ class ImageTask(abc.ABC):
             yield Restored(group, sample["name"], sample["degraded"], out, sample["clean"])
 
     def score(self, image: "Restored") -> "Score":
-        """Quality of one restored image under the protocol of this task."""
-        return score(image, self.eval_protocol)
+        """Quality of one restored image under the protocol of this task.
+
+        Raises:
+          UserError: names the image that is too small for the protocol.
+        """
+        try:
+            return score(image, self.eval_protocol)
+        except UserError as error:
+            raise UserError(f"{image.name} of {image.group}: {error}") from None
 
     def evaluate(self, params: Params) -> dict[str, float]:
         """PSNR (dB) and SSIM before and after, per degradation; see `summarise`."""

@@ -119,6 +119,7 @@ def test_export_round_trip(params, images, output):
     [
         ((1, 37, 50, 3), np.float32, "multiples of 8, found 37 and 50"),
         ((1, 0, 8, 3), np.float32, "multiples of 8, found 0 and 8"),
+        ((0, 8, 8, 3), np.float32, r"\(batch, height, width, 3\), found \(0, 8, 8, 3\)"),
         ((8, 8, 3), np.float32, r"\(batch, height, width, 3\), found \(8, 8, 3\)"),
         ((1, 8, 8, 1), np.float32, r"found \(1, 8, 8, 1\)"),
         ((1, 8, 8, 3), np.uint8, "floating-point images in .*, found uint8"),
