@@ -301,19 +301,29 @@ class _Run:
         if not (evaluate or save or (sample and self.hooks.samples)):
             return False
         self._await(0)
-        if evaluate:
-            save |= self._evaluate(done)
-        if sample:
-            self._sample(done)
+        try:
+            if evaluate:
+                save |= self._evaluate(done)
+            if sample:
+                self._sample(done)
+        except UserError:
+            if jax.process_count() == 1:  # others may not have failed, and a save needs all
+                self._save()
+                self.checkpointer.wait()
+                self.reporter.message(f"Saved step {done}, whose evaluation failed.")
+            raise
         if save:
-            self.checkpointer.save(
-                self.state,
-                config=self.description,
-                data_iter=_encode(self.iterator.get_state()),
-                window=self.window.to_dict(),
-                metrics=strict(self.metrics) if evaluate else None,
-            )
+            self._save(strict(self.metrics) if evaluate else None)
         return True
+
+    def _save(self, metrics: dict[str, float] | None = None) -> None:
+        self.checkpointer.save(
+            self.state,
+            config=self.description,
+            data_iter=_encode(self.iterator.get_state()),
+            window=self.window.to_dict(),
+            metrics=metrics,
+        )
 
     def _log(self, done: int, pace: Pace) -> None:
         metrics = self.window.means()
