@@ -63,7 +63,7 @@ def k401_features(smoke: bool) -> tuple[np.ndarray, ...]:
 
 def doubleml_fit(model: str, data: tuple[np.ndarray, ...], ids: np.ndarray, learners: Any):
     """A function that runs one DoubleML fit and returns (estimate, standard error)."""
-    import doubleml as dml  # pyright: ignore[reportMissingImports]
+    import doubleml as dml  # pyright: ignore[reportMissingImports]  # extra rivals-econ
 
     Y, A, Z, X = data
     splits = [(np.flatnonzero(ids != f), np.flatnonzero(ids == f)) for f in range(ids.max() + 1)]
@@ -90,7 +90,7 @@ def doubleml_fit(model: str, data: tuple[np.ndarray, ...], ids: np.ndarray, lear
 
 def econml_fit(data: tuple[np.ndarray, ...], ids: np.ndarray, learners: Any):
     """The partially linear model in EconML (LinearDML without effect modifiers)."""
-    from econml.dml import LinearDML  # pyright: ignore[reportMissingImports]
+    from econml.dml import LinearDML  # pyright: ignore[reportMissingImports]  # the same
 
     Y, A, _, X = data
     splits = [(np.flatnonzero(ids != f), np.flatnonzero(ids == f)) for f in range(ids.max() + 1)]

@@ -16,7 +16,7 @@ _ROOMS = (
     "registry", "train", "typing",
 )  # fmt: skip
 
-__all__ = ["__version__", *_ROOMS]
+__all__ = ["__version__"]
 
 
 def __getattr__(name: str):
@@ -26,4 +26,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])

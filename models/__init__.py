@@ -7,10 +7,14 @@
 
 import importlib
 
-__all__ = ["adair", "dea_net", "export", "rddm"]  # pyright: ignore[reportUnsupportedDunderAll]
+_MODULES = ("adair", "dea_net", "export", "rddm")
 
 
 def __getattr__(name: str):
-    if name in __all__:
+    if name in _MODULES:
         return importlib.import_module(f"jaxcore.models.{name}")
     raise AttributeError(f"module 'jaxcore.models' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

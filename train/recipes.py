@@ -10,7 +10,7 @@ from typing import Any
 from jaxcore.data.config import DataConfig
 from jaxcore.data.pipeline import Stage
 from jaxcore.errors import UserError
-from jaxcore.models.adair import AdaIRConfig
+from jaxcore.models.adair.config import AdaIRConfig, Preset
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.dehazing_recipes import DEHAZING_RECIPES, dea_net_demo
 from jaxcore.train.diffusion_recipes import DIFFUSION_RECIPES
@@ -26,7 +26,7 @@ FIVE_TASK = (*THREE_TASK, "deblur", "enhance")
 DENOISE = ("denoise_15", "denoise_25", "denoise_50")
 
 
-def _adair(tasks: tuple[str, ...], *, preset: str, summary: str) -> Recipe:
+def _adair(tasks: tuple[str, ...], *, preset: Preset, summary: str) -> Recipe:
     """AdaIR (Cui et al., ICLR 2025): L1, AdamW 2e-4, patches of 128, batch 32, 150 epochs.
 
     "official" is what the released code does, its quirks included: two epochs at rate 0, a
@@ -38,7 +38,7 @@ def _adair(tasks: tuple[str, ...], *, preset: str, summary: str) -> Recipe:
     schedule = ScheduleConfig(name="adair_official" if official else "fixed")
     optim = OptimConfig(learning_rate=2e-4, weight_decay=0.01, schedule=schedule)
     task = RestorationTask(
-        network=AdaIRConfig.five_task(preset=preset),  # type: ignore[arg-type]
+        network=AdaIRConfig.five_task(preset=preset),
         data=DataConfig(kind="adair", tasks=tasks),
         stages=(Stage(steps=None, patch=128, batch_size=32),),
         augment="official" if official else "all",

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,9 +37,9 @@ class ConfidenceSet(NamedTuple):
 
     intervals: tuple[tuple[float, float], ...]
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         """Whether a number lies in the set."""
-        return any(low <= value <= high for low, high in self.intervals)  # pyright: ignore[reportOperatorIssue]
+        return any(low <= value <= high for low, high in self.intervals)
 
     def describe(self) -> str:
         """The set in words.

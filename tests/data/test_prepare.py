@@ -82,7 +82,7 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match="splits of CelebA, found no file"):
         training_groups(DataConfig(kind="celeba", root=str(tmp_path)))
     with pytest.raises(UserError, match="pair_by name or index, found 'size'"):
-        DataConfig(kind="pairs", root="x", pair_by="size")  # type: ignore[arg-type]
+        DataConfig(kind="pairs", root="x", pair_by="size")  # type: ignore[arg-type]  # the same
     with pytest.raises(UserError, match="by name beside a condition_folder"):
         DataConfig(kind="pairs", root="x", pair_by="index", condition_folder="mask")
 

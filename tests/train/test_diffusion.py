@@ -122,8 +122,8 @@ def test_settings_that_do_not_fit():
     network = RDDMConfig.tiny()
     with pytest.raises(UserError, match="sample_steps must be from 1 to 1000, found 0"):
         DiffusionTask(network=network, sample_steps=0)
-    with pytest.raises(UserError, match="patches of a multiple of 2 pixels, found 33"):
-        DiffusionTask(network=network, stages=(Stage(patch=33, batch_size=1),))
+    with pytest.raises(UserError, match="a multiple of 2, found 33"):
+        DiffusionTask(network=network, stages=(Stage(patch=33, batch_size=1),)).check()
     with pytest.raises(UserError, match="Unknown protocol 'lab': expected one of rgb"):
         DiffusionTask(network=network, eval_protocol="lab")
     with pytest.raises(UserError, match="at most 16 pixels, to which images are resized"):

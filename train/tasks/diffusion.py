@@ -56,10 +56,6 @@ class DiffusionTask(ImageTask):
         if self.preview < 1:
             raise UserError(f"preview must be at least 1, found {self.preview}.")
         self._check_conditions()
-        side = self.network.multiple
-        wrong = [stage.patch for stage in self.stages if stage.patch % side]
-        if wrong:
-            raise UserError(f"Expected patches of a multiple of {side} pixels, found {wrong[0]}.")
 
     def _check_conditions(self) -> None:
         count, folder = self.network.condition_channels, self.data.condition_folder
