@@ -11,8 +11,11 @@ from pathlib import Path
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # What one test has compiled, others only read: in all workers, and in the commands they start.
-    compiled = tempfile.mkdtemp(prefix="jaxcore-tests-")
-    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    # A folder named in JAXCORE_TEST_CACHE stays for the next run.
+    compiled = os.environ.get("JAXCORE_TEST_CACHE")
+    if not compiled:
+        compiled = tempfile.mkdtemp(prefix="jaxcore-tests-")
+        atexit.register(shutil.rmtree, compiled, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
