@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcore import tiling
 from jaxcore.errors import UserError
 from jaxcore.models.rddm import process
 from jaxcore.models.rddm.config import DEFAULT_STEPS, RDDMConfig
@@ -19,7 +20,6 @@ from jaxcore.models.rddm.sampler import sample
 from jaxcore.models.rddm.selector import OBJECTIVES, ObjectiveSelector
 from jaxcore.models.rddm.solvers import SamplingTable, sampling_table
 from jaxcore.models.rddm.unet import Times, apply, standardise
-from jaxcore.ops import tiling
 from jaxcore.typing import Params
 
 

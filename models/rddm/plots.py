@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxcore.data.pictures import Cell
+from jaxcore.data.images.grid import Cell
 from jaxcore.models.rddm.sampler import Trajectory
 from jaxcore.models.rddm.schedule import RDDMSchedule
 from jaxcore.models.rddm.solvers import SamplingTable
@@ -96,7 +96,7 @@ def _new_figure(width: float, height: float) -> Any:
 def trajectory_cells(
     seen: Trajectory, table: SamplingTable, image: int = 0, *, columns: int = 8
 ) -> list[list[Cell]]:
-    """Rows for `data.pictures.grid`: the image, its residual, its noise, its clean estimate.
+    """Rows for `jaxcore.data.images.grid`: the image, its residual, its noise, its clean estimate.
 
     A residual is shown around grey with half contrast, noise around grey with a sixth.
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.data.pictures import grid
-from jaxcore.data.pipeline import Augment, Images
-from jaxcore.data.sources import Sample
+from jaxcore.data.images.grid import grid
+from jaxcore.data.images.pipeline import Augment, Images
+from jaxcore.data.images.sources import Sample
 from jaxcore.errors import UserError
 from jaxcore.models.rddm.losses import rddm_loss
 from jaxcore.models.rddm.process import to_signed, to_unit

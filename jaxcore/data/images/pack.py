@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcore.data.sources import PairedFolder
-from jaxcore.data.tfds import decode_rgb
+from jaxcore.data.images.sources import PairedFolder
+from jaxcore.data.images.tfds import decode_rgb
 from jaxcore.errors import UserError
 
 VERSION = "1.0.0"
