@@ -68,8 +68,8 @@ def sample(
 
     from jaxcore.atomic import whole_file, write_json
     from jaxcore.data.images import write_image
-    from jaxcore.data.images.grid import grid
     from jaxcore.errors import UserError
+    from jaxcore.figures import grid
     from jaxcore.models.rddm.plots import plot_schedules, trajectory_cells
     from jaxcore.models.rddm.process import to_signed, to_unit
     from jaxcore.models.rddm.sampler import sample as run

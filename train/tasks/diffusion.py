@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.data.images.grid import grid
 from jaxcore.data.images.pipeline import Augment, Images
 from jaxcore.data.images.sources import Sample
 from jaxcore.errors import UserError
+from jaxcore.figures import grid
 from jaxcore.models.rddm.losses import rddm_loss
 from jaxcore.models.rddm.process import to_signed, to_unit
 from jaxcore.models.rddm.sampler import sample
