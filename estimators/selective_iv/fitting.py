@@ -1,6 +1,11 @@
-"""From checked data and settings to estimates of every repetition."""
+"""From checked data and settings to estimates of every repetition.
+
+What is small stays in NumPy: every operation on JAX arrays outside a compiled program would be a
+program of its own.
+"""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -10,6 +15,7 @@ import numpy as np
 from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
 from jaxcore.estimators.base import Estimate, compiled, default_float
+from jaxcore.estimators.chunks import rounded_up
 from jaxcore.estimators.inputs import Sample, independent_columns
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
@@ -35,9 +41,44 @@ def _estimate_bases(Y, A, Z, B, masks, ids, n_folds, *, models, **options):
     return estimate_bases(Y, A, Z, B, masks, ids, n_folds, models=dict(models), **options)
 
 
+@functools.partial(jax.jit, static_argnames=("n", "n_folds", "n_clusters"))
+def _random_folds(seed, repetition, strata, clusters, *, n, n_folds, n_clusters):
+    key = jax.random.fold_in(jax.random.key(seed), repetition)
+    return crossfit.fold_ids(
+        key, n, n_folds, strata=strata, clusters=clusters, n_clusters=n_clusters
+    )
+
+
 @compiled("n_folds", *_STATIC)
 def _estimate_candidates(Y, A, Z, ids, n_folds, found, *, models, **options):
     return estimate_from_candidates(Y, A, Z, ids, n_folds, found, models=dict(models), **options)
+
+
+def _filled(values: Any, value: float | None = None, *, rows: int) -> Any:
+    """As many rows as asked for: with copies of the last row, or with ``value``."""
+    if values is None:
+        return None
+    width = [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1)
+    if value is None:
+        return np.pad(values, width, mode="edge")
+    return np.pad(values, width, constant_values=value)
+
+
+_OF_UNITS = ("u", "u_by_loss", "fold_ids", "raw", "nuisances", "inside_overlap")
+
+
+def _first_rows(estimate: Estimate, n: int) -> Estimate:
+    """The estimate of the first ``n`` units when the others had weight zero.
+
+    Influence values count all rows in their weights; nothing else does.
+    """
+    clusters = None if estimate.clusters is None else estimate.clusters[:n]
+    cut = {
+        name: jax.tree.map(lambda v: v[:n], value) if name in _OF_UNITS else value
+        for name, value in estimate.diagnostics.items()
+    }
+    psi = estimate.psi[:n] * (n / len(estimate.psi))
+    return dataclasses.replace(estimate, psi=psi, clusters=clusters, diagnostics=cut)
 
 
 class Fitter:
@@ -46,20 +87,19 @@ class Fitter:
     def __init__(self, config: Any, sample: Sample, one_sided: bool):
         self.config, self.sample, self.one_sided = config, sample, one_sided
         self.notices: list[str] = []
-        dtype = default_float()
+        dtype = np.dtype(default_float())
 
-        self.Y, self.A, self.Z = (jnp.asarray(v, dtype) for v in (sample.Y, sample.A, sample.Z))
-        self.weights = None if sample.weights is None else jnp.asarray(sample.weights, dtype)
+        self.Y, self.A, self.Z = (v.astype(dtype) for v in (sample.Y, sample.A, sample.Z))
+        self.weights = None if sample.weights is None else sample.weights.astype(dtype)
         X = sample.X
         if config.standardise and X.size:
             X = (X - X.mean(axis=0)) / X.std(axis=0)
-        self.X = jnp.asarray(X, dtype)
+        self.X = X.astype(dtype)
         self.clusters, self.n_clusters = None, None
         if sample.clusters is not None and config.clustered:
-            self.clusters = jnp.asarray(sample.clusters)
-            self.n_clusters = int(sample.clusters.max()) + 1
+            self.clusters = sample.clusters.astype(np.int32)
+            self.n_clusters = rounded_up(int(sample.clusters.max()) + 1)  # some may be empty
         self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
-        self.key = jax.random.key(config.seed)
 
     def repetitions(self, fold_ids: Any = None) -> list[Estimate]:
         """Estimates of all partitions, on the host."""
@@ -90,15 +130,18 @@ class Fitter:
             self._check_clusters(ids)
         else:
             k = self.config.n_folds
-            strata = jnp.asarray(2 * s.Z + s.A, jnp.int32) if self.config.stratify else None
-            clusters = None if s.clusters is None else jnp.asarray(s.clusters)
-            key = jax.random.fold_in(self.key, r)
-            ids = np.asarray(crossfit.fold_ids(key, n, k, strata=strata, clusters=clusters))
+            strata = (2 * s.Z + s.A).astype(np.int32) if self.config.stratify else None
+            ids = np.asarray(
+                _random_folds(
+                    np.int64(self.config.seed), np.int32(r), strata, s.clusters, n=n, n_folds=k,
+                    n_clusters=None if s.clusters is None else int(s.clusters.max()) + 1,
+                )
+            )  # fmt: skip
         weighted = np.ones(n, bool) if s.weights is None else s.weights > 0
         for f in range(k):
             rows = (ids != f) & weighted
             self._check_training(rows, f)
-        return jnp.asarray(ids), k
+        return ids, k
 
     def _check_clusters(self, ids: np.ndarray) -> None:
         """Given folds must keep clusters together: a fit must not see relatives of its fold."""
@@ -133,11 +176,10 @@ class Fitter:
         blocks = self.config.blocks
         flat = [bases.resolve(c) for b in BLOCKS for c in blocks[b]]
         B, masks = bases.library(flat, self.X)
-        host, masks = np.asarray(B), np.array(masks)
         dropped: set[int] = set()
         for mask in masks:
             used = np.flatnonzero(mask)
-            keep = independent_columns(host[:, used], self.sample.weights)
+            keep = independent_columns(B[:, used], self.sample.weights)
             dropped.update(used[~keep].tolist())
             mask[used[~keep]] = 0
         if dropped:
@@ -147,12 +189,12 @@ class Fitter:
         out, start = {}, 0
         for b in BLOCKS:
             end = start + len(blocks[b])
-            out[b] = jnp.asarray(masks[start:end], B.dtype)
+            out[b] = masks[start:end]
             start = end
         return B, out
 
     def _check_size(self, masks, rows: int) -> None:
-        widest = {b: int(np.max(np.sum(np.asarray(masks[b]), axis=1))) for b in BLOCKS}
+        widest = {b: int(np.max(np.sum(masks[b], axis=1))) for b in BLOCKS}
         if self.one_sided:
             size, rows = widest["g"] + widest["delta"], int(rows * np.mean(self.sample.Z))
         else:
@@ -168,14 +210,19 @@ class Fitter:
         B, masks = self._library()
         self._check_size(masks, int(self.sample.n * (1 - 1 / c.n_folds)))
 
+        n = self.sample.n
+        fill = functools.partial(_filled, rows=rounded_up(n))
+        weights = np.ones_like(self.Y) if self.weights is None else self.weights
+        arrays = [fill(v) for v in (self.Y, self.A, self.Z, B)]
+        units = {"weights": fill(weights, 0), "clusters": fill(self.clusters)}
+
         def run(ids, k):
-            return _estimate_bases(
-                self.Y, self.A, self.Z, B, masks, ids, k,
+            estimate = _estimate_bases(
+                *arrays, masks, fill(ids), k,
                 clip=c.bounds, ridge=c.ridge, one_sided=self.one_sided, criterion=c.criterion,
-                models=self.models,
-                beta=c.beta, lam=c.lam, weights=self.weights, clusters=self.clusters,
-                n_clusters=self.n_clusters,
+                models=self.models, beta=c.beta, lam=c.lam, n_clusters=self.n_clusters, **units,
             )  # fmt: skip
+            return _first_rows(estimate.on_host(), n)
 
         return run
 
@@ -185,12 +232,12 @@ class Fitter:
             raise UserError("Expected one basis per block with se='sandwich', found others.")
         B, masks = self._library()
         self._check_size(masks, self.sample.n)
-        of = {b: B[:, np.flatnonzero(np.asarray(masks[b][0]))] for b in BLOCKS}
+        of = {b: B[:, np.flatnonzero(masks[b][0])] for b in BLOCKS}
         Z = self.Z[:, None]
-        both = {b: of[b] if self.one_sided else jnp.concatenate([of[b], Z * of[b]], 1) for b in of}
-        zero = jnp.zeros_like(of["mu"])
-        mu1 = of["mu"] if self.one_sided else jnp.concatenate([of["mu"], of["mu"]], 1)
-        mu0 = of["mu"] if self.one_sided else jnp.concatenate([of["mu"], zero], 1)
+        both = {b: of[b] if self.one_sided else np.concatenate([of[b], Z * of[b]], 1) for b in of}
+        zero = np.zeros_like(of["mu"])
+        mu1 = of["mu"] if self.one_sided else np.concatenate([of["mu"], of["mu"]], 1)
+        mu0 = of["mu"] if self.one_sided else np.concatenate([of["mu"], zero], 1)
         designs = Bases(of["pi"], both["mu"], mu1, mu0, both["g"], of["delta"], of["rho"])
         estimate = mr_parametric(
             self.Y, self.A, self.Z, designs, one_sided=self.one_sided, weights=self.weights,
@@ -203,7 +250,7 @@ class Fitter:
             )
         raw = estimate.diagnostics["nuisances"]
         estimate.diagnostics["raw"] = raw
-        estimate.diagnostics["fold_ids"] = jnp.zeros(self.sample.n, jnp.int32)
+        estimate.diagnostics["fold_ids"] = np.zeros(self.sample.n, np.int32)
         return estimate
 
     # --- general learners, fitted one after the other -------------------------------------------
@@ -217,10 +264,12 @@ class Fitter:
         if self.one_sided:
             learners["rho"] = learners["rho"][:1]
 
+        key = jax.random.key(c.seed)
+
         def run(ids, k):
             found = fit_learners(
                 self.Y, self.A, self.Z, self.X, learners, ids, k,
-                clip=c.bounds, key=self.key, one_sided=self.one_sided, weights=self.weights,
+                clip=c.bounds, key=key, one_sided=self.one_sided, weights=self.weights,
             )  # fmt: skip
             estimate = _estimate_candidates(
                 self.Y, self.A, self.Z, ids, k, found, clip=c.bounds, one_sided=self.one_sided,
