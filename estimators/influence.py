@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
+from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.base import Estimate
 
 
@@ -325,7 +326,7 @@ def stacked(
     flat, unravel = ravel_pytree(params)
     jacobian = jax.jacfwd(lambda v: mean(unravel(v)))(flat)
     # The inverse is q x q; a solve with the n rows as right-hand sides is ten times slower.
-    inverse = jnp.linalg.solve(jacobian, jnp.eye(flat.shape[0], dtype=flat.dtype))
+    inverse = linear_algebra.solve(jacobian, jnp.eye(flat.shape[0], dtype=flat.dtype))
     return -rows(params) @ inverse.T
 
 

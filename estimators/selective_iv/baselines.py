@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcore.estimators import double_ml
+from jaxcore.estimators import double_ml, linear_algebra
 from jaxcore.estimators.base import Estimate, compiled
 from jaxcore.estimators.nuisance.linear import Ridge
 from jaxcore.estimators.nuisance.logistic import Logistic
@@ -67,9 +67,9 @@ def _just_identified(Y, A, Z, W, name, weights, clusters, n_clusters):
     regressors, instruments = regressors / scale[None], instruments / scale[None]
     n = Y.shape[0]
     cross = (instruments * w[:, None]).T @ regressors / n
-    beta = jnp.linalg.solve(cross, instruments.T @ (w * Y) / n)
+    beta = linear_algebra.solve(cross, instruments.T @ (w * Y) / n)
     residual = w * (Y - regressors @ beta)
-    first = jnp.linalg.solve(cross.T, jnp.zeros_like(scale).at[0].set(1))  # row of the inverse
+    first = linear_algebra.solve(cross.T, jnp.zeros_like(scale).at[0].set(1))  # row of the inverse
     psi = residual * (instruments @ first) / scale[0]
     return Estimate.from_psi(
         beta[0] / scale[0],

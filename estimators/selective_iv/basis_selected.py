@@ -6,13 +6,14 @@ replications). Memory is bounded: the rows go through in chunks.
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import select
 from jaxcore.estimators.base import Estimate
 from jaxcore.estimators.chunks import map_chunks
-from jaxcore.estimators.selective_iv import basis_fit, cv_loss
+from jaxcore.estimators.selective_iv import basis_fit
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     MODELS,
@@ -83,13 +84,16 @@ def estimate_bases(
     hard = hard_choice(T, criterion, models)
     theta_all = jnp.sum(sums.total, axis=0) / n
     spread = sums.w2u2 - 2 * theta_all * sums.w2u + theta_all**2 * sums.w2
-    raw = basis_fit.selected_nuisances(fits, Z, B, fold_ids, hard.index, one_sided=one_sided)
-    u = moment_uncentred(Y, A, Z, raw, clip=clip, one_sided=one_sided)
+    by_loss = basis_fit.choose_by_loss(
+        fits, sums, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided
+    )
+    chosen = jnp.stack([hard.index, by_loss])
+    both = basis_fit.selected_nuisances(fits, Z, B, fold_ids, chosen, one_sided=one_sided)
+    raw = jax.tree.map(lambda v: v[0], both)
+    u, u_by_loss = jax.vmap(
+        lambda nu: moment_uncentred(Y, A, Z, nu, clip=clip, one_sided=one_sided)
+    )(both)
     kept = overlap_mask(raw, clip)
-    by_loss = cv_loss.choose_bases(
-        fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided
-    )  # fmt: skip
-    other = basis_fit.selected_nuisances(fits, Z, B, fold_ids, by_loss, one_sided=one_sided)
     final = w
     if clip.overlap == "discard":
         final = jnp.where(kept, w, 0)
@@ -104,7 +108,7 @@ def estimate_bases(
         "se_all": jnp.sqrt(jnp.maximum(spread, 0)) / n,
         "u": u,
         "selected_by_loss": by_loss,
-        "u_by_loss": moment_uncentred(Y, A, Z, other, clip=clip, one_sided=one_sided),
+        "u_by_loss": u_by_loss,
         "fold_ids": fold_ids,
         "raw": raw,
         "nuisances": clip_nuisances(raw, clip, one_sided=one_sided),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import influence
+from jaxcore.estimators import influence, linear_algebra
 from jaxcore.estimators.base import Estimate, compiled
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.weak_identification import robust_set
@@ -23,7 +23,7 @@ def _mean_model(kind, B, y, w):
     if kind == "logistic":
         return newton_logistic(B, y, w).coef
     weighted = B * w[:, None]
-    return jnp.linalg.solve(weighted.T @ B, weighted.T @ y)
+    return linear_algebra.solve(weighted.T @ B, weighted.T @ y)
 
 
 def _predict(kind, B, b):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import influence
+from jaxcore.estimators import influence, linear_algebra
 from jaxcore.estimators.base import Estimate, compiled
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
@@ -75,7 +75,7 @@ def solve_linear_blocks(
     )
     right = jnp.concatenate([wg.T @ Y, we.T @ Y, whe.T @ Y])
     scale = jnp.sum(w)
-    x = jnp.linalg.solve(system / scale, right / scale)
+    x = linear_algebra.solve(system / scale, right / scale)
     q_g, q_d = Bg.shape[1], Bd.shape[1]
     return x[q_g : q_g + q_d], x[:q_g], x[q_g + q_d :]
 
@@ -199,7 +199,7 @@ def _fit(data, bases, w, ridge, one_sided):
     if one_sided:
         both = jnp.concatenate([A[:, None] * bases.delta, bases.g], axis=1)
         weighted = both * (w * Z)[:, None]
-        x = jnp.linalg.solve(weighted.T @ both / jnp.sum(w), weighted.T @ Y / jnp.sum(w))
+        x = linear_algebra.solve(weighted.T @ both / jnp.sum(w), weighted.T @ Y / jnp.sum(w))
         q = bases.delta.shape[1]
         eta = jnp.zeros(bases.rho.shape[1], Y.dtype)
         c = Coefficients(a.coef, b.coef, x[:q], x[q:], eta, zero)
