@@ -11,6 +11,7 @@ from jaxcore.models.rddm.ddim import (
     ddim_step_as_rddm,
     ddim_table,
 )
+from jaxcore.models.rddm.entry import NETWORK
 from jaxcore.models.rddm.losses import rddm_loss
 from jaxcore.models.rddm.objectives import Prediction, RDDMObjective
 from jaxcore.models.rddm.params import RULES, config_from_state_dict, from_torch, to_torch
@@ -33,6 +34,7 @@ from jaxcore.models.rddm.solvers import SamplingTable, sampling_table
 from jaxcore.models.rddm.unet import Unet, apply, init, param_shapes, standardise, trainable
 
 __all__ = [
+    "NETWORK",
     "PRESETS",
     "RULES",
     "DDIMNetwork",

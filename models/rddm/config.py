@@ -2,18 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from jaxcore.errors import UserError
-from jaxcore.models.config import (
-    DType,
-    NetworkConfig,
-    check_choices,
-    check_counts,
-    check_flags,
-    check_positive,
-    is_count,
-)
+from jaxcore.models.config import DType, NetworkConfig
 from jaxcore.models.rddm.coefficients import DDPMName, Shape, Version
 from jaxcore.models.rddm.objectives import (
     FORMS,
@@ -23,6 +15,7 @@ from jaxcore.models.rddm.objectives import (
     TimeConditioning,
 )
 from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.serial import Above, AtLeast, AtMost, Count, Index, Positive
 
 Kind = Literal["restoration", "translation", "generation"]
 TimeEmbedding = Literal["sinusoidal", "learned", "random"]
@@ -48,42 +41,42 @@ class RDDMConfig(NetworkConfig):
 
     title: ClassVar[str] = "RDDM"
 
-    dim: int = 64  # channels at full resolution
-    dim_mults: tuple[int, ...] = (1, 2, 4, 8)  # channels per level, in units of dim
-    channels: int = 3  # of an image
-    groups: int = 8  # of the group norms
-    heads: int = 4
-    dim_head: int = 32
-    num_unet: int = 2  # networks: one output each
+    dim: Count = 64  # channels at full resolution
+    dim_mults: tuple[Count, ...] = (1, 2, 4, 8)  # channels per level, in units of dim
+    channels: Count = 3  # of an image
+    groups: Count = 8  # of the group norms
+    heads: Count = 4
+    dim_head: Count = 32
+    num_unet: Count = 2  # networks: one output each
     share_encoder: bool = False  # two decoders behind one encoder instead of two networks
     kind: Kind = "restoration"  # translation: networks do not see I_in; generation: there is none
-    condition_channels: int = 0  # further channels shown to the networks, such as a mask
+    condition_channels: Index = 0  # further channels shown to the networks, such as a mask
     self_condition: bool = False  # show the last estimate of the clean image too
     time_embedding: TimeEmbedding = "sinusoidal"  # "learned", "random": Fourier features
-    learned_frequencies: int = 8  # of the Fourier features
+    learned_frequencies: Count = 8  # of the Fourier features
 
     objective: ObjectiveName | Literal["auto_res_noise"] = "pred_res_noise"
     loss: LossName = "l1"
     time_conditioning: TimeConditioning = "index"  # "cumulative": independent of the schedule
-    residual_clip: float | None = 1.0  # see RDDMObjective
+    residual_clip: Positive | None = 1.0  # see RDDMObjective
 
-    timesteps: int = 1000
+    timesteps: Annotated[int, AtLeast(2)] = 1000
     ddpm: DDPMName | None = None  # schedule of DDPM; then alpha, beta, ratios, version are unused
     alpha: Shape = "decreased"
     beta: Shape = "increased"
-    ratio_a: float = 1.0
-    ratio_b: float = 1.0
+    ratio_a: Positive = 1.0
+    ratio_b: Positive = 1.0
     version: Version = "v1"
-    sum_scale: float = 1.0  # noise variance at the end
+    sum_scale: Annotated[float, Above(0), AtMost(1)] = 1.0  # noise variance at the end
     compat_last_one_minus_alpha: bool = True  # as the released code, see RDDMSchedule
 
-    eps: float = 1e-5  # of weight standardisation and layer norms; official: 1e-3 below float32
+    eps: Positive = 1e-5  # of weight standardisation and layer norms; official: 1e-3 below float32
     dtype: DType = "float32"  # of activations; statistics, softmax and the time stay in float32
     param_dtype: DType = "float32"
     remat: bool = False  # recompute each block in the backward pass
 
-    def __post_init__(self):
-        _check_types(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _check_ranges(self)
         _check_objective(self)
 
@@ -229,39 +222,10 @@ DEFAULT_STEPS: Mapping[str, int] = {
 }
 """Steps of a sampler that the released scripts use for restoration with an objective."""
 
-_CHOICES = {
-    "kind": Kind,
-    "time_embedding": TimeEmbedding,
-    "loss": LossName,
-    "time_conditioning": TimeConditioning,
-    "alpha": Shape,
-    "beta": Shape,
-    "version": Version,
-    "dtype": DType,
-    "param_dtype": DType,
-}
-_FLAGS = ("share_encoder", "self_condition", "compat_last_one_minus_alpha", "remat")
-_COUNTS = {
-    **dict.fromkeys(("dim", "channels", "groups", "heads", "dim_head", "num_unet"), 1),
-    **{"condition_channels": 0, "learned_frequencies": 1, "timesteps": 2},
-}
-
-
-def _check_types(cfg: RDDMConfig) -> None:
-    choices = {name: get_args(values) for name, values in _CHOICES.items()}
-    choices |= {"objective": (*FORMS, SEARCH), "ddpm": (None, *get_args(DDPMName))}
-    check_choices(cfg, choices)
-    check_flags(cfg, _FLAGS)
-    check_counts(cfg, _COUNTS)
-    check_positive(cfg, ("ratio_a", "ratio_b", "sum_scale", "eps"))
-    mults = cfg.dim_mults
-    if not (isinstance(mults, tuple) and mults and all(map(is_count, mults))):
-        raise UserError(f"dim_mults must be positive whole numbers, found {mults!r}.")
-
 
 def _check_ranges(cfg: RDDMConfig) -> None:
-    if cfg.sum_scale > 1:
-        raise UserError(f"sum_scale must be at most 1, found {cfg.sum_scale}.")
+    if not cfg.dim_mults:
+        raise UserError("dim_mults must have at least one value, found none.")
     if cfg.version == "v1" and cfg.ddpm is None:
         own = [cfg.ratio_a, cfg.ratio_b] != [1, 1] or "normal" in (cfg.alpha, cfg.beta)
         if own:
@@ -288,6 +252,3 @@ def _check_objective(cfg: RDDMConfig) -> None:
         )
     if cfg.searching and (cfg.kind == "generation" or cfg.self_condition):
         raise UserError("The search of an objective needs restoration without self conditioning.")
-    clip = cfg.residual_clip
-    if clip is not None and not clip > 0:
-        raise UserError(f"residual_clip must be positive or None, found {clip!r}.")

@@ -151,7 +151,8 @@ class _Networks(nn.Module):
         return outputs, seen
 
 
-def _linen_init(key: Key, cfg: RDDMConfig) -> Any:
+def draw(key: Key, cfg: RDDMConfig) -> Params:
+    """Parameters by the initialisers of the modules."""
     side = cfg.multiple
     x = jnp.zeros((1, side, side, cfg.input_channels), jnp.float32)
     times = (jnp.zeros((1,), jnp.float32),) * cfg.num_unet
@@ -163,7 +164,7 @@ def _linen_init(key: Key, cfg: RDDMConfig) -> Any:
 
 @functools.partial(jax.jit, static_argnames="cfg")
 def _init(key: Key, cfg: RDDMConfig) -> Params:
-    return init_params(functools.partial(_linen_init, cfg=cfg), key)
+    return init_params(functools.partial(draw, cfg=cfg), key)
 
 
 @functools.lru_cache(maxsize=16)
@@ -174,7 +175,7 @@ def param_shapes(cfg: RDDMConfig) -> Params:
     >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
     72522374
     """
-    return jax.eval_shape(functools.partial(_linen_init, cfg=cfg), jax.random.key(0))
+    return jax.eval_shape(functools.partial(draw, cfg=cfg), jax.random.key(0))
 
 
 def init(key: Key, cfg: RDDMConfig) -> Params:

@@ -6,7 +6,6 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.models.rddm import PRESETS, RDDMConfig
-from jaxcore.registry import network, task_of
 
 
 @pytest.mark.parametrize(
@@ -34,23 +33,10 @@ def test_published_experiments(name, channels, nets, objective, times):
         assert cfg.make_objective().concat_input == (cfg.kind == "restoration")
 
 
-def test_the_registry_knows_network_and_task():
-    assert network("rddm").config_class is RDDMConfig
-    assert task_of("rddm").name == "diffusion"
-
-
 def test_channels_are_described_in_their_order():
     cfg = RDDMConfig.shadow_removal(self_condition=True, condition_channels=1)
     assert cfg.input_channels == 10
     assert cfg.input_description == "self conditioning 3 + I_t 3 + I_in 3 + conditions 1"
-
-
-def test_missing_and_unknown_fields_are_named():
-    fields = RDDMConfig().to_dict()
-    del fields["heads"]
-    fields["depth"] = 3
-    with pytest.raises(UserError, match="missing 'heads'; unknown 'depth'"):
-        RDDMConfig.from_dict(fields)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +45,8 @@ def test_missing_and_unknown_fields_are_named():
         ({"dim": 0}, "dim must be a whole number of at least 1, found 0"),
         ({"dim": 12}, "12 channels cannot be divided into 8 groups"),
         ({"dim": 9}, "dim must be even"),
-        ({"dim_mults": ()}, r"dim_mults must be positive whole numbers, found \(\)"),
-        ({"dim_mults": (1, 0)}, "dim_mults must be positive"),
+        ({"dim_mults": ()}, "dim_mults must have at least one value"),
+        ({"dim_mults": (1, 0)}, "dim_mults must be a list of values, each a whole number of at least 1"),
         ({"num_unet": 1}, "num_unet must be 2 for the objective pred_res_noise, found 1"),
         ({"objective": "pred_v"}, "objective must be one of pred_res_noise"),
         ({"share_encoder": True, "time_conditioning": "cumulative"}, "share_encoder needs time_co"),
@@ -69,12 +55,12 @@ def test_missing_and_unknown_fields_are_named():
             "share_encoder needs two outputs",
         ),
         ({"kind": "denoising"}, "kind must be one of restoration, translation, generation"),
-        ({"sum_scale": 2.0}, "sum_scale must be at most 1, found 2.0"),
-        ({"sum_scale": 0}, "sum_scale must be a positive number, found 0"),
+        ({"sum_scale": 2.0}, "sum_scale must be a number above 0 and of at most 1, found 2.0"),
+        ({"sum_scale": 0}, "sum_scale must be a number above 0"),
         ({"ratio_a": 2.0}, "need version='v2', found 'v1'"),
         ({"alpha": "normal"}, "need version='v2', found 'v1'"),
-        ({"ddpm": "sigmoid"}, "ddpm must be one of None, linear"),
-        ({"residual_clip": -1.0}, "residual_clip must be positive or None, found -1.0"),
+        ({"ddpm": "sigmoid"}, "ddpm must be one of linear"),
+        ({"residual_clip": -1.0}, "residual_clip must be a number above 0 or None, found -1.0"),
         ({"condition_channels": -1}, "condition_channels must be a whole number of at least 0"),
         ({"self_condition": 1}, "self_condition must be true or false, found 1"),
         ({"dtype": "int8"}, "dtype must be one of float32"),
