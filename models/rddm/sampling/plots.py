@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxcore.data.pictures import Cell
-from jaxcore.models.rddm.sampler import Trajectory
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import SamplingTable
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling.sampler import Trajectory
+from jaxcore.models.rddm.sampling.solvers import SamplingTable
 
 _COLOURS = ("#2a6fbb", "#d9822b", "#5aa67b", "#7b5aa6", "#c0504d", "#8a8a8a")
 
