@@ -34,7 +34,7 @@ from benchmarks import harness
 from benchmarks.harness import say
 from jaxcore.atomic import whole_file
 from jaxcore.data.images import write_image
-from jaxcore.data.pictures import grid
+from jaxcore.figures import grid
 from jaxcore.metrics import METRICS
 from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig

@@ -68,8 +68,8 @@ def sample(
 
     from jaxcore.atomic import whole_file, write_json
     from jaxcore.data.images import write_image
-    from jaxcore.data.pictures import grid
     from jaxcore.errors import UserError
+    from jaxcore.figures import grid
     from jaxcore.models.rddm.process.forward import to_signed, to_unit
     from jaxcore.models.rddm.sampling.plots import plot_schedules, trajectory_cells
     from jaxcore.models.rddm.sampling.sampler import sample as run

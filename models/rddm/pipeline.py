@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcore import tiling
 from jaxcore.errors import UserError
 from jaxcore.models.rddm.config import DEFAULT_STEPS, RDDMConfig
 from jaxcore.models.rddm.network.unet import Times, apply, standardise
@@ -19,7 +20,6 @@ from jaxcore.models.rddm.process.objectives import Mode, RDDMObjective
 from jaxcore.models.rddm.process.selector import OBJECTIVES, ObjectiveSelector
 from jaxcore.models.rddm.sampling.sampler import sample
 from jaxcore.models.rddm.sampling.solvers import SamplingTable, sampling_table
-from jaxcore.ops import tiling
 from jaxcore.typing import Params
 
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.data.pictures import grid
-from jaxcore.data.pipeline import Augment, Images
-from jaxcore.data.sources import Sample
+from jaxcore.data.images.pipeline import Augment, Images
+from jaxcore.data.images.sources import Sample
 from jaxcore.errors import UserError
+from jaxcore.figures import grid
 from jaxcore.models.rddm.process.forward import to_signed, to_unit
 from jaxcore.models.rddm.process.losses import rddm_loss
 from jaxcore.models.rddm.sampling.sampler import sample

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxcore.data.config import DataConfig, evaluation_groups, training_groups
-from jaxcore.data.pipeline import Stage, evaluation_samples, training_batches, turn
-from jaxcore.data.prepare import Preparation, equalise, resize_square
-from jaxcore.data.sources import ArraySource, Group
+from jaxcore.data.images.kinds import DataConfig, evaluation_groups, training_groups
+from jaxcore.data.images.pipeline import Stage, evaluation_samples, training_batches, turn
+from jaxcore.data.images.preparation import Preparation, equalise, resize_square
+from jaxcore.data.images.sources import ArraySource, Group
 from jaxcore.errors import UserError
 
 

@@ -57,5 +57,7 @@ def eight_bits(image: np.ndarray) -> np.ndarray:
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
-    """Float32 in [0, 1]."""
+    """Float32 in [0, 1]; floats stay as they are."""
+    if image.dtype.kind == "f":
+        return image.astype(np.float32)
     return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcore.data.metadata import Metadata
+from jaxcore.data.images.metadata import Metadata
 from jaxcore.errors import UserError
 
 Encode = Callable[[np.ndarray, Metadata], bytes]

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxcore.data.images import read_rgb
-from jaxcore.data.metadata import orientation_of
+from jaxcore.data.images.metadata import orientation_of
+from jaxcore.data.images.read import read_rgb
 from jaxcore.errors import UserError
 
 IMAGE_ENDINGS = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -36,7 +36,7 @@ class Group:
     name: str  # shown in counts and metrics
     source: Source
     repeat: int = 1  # copies in the list of one epoch
-    degradation: str | None = None  # made on the fly, see `jaxcore.data.degradations.degradation`
+    degradation: str | None = None  # made on the fly, see `degradations.degradation`
 
     @property
     def entries(self) -> int:

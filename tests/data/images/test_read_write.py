@@ -9,7 +9,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from jaxcore.data.images import Picture, read_image, read_rgb, write_image
 from jaxcore.errors import UserError
-from tests.data.png_bytes import png
+from tests.data.images.png_bytes import png
 
 RNG = np.random.default_rng(0)
 RGB8 = RNG.integers(0, 256, (9, 14, 3), np.uint8)

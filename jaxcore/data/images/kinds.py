@@ -6,11 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from jaxcore.data.degradations import degradation
-from jaxcore.data.dehazing import dehazing
-from jaxcore.data.layouts import CDD11_TASKS, THREE_TASKS, adair_evaluation, adair_training, cdd11
-from jaxcore.data.photos import demo_photos
-from jaxcore.data.prepare import (
+from jaxcore.data.images.degradations import degradation
+from jaxcore.data.images.dehazing import dehazing
+from jaxcore.data.images.layouts import (
+    CDD11_TASKS,
+    THREE_TASKS,
+    adair_evaluation,
+    adair_training,
+    cdd11,
+)
+from jaxcore.data.images.photos import demo_photos
+from jaxcore.data.images.preparation import (
     CELEBA_BOX,
     Conditioned,
     PairedByIndex,
@@ -18,7 +24,7 @@ from jaxcore.data.prepare import (
     celeba_files,
     prepared,
 )
-from jaxcore.data.sources import (
+from jaxcore.data.images.sources import (
     ArraySource,
     CleanFolder,
     Group,
@@ -27,7 +33,7 @@ from jaxcore.data.sources import (
     cached,
     hold_out,
 )
-from jaxcore.data.toy import toy_groups, toy_haze
+from jaxcore.data.images.toy import toy_groups, toy_haze
 from jaxcore.errors import UserError
 
 Kind = Literal[
@@ -43,16 +49,17 @@ class DataConfig:
 
     * ``photos``: the photographs inside the wheels of scikit-image and scikit-learn; ``tasks``
       are degradations made on the fly (noise25, noise50, haze).
-    * ``toy``: synthetic scenes with noise or haze, see `jaxcore.data.toy`; ``tasks`` may be haze.
+    * ``toy``: synthetic scenes with noise or haze (``tasks`` may be haze), see
+      `jaxcore.data.images.toy`.
     * ``pairs``: ``root/degraded`` and ``root/clean`` with files of equal names.
     * ``clean``: a folder ``root`` of clean images; ``tasks`` are degradations made on the fly.
     * ``images``: a folder ``root`` of images without degradation, to generate such images.
     * ``celeba``: faces of CelebA below ``root``, cropped as for DDIM; ``tasks`` as for clean, or
       none to generate faces.
-    * ``adair``: the folders of the all-in-one papers, see `jaxcore.data.layouts`.
-    * ``cdd11``: composite degradations, see `jaxcore.data.layouts`.
+    * ``adair``: the folders of the all-in-one papers, see `jaxcore.data.images.layouts`.
+    * ``cdd11``: composite degradations, see `jaxcore.data.images.layouts`.
     * ``dehazing``: RESIDE and Haze4K, ``tasks`` among its, ots and haze4k, see
-      `jaxcore.data.dehazing`.
+      `jaxcore.data.images.dehazing`.
     * ``tfds``: a TFDS data set in array_record format, such as ``jaxcore data pack`` writes.
 
     >>> cfg = DataConfig(kind="clean", root="photos", tasks=("rain", "rain+noise50"))
@@ -296,7 +303,9 @@ def _dehazing(cfg: DataConfig) -> tuple[_Groups, _Groups]:
 
 def _tfds(cfg: DataConfig) -> tuple[_Groups, _Groups]:
     def groups(split: str) -> tuple[Group, ...]:
-        from jaxcore.data.tfds import tfds_source  # a heavy import, only for those who use it
+        from jaxcore.data.images.tfds import (
+            tfds_source,  # a heavy import, only for those who use it
+        )
 
         source = tfds_source(
             cfg.tfds_name,

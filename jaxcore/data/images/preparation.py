@@ -12,9 +12,9 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from jaxcore.data.images import read_rgb
-from jaxcore.data.sources import Sample, Source, by_stem, list_images
-from jaxcore.data.windows import eight_bits
+from jaxcore.data.images.crops import eight_bits
+from jaxcore.data.images.read import read_rgb
+from jaxcore.data.images.sources import Sample, Source, by_stem, list_images
 from jaxcore.errors import UserError
 from jaxcore.ops.padding import round_up
 

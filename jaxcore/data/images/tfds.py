@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcore.data.sources import Sample
+from jaxcore.data.images.sources import Sample
 from jaxcore.errors import UserError
 
 

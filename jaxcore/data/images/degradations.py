@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
-from jaxcore.data.windows import eight_bits
+from jaxcore.data.images.crops import eight_bits
 from jaxcore.errors import UserError
 
 LEGACY_SIGMAS = (15, 25, 50)  # order of the official evaluation, grey levels

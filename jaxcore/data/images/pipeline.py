@@ -25,9 +25,14 @@ from typing import Any, Literal, cast
 import numpy as np
 from jaxtyping import Float
 
-from jaxcore.data.degradations import LEGACY_SIGMAS, degradation, gaussian_noise, legacy_noise
-from jaxcore.data.sources import Group, Sample
-from jaxcore.data.windows import centre_crop, eight_bits, grow, to_float, turn, window
+from jaxcore.data.images.crops import centre_crop, eight_bits, grow, to_float, turn, window
+from jaxcore.data.images.degradations import (
+    LEGACY_SIGMAS,
+    degradation,
+    gaussian_noise,
+    legacy_noise,
+)
+from jaxcore.data.images.sources import Group, Sample
 from jaxcore.errors import UserError
 
 Augment = Literal["all", "official", "none", "flip", "mirror", "rotate"]
@@ -99,7 +104,7 @@ def training_batches(
     Raises:
       UserError: no data, stages that cannot be, an unknown degradation, a seed out of range.
 
-    >>> from jaxcore.data.sources import ArraySource
+    >>> from jaxcore.data.images.sources import ArraySource
     >>> photo = np.full((40, 50, 3), 128, np.uint8)
     >>> groups = [Group("noise25", ArraySource({"a": photo}), degradation="noise25")]
     >>> batches = training_batches(groups, stages=[Stage(patch=32, batch_size=2)], seed=0)
@@ -167,7 +172,7 @@ def evaluation_items(
 ) -> Iterator[tuple[str, Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
     """Whole images of a group as (name, degraded, clean) in [0, 1]; see `evaluation_samples`.
 
-    >>> from jaxcore.data.sources import ArraySource
+    >>> from jaxcore.data.images.sources import ArraySource
     >>> group = Group("haze", ArraySource({"a": np.zeros((37, 50, 3), np.uint8)}), 1, "haze")
     >>> [(name, degraded.shape) for name, degraded, clean in evaluation_items(group)]
     [('a', (32, 48, 3))]

@@ -25,7 +25,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxcore.data.sources import CleanFolder, Group, PairedFolder, Source, by_stem, list_images
+from jaxcore.data.images.sources import (
+    CleanFolder,
+    Group,
+    PairedFolder,
+    Source,
+    by_stem,
+    list_images,
+)
 from jaxcore.errors import UserError
 
 THREE_TASKS = ("denoise_15", "denoise_25", "denoise_50", "derain", "dehaze")

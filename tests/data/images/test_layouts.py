@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.data.config import DataConfig, describe, evaluation_groups, training_groups
-from jaxcore.data.layouts import (
+from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.layouts import (
     CDD11_TASKS,
     FIVE_TASKS,
     THREE_TASKS,
@@ -14,7 +14,7 @@ from jaxcore.data.layouts import (
     cdd11,
     published_entries,
 )
-from jaxcore.data.pipeline import Stage, evaluation_items, training_batches
+from jaxcore.data.images.pipeline import Stage, evaluation_items, training_batches
 from jaxcore.errors import UserError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.data.config import DataConfig, describe, evaluation_groups, training_groups
-from jaxcore.data.pipeline import Stage, evaluation_items, training_batches
-from jaxcore.data.sources import (
+from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.pipeline import Stage, evaluation_items, training_batches
+from jaxcore.data.images.sources import (
     ArraySource,
     CleanFolder,
     Group,

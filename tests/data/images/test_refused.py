@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from jaxcore.data.images import read_image, read_rgb, write_image
 from jaxcore.errors import UserError
-from tests.data.png_bytes import png
+from tests.data.images.png_bytes import png
 
 RNG = np.random.default_rng(1)
 RGB8 = RNG.integers(0, 256, (9, 14, 3), np.uint8)

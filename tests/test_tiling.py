@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxcore.errors import UserError
 from jaxcore.ops.padding import crop, pad_to, pad_to_multiple
-from jaxcore.ops.tiling import restore, tiled
+from jaxcore.tiling import restore, tiled
 
 
 def image(*shape, seed=0):

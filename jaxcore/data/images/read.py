@@ -1,6 +1,6 @@
-"""Reading and writing pictures.
+"""Reading pictures.
 
-Read and written: PNG, JPEG, TIFF, WebP, BMP, PPM and PGM of 8 bits, PNG and TIFF of 16, TIFF of
+Read are PNG, JPEG, TIFF, WebP, BMP, PPM and PGM of 8 bits, PNG and TIFF of 16, TIFF of
 one floating-point channel, and NumPy arrays (`.npy`) of 8 and 16 bits and floating point. Pillow
 reads colour of 16 bits as 8; here every bit arrives, or the file is refused. Refused in one
 sentence, because any reading would be a guess: animations and files of several pages, CMYK and
@@ -9,19 +9,17 @@ Lab, more pixels than a limit (before anything is decoded), damaged and truncate
 A colour profile is carried along, not applied: numbers in, numbers out.
 """
 
-import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
-from jaxcore.atomic import whole_file
-from jaxcore.data.encoders import FORMATS
-from jaxcore.data.metadata import UPRIGHT, Metadata, describe, orientation_of
+from jaxcore.data.images.crops import to_float
+from jaxcore.data.images.formats import FORMATS
+from jaxcore.data.images.metadata import UPRIGHT, Metadata, describe, orientation_of
 from jaxcore.errors import UserError
 
 MAX_PIXELS = 200_000_000
@@ -53,13 +51,7 @@ class Picture:
 
     def unit(self) -> Float[np.ndarray, "h w 3"]:
         """The colours as float32 in [0, 1]."""
-        return _unit(self.pixels)
-
-
-def _unit(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind == "f":
-        return array.astype(np.float32)
-    return array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+        return to_float(self.pixels)
 
 
 def read_rgb(
@@ -276,94 +268,3 @@ def _with_key(samples: np.ndarray, key: Any) -> np.ndarray:
         return samples
     opaque = (samples != np.asarray(key, np.uint16)).any(axis=-1, keepdims=True)
     return np.concatenate([samples, opaque * np.uint16(65535)], axis=-1)
-
-
-def write_image(
-    path: str | Path,
-    image: Float[np.ndarray, "h w 3"],
-    *,
-    like: Picture | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write an RGB picture in the format of the file's ending; it appears whole or not at all.
-
-    JPEG is written with quality 95 and full colour resolution, WebP without loss. Values are
-    clipped to [0, 1] and rounded.
-
-    Args:
-      path: the file; its folders are made.
-      image: floats in [0, 1].
-      like: a picture whose alpha, metadata and bit depth the file shall have, as far as its
-        format can (JPEG has 8 bits), and which decides whether it is grey: then the mean of the
-        channels is written. Without it 8 bits.
-      overwrite: replace a file that exists.
-
-    Raises:
-      UserError: the file exists and ``overwrite`` is not set, cannot be written, or cannot hold
-        the transparency; or there are values that are not finite.
-    """
-    path = Path(path)
-    array = np.asarray(image, np.float32)
-    if array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
-        raise UserError(f"Expected a picture (height, width, 3), found {array.shape}.")
-    bad = array.size - int(np.isfinite(array).sum())
-    if bad:
-        raise UserError(f"Expected finite values for {path}, found {bad} NaN or infinite ones.")
-    like = like or Picture(pixels=np.empty((0, 0, 3), np.uint8))
-    content = _encode(path, np.clip(array, 0, 1), like)
-    with _folder(path.parent), whole_file(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(content)
-
-
-def check_ending(path: Path) -> None:
-    """Refuse the name of a picture whose ending says no format that is written."""
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"Expected a picture ending in {', '.join(FORMATS)}, found {path.name!r}.")
-
-
-def check_fits(path: Path, like: Picture) -> None:
-    """Refuse a name whose format cannot hold the transparency or the colour of a picture."""
-    check_ending(path)
-    channels = FORMATS[path.suffix.lower()].channels
-    if 4 not in channels and like.alpha is not None and (_unit(like.alpha) < 1).any():
-        raise UserError(f"Expected an ending whose format has transparency, found {path.name}.")
-    if 3 not in channels and not like.grey:
-        raise UserError(f"Expected an ending whose format has colour, found {path.name}.")
-
-
-def _encode(path: Path, array: np.ndarray, like: Picture) -> bytes:
-    check_fits(path, like)
-    form = FORMATS[path.suffix.lower()]
-    if like.grey and 1 in form.channels:
-        array = array.mean(axis=-1, keepdims=True)
-    if like.alpha is not None and like.alpha.shape != array.shape[:2]:
-        raise UserError(f"Expected a picture of {like.alpha.shape}, found {array.shape}.")
-    if like.alpha is not None and 4 in form.channels:
-        array = np.concatenate([array, _unit(like.alpha)[..., None]], axis=-1)
-    depth = max(d for d in form.depths if d <= like.depth)
-    if depth < 32:
-        array = np.round(array * (2**depth - 1)).astype(np.uint16 if depth == 16 else np.uint8)
-    about = like.about
-    if about.icc and about.icc[16:20] != (b"RGB " if array.shape[-1] >= 3 else b"GRAY"):
-        about = dataclasses.replace(about, icc=None)  # it belongs to other channels
-    try:
-        return form.encode(array, about)
-    except (OSError, ValueError) as error:
-        raise UserError(f"Expected to write {path}, found: {error}.") from None
-
-
-@contextlib.contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it; on failure the new ones go again."""
-    new = [f for f in (folder, *folder.parents) if not f.exists()]
-    try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{folder} cannot be made: {error.strerror or error}.") from None
-        yield
-    except BaseException:
-        for made in new:
-            with contextlib.suppress(OSError):
-                made.rmdir()
-        raise

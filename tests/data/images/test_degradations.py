@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from jaxcore.data.degradations import (
+from jaxcore.data.images.degradations import (
     BLUR_RADIUS,
     DEGRADATIONS,
     LEGACY_SIGMAS,
@@ -21,7 +21,7 @@ from jaxcore.data.degradations import (
 )
 from jaxcore.errors import UserError
 
-GOLDEN = Path(__file__).parents[1] / "golden/adair/noise.npz"
+GOLDEN = Path(__file__).parents[2] / "golden/adair/noise.npz"
 
 
 def textured(height=48, width=40, seed=0):

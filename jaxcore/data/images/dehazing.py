@@ -24,8 +24,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxcore.data.degradations import haze
-from jaxcore.data.sources import Group, PairedFolder, Source, Subset
+from jaxcore.data.images.degradations import haze
+from jaxcore.data.images.sources import Group, PairedFolder, Source, Subset
 from jaxcore.errors import UserError
 
 _INDOOR = (620, 460)  # width and height, pixels

@@ -15,11 +15,11 @@ import tifffile
 from PIL import Image
 
 from jaxcore.cli.data import data as data_command
-from jaxcore.data.config import DataConfig, describe, evaluation_groups, training_groups
-from jaxcore.data.pack import pack
-from jaxcore.data.pipeline import Stage, training_batches
-from jaxcore.data.sources import Group, PairedFolder
-from jaxcore.data.tfds import tfds_source
+from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.pack import pack
+from jaxcore.data.images.pipeline import Stage, training_batches
+from jaxcore.data.images.sources import Group, PairedFolder
+from jaxcore.data.images.tfds import tfds_source
 from jaxcore.errors import UserError
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.data.config import DataConfig, describe, evaluation_groups, training_groups
-from jaxcore.data.dehazing import dehazing, synthesize_haze
+from jaxcore.data.images.dehazing import dehazing, synthesize_haze
+from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
 from jaxcore.errors import UserError
 
 HAZY, CLEAR = (46, 62), (66, 82)  # rows and columns, with a border of 10 around the clear one

@@ -6,8 +6,8 @@ noise (sigma 25, the protocol's clipping and truncation) and haze over a smooth 
 
 import numpy as np
 
-from jaxcore.data.degradations import gaussian_noise, haze
-from jaxcore.data.sources import ArraySource, Group
+from jaxcore.data.images.degradations import gaussian_noise, haze
+from jaxcore.data.images.sources import ArraySource, Group
 
 SIDE = 64  # pixels
 

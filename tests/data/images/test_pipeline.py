@@ -8,15 +8,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from jaxcore.data.degradations import gaussian_noise, legacy_noise
-from jaxcore.data.pipeline import (
+from jaxcore.data.images.degradations import gaussian_noise, legacy_noise
+from jaxcore.data.images.pipeline import (
     Stage,
     centre_crop,
     evaluation_items,
     training_batches,
     turn,
 )
-from jaxcore.data.sources import ArraySource, Group
+from jaxcore.data.images.sources import ArraySource, Group
 from jaxcore.errors import UserError
 
 STAGES = (
