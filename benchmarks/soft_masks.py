@@ -22,9 +22,9 @@ import tyro
 
 from jaxcore.atomic import write_json
 from jaxcore.data.images import write_image
-from jaxcore.data.images.grid import grid
 from jaxcore.data.images.kinds import DataConfig
 from jaxcore.data.images.pipeline import Stage
+from jaxcore.figures import grid
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train import EXIT_INTERRUPTED, OptimConfig, ScheduleConfig, TrainConfig, fit

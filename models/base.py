@@ -145,12 +145,12 @@ class Network(Generic[C]):
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _init(draw: Callable[[Key, Any], Params], key: Key, cfg: NetworkConfig) -> Params:
-    return init_params(functools.partial(draw, cfg=cfg), key)
+    return init_params(lambda key: draw(key, cfg), key)
 
 
 @functools.lru_cache(maxsize=32)
 def _shapes(draw: Callable[[Key, Any], Params], cfg: NetworkConfig) -> Params:
-    return jax.eval_shape(functools.partial(draw, cfg=cfg), jax.random.key(0))
+    return jax.eval_shape(lambda key: draw(key, cfg), jax.random.key(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

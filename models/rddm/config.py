@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from jaxcore.errors import UserError
 from jaxcore.models.config import DType, NetworkConfig
-from jaxcore.models.rddm.coefficients import DDPMName, Shape, Version
-from jaxcore.models.rddm.objectives import (
+from jaxcore.models.rddm.process.coefficients import DDPMName, Shape, Version
+from jaxcore.models.rddm.process.objectives import (
     FORMS,
     LossName,
     ObjectiveName,
     RDDMObjective,
     TimeConditioning,
 )
-from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
 from jaxcore.serial import Above, AtLeast, AtMost, Count, Index, Positive
 
 Kind = Literal["restoration", "translation", "generation"]

@@ -1,14 +1,28 @@
 """RDDM as the rest of the library knows it."""
 
+from typing import Any
+
+import numpy as np
+
 from jaxcore.models.base import Network
-from jaxcore.models.rddm import params, pipeline, unet
+from jaxcore.models.rddm import params as weights
+from jaxcore.models.rddm import pipeline
 from jaxcore.models.rddm.config import PRESETS, RDDMConfig
+from jaxcore.models.rddm.network import unet
+from jaxcore.typing import Params, StateDict
 
 
 class _RDDM(Network[RDDMConfig]):
-    restore = staticmethod(pipeline.restore)
-    from_torch = staticmethod(params.from_torch)
-    to_torch = staticmethod(params.to_torch)
+    def from_torch(self, state_dict: StateDict, cfg: RDDMConfig) -> Params:
+        return weights.from_torch(state_dict, cfg)
+
+    def to_torch(self, params: Params, cfg: RDDMConfig) -> dict[str, np.ndarray]:
+        return weights.to_torch(params, cfg)
+
+    def restore(
+        self, params: Params, image: np.ndarray, cfg: RDDMConfig, **options: Any
+    ) -> np.ndarray:
+        return pipeline.restore(params, image, cfg, **options)
 
 
 NETWORK = _RDDM(
@@ -23,8 +37,8 @@ NETWORK = _RDDM(
     task="diffusion",
     recipes="jaxcore.train.recipes.rddm",
     presets=PRESETS,
-    rules=params.RULES,
-    config_from_state_dict=params.config_from_state_dict,
+    rules=weights.RULES,
+    config_from_state_dict=weights.config_from_state_dict,
     trainable=unet.trainable,
     restores=lambda cfg: cfg.kind != "generation",
     restore_options=("steps", "seed", "condition"),

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore import registry
-from jaxcore.data.images.grid import grid
 from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
 from jaxcore.data.images.pipeline import (
     Augment,
@@ -22,6 +21,7 @@ from jaxcore.data.images.pipeline import (
 )
 from jaxcore.data.images.sources import Group, Sample
 from jaxcore.errors import UserError
+from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
 from jaxcore.tiling import check_options
 from jaxcore.train.task import BatchIterator

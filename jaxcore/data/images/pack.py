@@ -4,12 +4,10 @@ The result holds its own description, so ``tfds.builder_from_directory`` opens i
 library.
 """
 
-import contextlib
 import functools
 import io
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcore.atomic import whole_folder
 from jaxcore.data.images.sources import PairedFolder
 from jaxcore.data.images.tfds import decode_rgb
 from jaxcore.errors import UserError
@@ -70,11 +69,9 @@ def pack(
         )
     if shard_examples < 1:
         raise UserError(f"Expected at least one pair in a file, found {shard_examples}.")
-    if os.path.lexists(out) and not overwrite:
-        raise UserError(f"{out} exists already: expected a new name, or --overwrite.")
     sources = _splits(folder, degraded, clean, split)
     counts = {name: len(source) for name, source in sources.items()}
-    with _whole_folder(out) as temporary:
+    with whole_folder(out, overwrite=overwrite) as temporary:
         write = functools.partial(
             _write,
             sources,
@@ -195,32 +192,6 @@ def _encoded(file: Path, pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``out``, which takes its place on success."""
-    mark = secrets.token_hex(4)
-    temporary, old = (out.with_name(f".{out.name}.{mark}.{end}") for end in ("tmp", "old"))
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if os.path.lexists(out):  # two renames: a folder cannot be replaced in one
-            os.rename(out, old)
-        try:
-            os.rename(temporary, out)
-        except OSError:
-            if os.path.lexists(old):
-                os.rename(old, out)
-            raise
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}.") from None
-    finally:
-        for left in (temporary, old):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-            elif os.path.lexists(left):
-                left.unlink()
 
 
 def _tfds() -> Any:

@@ -19,12 +19,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import process
-from jaxcore.models.rddm.coefficients import Shape, coefficients
-from jaxcore.models.rddm.objectives import Mode, Prediction
-from jaxcore.models.rddm.process import Level
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import ClipMode, SamplingTable, sampling_table
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.coefficients import Shape, coefficients
+from jaxcore.models.rddm.process.forward import Level
+from jaxcore.models.rddm.process.objectives import Mode, Prediction
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling.solvers import ClipMode, SamplingTable, sampling_table
 
 Parametrisation = Literal["epsilon", "x0", "v"]
 
@@ -88,7 +88,7 @@ class DDIMNetwork:
         if output.shape != x.shape:
             raise UserError(f"Expected a network output of shape {x.shape}, found {output.shape}.")
         residual, noise = self._split(output, x, level)
-        clean = process.clean_from_both(x, residual, noise, level)
+        clean = forward.clean_from_both(x, residual, noise, level)
         if clip:
             clean, residual = self._cut(clean), self._cut(residual)
             if self.rederive_noise:

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from jaxcore import ops
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.blocks import (
+from jaxcore.models.rddm.config import RDDMConfig
+from jaxcore.models.rddm.network.blocks import (
     STANDARDISED,
     AttentionLayer,
     Downsample,
@@ -25,8 +26,7 @@ from jaxcore.models.rddm.blocks import (
     Upsample,
     standardise_kernel,
 )
-from jaxcore.models.rddm.config import RDDMConfig
-from jaxcore.models.rddm.selector import START
+from jaxcore.models.rddm.process.selector import START
 from jaxcore.nn import Conv, PointwiseConv, init_params, types_of
 from jaxcore.typing import Key, Params
 

@@ -1,15 +1,38 @@
-"""Pictures for people: images side by side with a line of text under each."""
+"""Pictures for people: plots, and images side by side with a line of text under each."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
+
+from jaxcore.errors import UserError
 
 _LINE = 18  # height of a caption, pixels
 _GAP = 4  # white space between cells, pixels
 
 Cell = tuple[np.ndarray, str]
 """An image with values in [0, 1], (height, width, 3) or (height, width), and its caption."""
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of Matplotlib that belongs to no window.
+
+    Args:
+      width: inches.
+      height: inches.
+
+    Raises:
+      UserError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(
+            "Expected matplotlib for plots (pip install 'jaxcore[plots]'), found it is not "
+            "installed."
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def grid(rows: Sequence[Sequence[Cell]]) -> UInt8[np.ndarray, "h w 3"]:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import process
-from jaxcore.models.rddm.process import Level
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.forward import Level
 
 ObjectiveName = Literal[
     "pred_res_noise",
@@ -67,7 +67,7 @@ class RDDMObjective:
 
     name: ObjectiveName = "pred_res_noise"
     loss: LossName = "l1"
-    time_conditioning: TimeConditioning = "index"  # see process.network_times
+    time_conditioning: TimeConditioning = "index"  # see forward.network_times
     concat_input: bool = True  # False: the networks do not see I_in (image translation)
     self_condition: bool = False  # feed the last estimate of the clean image
     # The residual lies in [-2, 2]. The released code cuts it at 1, which costs range where a dark
@@ -178,13 +178,13 @@ class RDDMObjective:
             return residual if bound is None or not clip else jnp.clip(residual, -bound, bound)
 
         if mode == "noise":
-            clean = cut(process.clean_from_noise(x, degraded, last, level))
+            clean = cut(forward.clean_from_noise(x, degraded, last, level))
             return Prediction(cut_residual(degraded - clean), last, clean)
         residual = cut_residual(first if kind[0] == "residual" else degraded - first)
         if mode in ("res", "x0"):
-            noise = process.noise_from_residual(x, degraded, residual, level)
+            noise = forward.noise_from_residual(x, degraded, residual, level)
             return Prediction(residual, noise, cut(degraded - residual))
         noise = last - first if kind[1].endswith("+noise") else last
         if kind[0] == "clean":
             return Prediction(residual, noise, cut(first))
-        return Prediction(residual, noise, cut(process.clean_from_both(x, residual, noise, level)))
+        return Prediction(residual, noise, cut(forward.clean_from_both(x, residual, noise, level)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
 
 _TINY = 1e-12
 

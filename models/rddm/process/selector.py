@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import process
-from jaxcore.models.rddm.losses import ApplyFn, Draw, distance, draw, model_input
-from jaxcore.models.rddm.objectives import LossName, RDDMObjective, TimeConditioning
-from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.losses import ApplyFn, Draw, distance, draw, model_input
+from jaxcore.models.rddm.process.objectives import LossName, RDDMObjective, TimeConditioning
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
 from jaxcore.typing import Key
 
 Choice = Literal["residual", "noise"]
@@ -81,8 +81,8 @@ class ObjectiveSelector:
     ) -> SelectionLoss:
         """Loss of one output under a weight; the gradient reaches the weight in four places."""
         x, degraded, level = drawn.x, drawn.degraded, drawn.level
-        clean = jnp.clip(process.clean_from_noise(x, degraded, output, level), -1, 1)
-        noise = process.noise_from_residual(x, degraded, output, level)
+        clean = jnp.clip(forward.clean_from_noise(x, degraded, output, level), -1, 1)
+        noise = forward.noise_from_residual(x, degraded, output, level)
 
         def search() -> tuple[Array, Array, Array]:
             mixed_residual = weight * output + (1 - weight) * (degraded - clean)
@@ -117,7 +117,7 @@ class ObjectiveSelector:
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Loss of the first phase; same arguments as `rddm_loss`."""
         drawn = draw(batch, key, schedule)
-        times = process.network_times(drawn.t, schedule, self.time_conditioning, 1)
+        times = forward.network_times(drawn.t, schedule, self.time_conditioning, 1)
         objective = RDDMObjective(name="pred_res", concat_input=self.concat_input)
         outputs = apply_fn(params["network"], model_input(drawn, batch, objective), times)
         objective.check_outputs(outputs, drawn.x)

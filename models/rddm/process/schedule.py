@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.coefficients import (
+from jaxcore.models.rddm.process.coefficients import (
     DDPMName,
     Shape,
     Version,

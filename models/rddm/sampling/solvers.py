@@ -19,8 +19,12 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.coefficients import check_sampling_steps, leading_times, sampling_times
-from jaxcore.models.rddm.schedule import RDDMSchedule, posterior_coefficients
+from jaxcore.models.rddm.process.coefficients import (
+    check_sampling_steps,
+    leading_times,
+    sampling_times,
+)
+from jaxcore.models.rddm.process.schedule import RDDMSchedule, posterior_coefficients
 
 Method = Literal["euler", "ancestral", "dpm2"]
 Order = Literal["simultaneous", "residual_then_noise", "noise_then_residual"]
@@ -39,7 +43,7 @@ class Rows(NamedTuple):
     """One row per call of the networks; vectors, in the order of the calls."""
 
     index: Any  # time index of the call
-    alpha: Any  # level of the call: see process.Level
+    alpha: Any  # level of the call: see forward.Level
     beta: Any
     rest: Any
     x: Any  # weight of the image in the next image; and so on

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxcore import ops
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.blocks import TimeEmbedding, Upsample
+from jaxcore.models.rddm.network.blocks import TimeEmbedding, Upsample
 from jaxcore.nn import Conv, PointwiseConv, init_params, types_of
 from jaxcore.typing import Key, Params
 

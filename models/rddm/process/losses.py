@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import process
-from jaxcore.models.rddm.objectives import LossName, Prediction, RDDMObjective
-from jaxcore.models.rddm.process import Level
-from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.forward import Level
+from jaxcore.models.rddm.process.objectives import LossName, Prediction, RDDMObjective
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
 from jaxcore.typing import Key
 
 ApplyFn = Callable[[Any, Array, tuple[Array, ...]], tuple[Array, ...]]
@@ -67,9 +67,9 @@ def draw(
     key_t, key_noise = jax.random.split(key)
     if t is None:
         t = jax.random.randint(key_t, clean.shape[:1], 0, len(schedule))
-    noise = process.noise_like(key_noise, clean) if noise is None else noise
-    level = process.level_at(schedule, t)
-    x = process.q_sample(clean, degraded - clean, noise, level)
+    noise = forward.noise_like(key_noise, clean) if noise is None else noise
+    level = forward.level_at(schedule, t)
+    x = forward.q_sample(clean, degraded - clean, noise, level)
     return Draw(x, degraded, clean, noise, t, level)
 
 
@@ -83,7 +83,7 @@ def model_input(
     if objective.self_condition and self_condition is None:
         self_condition = jnp.zeros_like(drawn.x)
     shows = objective.concat_input and batch.get("degraded") is not None
-    return process.network_input(
+    return forward.network_input(
         drawn.x,
         degraded=drawn.degraded if shows else None,
         condition=batch.get("condition"),
@@ -132,7 +132,7 @@ def rddm_loss(
     """
     key_draw, key_coin = jax.random.split(key)
     drawn = draw(batch, key_draw, schedule, t=t, noise=noise)
-    times = process.network_times(
+    times = forward.network_times(
         drawn.t, schedule, objective.time_conditioning, objective.num_outputs
     )
 

@@ -1,6 +1,6 @@
 """Sampling: restoration and generation as one compiled loop over a table.
 
-The table (`jaxcore.models.rddm.solvers`) says what to do, the objective how to read the networks.
+The table (see `solvers`) says what to do, the objective how to read the networks.
 Both amount to a pure function of arrays, which is compiled once per network, objective, shape and
 number of rows.
 """
@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import process
-from jaxcore.models.rddm.losses import ApplyFn
-from jaxcore.models.rddm.objectives import Mode, Prediction
-from jaxcore.models.rddm.process import Level
-from jaxcore.models.rddm.solvers import Rows, SamplingTable, draws
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.forward import Level
+from jaxcore.models.rddm.process.losses import ApplyFn
+from jaxcore.models.rddm.process.objectives import Mode, Prediction
+from jaxcore.models.rddm.sampling.solvers import Rows, SamplingTable, draws
 from jaxcore.typing import Key
 
 
@@ -140,15 +140,15 @@ def sample(
       return_trajectory: also give all steps.
 
     Returns:
-      Images in [-1, 1] where predictions are cut; use `process.to_unit` for [0, 1].
+      Images in [-1, 1] where predictions are cut; use `forward.to_unit` for [0, 1].
 
     Raises:
       UserError: neither or both of key and noise, or of degraded and shape; noise of another
         shape or number; a mode the objective does not have.
 
-    >>> from jaxcore.models.rddm.objectives import RDDMObjective
-    >>> from jaxcore.models.rddm.schedule import RDDMSchedule
-    >>> from jaxcore.models.rddm.solvers import sampling_table
+    >>> from jaxcore.models.rddm.process.objectives import RDDMObjective
+    >>> from jaxcore.models.rddm.process.schedule import RDDMSchedule
+    >>> from jaxcore.models.rddm.sampling.solvers import sampling_table
     >>> def darker(params, x, time):  # a "network" that finds the residual -0.5 everywhere
     ...     return (jnp.full_like(x[..., :3], -0.5),)
     >>> table = sampling_table(RDDMSchedule.polynomial(10), 2)
@@ -230,7 +230,7 @@ def _run(
     def step(carry: tuple[Array, Array], row_and_place: tuple[Rows, Array]) -> Any:
         x, previous = carry
         row, place = row_and_place
-        seen = process.network_input(
+        seen = forward.network_input(
             x,
             degraded=shown,
             condition=condition,
@@ -264,7 +264,7 @@ def _run(
 def _times(
     objective: Reader, row: Rows, total: Array, batch: int
 ) -> tuple[Float[Array, " b"], ...]:
-    """What each network is told; see `process.network_times`."""
+    """What each network is told; see `forward.network_times`."""
     if objective.time_conditioning == "index":
         told = (row.index,) * objective.num_outputs
     else:

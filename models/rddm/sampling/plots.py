@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxcore.data.images.grid import Cell
-from jaxcore.models.rddm.sampler import Trajectory
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import SamplingTable
+from jaxcore.figures import Cell, new_figure
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling.sampler import Trajectory
+from jaxcore.models.rddm.sampling.solvers import SamplingTable
 
 _COLOURS = ("#2a6fbb", "#d9822b", "#5aa67b", "#7b5aa6", "#c0504d", "#8a8a8a")
 
@@ -53,7 +53,7 @@ def plot_schedules(
     3
     """
     if figure is None:
-        figure = _new_figure(11, 3.6)
+        figure = new_figure(11, 3.6)
     over_alpha, over_beta, plane = figure.subplots(1, 3)
     for i, (name, schedule) in enumerate(schedules.items()):
         style = {"color": _COLOURS[i % len(_COLOURS)], "lw": 2.2 if i == 0 else 1.2, "label": name}
@@ -80,23 +80,10 @@ def plot_schedules(
     return figure
 
 
-def _new_figure(width: float, height: float) -> Any:
-    from jaxcore.errors import UserError
-
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "Expected matplotlib for plots (pip install 'jaxcore[plots]'), found it is not "
-            "installed."
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def trajectory_cells(
     seen: Trajectory, table: SamplingTable, image: int = 0, *, columns: int = 8
 ) -> list[list[Cell]]:
-    """Rows for `jaxcore.data.images.grid`: the image, its residual, its noise, its clean estimate.
+    """Rows for `jaxcore.figures.grid`: the image, its residual, its noise, its clean estimate.
 
     A residual is shown around grey with half contrast, noise around grey with a sixth.
 
