@@ -24,7 +24,10 @@ def test_published_variants():
         ({"dim": 4}, "at least 8 with decoder=True, found 4"),
         ({"heads": (5, 2, 4, 8)}, "48 channels cannot be divided among 5 heads"),
         ({"heads": (1, 2, 64, 8)}, "cannot be divided among 64 heads"),
-        ({"num_blocks": (1, 2, 3)}, r"4 values, each a whole number of at least 1, found \(1, 2, 3\)"),
+        (
+            {"num_blocks": (1, 2, 3)},
+            r"4 values, each a whole number .*, found \(1, 2, 3\)",
+        ),
         ({"num_blocks": (1, 2, 3, 0)}, "num_blocks must be 4 values"),
         (
             {"num_refinement_blocks": 0},

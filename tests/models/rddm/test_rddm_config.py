@@ -46,7 +46,10 @@ def test_channels_are_described_in_their_order():
         ({"dim": 12}, "12 channels cannot be divided into 8 groups"),
         ({"dim": 9}, "dim must be even"),
         ({"dim_mults": ()}, "dim_mults must have at least one value"),
-        ({"dim_mults": (1, 0)}, "dim_mults must be a list of values, each a whole number of at least 1"),
+        (
+            {"dim_mults": (1, 0)},
+            "each a whole number of at least 1",
+        ),
         ({"num_unet": 1}, "num_unet must be 2 for the objective pred_res_noise, found 1"),
         ({"objective": "pred_v"}, "objective must be one of pred_res_noise"),
         ({"share_encoder": True, "time_conditioning": "cumulative"}, "share_encoder needs time_co"),
