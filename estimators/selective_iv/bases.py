@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcore.estimators.base import compiled
 from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
+from jaxcore.estimators.estimate import compiled
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, combination_moments
 

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import base, bootstrap, plots
+from jaxcore.estimators import bootstrap, plots
+from jaxcore.estimators.estimate import Estimate, aggregate_repeats
 
 
 @pytest.fixture(scope="module")
 def pair():
     psi = jnp.asarray(np.random.default_rng(0).normal(size=(200, 2)), jnp.float32)
     psi = psi - psi.mean(axis=0)[None]
-    return base.Estimate.from_psi(jnp.array([1.0, -2.0]), psi, names=("a", "b"), estimator="two")
+    return Estimate.from_psi(jnp.array([1.0, -2.0]), psi, names=("a", "b"), estimator="two")
 
 
 def test_wald_interval_and_p_value(pair):
@@ -113,7 +114,7 @@ def test_plot_draws_one_line_per_estimate(pair):
 
 def test_estimate_is_a_pytree_that_passes_through_jit_and_vmap():
     def one(psi):
-        return base.Estimate.from_psi(jnp.mean(psi), psi - jnp.mean(psi))
+        return Estimate.from_psi(jnp.mean(psi), psi - jnp.mean(psi))
 
     out = jax.jit(jax.vmap(one))(jnp.asarray(np.random.default_rng(0).normal(size=(3, 8))))
     assert out.theta.shape == (3,) and out.psi.shape == (3, 8)
@@ -122,7 +123,7 @@ def test_estimate_is_a_pytree_that_passes_through_jit_and_vmap():
 def test_host_estimates_stay_on_the_host():
     with jax.enable_x64(True):
         psi = jnp.asarray(np.linspace(-1, 1, 9))
-        e = base.Estimate.from_psi(jnp.float64(1.0), psi).on_host()
+        e = Estimate.from_psi(jnp.float64(1.0), psi).on_host()
     assert e.confint().dtype == np.float64
     assert isinstance(e.confint(), np.ndarray)
 
@@ -137,7 +138,7 @@ def test_aggregate_repeats(values, how):
     se = np.linspace(0.5, 1.5, len(theta)).astype(np.float32)
     agg = {"median": np.median, "mean": np.mean}[how]
     centre = agg(theta)
-    ours = base.aggregate_repeats(jnp.asarray(theta), jnp.asarray(se), how=how)
+    ours = aggregate_repeats(jnp.asarray(theta), jnp.asarray(se), how=how)
     np.testing.assert_allclose(float(ours[0]), centre, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         float(ours[1]), np.sqrt(agg(se**2 + (theta - centre) ** 2)), rtol=1e-4
@@ -146,4 +147,4 @@ def test_aggregate_repeats(values, how):
 
 def test_aggregate_refuses_other_rules():
     with pytest.raises(UserError, match="'median' or 'mean'"):
-        base.aggregate_repeats(jnp.ones(2), jnp.ones(2), how="mode")
+        aggregate_repeats(jnp.ones(2), jnp.ones(2), how="mode")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcore.estimators.base import default_float
+from jaxcore.estimators.estimate import default_float
 
 COVARIATES = ("inc", "age", "fsize", "marr")
 
@@ -27,7 +27,7 @@ def load_401k_columns() -> dict[str, np.ndarray]:
     >>> load_401k_columns()["nettfa"].shape
     (9275,)
     """
-    file = importlib.resources.files("jaxcore.estimators.selective_iv") / "data" / "401ksubs.npz"
+    file = importlib.resources.files("jaxcore.estimators.datasets") / "data" / "401ksubs.npz"
     with file.open("rb") as handle, np.load(handle) as arrays:
         return {name: arrays[name].astype(np.float64) for name in arrays.files}
 
@@ -44,28 +44,3 @@ def load_401k() -> K401:
     X = np.stack([columns[name] for name in COVARIATES], axis=1)
     arrays = (columns["nettfa"], columns["p401k"], columns["e401k"], X)
     return K401(*(jnp.asarray(a, default_float()) for a in arrays))
-
-
-def k401_basis(name: str) -> Float[Array, "n q"]:
-    """Design matrix "abadie", "lin", "quad" or "cubic" of the analyses shown in the documentation.
-
-    "abadie" is the constant, income, age - 25, its square, married, family size; "lin" the same
-    scaled (income / 100, (age - 25) / 10, family size / 4); "quad" adds income squared, income
-    times age, income times married, age times married; "cubic" adds income cubed.
-
-    >>> k401_basis("quad").shape
-    (9275, 10)
-    """
-    c = load_401k_columns()
-    one, inc, age = np.ones_like(c["inc"]), c["inc"], c["age"] - 25
-    marr, fsize = c["marr"], c["fsize"]
-    if name == "abadie":
-        columns = [one, inc, age, age**2, marr, fsize]
-    else:
-        inc, age, fsize = inc / 100, age / 10, fsize / 4
-        columns = [one, inc, age, age**2, marr, fsize]
-        if name in ("quad", "cubic"):
-            columns += [inc**2, inc * age, inc * marr, age * marr]
-        if name == "cubic":
-            columns.append(inc**3)
-    return jnp.asarray(np.stack(columns, axis=1), default_float())

@@ -1,4 +1,4 @@
-"""Confidence sets of a constant effect that stay valid when the moment barely identifies it."""
+"""Linear regression with and without an instrument; sets robust to a weak one."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,9 +6,81 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxcore.estimators.base import normal_quantile
+from jaxcore.estimators.estimate import Estimate, compiled
+from jaxcore.estimators.variance import normal_quantile
+
+
+@compiled("n_clusters")
+def tsls(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    W: Float[Array, "n q"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+) -> Estimate:
+    """Two-stage least squares of ``Y`` on ``A`` and ``W`` with instrument ``Z`` (HC0 errors).
+
+    Args:
+      Y: outcome.
+      A: treatment.
+      Z: instrument, assumed valid.
+      W: exogenous regressors, constant included.
+      weights: observation weights.
+      clusters: cluster number of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
+
+    >>> import jax.numpy as jnp
+    >>> z = jnp.array([0.0, 1.0, 0.0, 1.0])
+    >>> round(float(tsls(1 + 4 * z, 2 * z, z, jnp.ones((4, 1))).theta), 4)
+    2.0
+    """
+    return _just_identified(Y, A, Z, W, "2SLS", weights, clusters, n_clusters)
+
+
+@compiled("n_clusters")
+def ols(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    W: Float[Array, "n q"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+) -> Estimate:
+    """Coefficient of ``A`` in the regression of ``Y`` on ``A`` and ``W`` (HC0 errors).
+
+    Put the instrument among the columns of ``W`` to adjust for it.
+    """
+    return _just_identified(Y, A, A, W, "OLS", weights, clusters, n_clusters)
+
+
+def _just_identified(Y, A, Z, W, name, weights, clusters, n_clusters):
+    w = jnp.ones_like(Y) if weights is None else weights * (Y.shape[0] / jnp.sum(weights))
+    regressors = jnp.concatenate([A[:, None], W], axis=1)
+    instruments = jnp.concatenate([Z[:, None], W], axis=1)
+    scale = jnp.sqrt(jnp.mean(regressors**2, axis=0))  # columns of like size: a stable solve
+    scale = jnp.where(scale > 0, scale, 1.0)
+    regressors, instruments = regressors / scale[None], instruments / scale[None]
+    n = Y.shape[0]
+    cross = (instruments * w[:, None]).T @ regressors / n
+    beta = jnp.linalg.solve(cross, instruments.T @ (w * Y) / n)
+    residual = w * (Y - regressors @ beta)
+    first = jnp.linalg.solve(cross.T, jnp.zeros_like(scale).at[0].set(1))  # row of the inverse
+    psi = residual * (instruments @ first) / scale[0]
+    return Estimate.from_psi(
+        beta[0] / scale[0],
+        psi,
+        clusters=clusters,
+        n_clusters=n_clusters,
+        names=("effect",),
+        estimator=name,
+        diagnostics={"coefficients": beta / scale},
+    )
 
 
 class RobustSet(NamedTuple):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -14,6 +13,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
+from jaxcore.estimators import bootstrap
+from jaxcore.estimators.variance import cluster_variance, normal_quantile, variance
 
 
 def default_float() -> Any:
@@ -65,17 +66,6 @@ def compiled(*settings: str) -> Callable[[F], F]:
     return wrap
 
 
-def normal_quantile(level: float) -> float:
-    """Two-sided standard normal critical value of a confidence level in (0, 1).
-
-    >>> round(normal_quantile(0.95), 6)
-    1.959964
-    """
-    if not 0 < level < 1:
-        raise UserError(f"Expected a confidence level between 0 and 1, found {level}.")
-    return statistics.NormalDist().inv_cdf(0.5 + level / 2)
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -118,12 +108,10 @@ class Estimate:
           n_clusters: number of clusters; needed only under ``jit``.
           **fields: the remaining fields.
         """
-        from jaxcore.estimators import influence
-
         if clusters is None:
-            var = influence.variance(psi)
+            var = variance(psi)
         else:
-            var = influence.cluster_variance(psi, clusters, n_clusters=n_clusters)
+            var = cluster_variance(psi, clusters, n_clusters=n_clusters)
         return cls(theta=theta, se=jnp.sqrt(var), psi=psi, clusters=clusters, **fields)
 
     @property
@@ -145,8 +133,6 @@ class Estimate:
         critical: Any = normal_quantile(level)
         with scope_of(self.psi):
             if joint:
-                from jaxcore.estimators import bootstrap
-
                 draws = bootstrap.multiplier(
                     jax.random.key(seed), self.psi, self.se, n_boot=n_boot, clusters=self.clusters
                 )
@@ -162,8 +148,6 @@ class Estimate:
 
     def bootstrap(self, n: int = 1000, kind: str = "normal", *, seed: int = 0):
         """Multiplier-bootstrap t-statistics, shape ``(n, q)``; see `bootstrap.multiplier`."""
-        from jaxcore.estimators import bootstrap
-
         with scope_of(self.psi):
             return self._like(
                 bootstrap.multiplier(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.base import Estimate, default_float
-from jaxcore.estimators.inputs import independent_columns, label_numbers
+from jaxcore.estimators.checks import independent_columns, label_numbers
+from jaxcore.estimators.estimate import Estimate, default_float
 
 
 def best_linear(

@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate, compiled
+from jaxcore.estimators.estimate import Estimate, compiled
+from jaxcore.estimators.linear_iv import robust_set
 from jaxcore.estimators.nuisance.penalised import newton_logistic
-from jaxcore.estimators.selective_iv.weak_identification import robust_set
+from jaxcore.estimators.variance import cluster_sums
 
 KINDS = ("logistic", "linear")
 
@@ -247,7 +248,7 @@ def genius_plm(
     if weights is not None:
         parts = parts * weights[:, None]
     if clusters is not None:
-        parts = influence.cluster_sums(parts, clusters, n_clusters=n_clusters)
+        parts = cluster_sums(parts, clusters, n_clusters=n_clusters)
     return influence.solve(
         influence.LinearScore(-a, b),
         weights=weights,
