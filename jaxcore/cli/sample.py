@@ -202,6 +202,7 @@ class _Model:
 
 def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _Model:
     from jaxcore.errors import UserError
+    from jaxcore.models import rddm
     from jaxcore.weights import load
 
     tensors = None if weights.is_dir() else _tensors(weights)
@@ -218,12 +219,11 @@ def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _
     network, cfg, params = loaded.network, loaded.cfg, loaded.params
     if network.task != "diffusion":
         raise UserError(f"Expected weights of a diffusion model, found weights of {network.name}.")
-    module = network.module
     return _Model(
-        module.apply_fn(cfg),
-        module.standardise(params.get("network", params), cfg),
+        rddm.apply_fn(cfg),
+        rddm.standardise(params.get("network", params), cfg),
         cfg.make_schedule(),
-        module.objective_of(params, cfg),
+        rddm.objective_of(params, cfg),
         network.channels(cfg),
         network.multiple(cfg),
         network.restores(cfg),
