@@ -7,7 +7,7 @@ times ``dim`` channels at half the resolution of the level before.
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,7 +27,7 @@ from jaxcore.models.rddm.blocks import (
 )
 from jaxcore.models.rddm.config import RDDMConfig
 from jaxcore.models.rddm.selector import START
-from jaxcore.nn import Conv, PointwiseConv, init_params, types_of
+from jaxcore.nn import Conv, PointwiseConv, Types, apply_block, init_params, tap
 from jaxcore.typing import Key, Params
 
 Times = tuple[Float[Array, " b"], ...]
@@ -38,6 +38,9 @@ class Unet(nn.Module):
     """One encoder and one decoder, or two decoders.
 
     With two, the first sees no maps of the encoder but the last one.
+
+    Taps: ``time_mlp``, and the outputs of blocks, attention layers and resampling by their
+    official names (``downs.0.1``, ``mid_attn``, ``final_res_block``).
 
     Attributes:
       cfg: sizes and options.
@@ -50,39 +53,40 @@ class Unet(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w i"], time: Float[Array, " b"]
-    ) -> tuple[tuple[Float[Array, "b h w c"], ...], dict[str, Array]]:
-        """One output per decoder, and the intermediate maps by their official names."""
-        cfg, seen = self.cfg, {}
+    ) -> tuple[Float[Array, "b h w c"], ...]:
+        """One output per decoder."""
+        cfg = self.cfg
         learned = None if cfg.time_embedding == "sinusoidal" else cfg.learned_frequencies
-        embed = TimeEmbedding(cfg.dim, learned, name="time_mlp", **self._types)
-        told = seen["time_mlp"] = embed(time)
-        stem = Conv(features=cfg.dim, kernel_size=7, use_bias=True, name="init_conv", **self._types)
-        first = x = seen["init_conv"] = stem(x)
+        types = Types.of(cfg)
+        embed = TimeEmbedding(dim=cfg.dim, frequencies=learned, types=types, name="time_mlp")
+        told = tap(self, "time_mlp", embed(time))
+        stem = Conv(features=cfg.dim, kernel_size=7, use_bias=True, types=types, name="init_conv")
+        first = x = tap(self, "init_conv", stem(x))
         widths = (cfg.dim, *(cfg.dim * m for m in cfg.dim_mults))
         skips: list[Array] = []
         for i, (narrow, wide) in enumerate(itertools.pairwise(widths)):
             last = i == len(cfg.dim_mults) - 1
             for j in (0, 1):
                 x = self._block(f"downs_{i}_block_{j}", narrow, x, told)
-                seen[f"downs.{i}.{j}"] = x
+                x = tap(self, f"downs.{i}.{j}", x)
                 if j:
-                    x = seen[f"downs.{i}.2"] = self._attention(f"downs_{i}_attn", x)
+                    x = tap(self, f"downs.{i}.2", self._attention(f"downs_{i}_attn", x))
                 skips.append(x)
-            x = seen[f"downs.{i}.3"] = self._resample(f"downs_{i}", wide, not last, Downsample)(x)
-        x = seen["mid_block1"] = self._block("mid_block1", widths[-1], x, told)
-        x = seen["mid_attn"] = self._attention("mid_attn", x, full=True)
-        x = seen["mid_block2"] = self._block("mid_block2", widths[-1], x, told)
-        decode = functools.partial(self._decode, x, told, widths, seen)
+            x = self._resample(f"downs_{i}", wide, not last, Downsample)(x)
+            x = tap(self, f"downs.{i}.3", x)
+        x = tap(self, "mid_block1", self._block("mid_block1", widths[-1], x, told))
+        x = tap(self, "mid_attn", self._attention("mid_attn", x, full=True))
+        x = tap(self, "mid_block2", self._block("mid_block2", widths[-1], x, told))
+        decode = functools.partial(self._decode, x, told, widths)
         if self.decoders == 1:
-            return (decode("ups", [first, *skips], ""),), seen
-        return (decode("ups_no_skip", None, "_1"), decode("ups", [first, *skips], "_2")), seen
+            return (decode("ups", [first, *skips], ""),)
+        return decode("ups_no_skip", None, "_1"), decode("ups", [first, *skips], "_2")
 
     def _decode(
         self,
         x: Array,
         told: Array,
         widths: Sequence[int],
-        seen: dict[str, Array],
         side: str,
         skips: list[Array] | None,
         ending: str,
@@ -97,39 +101,46 @@ class Unet(nn.Module):
             narrow, wide = widths[level], widths[level + 1]
             for j in (0, 1):
                 x = self._block(f"{side}_{i}_block_{j}", wide, join(x), told)
-                seen[f"{side}.{i}.{j}"] = x
-            x = seen[f"{side}.{i}.2"] = self._attention(f"{side}_{i}_attn", x)
+                x = tap(self, f"{side}.{i}.{j}", x)
+            x = tap(self, f"{side}.{i}.2", self._attention(f"{side}_{i}_attn", x))
             x = self._resample(f"{side}_{i}", narrow, i < len(levels) - 1, Upsample)(x)
-            seen[f"{side}.{i}.3"] = x
+            x = tap(self, f"{side}.{i}.3", x)
         x = self._block(f"final_res_block{ending}", self.cfg.dim, join(x), told)
-        seen[f"final_res_block{ending}"] = x
+        x = tap(self, f"final_res_block{ending}", x)
         last = PointwiseConv(
-            features=self.cfg.channels, use_bias=True, name=f"final_conv{ending}", **self._types
+            features=self.cfg.channels,
+            use_bias=True,
+            types=Types.of(self.cfg),
+            name=f"final_conv{ending}",
         )
         return last(x).astype(ops.accumulation_dtype(self.cfg.dtype))
 
-    @property
-    def _types(self) -> dict[str, Any]:
-        return types_of(self.cfg)
-
     def _block(self, name: str, width: int, x: Array, told: Array) -> Array:
-        block = nn.remat(ResnetBlock) if self.cfg.remat else ResnetBlock
-        options = {"groups": self.cfg.groups, "eps": self.cfg.eps}
-        return block(width, name=name, **options, **self._types)(x, told)
+        cfg = self.cfg
+        block = ResnetBlock(
+            features=width, groups=cfg.groups, eps=cfg.eps, types=Types.of(cfg), name=name
+        )
+        return apply_block(block, x, told, remat=cfg.remat)
 
     def _attention(self, name: str, x: Array, *, full: bool = False) -> Array:
-        layer = nn.remat(AttentionLayer) if self.cfg.remat else AttentionLayer
         cfg = self.cfg
-        options = {"heads": cfg.heads, "dim_head": cfg.dim_head, "eps": cfg.eps, **self._types}
-        return layer(full, name=name, **options)(x)
+        layer = AttentionLayer(
+            full=full,
+            heads=cfg.heads,
+            dim_head=cfg.dim_head,
+            eps=cfg.eps,
+            types=Types.of(cfg),
+            name=name,
+        )
+        return apply_block(layer, x, remat=cfg.remat)
 
     def _resample(
         self, level: str, width: int, halfway: bool, kind: type[Downsample | Upsample]
     ) -> Callable[[Array], Array]:
         """To the next level; the outermost keeps its resolution."""
         if halfway:
-            return kind(width, name=f"{level}_resample", **self._types)
-        return Conv(features=width, use_bias=True, name=f"{level}_conv", **self._types)
+            return kind(features=width, types=Types.of(self.cfg), name=f"{level}_resample")
+        return Conv(features=width, use_bias=True, types=Types.of(self.cfg), name=f"{level}_conv")
 
 
 class _Networks(nn.Module):
@@ -138,17 +149,13 @@ class _Networks(nn.Module):
     cfg: RDDMConfig
 
     @nn.compact
-    def __call__(self, x: Array, times: Times) -> tuple[tuple[Array, ...], dict[str, Array]]:
+    def __call__(self, x: Array, times: Times) -> tuple[Array, ...]:
         cfg = self.cfg
         if cfg.share_encoder:
             return Unet(cfg, 2, name="shared")(x, times[0])
-        outputs, seen = (), {}
-        for i, time in enumerate(times):
-            name = f"unet{i}"
-            output, maps = Unet(cfg, name=name)(x, time)
-            outputs += output
-            seen |= {f"{name}.{key}": value for key, value in maps.items()}
-        return outputs, seen
+        networks = [Unet(cfg, name=f"unet{i}") for i in range(len(times))]
+        outputs = [unet(x, time) for unet, time in zip(networks, times, strict=True)]
+        return tuple(itertools.chain.from_iterable(outputs))
 
 
 def _linen_init(key: Key, cfg: RDDMConfig) -> Any:
@@ -227,32 +234,12 @@ def standardise(params: Params, cfg: RDDMConfig) -> Params:
     return walk(params, "")
 
 
-@overload
-def apply(
-    params: Params,
-    x: Array,
-    time: Times | Array,
-    cfg: RDDMConfig,
-    *,
-    return_intermediates: Literal[False] = False,
-) -> tuple[Array, ...]: ...
-@overload
-def apply(
-    params: Params,
-    x: Array,
-    time: Times | Array,
-    cfg: RDDMConfig,
-    *,
-    return_intermediates: Literal[True],
-) -> tuple[tuple[Array, ...], dict[str, Array]]: ...
 def apply(
     params: Params,
     x: Float[Array, "b h w i"],
     time: Times | Array,
     cfg: RDDMConfig,
-    *,
-    return_intermediates: bool = False,
-) -> Any:
+) -> tuple[Array, ...]:
     """Run the networks. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
@@ -261,7 +248,6 @@ def apply(
         and width multiples of ``cfg.multiple``. See `network_input`.
       time: one time per network, or one for all.
       cfg: sizes and options.
-      return_intermediates: also return a dict with the maps of every level.
 
     Returns:
       One output per network or decoder, float32 (float64 if ``cfg.dtype`` is).
@@ -280,7 +266,7 @@ def apply(
     if "network" in params:
         params = params["network"]
     out: Any = _Networks(cfg).apply({"params": params}, x, times)
-    return out if return_intermediates else out[0]
+    return out
 
 
 def _check_input(x: Array, times: Times, cfg: RDDMConfig) -> None:
