@@ -68,11 +68,12 @@ def apply_stack(
     if remat:
         # Inside a loop the compiler cannot undo rematerialisation.
         body = nn.remat(body, prevent_cse=not scan)
+    in_axes: Any = (nn.broadcast, 0, 0)  # Flax's annotation knows one axis for all
     stack = nn.scan(
         body,
         variable_axes={True: 0},
         split_rngs={True: True},
-        in_axes=(nn.broadcast, 0, 0),
+        in_axes=in_axes,
         length=length,
         unroll=1 if scan else length,
     )

@@ -71,7 +71,7 @@ def test_a_function_compiled_before_is_not_left_as_it_was():
     again = intervene(compiled, {"scaled": double})
     assert again(PARAMS, X) == again(PARAMS, X) == 4 * plain
     assert compiled(PARAMS, X) == plain
-    with pytest.raises(UserError, match=r"'scaled' is computed inside a function transformed by JAX"):
+    with pytest.raises(UserError, match="'scaled' is computed inside a function"):
         capture(compiled, "scaled")(PARAMS, X)
     with pytest.raises(UserError, match="named 'other'; there are: inner/square, scaled"):
         intervene(compiled, {"other": double})(PARAMS, X)
