@@ -83,7 +83,11 @@ def check_process(path: Path) -> None:
     t = file["in/t"].astype(np.int32)
 
     def run(schedule, x, clean, degraded, noise, t):
-        level, before = forward.level_at(schedule, t), forward.previous_level(schedule, t)
+        level, earlier = (forward.level_at(schedule, at) for at in (t, np.maximum(t - 1, 0)))
+        first = (t == 0)[:, None, None, None]
+        before = forward.Level(
+            *(jnp.where(first, v, e) for v, e in zip((0, 0, 1), earlier, strict=True))
+        )
         residual = degraded - clean
         # What is divided by a small number starts from the stored image, bit by bit.
         posterior = forward.q_posterior(x, residual, clean, level, before)
