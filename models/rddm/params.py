@@ -24,6 +24,7 @@ from jaxcore.models.rddm.config import RDDMConfig, ScheduleConfig
 from jaxcore.models.rddm.model import param_shapes
 from jaxcore.models.rddm.process.objectives import SEARCH
 from jaxcore.models.rddm.process.schedule import official_buffers
+from jaxcore.serial import to_json
 from jaxcore.typing import Params, StateDict
 
 _GAIN = channel_vector(leading=1)
@@ -164,7 +165,7 @@ def config_from_state_dict(state_dict: StateDict, **options: Any) -> RDDMConfig:
     elif found.networks == 1:
         fields["objective"]["name"] = "pred_res"
     for name, value in options.items():
-        fields[name] = fields[name] | value if isinstance(value, Mapping) else value
+        fields[name] = fields[name] | value if isinstance(value, Mapping) else to_json(value)
     return RDDMConfig.from_dict(fields)
 
 
