@@ -114,7 +114,7 @@ class DiffusionTask(ImageTask):
 
     @property
     def _paired(self) -> bool:
-        return self.network.kind != "generation" and self.data.pair_by == "name"
+        return self.network.kind != "generation" and self.data.comparable
 
     def evaluate(self, params: Params) -> dict[str, float]:
         """PSNR and SSIM where there are pairs, else the loss on the evaluation images."""
