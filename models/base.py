@@ -15,11 +15,11 @@ from jaxtyping import Array, Float
 from jaxcore import tiling
 from jaxcore.convert import Rule, from_state_dict, strip_prefix, to_state_dict
 from jaxcore.errors import UserError
-from jaxcore.models.config import NetworkConfig
 from jaxcore.nn import init_params
+from jaxcore.serial import Serial
 from jaxcore.typing import Key, Params, StateDict
 
-C = TypeVar("C", bound=NetworkConfig)
+C = TypeVar("C", bound=Serial)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +95,7 @@ class Network(Generic[C]):
         >>> params["encoder_level1"]["attn"]["qkv"]["kernel"].shape
         (1, 16, 48)
         """
-        return _init(self.draw, key, cfg)
+        return drawn(self.draw, key, cfg)
 
     def param_shapes(self, cfg: C) -> Params:
         """Shape and type of every parameter, without computing any.
@@ -105,7 +105,7 @@ class Network(Generic[C]):
         >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
         28784824
         """
-        return _shapes(self.draw, cfg)
+        return shapes_of(self.draw, cfg)
 
     def from_torch(self, state_dict: StateDict, cfg: C) -> Params:
         """Official weights as our parameters; strict, nothing is left out.
@@ -144,12 +144,14 @@ class Network(Generic[C]):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _init(draw: Callable[[Key, Any], Params], key: Key, cfg: NetworkConfig) -> Params:
+def drawn(draw: Callable[[Key, Any], Params], key: Key, cfg: Serial) -> Params:
+    """`Network.init` of ``draw``."""
     return init_params(lambda key: draw(key, cfg), key)
 
 
 @functools.lru_cache(maxsize=32)
-def _shapes(draw: Callable[[Key, Any], Params], cfg: NetworkConfig) -> Params:
+def shapes_of(draw: Callable[[Key, Any], Params], cfg: Serial) -> Params:
+    """`Network.param_shapes` of ``draw``."""
     return jax.eval_shape(lambda key: draw(key, cfg), jax.random.key(0))
 
 
@@ -221,7 +223,7 @@ class ImageNetwork(Network[C]):
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "cfg"))
-def _apply(apply: Callable[..., Array], params: Params, images: Array, cfg: NetworkConfig) -> Array:
+def _apply(apply: Callable[..., Array], params: Params, images: Array, cfg: Serial) -> Array:
     return apply(params, images, cfg)
 
 

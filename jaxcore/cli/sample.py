@@ -222,7 +222,7 @@ def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _
     return _Model(
         rddm.apply_fn(cfg),
         rddm.standardise(params.get("network", params), cfg),
-        cfg.make_schedule(),
+        cfg.schedule.make(),
         rddm.objective_of(params, cfg),
         network.channels(cfg),
         network.multiple(cfg),

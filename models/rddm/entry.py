@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from jaxcore.models.base import Network
+from jaxcore.models.rddm import model, pipeline
 from jaxcore.models.rddm import params as weights
-from jaxcore.models.rddm import pipeline
 from jaxcore.models.rddm.config import PRESETS, RDDMConfig
-from jaxcore.models.rddm.network import unet
 from jaxcore.typing import Params, StateDict
 
 
@@ -29,19 +28,21 @@ NETWORK = _RDDM(
     name="rddm",
     package="jaxcore.models.rddm",
     config_class=RDDMConfig,
-    draw=unet.draw,
-    apply=unet.apply,
-    channels=lambda cfg: cfg.channels,
+    draw=model.draw,
+    apply=model.apply,
+    channels=lambda cfg: cfg.unet.channels,
     multiple=lambda cfg: cfg.multiple,
-    tiny=lambda: RDDMConfig.tiny(dim=8, groups=2, heads=1, dim_head=4),
+    tiny=lambda: RDDMConfig.tiny(unet={"dim": 8, "groups": 2, "heads": 1, "dim_head": 4}),
     task="diffusion",
     recipes="jaxcore.train.recipes.rddm",
     presets=PRESETS,
     rules=weights.RULES,
     config_from_state_dict=weights.config_from_state_dict,
-    trainable=unet.trainable,
+    trainable=model.trainable,
     restores=lambda cfg: cfg.kind != "generation",
     restore_options=("steps", "seed", "condition"),
     searching=lambda cfg: cfg.searching,
     chosen=pipeline.chosen,
 )
+
+init, param_shapes = NETWORK.init, NETWORK.param_shapes

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore import registry
-from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.kinds import (
+    ImageData,
+    Photos,
+    describe,
+    evaluation_groups,
+    training_groups,
+)
 from jaxcore.data.images.pipeline import (
     Augment,
     Images,
@@ -58,7 +64,7 @@ class ImageTask(Serial, abc.ABC):
     name: ClassVar[str]
     model: str = "adair"  # name in `jaxcore.registry`
     network: Any  # configuration of that network
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    data: ImageData = dataclasses.field(default_factory=Photos)
     stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
     augment: Augment = "all"  # see `jaxcore.data.images.pipeline.training_batches`
     eval_images: Index | None = None  # at most so many per degradation; None is all
@@ -229,8 +235,11 @@ class ImageTask(Serial, abc.ABC):
 
     @classmethod
     def field_types(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The network's configuration is of the class of its model."""
-        return {"network": registry.network(data.get("model", cls.model)).config_class}
+        """The network's configuration is of the class of its model, the data of their kind's."""
+        stored = data.get("data")
+        kind = stored.get("kind", "photos") if isinstance(stored, Mapping) else "photos"
+        config_class = registry.network(data.get("model", cls.model)).config_class
+        return {"network": config_class, "data": ImageData.of_kind(kind)}
 
 
 class Score(NamedTuple):

@@ -8,8 +8,8 @@ two-by-two blocks of pixels taken together instead of a strided convolution. Lay
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -19,8 +19,11 @@ from jaxtyping import Array, Float
 
 from jaxcore import ops
 from jaxcore.errors import UserError
+from jaxcore.models.base import check_images, drawn, shapes_of
+from jaxcore.models.config import DType, NetworkConfig
 from jaxcore.models.rddm.network.blocks import TimeEmbedding, Upsample
-from jaxcore.nn import Conv, PointwiseConv, init_params, types_of
+from jaxcore.nn import Conv, PointwiseConv, PointwiseSplit, Types
+from jaxcore.serial import Count
 from jaxcore.typing import Key, Params
 
 MEMORY = 4
@@ -28,27 +31,30 @@ MEMORY = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDPMUnetConfig:
+class DDPMUnetConfig(NetworkConfig):
     """Sizes; the defaults are the package's.
 
     >>> DDPMUnetConfig(dim=32).levels
     4
     """
 
-    dim: int = 64
-    init_dim: int | None = None  # channels at full resolution; None is dim
-    dim_mults: tuple[int, ...] = (1, 2, 4, 8)
-    channels: int = 3
-    out_channels: int = 3  # 6 where the variance is learnt
+    title: ClassVar[str] = "The DDPM U-Net"
+
+    dim: Count = 64
+    init_dim: Count | None = None  # channels at full resolution; None is dim
+    dim_mults: tuple[Count, ...] = (1, 2, 4, 8)
+    channels: Count = 3
+    out_channels: Count = 3  # 6 where the variance is learnt
     self_condition: bool = False
     full_attention: tuple[bool, ...] | None = None  # per level; None: the last only
-    heads: int = 4
-    dim_head: int = 32
-    learned_frequencies: int | None = None  # of Fourier features of the time; None: sinusoids
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    heads: Count = 4
+    dim_head: Count = 32
+    learned_frequencies: Count | None = None  # of Fourier features of the time; None: sinusoids
+    dtype: DType = "float32"
+    param_dtype: DType = "float32"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.full_attention is not None and len(self.full_attention) != self.levels:
             raise UserError(
                 f"Expected full_attention for {self.levels} levels, found "
@@ -75,69 +81,51 @@ class DDPMUnetConfig:
         """Whether each level has full attention."""
         return self.full_attention or (False,) * (self.levels - 1) + (True,)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON types."""
-        fields = dataclasses.asdict(self)
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`."""
-        unknown = set(fields) - {f.name for f in dataclasses.fields(cls)}
-        if unknown:
-            raise UserError(f"A DDPM U-Net has no setting {', '.join(sorted(unknown))}.")
-        values: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
-        }
-        return cls(**values)
-
-
-class RMSNorm(nn.Module):
+class RMSNorm(nn.Module, kw_only=True):
     """Each pixel's channels divided by their root mean square. Parameter: ``scale`` (c,)."""
 
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], film: Sequence[Array] | None = None) -> Array:
         """Normalise; with ``film = (s, t)`` the result is ``norm(x) (s + 1) + t``."""
         wide = ops.accumulation_dtype(x.dtype)
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.dtype(self.param_dtype))
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.dtype(self.types.param_dtype))
         scale = scale.astype(wide).reshape((1,) * (x.ndim - 1) + shape)
         square = jnp.mean(jnp.square(x.astype(wide)), axis=-1, keepdims=True)
         # The package divides by the norm, but by no less than 1e-12.
         factor = jax.lax.rsqrt(jnp.maximum(square, 1e-24 / x.shape[-1]))
         if film is None:
-            return (x * factor * scale).astype(self.dtype)
+            return (x * factor * scale).astype(self.types.dtype)
         weight, shift = (f.astype(wide)[:, None, None, :] for f in film)
-        return (x * factor * (scale * (weight + 1)) + shift).astype(self.dtype)
+        return (x * factor * (scale * (weight + 1)) + shift).astype(self.types.dtype)
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(nn.Module, kw_only=True):
     """Two of convolution, norm and SiLU, the first told the time; and a shortcut."""
 
     features: int
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], time: Float[Array, "b d"]) -> Array:
         """Apply the block."""
-        types, width = types_of(self), self.features
-        dense = PointwiseConv(features=(width, width), use_bias=True, name="mlp", **types)
+        types, width = self.types, self.features
+        dense = PointwiseSplit(features=(width, width), use_bias=True, types=types, name="mlp")
         film: Sequence[Array] | None = dense(jax.nn.silu(time))
         h = x
         for i in (1, 2):
-            h = Conv(features=width, use_bias=True, name=f"block{i}_proj", **types)(h)
-            h = jax.nn.silu(RMSNorm(name=f"block{i}_norm", **types)(h, film))
+            h = Conv(features=width, use_bias=True, types=types, name=f"block{i}_proj")(h)
+            h = jax.nn.silu(RMSNorm(types=types, name=f"block{i}_norm")(h, film))
             film = None
         if x.shape[-1] != width:
-            x = PointwiseConv(features=width, use_bias=True, name="res_conv", **types)(x)
+            x = PointwiseConv(features=width, use_bias=True, types=types, name="res_conv")(x)
         return h + x
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, kw_only=True):
     """``x + attention(norm(x))``, linear or full, with learnt keys and values.
 
     Parameters: ``norm``, ``to_qkv``, ``to_out``, ``memory`` (2, heads, dim_head, 4) or, full,
@@ -147,22 +135,21 @@ class Attention(nn.Module):
     full: bool = False
     heads: int = 4
     dim_head: int = 32
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Attend across all pixels."""
-        types, inner = types_of(self), self.heads * self.dim_head
+        types, inner = self.types, self.heads * self.dim_head
         last = (MEMORY, self.dim_head) if self.full else (self.dim_head, MEMORY)
         draw, shape = nn.initializers.normal(1.0), (2, self.heads, *last)
-        memory = self.param("memory", draw, shape, jnp.dtype(self.param_dtype))
-        normed = RMSNorm(name="norm", **types)(x)
-        q, k, v = PointwiseConv(features=(inner,) * 3, name="to_qkv", **types)(normed)
+        memory = self.param("memory", draw, shape, jnp.dtype(self.types.param_dtype))
+        normed = RMSNorm(types=types, name="norm")(x)
+        q, k, v = PointwiseSplit(features=(inner,) * 3, types=types, name="to_qkv")(normed)
         attend = _full if self.full else _linear
         out = attend(q, k, v, memory.astype(q.dtype))
-        out = PointwiseConv(features=x.shape[-1], use_bias=True, name="to_out", **types)(out)
-        return x + (out if self.full else RMSNorm(name="out_norm", **types)(out))
+        out = PointwiseConv(features=x.shape[-1], use_bias=True, types=types, name="to_out")(out)
+        return x + (out if self.full else RMSNorm(types=types, name="out_norm")(out))
 
 
 def _linear(q: Array, k: Array, v: Array, memory: Array) -> Array:
@@ -214,12 +201,15 @@ class DDPMUnet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], time: Float[Array, " b"]) -> Array:
         """See :func:`apply`."""
-        cfg, types = self.cfg, types_of(self.cfg)
-        embed = TimeEmbedding(cfg.dim, cfg.learned_frequencies, name="time_mlp", **types)
+        cfg, types = self.cfg, Types.of(self.cfg)
+        conv = functools.partial(Conv, use_bias=True, types=types)
+        pointwise = functools.partial(PointwiseConv, use_bias=True, types=types)
+        embed = TimeEmbedding(
+            dim=cfg.dim, frequencies=cfg.learned_frequencies, types=types, name="time_mlp"
+        )
         told = embed(time).astype(cfg.dtype)
         start = cfg.init_dim or cfg.dim
-        options = {"features": start, "kernel_size": 7, "use_bias": True}
-        first = x = Conv(name="init_conv", **options, **types)(x)
+        first = x = conv(features=start, kernel_size=7, name="init_conv")(x)
         widths = (start, *(cfg.dim * m for m in cfg.dim_mults))
         skips = []
         for i in range(cfg.levels):
@@ -231,10 +221,9 @@ class DDPMUnet(nn.Module):
             skips.append(x)
             if i < cfg.levels - 1:
                 x = ops.pixel_unshuffle(x, 2)
-                down = PointwiseConv(features=wide, use_bias=True, name=f"downs_{i}_down", **types)
+                x = pointwise(features=wide, name=f"downs_{i}_down")(x)
             else:
-                down = Conv(features=wide, use_bias=True, name=f"downs_{i}_conv", **types)
-            x = down(x)
+                x = conv(features=wide, name=f"downs_{i}_conv")(x)
         x = self._block("mid_block1", widths[-1])(x, told)
         x = self._attention("mid_attn", True)(x)
         x = self._block("mid_block2", widths[-1])(x, told)
@@ -245,28 +234,31 @@ class DDPMUnet(nn.Module):
                 x = self._block(f"ups_{i}_block_{j}", wide)(x, told)
             x = self._attention(f"ups_{i}_attn", cfg.attends[level])(x)
             if level > 0:
-                x = Upsample(narrow, name=f"ups_{i}_up", **types)(x)
+                x = Upsample(features=narrow, types=types, name=f"ups_{i}_up")(x)
             else:
-                x = Conv(features=narrow, use_bias=True, name=f"ups_{i}_conv", **types)(x)
+                x = conv(features=narrow, name=f"ups_{i}_conv")(x)
         x = self._block("final_res_block", start)(jnp.concatenate([x, first], axis=-1), told)
-        last = {"features": cfg.out_channels, "use_bias": True, "name": "final_conv"}
-        return PointwiseConv(**last, **types)(x).astype(ops.accumulation_dtype(cfg.dtype))
+        x = pointwise(features=cfg.out_channels, name="final_conv")(x)
+        return x.astype(ops.accumulation_dtype(cfg.dtype))
 
     def _block(self, name: str, width: int) -> ResnetBlock:
-        return ResnetBlock(width, name=name, **types_of(self.cfg))
+        return ResnetBlock(features=width, types=Types.of(self.cfg), name=name)
 
     def _attention(self, name: str, full: bool) -> Attention:
-        sizes = {"heads": self.cfg.heads, "dim_head": self.cfg.dim_head}
-        return Attention(full, name=name, **sizes, **types_of(self.cfg))
+        cfg = self.cfg
+        return Attention(
+            full=full, heads=cfg.heads, dim_head=cfg.dim_head, types=Types.of(cfg), name=name
+        )
 
 
-def _linen_init(key: Key, cfg: DDPMUnetConfig) -> Any:
+def draw(key: Key, cfg: DDPMUnetConfig) -> Params:
+    """Parameters by the initialisers of the modules."""
     side = cfg.multiple
     x = jnp.zeros((1, side, side, cfg.input_channels), jnp.float32)
-    return DDPMUnet(cfg).init(key, x, jnp.zeros((1,), jnp.float32))["params"]
+    variables: Any = DDPMUnet(cfg).init(key, x, jnp.zeros((1,), jnp.float32))
+    return variables["params"]
 
 
-@functools.lru_cache(maxsize=16)
 def param_shapes(cfg: DDPMUnetConfig) -> Params:
     """Shape and type of every parameter, without computing any.
 
@@ -274,13 +266,12 @@ def param_shapes(cfg: DDPMUnetConfig) -> Params:
     >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
     35711491
     """
-    return jax.eval_shape(functools.partial(_linen_init, cfg=cfg), jax.random.key(0))
+    return shapes_of(draw, cfg)
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
 def init(key: Key, cfg: DDPMUnetConfig) -> Params:
     """Random parameters with PyTorch's initialisation."""
-    return init_params(functools.partial(_linen_init, cfg=cfg), key)
+    return drawn(draw, key, cfg)
 
 
 def apply(
@@ -297,15 +288,6 @@ def apply(
     Raises:
       UserError: the shape of ``x`` does not fit.
     """
-    if x.ndim != 4 or x.shape[-1] != cfg.input_channels:
-        raise UserError(
-            f"Expected an input of shape (batch, height, width, {cfg.input_channels}), found "
-            f"{tuple(x.shape)}."
-        )
-    if x.shape[1] % cfg.multiple or x.shape[2] % cfg.multiple:
-        raise UserError(
-            f"Expected a height and width that are multiples of {cfg.multiple}, found "
-            f"{x.shape[1]} and {x.shape[2]}."
-        )
+    check_images(cfg.title, x, channels=cfg.input_channels, multiple=cfg.multiple, values="[-1, 1]")
     out: Any = DDPMUnet(cfg).apply({"params": params}, x, time)
     return out
