@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxcore.atomic import whole_file
 from jaxcore.estimators.monte_carlo import MonteCarlo, table_text
-from jaxcore.estimators.plots import new_figure
+from jaxcore.figures import new_figure
 from jaxcore.train import EXIT_INTERRUPTED
 from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
 

@@ -7,7 +7,7 @@
            objective=DDIMNetwork(prediction="v"))
 
 That is the package's own DDIM sampler, if also ``rederive_noise=True``. The key table is in the
-form of `jaxcore.convert.statedict`; both a state dict of the U-Net and one of its
+form of `jaxcore.convert`; both a state dict of the U-Net and one of its
 ``GaussianDiffusion`` (keys ``model.*`` and the schedule) are read.
 """
 
@@ -28,10 +28,10 @@ from jaxcore.convert import (
     to_state_dict,
 )
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import ddpm_unet
-from jaxcore.models.rddm.ddpm_unet import DDPMUnetConfig
-from jaxcore.models.rddm.losses import ApplyFn
-from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.models.rddm.network import ddpm_unet
+from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
+from jaxcore.models.rddm.process.losses import ApplyFn
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
 from jaxcore.typing import Params, StateDict, TensorLike
 
 _GAIN = channel_vector(leading=1)
