@@ -78,7 +78,7 @@ def test_cross_fitted_aipw_and_late_cover(tmp_path):
 
 
 def test_joint_bands_cover_together():
-    from jaxcore.estimators.base import Estimate
+    from jaxcore.estimators.estimate import Estimate
 
     @jax.jit
     def band(psi, seed):
