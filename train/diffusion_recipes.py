@@ -177,7 +177,7 @@ def _own() -> Recipe:
     optim = OptimConfig(name="adam", learning_rate=1e-4, betas=(0.9, 0.99), clip_norm=1.0)
     return Recipe(
         task=DiffusionTask(
-            network=RDDMConfig.low_light(version="v1"),
+            network=RDDMConfig.low_light(),
             data=Pairs(),
             stages=(Stage(steps=None, patch=128, batch_size=8),),
             sample_steps=5,

@@ -19,7 +19,10 @@ from jaxcore.train.logging import Silent
 from jaxcore.train.recipes import RECIPES
 from jaxcore.train.tasks.diffusion import DiffusionTask
 
-TINY = {"dim": 8, "dim_mults": (1,), "groups": 4, "timesteps": 10}
+TINY = {
+    "unet": {"dim": 8, "dim_mults": (1,), "groups": 4},
+    "schedule": {"timesteps": 10},
+}
 STAGES = (Stage(patch=8, batch_size=4),)
 TRAIN = TrainConfig(
     steps=4,
@@ -87,7 +90,7 @@ def test_a_resumed_run_ends_with_the_same_parameters_to_the_last_bit(run, task, 
 
 def test_generation_shows_pictures_and_reports_a_loss(folder):
     data = PlainImages(root=str(folder / "clean"), held_out=1)
-    network = RDDMConfig.generation(**TINY, num_unet=1, objective="pred_x0")
+    network = RDDMConfig.generation(**TINY, objective={"name": "pred_x0"})
     task = DiffusionTask(network=network, data=data, stages=STAGES, sample_steps=2, preview=3)
     params = task.init_params(jax.random.key(0))
     metrics = task.evaluate(params)
@@ -111,7 +114,7 @@ def test_a_search_is_finished_when_its_weight_has_left_the_middle(task):
 
 def test_translation_is_not_measured_against_strangers(folder):
     data = Pairs(root=str(folder), pair_by="index", held_out=1)
-    network = RDDMConfig.translation(**TINY, num_unet=1, objective="pred_res")
+    network = RDDMConfig.translation(**TINY, objective={"name": "pred_res"})
     task = DiffusionTask(network=network, data=data, stages=STAGES, sample_steps=1)
     params = task.init_params(jax.random.key(0))
     assert task.evaluate(params).keys() == {"held_out_loss"}
