@@ -9,7 +9,7 @@ from jaxcore.errors import UserError
 from jaxcore.parallel import make_mesh, state_shardings
 from jaxcore.train import Checkpointer, OptimConfig, create_state, make_optimiser
 from jaxcore.train.checkpoint import complete_steps
-from jaxcore.train.integrity import checksums, verify
+from jaxcore.train.checksums import checksums, verify
 
 _TX = make_optimiser(OptimConfig(clip_norm=1.0), 5, {"a": True, "frozen": False})
 

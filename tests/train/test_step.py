@@ -4,14 +4,29 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, make_train_step
+from jaxcore.train import (
+    EMAConfig,
+    Loss,
+    Mean,
+    OptimConfig,
+    create_state,
+    make_optimiser,
+    make_train_step,
+)
 from jaxcore.train.step import split_micro_batches
 
 
-def _loss(params, batch, key):
-    hidden = jnp.tanh(batch["x"] @ params["w"])
-    error = hidden @ params["v"] - batch["y"]
-    return jnp.mean(error**2), {"mae": jnp.mean(jnp.abs(error))}
+def _error(params, batch):
+    return jnp.tanh(batch["x"] @ params["w"]) @ params["v"] - batch["y"]
+
+
+def _loss(variables, batch, key, frozen):
+    error = _error(variables["params"], batch)
+    return Loss(*Mean.of(error**2), metrics={"mae": Mean.of(jnp.abs(error))})
+
+
+def _mean(params, batch):
+    return jnp.mean(_error(params, batch) ** 2)
 
 
 def _params():
@@ -47,12 +62,12 @@ def test_accumulation_and_remat_change_nothing(options):
 
 
 def test_metrics_are_means_and_the_norm_is_that_before_clipping():
-    grads = jax.grad(lambda p: _loss(p, _batch(), None)[0])(_params())
+    grads = jax.grad(_mean)(_params(), _batch())
     norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(grads)))
     _, metrics = jax.jit(make_train_step(_loss, _TX))(_state(), _batch())
     assert norm > 0.5
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
-    np.testing.assert_allclose(metrics["loss"], _loss(_params(), _batch(), None)[0], rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], _mean(_params(), _batch()), rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -81,9 +96,10 @@ def test_without_skipping_the_update_goes_through():
 
 
 def test_every_step_and_every_micro_batch_draws_from_a_key_of_its_own():
-    def loss(params, batch, key):
+    def loss(variables, batch, key, frozen):
         draw = jax.random.uniform(key)
-        return params["w"].sum() * 0.0 + draw, {"square": draw**2}
+        zero = variables["params"]["w"].sum() * 0.0
+        return Loss(zero + draw, 1, metrics={"square": Mean(draw**2, 1)})
 
     step = jax.jit(make_train_step(loss, _TX, accum_steps=2))
     state, first = step(_state(), _batch())
@@ -104,18 +120,19 @@ def test_no_gradient_is_computed_for_frozen_leaves():
     mask = {"w": False, "v": True}
     tx = make_optimiser(OptimConfig(weight_decay=0.1), 10, mask)
     state = create_state(_params(), tx, key=jax.random.key(0))
-    after, metrics = jax.jit(make_train_step(_loss, tx, trainable=mask))(state, _batch())
+    after, metrics = jax.jit(make_train_step(_loss, tx, trainable=lambda params: mask))(
+        state, _batch()
+    )
     np.testing.assert_array_equal(after.params["w"], _params()["w"])
     assert not np.array_equal(after.params["v"], _params()["v"])
-    grads = jax.grad(lambda v: _loss({**_params(), "v": v}, _batch(), None)[0])(_params()["v"])
+    grads = jax.grad(lambda v: _mean({**_params(), "v": v}, _batch()))(_params()["v"])
     np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(grads), rtol=1e-5)
 
 
 def test_a_bfloat16_loss_trains_float32_parameters():
-    def loss(params, batch, key):
-        low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, batch))
-        value, metrics = _loss(low[0], low[1], key)
-        return value, metrics
+    def loss(variables, batch, key, frozen):
+        low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (variables, batch))
+        return _loss(*low, key, frozen)
 
     after, metrics = jax.jit(make_train_step(loss, _TX, accum_steps=2))(_state(), _batch())
     plain, _ = jax.jit(make_train_step(_loss, _TX))(_state(), _batch())
@@ -127,10 +144,10 @@ def test_a_bfloat16_loss_trains_float32_parameters():
 def test_the_step_is_compiled_once():
     traces = 0
 
-    def loss(params, batch, key):
+    def loss(variables, batch, key, frozen):
         nonlocal traces
         traces += 1
-        return _loss(params, batch, key)
+        return _loss(variables, batch, key, frozen)
 
     step = jax.jit(make_train_step(loss, _TX, ema=EMAConfig.rddm()), donate_argnums=0)
     state = _state(ema=True)
