@@ -19,8 +19,8 @@ import numpy as np
 from jaxcore.atomic import whole_file
 from jaxcore.estimators.monte_carlo import MonteCarlo, table_text
 from jaxcore.estimators.plots import new_figure
-from jaxcore.train import EXIT_INTERRUPTED
 from jaxcore.estimators.studies import MonteCarloTask, run_study
+from jaxcore.train import EXIT_INTERRUPTED
 
 JOBS = {
     "siv1, n = 5000": ("siv1", 5000, 1000),

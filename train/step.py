@@ -72,7 +72,9 @@ class LossFn(Protocol):
 
     def __call__(
         self, variables: Mapping[str, Any], batch: Batch, key: Key, frozen: Frozen, /
-    ) -> Loss: ...
+    ) -> Loss:
+        """Sum of the loss over rows, and its weight."""
+        ...
 
 
 class Step(Protocol):
@@ -80,7 +82,9 @@ class Step(Protocol):
 
     def __call__(
         self, state: TrainState, batch: Batch, frozen: Frozen = None, /
-    ) -> tuple[TrainState, Metrics]: ...
+    ) -> tuple[TrainState, Metrics]:
+        """The state after the step, and scalars to log."""
+        ...
 
 
 class _Sums(NamedTuple):

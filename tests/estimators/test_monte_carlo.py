@@ -18,9 +18,9 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
 from jaxcore.estimators.monte_carlo import MonteCarlo, monte_carlo, replicate, table_text
+from jaxcore.estimators.studies import IndexBatches, MonteCarloTask, run_study
 from jaxcore.parallel import make_mesh
 from jaxcore.train.logging import Silent
-from jaxcore.estimators.studies import IndexBatches, MonteCarloTask, run_study
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
 
 from jaxcore.estimators import bootstrap
 from jaxcore.train.logging import Silent
-from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
 
 pytestmark = pytest.mark.statistical
 

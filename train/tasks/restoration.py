@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxcore.convert import read_state_dict
 from jaxcore.errors import UserError
 from jaxcore.models.dea_net import contrastive_regularization, vgg19_from_torch
+from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import (
     ImageTask,
     Restored,
@@ -19,7 +20,6 @@ from jaxcore.train.tasks.images import (
     score,
     summarise,
 )
-from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.typing import Batch, Key, Params
 
 __all__ = ["LossType", "RestorationTask", "Restored", "Score", "comparison", "score", "summarise"]
