@@ -33,14 +33,15 @@ import tyro
 from benchmarks import harness, torch_rival
 from benchmarks.harness import say
 from benchmarks.torch_rival import LAYOUTS, TorchRival
-from jaxcore.models.rddm import ddpm_unet, sampler
-from jaxcore.models.rddm.ddim import DDIMNetwork
-from jaxcore.models.rddm.ddpm_unet import DDPMUnetConfig
 from jaxcore.models.rddm.interop import ddpm_network, from_ddpm_torch
-from jaxcore.models.rddm.process import to_unit
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import sampling_table
+from jaxcore.models.rddm.network import ddpm_unet
+from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
+from jaxcore.models.rddm.process.forward import to_unit
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling import sampler
+from jaxcore.models.rddm.sampling.ddim import DDIMNetwork
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.solvers import sampling_table
 
 STEPS = 5
 OBJECTIVE = DDIMNetwork(prediction="v", rederive_noise=True)

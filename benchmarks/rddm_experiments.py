@@ -34,14 +34,14 @@ from benchmarks import harness
 from benchmarks.harness import say
 from jaxcore.atomic import whole_file
 from jaxcore.data.images import write_image
-from jaxcore.data.pictures import grid
+from jaxcore.figures import grid
 from jaxcore.metrics import METRICS
 from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig
-from jaxcore.models.rddm.losses import rddm_loss
-from jaxcore.models.rddm.process import to_signed, to_unit
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.solvers import padded, sampling_table
+from jaxcore.models.rddm.process.forward import to_signed, to_unit
+from jaxcore.models.rddm.process.losses import rddm_loss
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.solvers import padded, sampling_table
 from jaxcore.train.ema import EMAConfig, ema_update
 from jaxcore.train.radam import radam
 

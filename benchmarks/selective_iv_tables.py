@@ -18,8 +18,8 @@ import numpy as np
 
 from jaxcore.atomic import whole_file
 from jaxcore.estimators.monte_carlo import MonteCarlo, table_text
-from jaxcore.estimators.plots import new_figure
 from jaxcore.estimators.studies import MonteCarloTask, run_study
+from jaxcore.figures import new_figure
 from jaxcore.train import EXIT_INTERRUPTED
 
 JOBS = {

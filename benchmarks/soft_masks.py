@@ -21,10 +21,10 @@ import numpy as np
 import tyro
 
 from jaxcore.atomic import write_json
-from jaxcore.data.config import DataConfig
 from jaxcore.data.images import write_image
-from jaxcore.data.pictures import grid
-from jaxcore.data.pipeline import Stage
+from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.pipeline import Stage
+from jaxcore.figures import grid
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train import EXIT_INTERRUPTED, OptimConfig, ScheduleConfig, TrainConfig, fit

@@ -6,25 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxcore.errors import UserError
+from jaxcore.figures import new_figure
 
 _BLUE, _GREY, _ORANGE = "#2a6fbb", "#8a8a8a", "#d9822b"
 _MODEL_COLOURS = ("#2a6fbb", "#6aa9e0", "#d9822b", "#f0b36a", "#7b5aa6", "#5aa67b")
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure that belongs to no window.
-
-    Raises:
-      UserError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "Expected matplotlib for pictures (pip install 'jaxcore[plots]'), found it is not "
-            "installed."
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def intervals(

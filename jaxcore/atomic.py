@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import contextlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,60 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, *, overwrite: bool = False, among: bool = False) -> Iterator[Path]:
+    """Give a temporary folder; what was written into it gets its name on success only.
+
+    Args:
+      path: the folder; those above it are made.
+      overwrite: replace an older folder, with all that is in it.
+      among: the folder may exist; the new files come among its others, in place of those of the
+        same names.
+
+    Raises:
+      UserError: the folder exists and neither is set, or the disk is full or read-only.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as above:
+    ...     with whole_folder(Path(above, "a")) as temporary:
+    ...         _ = (temporary / "b.txt").write_text("all of it")
+    ...     os.listdir(above), os.listdir(Path(above, "a"))
+    (['a'], ['b.txt'])
+    """
+    there = os.path.lexists(path)
+    if there and not (overwrite or among):
+        raise UserError(
+            f"{path} exists already: expected a new name, or --overwrite (overwrite=True)."
+        )
+    # Of a folder that stays, the one above may be on another disk, or read-only.
+    beside = path / path.name if there and among else path
+    mark = secrets.token_hex(4)
+    temporary, old = (beside.with_name(f".{path.name[:64]}.{mark}.{end}") for end in ("tmp", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if there and among:
+            for file in temporary.iterdir():
+                os.replace(file, path / file.name)
+            return
+        if there:  # two renames: a folder cannot be replaced in one
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if there:
+                os.rename(old, path)
+            raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        for left in (temporary, old):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            elif os.path.lexists(left):
+                left.unlink()
 
 
 def check_writable(folder: Path) -> None:

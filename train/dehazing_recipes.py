@@ -8,8 +8,8 @@ recipes here are the same with its weight 0.
 
 from collections.abc import Callable
 
-from jaxcore.data.config import DataConfig
-from jaxcore.data.pipeline import Stage
+from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.pipeline import Stage
 from jaxcore.models.dea_net import DEANetConfig
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.optim import OptimConfig

@@ -10,9 +10,9 @@ Two optimisers, one per network, with equal settings and joint clipping are one 
 from collections.abc import Callable
 from typing import Any
 
-from jaxcore.data.config import DataConfig
-from jaxcore.data.pipeline import Stage
-from jaxcore.data.prepare import Preparation
+from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.pipeline import Stage
+from jaxcore.data.images.preparation import Preparation
 from jaxcore.models.rddm import RDDMConfig
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.ema import EMAConfig

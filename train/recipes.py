@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jaxcore.data.config import DataConfig
-from jaxcore.data.pipeline import Stage
+from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models.adair.config import AdaIRConfig, Preset
 from jaxcore.train.config import TrainConfig
@@ -106,7 +106,7 @@ def _restormer() -> Recipe:
 
 
 def demo(steps: int = 500) -> Recipe:
-    """A tiny AdaIR on the photographs of `jaxcore.data.photos`: minutes on two CPU cores."""
+    """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`: minutes on two CPU cores."""
     optim = OptimConfig(
         learning_rate=2e-3,
         weight_decay=0.01,

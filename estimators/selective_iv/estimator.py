@@ -226,7 +226,7 @@ class SelectiveIV:
         clusters: str | None = None,
     ) -> "SelectiveIVResult":
         """Estimate from named columns of a dataframe (pandas, polars, pyarrow, dict of arrays)."""
-        from jaxcore.data.frames import as_table, design
+        from jaxcore.data.tables import as_table, design
 
         if isinstance(covariates, str):
             covariates = (covariates,)
@@ -253,7 +253,7 @@ class SelectiveIV:
 
         Covariates may be transformed as in formulaic: ``"y ~ a | z | x + bs(age, 4) + C(marr)"``.
         """
-        from jaxcore.data.frames import as_table, formula_parts
+        from jaxcore.data.tables import as_table, formula_parts
 
         table = as_table(frame)
         Y, A, Z, X, names = formula_parts(formula, table)

@@ -1,15 +1,12 @@
 """Files of a fit: a folder with text, JSON and pictures, or one ``.npz``."""
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxcore.atomic import whole_file
+from jaxcore.atomic import whole_file, whole_folder
 from jaxcore.errors import UserError
 
 FILES = ("summary.txt", "estimate.json", "estimates.png", "overlap.png", "pseudo_risk.png")
@@ -33,19 +30,8 @@ def write_report(
     check_folder(folder, overwrite=overwrite)
     others = result.baselines()
     robust = result.robust_set(level)
-    is_new, done = not folder.exists(), False
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".report.", dir=folder) as temporary:
-            _write(result, others, robust, Path(temporary), level)
-            for name in FILES:
-                os.replace(Path(temporary, name), folder / name)
-        done = True
-    except OSError as error:
-        raise UserError(f"Expected a folder that can be written, found: {error}.") from error
-    finally:
-        if is_new and not done:
-            shutil.rmtree(folder, ignore_errors=True)
+    with whole_folder(folder, among=True) as temporary:
+        _write(result, others, robust, temporary, level)
     return folder
 
 

@@ -6,16 +6,13 @@ the name is kept, and a new fit asks for them again.
 """
 
 import dataclasses
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcore.atomic import write_json
+from jaxcore.atomic import whole_folder, write_json
 from jaxcore.errors import UserError
 from jaxcore.estimators import nuisance
 from jaxcore.estimators.base import Estimate
@@ -66,18 +63,12 @@ def save_fit(result: Any, path: str | Path) -> Path:
     path = Path(path).absolute()
     if path.exists():
         raise UserError(f"Expected the name of a new folder, found {path}.")
-    temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
     meta = _meta(result)
-    try:
-        with writing(path), result.config.precision():
-            temporary.mkdir()
-            write_json(temporary / "config.json", meta)
-            state = create_state(_arrays(result), optax.identity(), key=jax.random.key(0))
-            with Checkpointer(temporary / CHECKPOINTS) as checkpointer:
-                checkpointer.save(state, config=meta)
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(path) as temporary, writing(path), result.config.precision():
+        write_json(temporary / "config.json", meta)
+        state = create_state(_arrays(result), optax.identity(), key=jax.random.key(0))
+        with Checkpointer(temporary / CHECKPOINTS) as checkpointer:
+            checkpointer.save(state, config=meta)
     return path
 
 

@@ -32,7 +32,7 @@ def data(
       overwrite: replace OUT if it exists.
     """
     from jaxcore.cli.progress import steps
-    from jaxcore.data.pack import pack
+    from jaxcore.data.images.pack import pack
 
     del action  # there is one so far
     with steps("packing") as progress:

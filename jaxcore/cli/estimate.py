@@ -51,7 +51,7 @@ def estimate(
       overwrite: replace an earlier report.
     """
     from jaxcore import registry
-    from jaxcore.data.frames import read_table
+    from jaxcore.data.tables import read_table
     from jaxcore.errors import UserError
     from jaxcore.estimators.base import normal_quantile
     from jaxcore.estimators.selective_iv.report import check_folder, summary_path, write_report

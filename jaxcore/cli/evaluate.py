@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from jaxcore.data.config import DataConfig
+from jaxcore.data.images.kinds import DataConfig
 
 _UNSAID = DataConfig()
 

@@ -131,7 +131,7 @@ def _with_window(name: str, cfg: Any, window: int) -> Any:
 
 
 def _runner(module: Any, params: Any, cfg: Any, options: dict[str, Any]) -> Run:
-    from jaxcore.ops.tiling import check_options
+    from jaxcore.tiling import check_options
 
     channels = getattr(cfg, "in_channels", getattr(cfg, "channels", 3))
     if not hasattr(module, "restore") or channels != 3:
@@ -197,8 +197,8 @@ def plan(pictures: tuple[str, ...], output: Path, *, overwrite: bool) -> list[Jo
       UserError: no pictures, an output that exists, two pictures for one output, or an output
         that cannot be written.
     """
-    from jaxcore.data.encoders import FORMATS
     from jaxcore.data.images import check_ending
+    from jaxcore.data.images.formats import FORMATS
 
     if not pictures:
         raise UserError("Expected pictures, a folder or a pattern, found none.")
@@ -222,8 +222,8 @@ def _is_folder(output: Path) -> bool:
 
 def _find(name: str, output: Path) -> list[tuple[Path, Path]]:
     """Files, and their names below the output folder."""
-    from jaxcore.data.encoders import FORMATS
-    from jaxcore.data.sources import list_images
+    from jaxcore.data.images.formats import FORMATS
+    from jaxcore.data.images.sources import list_images
 
     path = Path(name)
     if path.is_file():

@@ -68,12 +68,12 @@ def sample(
 
     from jaxcore.atomic import whole_file, write_json
     from jaxcore.data.images import write_image
-    from jaxcore.data.pictures import grid
     from jaxcore.errors import UserError
-    from jaxcore.models.rddm.plots import plot_schedules, trajectory_cells
-    from jaxcore.models.rddm.process import to_signed, to_unit
-    from jaxcore.models.rddm.sampler import sample as run
-    from jaxcore.models.rddm.solvers import sampling_table
+    from jaxcore.figures import grid
+    from jaxcore.models.rddm.process.forward import to_signed, to_unit
+    from jaxcore.models.rddm.sampling.plots import plot_schedules, trajectory_cells
+    from jaxcore.models.rddm.sampling.sampler import sample as run
+    from jaxcore.models.rddm.sampling.solvers import sampling_table
     from jaxcore.ops.padding import pad_to_multiple
 
     _check_output(output, overwrite)
@@ -241,7 +241,7 @@ def _tensors(weights: Path) -> Any:
 
 def _third_party(tensors: Any, prediction: Any) -> _Model:
     from jaxcore.models.rddm import interop
-    from jaxcore.models.rddm.ddim import DDIMNetwork
+    from jaxcore.models.rddm.sampling.ddim import DDIMNetwork
 
     cfg = interop.config_from_ddpm_torch(tensors)
     return _Model(

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Generic, TypeVar, Union
 
 import tyro
 
-from jaxcore.data.config import DataConfig
-from jaxcore.data.pipeline import Augment, Stage
+from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.pipeline import Augment, Stage
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.recipes import RECIPES, Recipe, resolve
 from jaxcore.train.tasks.diffusion import DiffusionTask

@@ -1,1 +1,1 @@
-"""Files in, batches out: image reading, sources, degradations, grain pipelines."""
+"""Files in, batches out: a resumable stream, tables, and a package for images."""

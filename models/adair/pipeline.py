@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcore import tiling
 from jaxcore.models.adair.config import MULTIPLE, AdaIRConfig
 from jaxcore.models.adair.model import apply
-from jaxcore.ops import tiling
 from jaxcore.typing import Params
 
 

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcore import tiling
 from jaxcore.models.dea_net.config import LEAST, MULTIPLE, DEANetConfig
 from jaxcore.models.dea_net.model import apply
 from jaxcore.models.dea_net.params import deploy
-from jaxcore.ops import tiling
 from jaxcore.typing import Params
 
 

@@ -2,20 +2,12 @@
 
 # Diffusion.
 # Networks.
-from jaxcore.models.rddm.coefficients import sampling_times
 from jaxcore.models.rddm.config import PRESETS, RDDMConfig
-from jaxcore.models.rddm.ddim import (
-    DDIMNetwork,
-    adjust_alpha,
-    ddim_step,
-    ddim_step_as_rddm,
-    ddim_table,
-)
-from jaxcore.models.rddm.losses import rddm_loss
-from jaxcore.models.rddm.objectives import Prediction, RDDMObjective
+from jaxcore.models.rddm.network.unet import Unet, apply, init, param_shapes, standardise, trainable
 from jaxcore.models.rddm.params import RULES, config_from_state_dict, from_torch, to_torch
 from jaxcore.models.rddm.pipeline import apply_fn, chosen, objective_of, restore, selector
-from jaxcore.models.rddm.process import (
+from jaxcore.models.rddm.process.coefficients import sampling_times
+from jaxcore.models.rddm.process.forward import (
     Level,
     clean_from_both,
     clean_from_noise,
@@ -26,11 +18,19 @@ from jaxcore.models.rddm.process import (
     to_signed,
     to_unit,
 )
-from jaxcore.models.rddm.sampler import Trajectory, sample
-from jaxcore.models.rddm.schedule import RDDMSchedule, official_buffers
-from jaxcore.models.rddm.selector import ObjectiveSelector, search
-from jaxcore.models.rddm.solvers import SamplingTable, sampling_table
-from jaxcore.models.rddm.unet import Unet, apply, init, param_shapes, standardise, trainable
+from jaxcore.models.rddm.process.losses import rddm_loss
+from jaxcore.models.rddm.process.objectives import Prediction, RDDMObjective
+from jaxcore.models.rddm.process.schedule import RDDMSchedule, official_buffers
+from jaxcore.models.rddm.process.selector import ObjectiveSelector, search
+from jaxcore.models.rddm.sampling.ddim import (
+    DDIMNetwork,
+    adjust_alpha,
+    ddim_step,
+    ddim_step_as_rddm,
+    ddim_table,
+)
+from jaxcore.models.rddm.sampling.sampler import Trajectory, sample
+from jaxcore.models.rddm.sampling.solvers import SamplingTable, sampling_table
 
 __all__ = [
     "PRESETS",

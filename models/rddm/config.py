@@ -14,15 +14,15 @@ from jaxcore.models.config import (
     check_positive,
     is_count,
 )
-from jaxcore.models.rddm.coefficients import DDPMName, Shape, Version
-from jaxcore.models.rddm.objectives import (
+from jaxcore.models.rddm.process.coefficients import DDPMName, Shape, Version
+from jaxcore.models.rddm.process.objectives import (
     FORMS,
     LossName,
     ObjectiveName,
     RDDMObjective,
     TimeConditioning,
 )
-from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
 
 Kind = Literal["restoration", "translation", "generation"]
 TimeEmbedding = Literal["sinusoidal", "learned", "random"]

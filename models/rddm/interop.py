@@ -28,10 +28,10 @@ from jaxcore.convert.statedict import (
     to_state_dict,
 )
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import ddpm_unet
-from jaxcore.models.rddm.ddpm_unet import DDPMUnetConfig
-from jaxcore.models.rddm.losses import ApplyFn
-from jaxcore.models.rddm.schedule import RDDMSchedule
+from jaxcore.models.rddm.network import ddpm_unet
+from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
+from jaxcore.models.rddm.process.losses import ApplyFn
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
 from jaxcore.typing import Params, StateDict
 
 _GAIN = channel_vector(leading=1)

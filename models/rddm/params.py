@@ -21,8 +21,8 @@ from jaxcore.convert.statedict import (
 )
 from jaxcore.errors import UserError
 from jaxcore.models.rddm.config import RDDMConfig
-from jaxcore.models.rddm.schedule import official_buffers
-from jaxcore.models.rddm.unet import param_shapes
+from jaxcore.models.rddm.network.unet import param_shapes
+from jaxcore.models.rddm.process.schedule import official_buffers
 from jaxcore.typing import Params, StateDict
 
 _GAIN = channel_vector(leading=1)

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcore import tiling
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import process
 from jaxcore.models.rddm.config import DEFAULT_STEPS, RDDMConfig
-from jaxcore.models.rddm.losses import ApplyFn
-from jaxcore.models.rddm.objectives import Mode, RDDMObjective
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.selector import OBJECTIVES, ObjectiveSelector
-from jaxcore.models.rddm.solvers import SamplingTable, sampling_table
-from jaxcore.models.rddm.unet import Times, apply, standardise
-from jaxcore.ops import tiling
+from jaxcore.models.rddm.network.unet import Times, apply, standardise
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.losses import ApplyFn
+from jaxcore.models.rddm.process.objectives import Mode, RDDMObjective
+from jaxcore.models.rddm.process.selector import OBJECTIVES, ObjectiveSelector
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.solvers import SamplingTable, sampling_table
 from jaxcore.typing import Params
 
 
@@ -149,14 +149,14 @@ def restore(
         out = sample(
             apply_fn(cfg),
             weights,
-            process.to_signed(degraded),
+            forward.to_signed(degraded),
             table=table,
             objective=objective,
             noise=start[None],
             condition=shown if cfg.condition_channels else None,
             mode=mode,
         )
-        return process.to_unit(out)
+        return forward.to_unit(out)
 
     return tiling.restore(
         run,

@@ -11,9 +11,10 @@ from PIL import Image
 from jaxcore.cli.sample import FILES
 from jaxcore.convert import write_safetensors
 from jaxcore.models import rddm
-from jaxcore.models.rddm import RDDMConfig, ddpm_unet
-from jaxcore.models.rddm.coefficients import ddpm_betas
+from jaxcore.models.rddm import RDDMConfig
 from jaxcore.models.rddm.interop import to_ddpm_torch
+from jaxcore.models.rddm.network import ddpm_unet
+from jaxcore.models.rddm.process.coefficients import ddpm_betas
 
 SIZES = {"dim": 8, "dim_mults": (1,), "groups": 4, "heads": 1, "dim_head": 4, "timesteps": 20}
 RESTORES = RDDMConfig(**SIZES, num_unet=1, objective="pred_res")

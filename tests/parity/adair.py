@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.convert.statedict import official_shapes
-from jaxcore.data.degradations import gaussian_noise
+from jaxcore.data.images.degradations import gaussian_noise
 from jaxcore.metrics import METRICS
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig

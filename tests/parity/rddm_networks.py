@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.models import rddm
-from jaxcore.models.rddm import RDDMConfig, blocks
-from jaxcore.models.rddm.losses import rddm_loss
-from jaxcore.models.rddm.process import to_signed
+from jaxcore.models.rddm import RDDMConfig
+from jaxcore.models.rddm.network import blocks
+from jaxcore.models.rddm.process.forward import to_signed
+from jaxcore.models.rddm.process.losses import rddm_loss
 from jaxcore.train import (
     EMAConfig,
     Loss,
@@ -237,7 +238,7 @@ _CONFIGURATIONS = {
 def check_keys(path: Path) -> None:
     """Keys and shapes of whole checkpoints, and what we recognise in them."""
     from jaxcore.convert.statedict import official_shapes
-    from jaxcore.models.rddm.schedule import official_buffers
+    from jaxcore.models.rddm.process.schedule import official_buffers
 
     golden = json.loads(path.read_text())
     assert golden.keys() == _CONFIGURATIONS.keys()

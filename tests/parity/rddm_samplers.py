@@ -12,20 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.models import rddm
-from jaxcore.models.rddm import RDDMConfig, process
-from jaxcore.models.rddm.coefficients import ddpm_betas, leading_times
-from jaxcore.models.rddm.ddim import (
+from jaxcore.models.rddm import RDDMConfig
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.coefficients import ddpm_betas, leading_times
+from jaxcore.models.rddm.process.forward import Level
+from jaxcore.models.rddm.process.objectives import Prediction, RDDMObjective
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling.ddim import (
     DDIMNetwork,
     adjust_alpha,
     ddim_step,
     ddim_step_as_rddm,
     ddim_table,
 )
-from jaxcore.models.rddm.objectives import Prediction, RDDMObjective
-from jaxcore.models.rddm.process import Level
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import padded, sampling_table
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.solvers import padded, sampling_table
 from tests.parity.golden import Golden, close, nhwc
 
 SAMPLER = {"atol": 5e-4, "rtol": 0}
@@ -92,7 +93,7 @@ def _compare(file: Golden, name: str, start: np.ndarray, states: np.ndarray) -> 
     """Restoration is stored with its start, generation without; both in [0, 1]."""
     golden = nhwc(file[f"out/{name}/trajectory"])
     ours = np.concatenate([start[None], states]) if len(golden) > len(states) else states
-    close(process.to_unit(ours), golden, **SAMPLER, what=name)
+    close(forward.to_unit(ours), golden, **SAMPLER, what=name)
 
 
 def check_samplers(path: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxcore.convert import write_torch
-from jaxcore.data.config import DataConfig, evaluation_groups
-from jaxcore.data.pipeline import Stage
+from jaxcore.data.images.kinds import DataConfig, evaluation_groups
+from jaxcore.data.images.pipeline import Stage
 from jaxcore.models import dea_net
 from jaxcore.models.dea_net import DEANetConfig, contrastive
 from jaxcore.train import (

@@ -10,9 +10,9 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxcore.data.config import DataConfig
-from jaxcore.data.pipeline import Stage
-from jaxcore.data.prepare import Preparation
+from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.pipeline import Stage
+from jaxcore.data.images.preparation import Preparation
 from jaxcore.errors import UserError
 from jaxcore.models.rddm import RDDMConfig
 from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, create_state, fit

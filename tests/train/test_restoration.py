@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.data.config import DataConfig
-from jaxcore.data.pipeline import Stage
+from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train import OptimConfig, TrainConfig, fit

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxcore.data.config import DataConfig
-from jaxcore.data.pipeline import Stage
+from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.pipeline import Stage
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
 from jaxcore.train.logging import Silent

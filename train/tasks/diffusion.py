@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.data.pictures import grid
-from jaxcore.data.pipeline import Augment, Images
-from jaxcore.data.sources import Sample
+from jaxcore.data.images.pipeline import Augment, Images
+from jaxcore.data.images.sources import Sample
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.losses import rddm_loss
-from jaxcore.models.rddm.process import to_signed, to_unit
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.solvers import sampling_table
+from jaxcore.figures import grid
+from jaxcore.models.rddm.process.forward import to_signed, to_unit
+from jaxcore.models.rddm.process.losses import rddm_loss
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.solvers import sampling_table
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import ImageTask

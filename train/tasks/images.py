@@ -10,13 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore import registry
-from jaxcore.data.config import DataConfig, describe, evaluation_groups, training_groups
-from jaxcore.data.pictures import grid
-from jaxcore.data.pipeline import Augment, Images, Stage, evaluation_samples, training_batches
-from jaxcore.data.sources import Group, Sample
+from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.pipeline import (
+    Augment,
+    Images,
+    Stage,
+    evaluation_samples,
+    training_batches,
+)
+from jaxcore.data.images.sources import Group, Sample
 from jaxcore.errors import UserError
+from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
-from jaxcore.ops.tiling import check_options
+from jaxcore.tiling import check_options
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import BatchIterator, Frozen, GradientTask
 from jaxcore.typing import Key, Params
@@ -52,7 +58,7 @@ class ImageTask(GradientTask):
     network: Any  # configuration of that network
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
-    augment: Augment = "all"  # see `jaxcore.data.pipeline.training_batches`
+    augment: Augment = "all"  # see `jaxcore.data.images.pipeline.training_batches`
     eval_images: int | None = None  # at most so many per degradation; None is all
     eval_tile: int | None = None  # side of tiles in pixels; None restores whole images
     eval_side: int | None = None  # evaluate central squares of this side only, pixels

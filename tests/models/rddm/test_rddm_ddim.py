@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.coefficients import ddpm_betas, leading_times
-from jaxcore.models.rddm.ddim import (
+from jaxcore.models.rddm.process.coefficients import ddpm_betas, leading_times
+from jaxcore.models.rddm.process.forward import Level
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling.ddim import (
     DDIMNetwork,
     adjust_alpha,
     ddim_step,
@@ -18,10 +20,8 @@ from jaxcore.models.rddm.ddim import (
     ddim_table,
     dynamic_threshold,
 )
-from jaxcore.models.rddm.process import Level
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import sampling_table
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.solvers import sampling_table
 
 SHAPE = (2, 4, 4, 3)
 # Running products as diffusion libraries hold them: float32, accumulated in float64.

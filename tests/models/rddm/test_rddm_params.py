@@ -8,7 +8,7 @@ from jaxcore.convert import read_state_dict, write_torch
 from jaxcore.errors import UserError
 from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig
-from jaxcore.models.rddm.schedule import official_buffers
+from jaxcore.models.rddm.process.schedule import official_buffers
 from tests.models.weights import check_counts, check_round_trip, random_weights
 
 SMALL = {"dim": 8, "dim_mults": (1, 2), "groups": 8}

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import process, sampler
-from jaxcore.models.rddm.coefficients import sampling_times
-from jaxcore.models.rddm.objectives import RDDMObjective
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import draws, sampling_table
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.coefficients import sampling_times
+from jaxcore.models.rddm.process.objectives import RDDMObjective
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling import sampler
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.solvers import draws, sampling_table
 
 SHAPE = (2, 4, 4, 3)
 
@@ -150,7 +151,7 @@ def test_one_step_is_the_cut_estimate(mode):
     x = degraded + noise
     seen = np.concatenate([x, degraded], axis=-1)
     told = (jnp.full((SHAPE[0],), 999.0),) * 2
-    level = process.level_at(schedule, jnp.full((SHAPE[0],), 999))
+    level = forward.level_at(schedule, jnp.full((SHAPE[0],), 999))
     outputs = network(0.3, seen, told)
     expected = FREE.predict(outputs, x, degraded, level, mode=mode).clean
     np.testing.assert_allclose(

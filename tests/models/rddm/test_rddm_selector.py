@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.losses import draw
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.selector import ObjectiveSelector, search
+from jaxcore.models.rddm.process.losses import draw
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.process.selector import ObjectiveSelector, search
 
 
 @pytest.fixture(autouse=True)

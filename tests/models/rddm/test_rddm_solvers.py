@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.coefficients import sampling_times
-from jaxcore.models.rddm.objectives import RDDMObjective
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import draws, log_snr_times, padded, sampling_table
+from jaxcore.models.rddm.process.coefficients import sampling_times
+from jaxcore.models.rddm.process.objectives import RDDMObjective
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.solvers import draws, log_snr_times, padded, sampling_table
 
 LOG_SNR = np.linspace(7, -5, 4000)
 SIGNAL, NOISE = (1 / np.sqrt(1 + np.exp(sign * 2 * LOG_SNR)) for sign in (-1, 1))

@@ -11,7 +11,7 @@ from jaxcore import ops
 from jaxcore.errors import UserError
 from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig
-from jaxcore.models.rddm.blocks import linear_attention
+from jaxcore.models.rddm.network.blocks import linear_attention
 
 CFG = RDDMConfig(dim=8, dim_mults=(1, 2), groups=4)
 FLAT = RDDMConfig.tiny(dim=8, groups=4, dim_mults=(1,))  # one level, quick to compile

@@ -1,0 +1,248 @@
+"""Folders of the data that dehazing is trained and measured on, and haze made from a depth.
+
+Below one root::
+
+    ITS/train/{hazy,clear}       RESIDE indoor: <id>_<k>_<beta> belongs to <id>
+    ITS/test/{hazy,clear}        SOTS indoor: 1400_1 belongs to 1400
+    OTS/train/{hazy,clear}       RESIDE outdoor: <id>_<A>_<beta> belongs to <id>
+    OTS/test/{hazy,clear}        SOTS outdoor: 0001_0.8_0.2 belongs to 0001
+    Haze4K/{train,test}/{hazy,clear}
+
+``SOTS/indoor`` and ``SOTS/outdoor`` are taken where there is no ``test``, and ``gt`` for ``clear``,
+as archives of RESIDE have it. Any image ending will do: the clear images of OTS are JPEG.
+
+The "test" folder of some ITS archives is not SOTS indoor (a network good at one has 20 to 25 dB
+on the other); names tell them apart. Decoders of JPEG differ, and outdoor scores with them.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxcore.data.images.degradations import haze
+from jaxcore.data.images.sources import Group, PairedFolder, Source, Subset
+from jaxcore.errors import UserError
+
+_INDOOR = (620, 460)  # width and height, pixels
+_BORDER = 10  # pixels of white around clear indoor images as distributed: 640x480, hazy 620x460
+_CLEAR = ("clear", "gt")
+
+
+class _Part(NamedTuple):
+    """One half of a set."""
+
+    folders: tuple[str, ...]  # the first that is there is taken
+    published: tuple[tuple[int, int], ...]  # (pairs, clear images) of each edition; 0: not stated
+    size: tuple[int, int] | None = None  # width and height of all hazy images, pixels
+    border: int = 0  # pixels around clear images that hazy ones lack
+    names: str = ".+"  # of hazy images, without ending
+    named: str = ""  # what such names stand for
+
+
+_PARTS: dict[str, tuple[_Part, _Part]] = {  # training, test
+    "its": (
+        _Part(("ITS/train",), ((13_990, 1399),), _INDOOR, _BORDER),
+        _Part(
+            ("ITS/test", "SOTS/indoor"),
+            ((500, 50),),
+            _INDOOR,
+            _BORDER,
+            r"14[0-4]\d_\d+",
+            "SOTS indoor (1400_1 to 1449_10)",
+        ),
+    ),
+    "ots": (
+        _Part(("OTS/train",), ((313_950, 8970), (72_135, 2061))),
+        _Part(
+            ("OTS/test", "SOTS/outdoor"),
+            ((500, 0),),
+            names=r"\d{4}_[\d.]+_[\d.]+",
+            named="SOTS outdoor (such as 0001_0.8_0.2)",
+        ),
+    ),
+    "haze4k": (
+        _Part(("Haze4K/train",), ((3000, 0),), (400, 400)),
+        _Part(("Haze4K/test",), ((1000, 0),), (400, 400)),
+    ),
+}
+_OTS_BETA_SCENES = 2061
+DEHAZING_TASKS = tuple(_PARTS)
+
+
+def dehazing(
+    root: str | Path,
+    split: Literal["train", "held_out", "test"],
+    tasks: Sequence[str] = ("its",),
+    *,
+    held_out: int = 0,
+    strict: bool = False,
+    check_sizes: int = 2000,
+) -> tuple[Group, ...]:
+    """Groups of dehazing sets, one per task.
+
+    Args:
+      root: folder that holds the sets.
+      split: "held_out" is what ``held_out`` takes from "train".
+      tasks: of ``DEHAZING_TASKS``.
+      held_out: clear images, evenly spread, that are kept from training with all their hazy
+        versions. Published figures are the best of a training, chosen on the test set itself;
+        with these scenes one can choose without it.
+      strict: unpublished counts or sizes, and the names of another test set, are errors, not
+        warnings.
+      check_sizes: see `PairedFolder`; the published size is looked for in the same images.
+
+    Raises:
+      UserError: an unknown task, missing folders, files without a partner, unequal sizes.
+
+    Warns:
+      UserWarning: counts or sizes that differ from the published ones, names that are not those
+        of the test set, an edition whose training scenes are in the test set too.
+    """
+    unknown = [task for task in tasks if task not in _PARTS]
+    if unknown or not tasks:
+        raise UserError(
+            f"Expected tasks among {', '.join(_PARTS)}, found {', '.join(unknown) or 'none'}."
+        )
+    groups = []
+    for task in tasks:
+        part = _PARTS[task][split == "test"]
+        source = _pairs(Path(root), part, check_sizes)
+        names = [name.rpartition("/")[2] for name, _, _ in source.files]
+        scenes = [_scene(name) for name in names]
+        for fault in _faults(task, part, names, len(set(scenes)), source.sizes):
+            if strict:
+                raise UserError(fault)
+            warnings.warn(fault, stacklevel=2)
+        if split == "train" and task == "ots" and len(set(scenes)) > _OTS_BETA_SCENES:
+            warnings.warn(
+                f"OTS with {len(set(scenes))} scenes: the edition of 8,970 is reported to contain "
+                "those of SOTS outdoor, so scores there may be of scenes seen in training.",
+                stacklevel=2,
+            )
+        groups.append(Group(task, source if split == "test" else _side(
+            source, scenes, held_out, held=split == "held_out")))  # fmt: skip
+    return tuple(groups)
+
+
+def synthesize_haze(
+    clear: Float[np.ndarray, "h w 3"],
+    depth: Float[np.ndarray, "h w"],
+    airlight: float | Sequence[float],
+    beta: float,
+) -> Float[np.ndarray, "h w 3"]:
+    """Haze over a clear image as all these sets make it; `random_haze` draws depth and haze.
+
+    Args:
+      clear: in [0, 1].
+      depth: at least 0.
+      airlight: A, in [0, 1]; one number, or one per channel.
+      beta: scattering coefficient per unit of depth, at least 0.
+
+    Raises:
+      UserError: another shape, type or range.
+
+    >>> clear = np.zeros((1, 2, 3))
+    >>> synthesize_haze(clear, np.array([[0.0, 1.0]]), 0.8, np.log(2)).round(3)[0, :, 0].tolist()
+    [0.0, 0.4]
+    """
+    clear, depth = np.asarray(clear), np.asarray(depth)
+    light = np.asarray(airlight, dtype=float)
+    if clear.ndim != 3 or clear.shape[2] != 3 or not np.issubdtype(clear.dtype, np.floating):
+        raise UserError(
+            f"Expected a floating-point image (height, width, 3), found {clear.dtype} "
+            f"{clear.shape}."
+        )
+    if depth.shape != clear.shape[:2]:
+        raise UserError(f"Expected a depth of shape {clear.shape[:2]}, found {depth.shape}.")
+    if light.shape not in ((), (3,)):
+        raise UserError(f"Expected an airlight of one or three numbers, found {light.shape}.")
+    for name, array, most in (
+        ("an image", clear, 1.0),
+        ("an airlight", light, 1.0),
+        ("a depth", depth, np.inf),
+        ("a beta", np.asarray(beta, dtype=float), np.inf),
+    ):
+        if array.size == 0 or not (np.isfinite(array) & (array >= 0) & (array <= most)).all():
+            limit = "at least 0" if most == np.inf else "in [0, 1]"
+            found = f"{array.min()} to {array.max()}" if array.size else "no number"
+            raise UserError(f"Expected {name} {limit}, found {found}.")
+    return haze(clear, depth, beta, light)
+
+
+def _scene(name: str) -> str:
+    return name.partition("_")[0]
+
+
+def _pairs(root: Path, part: _Part, check_sizes: int) -> PairedFolder:
+    folder = _there(root, part.folders)
+    return PairedFolder(
+        folder / "hazy",
+        _there(folder, _CLEAR),
+        _scene,
+        recursive=True,
+        spare_clean=True,
+        clean_border=part.border,
+        check_sizes=check_sizes,
+    )
+
+
+def _there(root: Path, names: Sequence[str]) -> Path:
+    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    if folder is None:
+        raise UserError(f"Expected a folder {' or '.join(names)} in {root}, found none.")
+    return folder
+
+
+def _faults(
+    task: str,
+    part: _Part,
+    names: Sequence[str],
+    scenes: int,
+    sizes: Mapping[str, tuple[int, int]],
+) -> list[str]:
+    """What makes figures incomparable with published ones."""
+    faults = []
+    found = (len(names), scenes)
+    if not any(found[0] == n and m in (0, found[1]) for n, m in part.published):
+        editions = " or ".join(
+            f"{n:,} pairs" + (f" from {m:,} clear images" if m else "") for n, m in part.published
+        )
+        faults.append(
+            f"Expected the published {editions} of {task}, found {found[0]:,} pairs from "
+            f"{found[1]:,}: figures are not comparable with published ones."
+        )
+    odd = [name for name in sizes if part.size not in (None, sizes[name])]
+    if part.size is not None and odd:
+        faults.append(
+            f"Expected the published {_by(part.size)} pixels of {task}, found {len(odd)} of "
+            f"{len(sizes)} hazy images looked at of another size, such as {odd[0]} of "
+            f"{_by(sizes[odd[0]])}: figures are not comparable with published ones."
+        )
+    others = [name for name in names if not re.fullmatch(part.names, name)]
+    if others:
+        faults.append(
+            f"Expected names of {part.named} in the test set of {task}, found {len(others)} others "
+            f"such as {others[0]}: the test folder of some archives is another set, on which "
+            "scores differ by 20 dB."
+        )
+    return faults
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _side(source: Source, scenes: Sequence[str], held_out: int, *, held: bool) -> Source:
+    """The pairs of the scenes that are held out, or of all others."""
+    unique = sorted(set(scenes))
+    if held_out >= len(unique):
+        raise UserError(
+            f"Expected to hold out fewer than all {len(unique)} clear images, found {held_out}."
+        )
+    chosen = {unique[i * len(unique) // held_out] for i in range(held_out)}
+    return Subset(source, [i for i, scene in enumerate(scenes) if (scene in chosen) == held])

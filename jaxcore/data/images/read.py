@@ -1,0 +1,270 @@
+"""Reading pictures.
+
+Read are PNG, JPEG, TIFF, WebP, BMP, PPM and PGM of 8 bits, PNG and TIFF of 16, TIFF of
+one floating-point channel, and NumPy arrays (`.npy`) of 8 and 16 bits and floating point. Pillow
+reads colour of 16 bits as 8; here every bit arrives, or the file is refused. Refused in one
+sentence, because any reading would be a guess: animations and files of several pages, CMYK and
+Lab, more pixels than a limit (before anything is decoded), damaged and truncated files.
+
+A colour profile is carried along, not applied: numbers in, numbers out.
+"""
+
+import dataclasses
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8, UInt16
+
+from jaxcore.data.images.crops import to_float
+from jaxcore.data.images.formats import FORMATS
+from jaxcore.data.images.metadata import UPRIGHT, Metadata, describe, orientation_of
+from jaxcore.errors import UserError
+
+MAX_PIXELS = 200_000_000
+"""Pixels a picture may have unless told otherwise; a guard against tiny files that swell."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Picture:
+    """An upright picture and everything its file said about it.
+
+    Attributes:
+      pixels: RGB, (height, width, 3); uint8, uint16, or float32 in [0, 1]. Grey is repeated.
+      alpha: opacity, (height, width), of the type of ``pixels``; None without it.
+      grey: whether the file has one colour channel.
+      format: "PNG", "JPEG", ..., "NPY".
+      about: colour profile, EXIF, resolution, comments.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    grey: bool = False
+    format: str = ""
+    about: Metadata = dataclasses.field(default_factory=Metadata)
+
+    @property
+    def depth(self) -> int:
+        """Bits per channel: 8, 16, or 32 for floating point."""
+        return 8 * self.pixels.itemsize
+
+    def unit(self) -> Float[np.ndarray, "h w 3"]:
+        """The colours as float32 in [0, 1]."""
+        return to_float(self.pixels)
+
+
+def read_rgb(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]:
+    """Read a picture of whole numbers as RGB, turned upright; grey is repeated.
+
+    A fully opaque alpha channel is dropped.
+
+    Raises:
+      UserError: missing, damaged, too large, floating-point, or with real transparency.
+    """
+    samples, _, _ = _read(Path(path), max_pixels, full=False)
+    if samples.dtype.kind == "f":
+        raise UserError(f"Expected a picture of 8 or 16 bits, found floating point in {path}.")
+    rgb, alpha, _ = _split(samples)
+    if alpha is not None and (alpha != np.iinfo(alpha.dtype).max).any():
+        raise UserError(f"Expected an opaque picture, found transparent pixels in {path}.")
+    return rgb
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a picture with its alpha channel and metadata, turned upright.
+
+    Args:
+      path: the file; its content decides the format.
+      max_pixels: width times height that is accepted.
+
+    Raises:
+      UserError: missing, damaged, too large, of a kind that is not read (see the module), or
+        floating point outside [0, 1] or not finite.
+    """
+    samples, kind, about = _read(Path(path), max_pixels, full=True)
+    if samples.dtype.kind == "f":
+        _check_floats(samples, str(path))
+    rgb, alpha, grey = _split(samples)
+    return Picture(pixels=rgb, alpha=alpha, grey=grey, format=kind, about=about)
+
+
+def _check_floats(samples: np.ndarray, where: str) -> None:
+    bad = samples.size - int(np.isfinite(samples).sum())
+    if bad:
+        raise UserError(f"Expected finite values, found {bad} that are NaN or infinite in {where}.")
+    low, high = samples.min(), samples.max()
+    if low < 0 or high > 1:
+        raise UserError(f"Expected values in [0, 1], found {low:g} to {high:g} in {where}.")
+
+
+def _split(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """(height, width, 1 to 4 channels) as RGB, alpha, and whether it was grey."""
+    channels = samples.shape[-1]
+    alpha = np.ascontiguousarray(samples[..., -1]) if channels in (2, 4) else None
+    if channels < 3:
+        return np.repeat(samples[..., :1], 3, axis=-1), alpha, True
+    return np.ascontiguousarray(samples[..., :3]), alpha, False
+
+
+def _check_size(width: int, height: int, limit: int, path: Path) -> None:
+    if width * height > limit:
+        raise UserError(f"Expected at most {limit} pixels, found {width}x{height} in {path}.")
+    if width * height == 0:
+        raise UserError(f"Expected a picture, found one without pixels in {path}.")
+
+
+def _read(path: Path, limit: int, *, full: bool) -> tuple[np.ndarray, str, Metadata]:
+    """Samples (height, width, channels), format and metadata."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+            file.seek(0)
+            if magic == b"\x93NUMPY":
+                return _read_npy(path, limit), "NPY", Metadata()
+            return _read_pillow(file, path, limit, full)
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"Expected a picture, found no file {path}.") from None
+    except (IsADirectoryError, PermissionError, NotADirectoryError) as error:
+        raise UserError(f"Expected a picture, found {path}: {error.strerror}.") from None
+    except Exception as error:  # damaged files make the decoders raise nearly anything
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(f"Expected a whole picture, found {path}: {reason}.") from error
+
+
+def _read_npy(path: Path, limit: int) -> np.ndarray:
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4):
+        raise UserError(
+            "Expected an array (height, width) or (height, width, 1 to 4 channels), found "
+            f"{array.shape} in {path}."
+        )
+    floating = np.issubdtype(array.dtype, np.floating)
+    if not floating and array.dtype.name not in ("uint8", "uint16"):
+        raise UserError(f"Expected uint8, uint16 or floating point, found {array.dtype} in {path}.")
+    _check_size(array.shape[1], array.shape[0], limit, path)
+    with np.errstate(over="ignore"):  # infinities are reported later
+        return np.array(array, np.float32 if floating else array.dtype.name)
+
+
+_READ = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
+_LOCK = threading.Lock()
+
+
+def _open(file: Any) -> Any:
+    """Open without Pillow's own limit on pixels, which is a global and may lie below ours."""
+    from PIL import Image
+
+    file.seek(0)
+    with _LOCK:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=_READ)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> tuple[np.ndarray, str, Metadata]:
+    from PIL import UnidentifiedImageError
+
+    try:
+        image = _open(file)
+    except UnidentifiedImageError:
+        raise UserError(
+            f"Expected a picture ({', '.join(FORMATS)}), found other or damaged content in {path}."
+        ) from None
+    with image:
+        _check_size(image.width, image.height, limit, path)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # of a camera: the first is the photograph
+            raise UserError(f"Expected one still picture, found {frames} frames in {path}.")
+        kind = "JPEG" if image.format == "MPO" else image.format
+        if kind == "PNG":
+            _open(file).verify()  # the checksums, which decoding does not look at
+        samples = _samples(image, file, path)
+        orientation = orientation_of(image)
+        about = describe(image, orientation) if full else Metadata()
+    return UPRIGHT[orientation](samples), kind, about
+
+
+def _samples(image: Any, file: Any, path: Path) -> np.ndarray:
+    """Decode to (height, width, channels) without loss of depth."""
+    raw = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in image.tile}
+    key = image.info.get("transparency")
+    if problem := _unreadable(image, raw):
+        raise UserError(
+            f"Expected a grey or RGB picture of 8 or 16 bits, found {problem} in {path}."
+        )
+    if any(isinstance(r, str) and ";16" in r for r in raw) and image.mode in ("RGB", "RGBA"):
+        return _with_key(_wide(image, file, str(*raw)), key)
+    if image.mode.startswith("I;16"):
+        return _with_key(np.asarray(image).astype(np.uint16)[..., None], key)
+    if image.mode == "F":
+        return np.asarray(image, np.float32)[..., None]
+    clear = key is not None or image.mode in ("PA", "La", "LA", "RGBa", "RGBA")
+    mode = ("LA" if clear else "L") if image.mode in ("1", "L", "La", "LA") else "RGB"
+    mode = "RGBA" if mode == "RGB" and clear else mode
+    samples = np.array(image.convert(mode))
+    return samples[..., None] if mode == "L" else samples
+
+
+_MODES = ("1", "L", "La", "LA", "P", "PA", "RGB", "RGBX", "RGBa", "RGBA", "YCbCr", "F")
+_WIDE = ("RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N", "LA;16B")
+
+
+def _unreadable(image: Any, raw: set[Any]) -> str | None:
+    """What is wrong with the kind of samples, None if they can be read exactly."""
+    tags = getattr(image, "tag_v2", {})
+    bits = max(tags.get(258, (8,)))
+    if image.mode.startswith("I;16"):
+        inverted = tags.get(262) == 0
+        if bits == 12 or inverted:
+            return "12 bits" if bits == 12 else "16 bits with white as zero"
+        return None
+    if image.mode not in _MODES:
+        return {"I": "whole numbers of 16 (signed) or 32 bits"}.get(image.mode, image.mode)
+    wide = bits > 8 or any(isinstance(r, str) and ";16" in r for r in raw)
+    if image.mode != "F" and wide and not (len(raw) == 1 and raw <= set(_WIDE)):
+        return f"{bits} bits in an arrangement that is not read"
+    for tile in image.tile:
+        if tile.codec_name.startswith("ppm") and tile.args[-1] != 255 and image.mode != "F":
+            return f"values up to {tile.args[-1]}"
+    return None
+
+
+def _wide(image: Any, file: Any, raw: str) -> np.ndarray:
+    """Colour of 16 bits, by decoding the high and the low bytes one after the other.
+
+    Pillow unpacks such samples to their high byte. Told the other byte order, it unpacks the low
+    one.
+    """
+    if raw == "LA;16B":
+        planes = np.asarray(_retell(image, "RGBA")).astype(np.uint16)  # the four bytes as they are
+        return planes[..., ::2] << 8 | planes[..., 1::2]
+    high = np.asarray(image).astype(np.uint16)
+    with _open(file) as again:
+        order = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}[raw[-1]]
+        return high << 8 | np.asarray(_retell(again, raw[:-1] + order))
+
+
+def _retell(image: Any, raw: str) -> Any:
+    """Have the tiles of an image that is not decoded yet unpacked in another way."""
+    image.tile = [
+        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
+        for tile in image.tile
+    ]
+    return image
+
+
+def _with_key(samples: np.ndarray, key: Any) -> np.ndarray:
+    """Add alpha: 0 where a pixel has the one colour that a PNG declares transparent."""
+    if key is None:
+        return samples
+    opaque = (samples != np.asarray(key, np.uint16)).any(axis=-1, keepdims=True)
+    return np.concatenate([samples, opaque * np.uint16(65535)], axis=-1)

@@ -1,0 +1,1 @@
+"""Samplers: one module per family, and the loop that runs them."""
