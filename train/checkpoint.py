@@ -82,7 +82,7 @@ class Checkpointer:
         standard, text = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
         with writing(self.directory):
             # By us, because Orbax does it in a thread that may be late, and takes a new save along.
-            _clear_left_overs(self.directory)
+            clear_left_overs(self.directory)
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
@@ -180,7 +180,7 @@ class Checkpointer:
             with writing(where):
                 self._manager.wait_until_finished()
         except UserError:
-            _clear_left_overs(self.directory)  # on a full disk their space is welcome
+            clear_left_overs(self.directory)  # on a full disk their space is welcome
             raise
         finally:
             self._pending = None
@@ -263,7 +263,7 @@ def _trees(state: TrainState) -> dict[str, Any]:
     return {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
 
 
-def _clear_left_overs(directory: Path) -> None:
+def clear_left_overs(directory: Path) -> None:
     """Remove what saves that were cut off have left; by one process, since all share the folder."""
     if jax.process_index() == 0:
         for half in directory.glob("*.orbax-checkpoint-tmp*"):

@@ -106,11 +106,11 @@ def _create(
 ) -> TrainState:
     state = task.init_state(key, tx)
     if params is not None:
-        params = jax.tree.map(
+        copied: Params = jax.tree.map(
             lambda own, given: jnp.array(given, own.dtype, copy=True), state.params, params
         )
         with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and integer counts
-            state = dataclasses.replace(state, params=params, opt_state=tx.init(params))
+            state = dataclasses.replace(state, params=copied, opt_state=tx.init(copied))
     if cfg.ema is None:
         return state
     # A copy of its own: the step donates both trees.
