@@ -22,7 +22,7 @@ import tyro
 
 from jaxcore.atomic import write_json
 from jaxcore.data.images import write_image
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import ImageData, Photos, Toy
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.figures import grid
 from jaxcore.models import adair
@@ -44,7 +44,7 @@ class Experiment:
     """One data set, one length of training."""
 
     name: str
-    data: DataConfig
+    data: ImageData
     stage: Stage
     steps: int
     learning_rate: float
@@ -55,11 +55,11 @@ class Experiment:
 def experiments(smoke: bool) -> list[Experiment]:
     """The toy scenes and the photographs."""
     toy = Experiment(
-        "toy", DataConfig(kind="toy"), Stage(patch=64, batch_size=8), 250, 1e-3,
+        "toy", Toy(), Stage(patch=64, batch_size=8), 250, 1e-3,
         ("official", "soft"), (0,),
     )  # fmt: skip
     photos = Experiment(
-        "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 60, 1e-3,
+        "photos", Photos(), Stage(patch=256, batch_size=1), 60, 1e-3,
         ("official", "soft"), (0,),
     )  # fmt: skip
     if not smoke:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.base import normal_quantile
+from jaxcore.estimators.variance import normal_quantile
 from jaxcore.parallel.mesh import DATA_AXIS, FSDP_AXIS
 from jaxcore.typing import Key
 

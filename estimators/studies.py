@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.base import default_float
+from jaxcore.estimators.estimate import default_float
 from jaxcore.estimators.monte_carlo import MonteCarlo, Study, replicate
 from jaxcore.estimators.selective_iv.studies import build_study
 from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit

@@ -221,17 +221,20 @@ class Checkpointer:
         if "params" in trees:
             where = str(self.directory / str(step))
             check_tree(metadata["params"].tree, abstract.params, source=where)
+        if not jax.tree.leaves(abstract.opt_state):  # of a task that once had an optimiser
+            stored = metadata["state"].tree.get("opt_state")
+            trees["state"] = {**trees["state"], "opt_state": _template(stored, None)}
         items: dict[str, Any] = {n: ocp.args.StandardRestore(tree) for n, tree in trees.items()}
         items["loop"] = ocp.args.JsonRestore()
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         sums = restored["loop"].get("crc32", {})
         for name in trees:
             verify(restored[name], sums.get(name, {}))
-        state = TrainState(
-            params=restored.get("params", abstract.params),
-            ema_params=restored.get("ema"),
-            **restored["state"],
-        )
+        rest = dict(restored["state"])
+        if not jax.tree.leaves(abstract.opt_state):
+            rest["opt_state"] = abstract.opt_state
+        params = restored.get("params", abstract.params)
+        state = TrainState(params=params, ema_params=restored.get("ema"), **rest)
         return state, restored["loop"]
 
     def delete_after(self, step: int) -> None:
@@ -356,10 +359,9 @@ def load_params(
     item = "ema" if has_average and ema is not False else "params"
     if not (path / item).is_dir():
         raise UserError(f"Expected parameters in {path}, found a run without any.")
-    place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def read() -> Params:
-        params = _read_item(path / item, expected, place)
+        params = _read_item(path / item, expected, sharding)
         verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
         return params
 
@@ -382,15 +384,22 @@ def _read_item(path: epath.Path, expected: Any, sharding: Any) -> Params:
         tree = reader.metadata(path).tree
         if expected is not None:
             check_tree(tree, expected, source=str(path.parent))
-        leaves, structure = jax.tree.flatten(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-        try:
-            places = jax.tree.leaves(jax.tree.broadcast(sharding, structure.unflatten(leaves)))
-        except ValueError as error:
-            raise UserError(f"Expected a sharding for every parameter, found: {error}") from error
-        target = structure.unflatten(
-            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-            for leaf, place in zip(leaves, places, strict=True)
-        )
+        target = _template(tree, sharding)
         return reader.restore(path, args=ocp.args.StandardRestore(target))
     finally:
         reader.close()
+
+
+def _template(tree: Any, sharding: Any) -> Any:
+    """What to restore, and where to, from the metadata of a stored tree."""
+    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        places = jax.tree.leaves(jax.tree.broadcast(sharding, structure.unflatten(leaves)))
+    except ValueError as error:
+        raise UserError(f"Expected a sharding for every parameter, found: {error}") from error
+    return structure.unflatten(
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+        for leaf, place in zip(leaves, places, strict=True)
+    )

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import select
-from jaxcore.estimators.base import Estimate
 from jaxcore.estimators.chunks import map_chunks
-from jaxcore.estimators.selective_iv import basis_fit, cv_loss
+from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.selective_iv import bases, cv_loss
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     MODELS,
@@ -74,22 +74,22 @@ def estimate_bases(
     """
     n = Y.shape[0]
     w = jnp.ones_like(Y) if weights is None else weights * (n / jnp.sum(weights))
-    fits = basis_fit.fit_bases(
+    fits = bases.fit_bases(
         Y, A, Z, B, masks, fold_ids, n_folds,
         ridge=ridge, clip=clip, one_sided=one_sided, weights=weights,
     )  # fmt: skip
-    sums = basis_fit.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided)
+    sums = bases.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided)
     T = sums.total / sums.weight.reshape(-1, 1, 1, 1, 1, 1)
     hard = hard_choice(T, criterion, models)
     theta_all = jnp.sum(sums.total, axis=0) / n
     spread = sums.w2u2 - 2 * theta_all * sums.w2u + theta_all**2 * sums.w2
-    raw = basis_fit.selected_nuisances(fits, Z, B, fold_ids, hard.index, one_sided=one_sided)
+    raw = bases.selected_nuisances(fits, Z, B, fold_ids, hard.index, one_sided=one_sided)
     u = moment_uncentred(Y, A, Z, raw, clip=clip, one_sided=one_sided)
     kept = overlap_mask(raw, clip)
     by_loss = cv_loss.choose_bases(
         fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided
     )  # fmt: skip
-    other = basis_fit.selected_nuisances(fits, Z, B, fold_ids, by_loss, one_sided=one_sided)
+    other = bases.selected_nuisances(fits, Z, B, fold_ids, by_loss, one_sided=one_sided)
     final = w
     if clip.overlap == "discard":
         final = jnp.where(kept, w, 0)
@@ -129,9 +129,9 @@ def _smooth(fits, rows, T, fold_weight, models, beta, lam, clip, one_sided, diag
     n = rows[0].shape[0]
 
     def psi_of(Y, A, Z, B, fold, w):
-        U = basis_fit.all_moments(fits, Y, A, Z, B, fold, clip=clip, one_sided=one_sided)
+        U = bases.all_moments(fits, Y, A, Z, B, fold, clip=clip, one_sided=one_sided)
         return select.smooth_psi(U, fold, T, fold_weight, soft.gradient, weights=w, n=n)
 
     diagnostics["soft_weights"] = soft.weights
     diagnostics["soft_criterion"] = soft.criterion
-    return soft.theta, map_chunks(psi_of, rows, basis_fit.moment_rows(fits))
+    return soft.theta, map_chunks(psi_of, rows, bases.moment_rows(fits))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators.chunks import in_chunks, sum_chunks
-from jaxcore.estimators.selective_iv import basis_fit
+from jaxcore.estimators.selective_iv import bases
 from jaxcore.estimators.selective_iv.moment import Clip, clip_arms
 
 
@@ -49,7 +49,7 @@ def _index(pi, mu, rest) -> Int[Array, "5"]:
 
 
 def choose_bases(
-    fits: basis_fit.BasisFits,
+    fits: bases.BasisFits,
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
     Z: Float[Array, " n"],
@@ -60,23 +60,23 @@ def choose_bases(
     clip: Clip,
     one_sided: bool = False,
 ) -> Int[Array, "5"]:
-    """Indices of the learners of `basis_fit.fit_bases` with the smallest losses."""
-    rows = basis_fit.moment_rows(fits)
+    """Indices of the learners of `bases.fit_bases` with the smallest losses."""
+    rows = bases.moment_rows(fits)
     chunks = in_chunks((Y, A, Z, B, fold_ids, weights), rows)
 
     def first(Y, A, Z, B, fold, w):
-        pick = basis_fit.own_predictors(fold, fits.pi)
+        pick = bases.own_predictors(fold, fits.pi)
         pi = jnp.clip(jax.nn.sigmoid(pick(fits.pi, B)), *clip.pi)
-        mu = _at_z(Z[None], basis_fit.both_arms(fits.mu, B, pick, one_sided), clip, one_sided)
+        mu = _at_z(Z[None], bases.both_arms(fits.mu, B, pick, one_sided), clip, one_sided)
         return log_loss(pi, Z[None]) @ w, log_loss(mu, A[None]) @ w
 
     loss_pi, loss_mu = sum_chunks(first, chunks)
     i, j = jnp.argmin(loss_pi), jnp.argmin(loss_mu)
 
     def second(Y, A, Z, B, fold, w):
-        pick = basis_fit.own_predictors(fold, fits.pi)
-        mu = _at_z(Z, basis_fit.both_arms(fits.mu[:, j], B, pick, one_sided), clip, one_sided)
-        g = pick(fits.g[:, i, j], basis_fit.with_instrument(B, Z))
+        pick = bases.own_predictors(fold, fits.pi)
+        mu = _at_z(Z, bases.both_arms(fits.mu[:, j], B, pick, one_sided), clip, one_sided)
+        g = pick(fits.g[:, i, j], bases.with_instrument(B, Z))
         delta, rho = pick(fits.delta[:, i, j], B), pick(fits.rho[:, i, j], B)
         Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
         return product_loss(Y, A, mu, g, delta, rho) @ w
@@ -108,5 +108,5 @@ def choose_candidates(
 
 def _at_z(Z, arms, clip, one_sided):
     """Clipped P(A=1|Z,X) at the observed Z."""
-    one, zero = clip_arms(*arms, clip, one_sided=one_sided)
+    one, zero = clip_arms(arms[0], arms[1], clip, one_sided=one_sided)
     return jnp.where(Z > 0.5, one, zero)

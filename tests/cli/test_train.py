@@ -89,6 +89,10 @@ def test_a_run_of_other_settings_is_not_overwritten(pairs, run, call):
         ("train adair --data.root {empty} -o {run}", "found no folder"),
         ("train adair_5d --data.root {empty} -o {run}", "Expected"),
         ("train adair -o {run}", "Expected a root folder"),
+        (
+            "train adair --data.kind images --data.root {pairs} --data.strict -o {run}",
+            "no strict (found True, an option of adair, cdd11, dehazing) for data of kind images",
+        ),
         ("train adair --data.root {pairs} --init {gone} -o {run}", "found"),
         ("evaluate {gone}", "found"),
         ("evaluate {empty}", "found"),

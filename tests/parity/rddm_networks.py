@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.models import rddm
-from jaxcore.models.rddm import RDDMConfig
+from jaxcore.models.rddm import RDDMConfig, UnetConfig
 from jaxcore.models.rddm.network import blocks
 from jaxcore.models.rddm.process.forward import to_signed
 from jaxcore.models.rddm.process.losses import rddm_loss
@@ -101,14 +101,15 @@ _apply = jax.jit(rddm.apply, static_argnames=("cfg", "return_intermediates"))
 
 def _config(file: Golden, **fields: Any) -> RDDMConfig:
     sizes = {name: file.config[name] for name in ("dim", "groups")}
-    return RDDMConfig(dim_mults=tuple(file.config["dim_mults"]), **sizes, **fields)
+    unet = UnetConfig(dim_mults=tuple(file.config["dim_mults"]), **sizes)
+    return RDDMConfig(unet=unet).replace(**fields)
 
 
 def check_unet(path: Path) -> None:
     file = Golden(path)
-    cfg = _config(file, num_unet=1, objective="pred_res")
+    cfg = _config(file, objective={"name": "pred_res"})
     params = rddm.from_torch(file.group("param"), cfg)
-    assert rddm.config_from_state_dict(file.group("param"), groups=cfg.groups) == cfg
+    assert rddm.config_from_state_dict(file.group("param"), unet={"groups": cfg.unet.groups}) == cfg
     x = file.image("in/x")
     outputs, seen = _apply(params, x, file["in/t"], cfg=cfg, return_intermediates=True)
     close(outputs[0], nhwc(file["out/y"]), **NETWORK, what="y")
@@ -122,7 +123,11 @@ def check_unet(path: Path) -> None:
 
 def check_shared_encoder(path: Path) -> None:
     file = Golden(path)
-    cfg = _config(file, share_encoder=True, self_condition=file.config["self_condition"])
+    cfg = _config(
+        file,
+        unet={"share_encoder": True},
+        objective={"self_condition": file.config["self_condition"]},
+    )
     params = rddm.from_torch({f"model.{k}": v for k, v in file.group("param").items()}, cfg)
     x = np.concatenate([file.image("in/x_self_cond"), file.image("in/x")], axis=-1)
     outputs = _apply(params, x, file["in/t"], cfg=cfg)
@@ -155,7 +160,7 @@ def _train(
     file: Golden, kind: str, cfg: RDDMConfig, optim: OptimConfig, accumulate: int
 ) -> tuple[list[dict[str, Any]], Mapping[str, np.ndarray]]:
     """Run the stored steps with our own train step; the metrics and the weights afterwards."""
-    schedule, objective = cfg.make_schedule(), cfg.make_objective()
+    schedule, objective = cfg.schedule.make(), cfg.make_objective()
 
     def apply_fn(params: Any, x: Any, times: Any) -> tuple[Any, ...]:
         return rddm.apply(params, x, times, cfg)
@@ -198,7 +203,7 @@ def _train(
 def check_adam(path: Path) -> None:
     file = Golden(path)
     given = file.config
-    cfg = _config(file, num_unet=1, objective=given["objective"], loss=given["loss"])
+    cfg = _config(file, objective={"name": given["objective"], "loss": given["loss"]})
     optim = OptimConfig(
         name="adam", learning_rate=given["lr"], betas=tuple(given["betas"]), eps=given["eps"],
         clip_norm=given["clip"],
@@ -212,8 +217,8 @@ def check_adam(path: Path) -> None:
 def check_radam(path: Path) -> None:
     file = Golden(path)
     given = file.config
-    sizes = {k: getattr(_config(file), k) for k in ("dim", "dim_mults", "groups")}
-    cfg = RDDMConfig.generation(**sizes, loss=given["loss"], num_unet=given["num_unet"])
+    cfg = RDDMConfig.generation(unet=_config(file).unet, objective={"loss": given["loss"]})
+    assert cfg.num_unet == given["num_unet"]
     optim = OptimConfig(
         name="radam", learning_rate=given["lr"], betas=tuple(given["betas"]), eps=given["eps"],
         clip_norm=1.0,
@@ -229,7 +234,7 @@ _CONFIGURATIONS = {
     "exp2_restoration_two_unets": RDDMConfig.deraining(),
     "exp2_shadow_removal_with_mask_two_unets": RDDMConfig.deraining(condition_channels=3),
     "exp2_restoration_single_unet": RDDMConfig.low_light(),
-    "exp2_shared_encoder": RDDMConfig.deraining(share_encoder=True),
+    "exp2_shared_encoder": RDDMConfig.deraining(unet={"share_encoder": True}),
     "exp0_5_6_generation_two_unets": RDDMConfig.generation(),
     "exp3_aosa_single_unet": RDDMConfig.objective_search(),
 }
@@ -245,10 +250,10 @@ def check_keys(path: Path) -> None:
     for name, cfg in _CONFIGURATIONS.items():
         shapes = {key: tuple(shape) for key, shape in golden[name].items()}
         ours = official_shapes(rddm.param_shapes(cfg), rddm.RULES)
-        ours |= {k: v.shape for k, v in official_buffers(cfg.make_schedule()).items()}
+        ours |= {k: v.shape for k, v in official_buffers(cfg.schedule.make()).items()}
         assert ours == shapes, name
         weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
-        found = rddm.config_from_state_dict(weights, ddpm=cfg.ddpm, version=cfg.version)
+        found = rddm.config_from_state_dict(weights, schedule=cfg.schedule)
         assert found == cfg, name
 
 
