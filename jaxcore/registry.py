@@ -37,7 +37,7 @@ _NETWORKS = {
 _registered: "dict[str, Network[Any]]" = {}
 _TASKS = {
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
-    "monte_carlo": ("jaxcore.train.tasks.monte_carlo", "MonteCarloTask"),
+    "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }
 _ESTIMATORS = {

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore import tiling
-from jaxcore.convert import Rule, from_state_dict, strip_prefix, to_state_dict
+from jaxcore.convert import Rule, from_state_dict, to_state_dict
 from jaxcore.errors import UserError
 from jaxcore.nn import init_params
 from jaxcore.serial import Serial
@@ -118,7 +118,7 @@ class Network(Generic[C]):
         Raises:
           UserError: missing, unexpected or mis-shaped keys, all named in one sentence.
         """
-        return from_state_dict(strip_prefix(state_dict), self.rules, self.param_shapes(cfg))
+        return from_state_dict(state_dict, self.rules, self.param_shapes(cfg))
 
     def to_torch(self, params: Params, cfg: C) -> dict[str, np.ndarray]:
         """Exact inverse of :meth:`from_torch`: official key -> array in PyTorch's layout.

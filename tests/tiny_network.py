@@ -59,7 +59,7 @@ def apply(params: Params, x: jax.Array, cfg: TinyConfig) -> jax.Array:
 
 def config_from_state_dict(state_dict: Mapping[str, Any]) -> TinyConfig:
     """Sizes from the shapes of weights."""
-    tensors = strip_prefix(state_dict)
+    tensors = strip_prefix(state_dict, ["first.weight"])
     if "first.weight" not in tensors:
         raise UserError("Weights of Tiny contain the key 'first.weight', which these do not.")
     width, channels = tensors["first.weight"].shape[:2]

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 
-from jaxcore.convert import strip_prefix
 from jaxcore.models.base import ImageNetwork
 from jaxcore.models.dea_net import model, params
 from jaxcore.models.dea_net.config import LEAST, MULTIPLE, DEANetConfig
@@ -17,9 +16,8 @@ class _DEANet(ImageNetwork[DEANetConfig]):
         Raises:
           UserError: weights of the other form, too.
         """
-        keys = strip_prefix(state_dict)
-        if any(key.endswith("conv2.weight") for key in keys):
-            params.check_form(params.form_of(keys), cfg.form)
+        if any(key.endswith("conv2.weight") for key in state_dict):
+            params.check_form(params.form_of(state_dict), cfg.form)
         return super().from_torch(state_dict, cfg)
 
 

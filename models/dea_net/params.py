@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcore.convert.statedict import (
+from jaxcore.convert import (
     CONV,
     POINTWISE,
     Rule,
@@ -155,9 +155,10 @@ def config_from_state_dict(state_dict: Mapping[str, Any], **options: Any) -> DEA
     >>> config_from_state_dict(weights) == cfg
     True
     """
-    shapes = {key: tuple(value.shape) for key, value in strip_prefix(state_dict).items()}
     levels = ("down_level1", "down_level2", "level3", "up_level2", "up_level1")
     needed = ["down1.0.weight", *(f"{level}_block1.conv2.weight" for level in levels)]
+    weights = strip_prefix(state_dict, needed)
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     missing = [key for key in needed if key not in shapes]
     if missing:
         raise UserError(
