@@ -27,7 +27,7 @@ class ScheduleConfig:
     1e-06
     """
 
-    # A key of `SCHEDULES`: constant, cosine, warmup_cosine, or AdaIR's adair_official and fixed.
+    # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, or another of `SCHEDULES`
     name: str = "constant"
     floor: float = 0.0  # rate of the last update (cosine, warmup_cosine)
     warmup_steps: int | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
