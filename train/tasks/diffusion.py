@@ -15,8 +15,8 @@ from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.models.rddm.process.forward import to_signed, to_unit
 from jaxcore.models.rddm.process.losses import rddm_loss
+from jaxcore.models.rddm.sampling.released import sampling_table
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import sampling_table
 from jaxcore.train.tasks.images import ImageTask
 from jaxcore.typing import Batch, Key, Params
 
