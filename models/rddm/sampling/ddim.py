@@ -28,6 +28,7 @@ from jaxcore.models.rddm.sampling.released import moves
 from jaxcore.models.rddm.sampling.table import (
     SamplingTable,
     Steps,
+    Weight,
     along,
     check_eta,
     make_table,
@@ -170,10 +171,10 @@ def ddim(
       UserError: more steps than times, or a value out of range.
     """
     at = steps_of(schedule, steps)
-    return make_table(schedule, at, clip=clip, **_remade(at, at.variance(eta)))
+    return make_table(schedule, at, _remade(at, at.variance(eta)), clip=clip)
 
 
-def _remade(at: Steps, variance: Float[np.ndarray, " s"]) -> dict[str, np.ndarray | float]:
+def _remade(at: Steps, variance: Float[np.ndarray, " s"]) -> dict[str, Weight]:
     """Weights of `ddim`, for fresh noise of any variance."""
     return {
         "clean": 1.0,
@@ -216,7 +217,7 @@ def ddim_table(
     exact = np.where(p_s > 0.5, added, p_s - p_t)  # whichever float32 holds with more digits
     variance = eta**2 * at.share * exact / p_s
     weights = (_remade if clip_mode == "ddim_exact" else moves)(at, variance)
-    return make_table(schedule, at, clip=clip_mode != "none", end="step", **weights)
+    return make_table(schedule, at, weights, clip=clip_mode != "none", end="step")
 
 
 class Step(NamedTuple):

@@ -21,6 +21,7 @@ from jaxcore.models.rddm.sampling.table import (
     SamplingTable,
     Spacing,
     Steps,
+    Weight,
     chained,
     divided,
     make_table,
@@ -67,10 +68,10 @@ def generalised(
     ([-0.2502, 0.0], [0.0, 1.0])
     """
     at = steps_of(schedule, steps, spacing)
-    return make_table(schedule, at, clip=clip, **moves(at, at.variance(eta)))
+    return make_table(schedule, at, moves(at, at.variance(eta)), clip=clip)
 
 
-def moves(at: Steps, variance: Float[np.ndarray, " s"]) -> dict[str, np.ndarray | float]:
+def moves(at: Steps, variance: Float[np.ndarray, " s"]) -> dict[str, Weight]:
     """Weights of `generalised`, for fresh noise of any variance."""
     return {
         "x": 1.0,
@@ -100,10 +101,8 @@ def generalised_clean(
     at = steps_of(schedule, steps, spacing)
     variance = at.variance(eta)
     k = divided(at.kept(variance), at.b_t)
-    residual = at.a_s - at.a_t * k
-    return make_table(
-        schedule, at, clip=clip, x=k, clean=1 - k, residual=residual, sigma=np.sqrt(variance)
-    )
+    weights = {"x": k, "clean": 1 - k, "residual": at.a_s - at.a_t * k, "sigma": np.sqrt(variance)}
+    return make_table(schedule, at, weights, clip=clip)
 
 
 def ancestral(schedule: RDDMSchedule, steps: int, *, clip: bool = True) -> SamplingTable:
@@ -127,10 +126,10 @@ def ancestral(schedule: RDDMSchedule, steps: int, *, clip: bool = True) -> Sampl
     sums = np.asarray(schedule.alphas_cumsum), np.square(schedule.betas_cumsum)
     arrays = [np.asarray(v, np.float64) for v in (schedule.alphas, schedule.betas2, *sums)]
     (first, second, third), variance = posterior_coefficients(*arrays)
+    weights = {"x": first, "residual": second, "clean": third, "sigma": np.sqrt(variance)}
     return make_table(
-        schedule, at, clip=clip, x=first[at.t], residual=second[at.t], clean=third[at.t],
-        sigma=np.sqrt(variance[at.t]),
-    )  # fmt: skip
+        schedule, at, {name: values[at.t] for name, values in weights.items()}, clip=clip
+    )
 
 
 def residual_then_noise(
@@ -169,7 +168,7 @@ def _two_passes(
     weights = moves(at, at.variance(eta))
     # Each pass leaves the part of the other alone.
     passes = [
-        make_table(schedule, at, clip=clip, **weights | {other: 0.0}) for other in (second, first)
+        make_table(schedule, at, weights | {other: 0.0}, clip=clip) for other in (second, first)
     ]
     return chained(*passes)
 
@@ -203,13 +202,9 @@ def along_path(
     weights = moves(at, at.variance(eta))
     residual, noise = weights | {"noise": 0.0, "sigma": 0.0}, weights | {"residual": 0.0}
     if first == "residual":
-        return chained(
-            make_table(
-                schedule, at, clip=clip, end="step", beta=at.b_t[0], alpha=at.a_t, **residual
-            ),
-            make_table(schedule, at, clip=clip, alpha=0.0, **noise),
+        start = make_table(
+            schedule, at, residual, clip=clip, end="step", alpha=at.a_t, beta=at.b_t[0]
         )
-    return chained(
-        make_table(schedule, at, clip=clip, end="step", alpha=at.a_t[0], **noise),
-        make_table(schedule, at, clip=clip, alpha=at.a_t, beta=0.0, **residual),
-    )
+        return chained(start, make_table(schedule, at, noise, clip=clip, alpha=0.0))
+    start = make_table(schedule, at, noise, clip=clip, end="step", alpha=at.a_t[0])
+    return chained(start, make_table(schedule, at, residual, clip=clip, alpha=at.a_t, beta=0.0))

@@ -40,12 +40,10 @@ def dpm_solver(
     lean = np.where(np.isfinite(lean) & np.isfinite(length), lean, 0.0)
     ratio = divided(at.b_s, at.b_t)
     weight = (1 - at.a_s) - (1 - at.a_t) * ratio
-    return make_table(
-        schedule,
-        at,
-        clip=clip,
-        x=ratio,
-        degraded=at.a_s - ratio * at.a_t,
-        clean=weight * (1 + lean),
-        previous=-weight * lean,
-    )
+    weights = {
+        "x": ratio,
+        "degraded": at.a_s - ratio * at.a_t,
+        "clean": weight * (1 + lean),
+        "previous": -weight * lean,
+    }
+    return make_table(schedule, at, weights, clip=clip)

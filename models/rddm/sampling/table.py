@@ -8,6 +8,7 @@ of noise, another order or another solver of the same number of rows compiles no
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -133,38 +134,37 @@ def divided(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def make_table(
     schedule: RDDMSchedule,
     at: Steps,
+    weights: Mapping[str, Weight],
     *,
     clip: bool = True,
     end: Literal["clean", "step"] = "clean",
     alpha: Weight | None = None,
     beta: Weight | None = None,
-    **weights: Weight,
 ) -> SamplingTable:
-    """A table from columns of weights; those not named are 0.
+    """A table from weights; those not named are 0.
 
     Args:
       schedule: both schedules.
       at: the steps.
+      weights: of each part of the next image, see `Rows`.
       clip: cut what is predicted.
       end: the last step gives the predicted clean image, or is a step like the others.
       alpha: running sums that the networks take as their level instead of those of the times.
       beta: likewise.
-      **weights: of each part of the next image, see `Rows`.
     """
     count = len(at.t)
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Weight] = {}
     for name in ("x", "degraded", "residual", "noise", "clean", "previous", "sigma"):
-        columns[name] = np.array(np.broadcast_to(weights.get(name, 0.0), count), np.float64)
+        column = np.array(np.broadcast_to(weights.get(name, 0.0), count), np.float64)
         if end == "clean":
-            columns[name][-1] = float(name == "clean")
+            column[-1] = float(name == "clean")
+        columns[name] = column
     rest = np.asarray(schedule.one_minus_alphas_cumsum)[at.t]
     if alpha is not None:
         rest = np.maximum(1 - alpha, 1e-6)
     columns |= {"index": at.t, "rest": rest}
-    columns |= {
-        "alpha": at.a_t if alpha is None else alpha,
-        "beta": at.b_t if beta is None else beta,
-    }
+    columns["alpha"] = at.a_t if alpha is None else alpha
+    columns["beta"] = at.b_t if beta is None else beta
     rows = Rows(
         **{
             name: np.array(np.broadcast_to(values, count), np.float32)
