@@ -1,7 +1,7 @@
 """RDDM as a function of its configuration: parameters, and one call of its networks."""
 
 import functools
-from typing import Any, Literal, overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,32 +95,12 @@ def standardise(params: Params, cfg: RDDMConfig) -> Params:
     return walk(params, "")
 
 
-@overload
-def apply(
-    params: Params,
-    x: Array,
-    time: Times | Array,
-    cfg: RDDMConfig,
-    *,
-    return_intermediates: Literal[False] = False,
-) -> tuple[Array, ...]: ...
-@overload
-def apply(
-    params: Params,
-    x: Array,
-    time: Times | Array,
-    cfg: RDDMConfig,
-    *,
-    return_intermediates: Literal[True],
-) -> tuple[tuple[Array, ...], dict[str, Array]]: ...
 def apply(
     params: Params,
     x: Float[Array, "b h w i"],
     time: Times | Array,
     cfg: RDDMConfig,
-    *,
-    return_intermediates: bool = False,
-) -> Any:
+) -> tuple[Array, ...]:
     """Run the networks. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
@@ -129,7 +109,6 @@ def apply(
         and width multiples of ``cfg.multiple``. See `network_input`.
       time: one time per network, or one for all.
       cfg: sizes and options.
-      return_intermediates: also return a dict with the maps of every level.
 
     Returns:
       One output per network or decoder, float32 (float64 if ``cfg.unet.dtype`` is).
@@ -148,7 +127,7 @@ def apply(
     if "network" in params:
         params = params["network"]
     out: Any = Networks(cfg.unet).apply({"params": params}, x, times)
-    return out if return_intermediates else out[0]
+    return out
 
 
 def _check_input(x: Array, times: Times, cfg: RDDMConfig) -> None:

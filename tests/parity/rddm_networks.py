@@ -14,7 +14,16 @@ from jaxcore.models.rddm import RDDMConfig, UnetConfig
 from jaxcore.models.rddm.network import blocks
 from jaxcore.models.rddm.process.forward import to_signed
 from jaxcore.models.rddm.process.losses import rddm_loss
-from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, make_train_step
+from jaxcore.nn import capture
+from jaxcore.train import (
+    EMAConfig,
+    Loss,
+    Mean,
+    OptimConfig,
+    create_state,
+    make_optimiser,
+    make_train_step,
+)
 from jaxcore.train.ema import ema_decay, ema_update
 from tests.parity.golden import Golden, close, nhwc, part_params, run
 
@@ -53,16 +62,15 @@ def check_blocks(path: Path) -> None:
     norm = f"{net}downs_0_attn/norm {unet}downs.0.2.fn.norm"
     up = f"{net}ups_0_resample {unet}ups.0.3"
     down = f"{net}downs_0_resample {unet}downs.0.3"
-    block = blocks.Block(wide, groups)
+    block = blocks.Block(features=wide, groups=groups)
+    res, same = (blocks.ResnetBlock(features=n, groups=groups) for n in (wide, x.shape[-1]))
     ours = {
         "ws_conv": _part(file, "ws_conv", f"{inner.replace(' ', '/proj ')}.proj", conv, x),
         "channel_layernorm": _part(file, "channel_layernorm", norm, blocks.LayerNorm(), x),
         "block": _part(file, "block", inner, block, x, film),
         "block_no_scale_shift": _part(file, "block", inner, block, x),
-        "resnet_block": _part(file, "resnet_block", mid, blocks.ResnetBlock(wide, groups), x, time),
-        "resnet_block_same": _part(
-            file, "resnet_block_same", mid, blocks.ResnetBlock(x.shape[-1], groups), x, time
-        ),
+        "resnet_block": _part(file, "resnet_block", mid, res, x, time),
+        "resnet_block_same": _part(file, "resnet_block_same", mid, same, x, time),
         "linear_attention": _part(file, "linear_attention", core, blocks.LinearAttention(), x),
         "res_prenorm_linear_attention": _part(
             file, "res_prenorm_linear_attention", level, blocks.AttentionLayer(), x
@@ -71,8 +79,8 @@ def check_blocks(path: Path) -> None:
         "res_prenorm_attention": _part(
             file, "res_prenorm_attention", full, blocks.AttentionLayer(full=True), x
         ),
-        "upsample": _part(file, "upsample", up, blocks.Upsample(wide), x),
-        "downsample": _part(file, "downsample", down, blocks.Downsample(wide), x),
+        "upsample": _part(file, "upsample", up, blocks.Upsample(features=wide), x),
+        "downsample": _part(file, "downsample", down, blocks.Downsample(features=wide), x),
     }
     for name, found in ours.items():
         close(found, nhwc(file[f"out/{name}"]), **BLOCK, what=name)
@@ -88,7 +96,8 @@ def check_blocks(path: Path) -> None:
     close(features, file["out/random_fourier"], **BLOCK, what="random_fourier")
 
 
-_apply = jax.jit(rddm.apply, static_argnames=("cfg", "return_intermediates"))
+_apply = jax.jit(rddm.apply, static_argnames="cfg")
+_captured = jax.jit(capture(rddm.apply), static_argnames="cfg")
 
 
 def _config(file: Golden, **fields: Any) -> RDDMConfig:
@@ -103,11 +112,11 @@ def check_unet(path: Path) -> None:
     params = rddm.from_torch(file.group("param"), cfg)
     assert rddm.config_from_state_dict(file.group("param"), unet={"groups": cfg.unet.groups}) == cfg
     x = file.image("in/x")
-    outputs, seen = _apply(params, x, file["in/t"], cfg=cfg, return_intermediates=True)
+    outputs, seen = _captured(params, x, file["in/t"], cfg=cfg)
     close(outputs[0], nhwc(file["out/y"]), **NETWORK, what="y")
     for name, golden in file.group("mid").items():
         golden = nhwc(golden) if golden.ndim == 4 else golden
-        close(seen[f"unet0.{name}"], golden, **NETWORK, what=name)
+        close(seen[f"unet0/{name}"], golden, **NETWORK, what=name)
     for weights in (params, rddm.standardise(params, cfg)):
         (y,) = _apply(weights, x, file["in/t_float"], cfg=cfg)
         close(y, nhwc(file["out/y_float_t"]), **NETWORK, what="fractional time")
@@ -157,12 +166,13 @@ def _train(
     def apply_fn(params: Any, x: Any, times: Any) -> tuple[Any, ...]:
         return rddm.apply(params, x, times, cfg)
 
-    def loss(params: Any, batch: Any, key: Any) -> Any:
+    def loss(variables: Any, batch: Any, key: Any, frozen: None) -> Loss:
         images = {k: to_signed(batch[k]) for k in ("clean", "degraded") if k in batch}
-        return rddm_loss(
-            params, apply_fn, images, key, schedule=schedule, objective=objective,
+        value, parts = rddm_loss(
+            variables["params"], apply_fn, images, key, schedule=schedule, objective=objective,
             t=batch["t"], noise=batch["noise"],
         )  # fmt: skip
+        return Loss(value, 1, {name: Mean(part, 1) for name, part in parts.items()})
 
     def stored(name: str) -> dict[str, np.ndarray]:
         start = f"{name}."
@@ -233,7 +243,7 @@ _CONFIGURATIONS = {
 
 def check_keys(path: Path) -> None:
     """Keys and shapes of whole checkpoints, and what we recognise in them."""
-    from jaxcore.convert.statedict import official_shapes
+    from jaxcore.convert import official_shapes
     from jaxcore.models.rddm.process.schedule import official_buffers
 
     golden = json.loads(path.read_text())
