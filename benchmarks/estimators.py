@@ -29,9 +29,10 @@ from jax.sharding import PartitionSpec
 
 from benchmarks.harness import RESULTS, compiled, environment, interleaved, ratios, say, write
 from jaxcore.estimators import double_ml
+from jaxcore.estimators.datasets import load_401k
 from jaxcore.estimators.monte_carlo import replicate
 from jaxcore.estimators.nuisance import Lasso, Logistic, LogisticLasso, Ridge, basis
-from jaxcore.estimators.selective_iv import BLOCKS, Clip, load_401k
+from jaxcore.estimators.selective_iv import BLOCKS, Clip
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
 from jaxcore.estimators.selective_iv.simulate import simulate_siv2
 from jaxcore.estimators.selective_iv.studies import siv1_study

@@ -1,7 +1,6 @@
 """Causal estimators: pure functions from arrays to an `Estimate`.
 
-Modules (``influence``, ``crossfit``, ``select``, ``bootstrap``, ``monte_carlo``, ``double_ml``,
-``nuisance``, ``selective_iv``) and the most used names are reached lazily:
+Modules and the most used names are reached lazily:
 
 >>> import jaxcore
 >>> jaxcore.estimators.aipw.__name__, jaxcore.estimators.SelectiveIV.__name__
@@ -12,10 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxcore.estimators.base import Estimate, aggregate_repeats
     from jaxcore.estimators.bootstrap import critical_value, multiplier
     from jaxcore.estimators.crossfit import fold_ids
+    from jaxcore.estimators.datasets import load_401k
     from jaxcore.estimators.double_ml import iivm, irm, pliv, plr
+    from jaxcore.estimators.estimate import Estimate, aggregate_repeats
     from jaxcore.estimators.influence import (
         aipw,
         gateaux,
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
         partially_linear_iv,
         solve,
     )
+    from jaxcore.estimators.linear_iv import ols, tsls
     from jaxcore.estimators.select import pseudo_risk, smooth_select
-    from jaxcore.estimators.selective_iv import SelectiveIV, load_401k
+    from jaxcore.estimators.selective_iv import SelectiveIV
 
 _MODULES = (
-    "bootstrap", "crossfit", "double_ml", "influence", "monte_carlo", "nuisance", "plots",
-    "select", "selective_iv",
+    "bootstrap", "checks", "crossfit", "datasets", "double_ml", "genius", "influence", "linear_iv",
+    "monte_carlo", "nuisance", "plots", "projection", "select", "selective_iv", "variance",
 )  # fmt: skip
 
 _HOMES = {
-    "Estimate": "base", "aggregate_repeats": "base",
+    "Estimate": "estimate", "aggregate_repeats": "estimate",
     "critical_value": "bootstrap", "multiplier": "bootstrap",
     "fold_ids": "crossfit",
     "iivm": "double_ml", "irm": "double_ml", "pliv": "double_ml", "plr": "double_ml",
@@ -44,7 +45,8 @@ _HOMES = {
     "late": "influence", "multiply_robust": "influence", "partially_linear": "influence",
     "partially_linear_iv": "influence", "solve": "influence",
     "pseudo_risk": "select", "smooth_select": "select",
-    "SelectiveIV": "selective_iv", "load_401k": "selective_iv",
+    "SelectiveIV": "selective_iv", "load_401k": "datasets",
+    "ols": "linear_iv", "tsls": "linear_iv",
 }  # fmt: skip
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "load_401k",
     "multiplier",
     "multiply_robust",
+    "ols",
     "partially_linear",
     "partially_linear_iv",
     "pliv",
@@ -70,6 +73,7 @@ __all__ = [
     "pseudo_risk",
     "smooth_select",
     "solve",
+    "tsls",
 ]
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import influence
+from jaxcore.estimators.variance import cluster_sums
 from jaxcore.typing import Key
 
 KINDS = ("normal", "rademacher", "bayes")
@@ -78,7 +78,7 @@ def multiplier(
     n = psi.shape[0]
     psi = jnp.asarray(psi)
     if clusters is not None:
-        psi = influence.cluster_sums(psi, clusters, n_clusters=n_clusters)
+        psi = cluster_sums(psi, clusters, n_clusters=n_clusters)
     rows = psi.shape[0]
     flat = psi.reshape(rows, -1)
 

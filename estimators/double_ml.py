@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate
 from jaxcore.estimators.crossfit import crossfit
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.typing import Key
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import select
-from jaxcore.estimators.base import Estimate
 from jaxcore.estimators.chunks import map_chunks
-from jaxcore.estimators.selective_iv import basis_fit
+from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.selective_iv import bases
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     MODELS,
@@ -75,20 +75,20 @@ def estimate_bases(
     """
     n = Y.shape[0]
     w = jnp.ones_like(Y) if weights is None else weights * (n / jnp.sum(weights))
-    fits = basis_fit.fit_bases(
+    fits = bases.fit_bases(
         Y, A, Z, B, masks, fold_ids, n_folds,
         ridge=ridge, clip=clip, one_sided=one_sided, weights=weights,
     )  # fmt: skip
-    sums = basis_fit.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided)
+    sums = bases.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided)
     T = sums.total / sums.weight.reshape(-1, 1, 1, 1, 1, 1)
     hard = hard_choice(T, criterion, models)
     theta_all = jnp.sum(sums.total, axis=0) / n
     spread = sums.w2u2 - 2 * theta_all * sums.w2u + theta_all**2 * sums.w2
-    by_loss = basis_fit.choose_by_loss(
+    by_loss = bases.choose_by_loss(
         fits, sums, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided
     )
     chosen = jnp.stack([hard.index, by_loss])
-    both = basis_fit.selected_nuisances(fits, Z, B, fold_ids, chosen, one_sided=one_sided)
+    both = bases.selected_nuisances(fits, Z, B, fold_ids, chosen, one_sided=one_sided)
     raw = jax.tree.map(lambda v: v[0], both)
     u, u_by_loss = jax.vmap(
         lambda nu: moment_uncentred(Y, A, Z, nu, clip=clip, one_sided=one_sided)
@@ -133,9 +133,9 @@ def _smooth(fits, rows, T, fold_weight, models, beta, lam, clip, one_sided, diag
     n = rows[0].shape[0]
 
     def psi_of(Y, A, Z, B, fold, w):
-        U = basis_fit.all_moments(fits, Y, A, Z, B, fold, clip=clip, one_sided=one_sided)
+        U = bases.all_moments(fits, Y, A, Z, B, fold, clip=clip, one_sided=one_sided)
         return select.smooth_psi(U, fold, T, fold_weight, soft.gradient, weights=w, n=n)
 
     diagnostics["soft_weights"] = soft.weights
     diagnostics["soft_criterion"] = soft.criterion
-    return soft.theta, map_chunks(psi_of, rows, basis_fit.moment_rows(fits))
+    return soft.theta, map_chunks(psi_of, rows, bases.moment_rows(fits))

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate, aggregate_estimates, default_float
-from jaxcore.estimators.inputs import independent_columns
+from jaxcore.estimators import double_ml, influence
+from jaxcore.estimators.checks import independent_columns
+from jaxcore.estimators.estimate import Estimate, aggregate_estimates, default_float
+from jaxcore.estimators.genius import genius, genius_plm
+from jaxcore.estimators.linear_iv import ols, tsls
 from jaxcore.estimators.nuisance import Logistic, Ridge
-from jaxcore.estimators.selective_iv.baselines import aipw_ate, iivm_late, ols, tsls
-from jaxcore.estimators.selective_iv.constant_effect import genius, genius_plm
 
 
 def _columns(result: Any):
@@ -54,7 +54,7 @@ def baselines(result: Any) -> list[Estimate]:
     Bmu = W if result.one_sided else jnp.concatenate([W, Z[:, None]], axis=1)
     with_z = jnp.concatenate([W, Z[:, None]], axis=1)
     logit = Logistic(alpha=1e-3)
-    late = iivm_late(
+    late = double_ml.iivm(
         Y, A, Z, W[:, 1:], ml_r=logit, always_takers=not result.one_sided,
         **linear, **folds, **plain,
     )  # fmt: skip
@@ -62,7 +62,7 @@ def baselines(result: Any) -> list[Estimate]:
     named = {
         "OLS, no confounding given X": ols(Y, A, W, **plain),
         "OLS with Z, no confounding given X, Z": ols(Y, A, with_z, **plain),
-        "AIPW, no confounding": aipw_ate(Y, A, W[:, 1:], **linear, **folds, **plain),
+        "AIPW, no confounding": double_ml.irm(Y, A, W[:, 1:], **linear, **folds, **plain),
         "2SLS, valid instrument": tsls(Y, A, Z, W, **plain),
         "LATE (AIPW ratio), valid instrument": late,
         "GENIUS, constant effect": constant,

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.inputs import Sample, check_sample
+from jaxcore.estimators.checks import Sample, check_sample
 from jaxcore.estimators.nuisance import HostLearner, Learner
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.selective_iv.fitting import BASIS_KINDS, Fitter
-from jaxcore.estimators.selective_iv.learner_fit import PlugIn, VaryingCoefficient
+from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
 from jaxcore.estimators.selective_iv.moment import BLOCKS, MODELS, Clip
 from jaxcore.estimators.selective_iv.selected import CRITERIA
 

@@ -9,18 +9,17 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
-from jaxcore.estimators.base import Estimate, compiled, default_float
+from jaxcore.estimators.checks import Sample, independent_columns
 from jaxcore.estimators.chunks import rounded_up
-from jaxcore.estimators.inputs import Sample, independent_columns
+from jaxcore.estimators.estimate import Estimate, compiled, default_float
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
-from jaxcore.estimators.selective_iv.learner_fit import PlugIn, VaryingCoefficient, fit_learners
+from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient, fit_learners
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     clip_nuisances,

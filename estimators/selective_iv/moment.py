@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import Estimate, compiled
+from jaxcore.estimators.estimate import Estimate, compiled
 
 BLOCKS = ("pi", "mu", "g", "delta", "rho")
 """Nuisance blocks, in the order of the learner axes."""

@@ -8,9 +8,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence, linear_algebra
-from jaxcore.estimators.base import Estimate, compiled
+from jaxcore.estimators.estimate import Estimate, compiled
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
+from jaxcore.estimators.variance import covariance, variance
 
 
 class Bases(NamedTuple):
@@ -172,8 +173,8 @@ def mr_parametric(
         "coefficients": c,
         "cov": cov,
         "influence_full": full,
-        "se_if": jnp.sqrt(influence.variance(psi_if)),
-        "se_sandwich": jnp.sqrt(influence.variance(full)),
+        "se_if": jnp.sqrt(variance(psi_if)),
+        "se_sandwich": jnp.sqrt(variance(full)),
         "converged": converged,
     }
     return Estimate.from_psi(
@@ -221,4 +222,4 @@ def _sandwich(c, bases, data, w, one_sided):
         lambda p: _stack_rows(p, bases, data, w, one_sided),
         c,
     )
-    return full[:, -1], influence.covariance(full)
+    return full[:, -1], covariance(full)

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import plots
-from jaxcore.estimators.base import Estimate, aggregate_estimates, frame_from_rows
-from jaxcore.estimators.inputs import Sample
-from jaxcore.estimators.selective_iv import compare, projection, relevance, sensitivity
+from jaxcore.estimators import plots, projection
+from jaxcore.estimators.checks import Sample
+from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
+from jaxcore.estimators.linear_iv import ConfidenceSet, majority
+from jaxcore.estimators.selective_iv import compare, relevance, sensitivity
 from jaxcore.estimators.selective_iv.moment import BLOCKS, Nuisances
-from jaxcore.estimators.selective_iv.weak_identification import ConfidenceSet, majority
 
 _ONE_SIDED = (
     "non-compliance is one-sided (nobody with Z=0 is treated): P(A=1|Z=0)=0 and rho=0 hold by "

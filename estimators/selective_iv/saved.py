@@ -15,11 +15,11 @@ import numpy as np
 from jaxcore.atomic import whole_folder, write_json
 from jaxcore.errors import UserError
 from jaxcore.estimators import nuisance
-from jaxcore.estimators.base import Estimate
-from jaxcore.estimators.inputs import Sample
+from jaxcore.estimators.checks import Sample
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner
 from jaxcore.estimators.selective_iv.estimator import SelectiveIV, label
-from jaxcore.estimators.selective_iv.learner_fit import PlugIn, VaryingCoefficient
+from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
 from jaxcore.estimators.selective_iv.moment import Nuisances
 
 _FORMAT = "selective_iv fit, version 1"

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import influence, select
-from jaxcore.estimators.base import Estimate
+from jaxcore.estimators import select
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.selective_iv import cv_loss
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
@@ -16,6 +16,7 @@ from jaxcore.estimators.selective_iv.moment import (
     Nuisances,
     combination_moments,
 )
+from jaxcore.estimators.variance import variance
 
 CRITERIA = ("mixed_minimax", "minimax", "smooth", None)
 
@@ -83,7 +84,7 @@ def estimate_selected(
     position = jnp.argmin(hard.criterion)
     theta_all = w @ flat / n
     psi_all = w[:, None] * (flat - theta_all[None])
-    se_all = jnp.sqrt(influence.variance(psi_all))
+    se_all = jnp.sqrt(variance(psi_all))
     u = flat[:, position]
     theta, psi = theta_all[position], psi_all[:, position]
     diagnostics = {

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import influence
-from jaxcore.estimators.base import aggregate_repeats, compiled, normal_quantile
+from jaxcore.estimators.estimate import aggregate_repeats, compiled
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
+from jaxcore.estimators.variance import cluster_variance, normal_quantile, variance
 
 
 class Sensitivity(NamedTuple):
@@ -84,9 +85,9 @@ def _bounds(u, A, Z, nuisances, G, weights, *, clusters, n_clusters, level, min_
         mean = jnp.mean(w.reshape(-1, n) * x, axis=1)
         psi = (w.reshape(-1, n) * (x - mean[:, None])).T
         if clusters is None:
-            var = influence.variance(psi)
+            var = variance(psi)
         else:
-            var = influence.cluster_variance(psi, clusters, n_clusters=n_clusters)
+            var = cluster_variance(psi, clusters, n_clusters=n_clusters)
         return aggregate_repeats(mean, jnp.sqrt(var), how=how)
 
     nu, nu_se = mean_and_se(s)

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jaxcore.errors import UserError
 from jaxcore.estimators import select
 from jaxcore.estimators.crossfit import fold_ids
+from jaxcore.estimators.genius import genius
+from jaxcore.estimators.linear_iv import ols, tsls
 from jaxcore.estimators.monte_carlo import Replication, Study
 from jaxcore.estimators.nuisance import basis
 from jaxcore.estimators.selective_iv import simulate
-from jaxcore.estimators.selective_iv.baselines import ols, tsls
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
-from jaxcore.estimators.selective_iv.constant_effect import genius
 from jaxcore.estimators.selective_iv.moment import BLOCKS, MODELS, Clip, from_predictions
 from jaxcore.estimators.selective_iv.parametric import mr_parametric
 

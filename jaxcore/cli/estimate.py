@@ -53,8 +53,8 @@ def estimate(
     from jaxcore import registry
     from jaxcore.data.tables import read_table
     from jaxcore.errors import UserError
-    from jaxcore.estimators.base import normal_quantile
     from jaxcore.estimators.selective_iv.report import check_folder, summary_path, write_report
+    from jaxcore.estimators.variance import normal_quantile
 
     normal_quantile(level)  # refuses a level outside (0, 1) before any work
     check_folder(output, overwrite=overwrite)

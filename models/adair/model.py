@@ -5,11 +5,9 @@ Cui, Zamir, Khan, Knoll, Shah, Khan, ICLR 2025; the backbone is Restormer (Zamir
 `AdaIRConfig` for the options that differ from it.
 """
 
-import functools
-from typing import Any, Literal, overload
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,7 +16,8 @@ from jaxcore.errors import UserError
 from jaxcore.models.adair.blocks import Downsample, TransformerBlock, Upsample
 from jaxcore.models.adair.config import MULTIPLE, AdaIRConfig
 from jaxcore.models.adair.frequency import AFLB
-from jaxcore.nn import Conv, PointwiseConv, apply_stack, init_params, types_of
+from jaxcore.models.base import check_images
+from jaxcore.nn import Conv, PointwiseConv, Types, apply_block, apply_stack, tap
 from jaxcore.typing import Key, Params
 
 
@@ -27,6 +26,9 @@ class AdaIR(nn.Module):
 
     The blocks of a level are one stack: every parameter below ``encoder_level1`` and so on has a
     leading axis of the number of blocks.
+
+    Taps: the output of every level (``encoder_level1`` and so on, ``latent``, ``refinement``) and
+    of every AFLB (``fre1``), and those of the AFLBs' parts (``fre1/mining/mask``).
 
     Attributes:
       cfg: sizes and options.
@@ -39,45 +41,45 @@ class AdaIR(nn.Module):
         self,
         image: Float[Array, "b h w i"],
         context: Float[Array, "b d"] | None = None,
-    ) -> tuple[Float[Array, "b h w i"], dict[str, Array]]:
-        """Restore images; see :func:`apply`. Returns the output and the intermediate maps."""
-        cfg, seen = self.cfg, {}
+    ) -> Float[Array, "b h w i"]:
+        """Restore images; see :func:`apply`."""
+        cfg = self.cfg
         x = self._conv("patch_embed", cfg.dim)(image)
         skips = []
         for level in (1, 2, 3):
-            x = seen[f"encoder_level{level}"] = self._stage(f"encoder_level{level}", level, x)
+            x = self._stage(f"encoder_level{level}", level, x)
             skips.append(x)
-            x = Downsample(name=f"down{level}_{level + 1}", **self._types)(x)
+            x = Downsample(types=self._types, name=f"down{level}_{level + 1}")(x)
         if context is not None:
             x = x + context.astype(x.dtype)[:, None, None, :]
-        x = seen["latent"] = self._stage("latent", 4, x)
-        x = self._aflb("fre1", 4, image, x, seen)
+        x = self._stage("latent", 4, x)
+        x = self._aflb("fre1", 4, image, x)
         for level in (3, 2, 1):
-            up = Upsample(name=f"up{level + 1}_{level}", **self._types)(x)
+            up = Upsample(types=self._types, name=f"up{level + 1}_{level}")(x)
             x = jnp.concatenate([up, skips[level - 1]], axis=-1)
             if level > 1:
                 reduce = PointwiseConv(
                     features=x.shape[-1] // 2,
                     use_bias=cfg.bias,
+                    types=self._types,
                     name=f"reduce_chan_level{level}",
-                    **self._types,
                 )
                 x = reduce(x)
-            x = seen[f"decoder_level{level}"] = self._stage(f"decoder_level{level}", level, x)
+            x = self._stage(f"decoder_level{level}", level, x)
             if level > 1:
-                x = self._aflb(f"fre{5 - level}", level, image, x, seen)
-        x = seen["refinement"] = self._stage("refinement", 1, x)
+                x = self._aflb(f"fre{5 - level}", level, image, x)
+        x = self._stage("refinement", 1, x)
         residual = self._conv("output", cfg.out_channels, cfg.bias)(x)
         # The sum is formed in float32, also after half-precision arithmetic.
         wide = ops.accumulation_dtype(cfg.dtype)
-        return residual.astype(wide) + image.astype(wide), seen
+        return residual.astype(wide) + image.astype(wide)
 
     @property
-    def _types(self) -> dict[str, Any]:
-        return types_of(self.cfg)
+    def _types(self) -> Types:
+        return Types.of(self.cfg)
 
     def _conv(self, name: str, features: int, use_bias: bool = False) -> Conv:
-        return Conv(features=features, use_bias=use_bias, name=name, **self._types)
+        return Conv(features=features, use_bias=use_bias, types=self._types, name=name)
 
     def _window(self, level: int) -> int | None:
         side = self.cfg.stat_window
@@ -87,109 +89,49 @@ class AdaIR(nn.Module):
         """A stack of transformer blocks."""
         cfg = self.cfg
         length = cfg.num_refinement_blocks if name == "refinement" else cfg.num_blocks[level - 1]
-        make = functools.partial(
-            TransformerBlock,
+        block = TransformerBlock(
             num_heads=cfg.heads[level - 1],
             expansion=cfg.ffn_expansion,
             use_bias=cfg.bias,
             norm_bias=cfg.norm_type == "WithBias",
             window=self._window(level),
-            **self._types,
+            types=self._types,
+            name=name,
         )
-        return apply_stack(
-            self, make, name, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat
-        )
+        x, _ = apply_stack(block, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat)
+        return tap(self, name, x)
 
-    def _aflb(self, name: str, level: int, image: Array, y: Array, seen: dict[str, Array]) -> Array:
+    def _aflb(self, name: str, level: int, image: Array, y: Array) -> Array:
         if not self.cfg.decoder:
             return y
-        block = nn.remat(AFLB) if self.cfg.remat else AFLB
-        y, info = block(self.cfg, self._window(level), name=name)(image, y)
-        seen[name] = y
-        seen.update({f"{name}_{key}": value for key, value in info.items()})
-        return y
+        block = AFLB(cfg=self.cfg, window=self._window(level), name=name)
+        return tap(self, name, apply_block(block, image, y, remat=self.cfg.remat))
 
 
-def _linen_init(key: Key, cfg: AdaIRConfig) -> Any:
+def draw(key: Key, cfg: AdaIRConfig) -> Params:
+    """Parameters by the initialisers of the modules."""
     image = jnp.zeros((1, MULTIPLE, MULTIPLE, cfg.in_channels), jnp.float32)
-    return AdaIR(cfg).init(key, image)["params"]
+    variables: Any = AdaIR(cfg).init(key, image)
+    return variables["params"]
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
-def _init(key: Key, cfg: AdaIRConfig) -> Params:
-    return init_params(functools.partial(_linen_init, cfg=cfg), key)
-
-
-@functools.lru_cache(maxsize=16)
-def param_shapes(cfg: AdaIRConfig) -> Params:
-    """Shape and type of every parameter, without computing any.
-
-    >>> shapes = param_shapes(AdaIRConfig.five_task())
-    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    28784824
-    """
-    return jax.eval_shape(functools.partial(_linen_init, cfg=cfg), jax.random.key(0))
-
-
-def init(key: Key, cfg: AdaIRConfig) -> Params:
-    """Random parameters with the official initialisation.
-
-    Convolution weights and biases are uniform in ``+-1/sqrt(fan_in)``, norm scales and
-    temperatures 1, norm biases and ``para1`` 0, ``para2`` 1.
-
-    Args:
-      key: from ``jax.random.key``.
-      cfg: sizes and options.
-
-    Returns:
-      Nested dict of arrays of type ``cfg.param_dtype``. It includes the few weights that the
-      official checkpoints hold and nothing uses.
-
-    >>> params = init(jax.random.key(0), AdaIRConfig.tiny())
-    >>> params["encoder_level1"]["attn"]["qkv"]["kernel"].shape
-    (1, 16, 48)
-    """
-    return _init(key, cfg)
-
-
-@overload
-def apply(
-    params: Params,
-    x: Array,
-    cfg: AdaIRConfig,
-    *,
-    context: Array | None = None,
-    return_intermediates: Literal[False] = False,
-) -> Array: ...
-@overload
-def apply(
-    params: Params,
-    x: Array,
-    cfg: AdaIRConfig,
-    *,
-    context: Array | None = None,
-    return_intermediates: Literal[True],
-) -> tuple[Array, dict[str, Array]]: ...
 def apply(
     params: Params,
     x: Float[Array, "b h w i"],
     cfg: AdaIRConfig,
     *,
     context: Float[Array, "b d"] | None = None,
-    return_intermediates: bool = False,
-) -> Float[Array, "b h w i"] | tuple[Float[Array, "b h w i"], dict[str, Array]]:
+) -> Float[Array, "b h w i"]:
     """Restore images. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
-      params: from :func:`init` or `from_torch`.
+      params: from `init` or `from_torch`.
       x: degraded images in [0, 1], height and width multiples of 8. For other sizes see
         `restore`.
       cfg: sizes and options.
       context: a hook for extensions that know more about the degradation: one vector of
         ``8 * cfg.dim`` numbers per image, added to every pixel entering the latent level. No
         published weights use it.
-      return_intermediates: also return a dict with the output of every level and AFLB and, per
-        AFLB, ``<name>_threshold``, ``<name>_half_width`` and ``<name>_mask`` (in FFT order).
 
     Returns:
       Restored images, float32 (float64 if ``cfg.dtype`` is), not clipped to [0, 1].
@@ -197,30 +139,19 @@ def apply(
     Raises:
       UserError: shape or type of ``x`` or ``context`` do not fit.
 
+    >>> from jaxcore.models import adair
     >>> cfg = AdaIRConfig.tiny()
-    >>> params = init(jax.random.key(0), cfg)
+    >>> params = adair.init(jax.random.key(0), cfg)
     >>> jax.jit(apply, static_argnames="cfg")(params, jnp.zeros((2, 16, 24, 3)), cfg=cfg).shape
     (2, 16, 24, 3)
     """
-    _check_input(x, context, cfg)
+    check_images(cfg.title, x, channels=cfg.in_channels, multiple=MULTIPLE)
+    _check_context(x, context, cfg)
     out: Any = AdaIR(cfg).apply({"params": params}, x, context)
-    y, seen = out
-    return (y, seen) if return_intermediates else y
+    return out
 
 
-def _check_input(x: Array, context: Array | None, cfg: AdaIRConfig) -> None:
-    if x.ndim != 4 or x.shape[-1] != cfg.in_channels or x.shape[0] == 0:
-        raise UserError(
-            f"AdaIR expects images of shape (batch, height, width, {cfg.in_channels}), "
-            f"found {tuple(x.shape)}."
-        )
-    if x.shape[1] % MULTIPLE or x.shape[2] % MULTIPLE or 0 in x.shape:
-        raise UserError(
-            f"AdaIR expects a height and width that are positive multiples of {MULTIPLE}, "
-            f"found {x.shape[1]} and {x.shape[2]}."
-        )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise UserError(f"AdaIR expects floating-point images in [0, 1], found {x.dtype}.")
+def _check_context(x: Array, context: Array | None, cfg: AdaIRConfig) -> None:
     expected = (x.shape[0], cfg.dim * 8)
     if context is not None and tuple(context.shape) != expected:
         raise UserError(f"context must have shape {expected}, found {tuple(context.shape)}.")

@@ -4,8 +4,7 @@ Chen, He, Lu, IEEE Transactions on Image Processing 33, 2024. Layout NHWC. Where
 code and the paper differ, the code is followed; see `DEANetConfig`.
 """
 
-import functools
-from typing import Any, Literal, overload
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore import ops
-from jaxcore.errors import UserError
+from jaxcore.models.base import check_images
 from jaxcore.models.dea_net.blocks import CGAFusion, DEBlock
 from jaxcore.models.dea_net.config import LEAST, MULTIPLE, DEANetConfig
-from jaxcore.nn import Conv, ConvTranspose, apply_stack, init_params, types_of
+from jaxcore.nn import Conv, ConvTranspose, Types, apply_stack, tap
 from jaxcore.typing import Key, Params
 
 
@@ -26,6 +25,9 @@ class DEANet(nn.Module):
     The blocks of a level are one stack: every parameter below ``down_level1`` and so on has a
     leading axis of the number of blocks.
 
+    Taps: the output of every level (``down_level1`` and so on), of every change of resolution
+    (``down1``, ``up1``) and of every fusion (``mix1``).
+
     Attributes:
       cfg: sizes and options.
     """
@@ -33,117 +35,83 @@ class DEANet(nn.Module):
     cfg: DEANetConfig
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b h w 3"], dict[str, Array]]:
-        """Restore images; see :func:`apply`. Returns the output and the intermediate maps."""
-        cfg, seen = self.cfg, {}
+    def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+        """Restore images; see :func:`apply`."""
+        cfg = self.cfg
         width, (n1, n2, n3, m2, m1) = cfg.base_dim, cfg.depths
         relu = jax.nn.relu
-        x = seen["down1"] = self._conv("down1", width)(image)
-        x = seen["down_level1"] = self._stage("down_level1", n1, x)
-        d2 = seen["down2"] = relu(self._conv("down2", 2 * width, stride=2)(x))
+        x = tap(self, "down1", self._conv("down1", width)(image))
+        x = self._stage("down_level1", n1, x)
+        d2 = tap(self, "down2", relu(self._conv("down2", 2 * width, stride=2)(x)))
         x = self._conv("fe_level_2", 2 * width)(d2)
-        x = seen["down_level2"] = self._stage("down_level2", n2, x)
-        d3 = seen["down3"] = relu(self._conv("down3", 4 * width, stride=2)(x))
+        x = self._stage("down_level2", n2, x)
+        d3 = tap(self, "down3", relu(self._conv("down3", 4 * width, stride=2)(x)))
         x = self._conv("fe_level_3", 4 * width)(d3)
-        x = seen["level3"] = self._stage("level3", n3, x, attention=cfg.cga)
-        x = seen["mix1"] = self._fusion("mix1", 8)(d3, x)
-        x = seen["up1"] = relu(self._up("up1", 2 * width)(x))
-        x = seen["up_level2"] = self._stage("up_level2", m2, x)
-        x = seen["mix2"] = self._fusion("mix2", 4)(d2, x)
-        x = seen["up2"] = relu(self._up("up2", width)(x))
-        x = seen["up_level1"] = self._stage("up_level1", m1, x)
+        x = self._stage("level3", n3, x, attention=cfg.cga)
+        x = self._fusion("mix1", 8, d3, x)
+        x = tap(self, "up1", relu(self._up("up1", 2 * width)(x)))
+        x = self._stage("up_level2", m2, x)
+        x = self._fusion("mix2", 4, d2, x)
+        x = tap(self, "up2", relu(self._up("up2", width)(x)))
+        x = self._stage("up_level1", m1, x)
         y = self._conv("up3", cfg.in_channels)(x)
         # Sums are formed in float32, also after half-precision arithmetic.
         wide = ops.accumulation_dtype(cfg.dtype)
         y = y.astype(wide)
-        return y + image.astype(wide) if cfg.global_residual else y, seen
+        return y + image.astype(wide) if cfg.global_residual else y
 
     def _conv(self, name: str, features: int, stride: int = 1) -> Conv:
-        types = types_of(self.cfg, use_bias=True)
-        return Conv(features=features, stride=stride, name=name, **types)
+        types = Types.of(self.cfg)
+        return Conv(features=features, stride=stride, use_bias=True, types=types, name=name)
 
     def _up(self, name: str, features: int) -> ConvTranspose:
-        return ConvTranspose(features=features, name=name, **types_of(self.cfg, use_bias=True))
+        types = Types.of(self.cfg)
+        return ConvTranspose(features=features, use_bias=True, types=types, name=name)
 
-    def _fusion(self, name: str, reduction: int) -> CGAFusion:
+    def _fusion(self, name: str, reduction: int, low: Array, high: Array) -> Array:
         cfg = self.cfg
-        return CGAFusion(
-            reduction, cfg.mixup, double_sigmoid=cfg.double_sigmoid, name=name, **types_of(cfg)
+        fusion = CGAFusion(
+            reduction=reduction,
+            mixup=cfg.mixup,
+            double_sigmoid=cfg.double_sigmoid,
+            types=Types.of(cfg),
+            name=name,
         )
+        return tap(self, name, fusion(low, high))
 
     def _stage(self, name: str, length: int, x: Array, attention: bool = False) -> Array:
         """A stack of blocks."""
         cfg = self.cfg
-        make = functools.partial(
-            DEBlock, form=cfg.form, branches=cfg.branches, attention=attention, **types_of(cfg)
+        block = DEBlock(
+            form=cfg.form,
+            branches=cfg.branches,
+            attention=attention,
+            types=Types.of(cfg),
+            name=name,
         )
-        return apply_stack(
-            self, make, name, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat
-        )
+        x, _ = apply_stack(block, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat)
+        return tap(self, name, x)
 
 
-def _linen_init(key: Key, cfg: DEANetConfig) -> Any:
+def draw(key: Key, cfg: DEANetConfig) -> Params:
+    """Parameters by the initialisers of the modules."""
     image = jnp.zeros((1, LEAST, LEAST, cfg.in_channels), jnp.float32)
-    return DEANet(cfg).init(key, image)["params"]
+    variables: Any = DEANet(cfg).init(key, image)
+    return variables["params"]
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
-def _init(key: Key, cfg: DEANetConfig) -> Params:
-    return init_params(functools.partial(_linen_init, cfg=cfg), key)
-
-
-@functools.lru_cache(maxsize=16)
-def param_shapes(cfg: DEANetConfig) -> Params:
-    """Shape and type of every parameter, without computing any.
-
-    >>> sum(leaf.size for leaf in jax.tree.leaves(param_shapes(DEANetConfig(form="deploy"))))
-    3653377
-    """
-    return jax.eval_shape(functools.partial(_linen_init, cfg=cfg), jax.random.key(0))
-
-
-def init(key: Key, cfg: DEANetConfig) -> Params:
-    """Random parameters with the official initialisation: uniform in ``+-1/sqrt(fan_in)``.
-
-    Args:
-      key: from ``jax.random.key``.
-      cfg: sizes and options.
-
-    Returns:
-      Nested dict of arrays of type ``cfg.param_dtype``.
-
-    >>> params = init(jax.random.key(0), DEANetConfig.tiny())
-    >>> params["down_level1"]["conv1"]["hdc"]["kernel"].shape
-    (1, 3, 1, 8, 8)
-    """
-    return _init(key, cfg)
-
-
-@overload
-def apply(
-    params: Params, x: Array, cfg: DEANetConfig, *, return_intermediates: Literal[False] = False
-) -> Array: ...
-@overload
-def apply(
-    params: Params, x: Array, cfg: DEANetConfig, *, return_intermediates: Literal[True]
-) -> tuple[Array, dict[str, Array]]: ...
 def apply(
     params: Params,
     x: Float[Array, "b h w 3"],
     cfg: DEANetConfig,
-    *,
-    return_intermediates: bool = False,
-) -> Float[Array, "b h w 3"] | tuple[Float[Array, "b h w 3"], dict[str, Array]]:
+) -> Float[Array, "b h w 3"]:
     """Restore images. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
-      params: from :func:`init`, `from_torch` or `reparameterize`.
+      params: from `init`, `from_torch` or `reparameterize`.
       x: hazy images in [0, 1], height and width multiples of 4 and at least 16. For other sizes
         see `restore`.
       cfg: sizes and options.
-      return_intermediates: also return a dict with the output of every level and fusion.
 
     Returns:
       Clear images, float32 (float64 if ``cfg.dtype`` is), not clipped to [0, 1].
@@ -151,27 +119,12 @@ def apply(
     Raises:
       UserError: shape or type of ``x`` do not fit.
 
+    >>> from jaxcore.models import dea_net
     >>> cfg = DEANetConfig.tiny()
-    >>> params = init(jax.random.key(0), cfg)
+    >>> params = dea_net.init(jax.random.key(0), cfg)
     >>> jax.jit(apply, static_argnames="cfg")(params, jnp.zeros((2, 16, 24, 3)), cfg=cfg).shape
     (2, 16, 24, 3)
     """
-    _check_input(x, cfg)
+    check_images(cfg.title, x, channels=cfg.in_channels, multiple=MULTIPLE, least=LEAST)
     out: Any = DEANet(cfg).apply({"params": params}, x)
-    y, seen = out
-    return (y, seen) if return_intermediates else y
-
-
-def _check_input(x: Array, cfg: DEANetConfig) -> None:
-    if x.ndim != 4 or x.shape[-1] != cfg.in_channels:
-        raise UserError(
-            f"DEA-Net expects images of shape (batch, height, width, {cfg.in_channels}), "
-            f"found {tuple(x.shape)}."
-        )
-    if x.shape[1] % MULTIPLE or x.shape[2] % MULTIPLE or min(x.shape[1:3]) < LEAST:
-        raise UserError(
-            f"DEA-Net expects a height and width that are multiples of {MULTIPLE} and at least "
-            f"{LEAST}, found {x.shape[1]} and {x.shape[2]}."
-        )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise UserError(f"DEA-Net expects floating-point images in [0, 1], found {x.dtype}.")
+    return out

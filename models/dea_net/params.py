@@ -7,20 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcore.convert.statedict import (
+from jaxcore.convert import (
     CONV,
     POINTWISE,
     Rule,
     Transform,
-    from_state_dict,
     strip_prefix,
-    to_state_dict,
 )
 from jaxcore.errors import UserError
 from jaxcore.models.dea_net.config import BRANCHES, DEANetConfig, Form
 from jaxcore.models.dea_net.deconv import reparameterize
-from jaxcore.models.dea_net.model import param_shapes
-from jaxcore.typing import Params, StateDict
+from jaxcore.typing import Params
 
 
 def _column(name: str, axis: int) -> Transform:
@@ -113,37 +110,6 @@ def check_form(found: Form, expected: Form) -> None:
         )
 
 
-def from_torch(state_dict: StateDict, cfg: DEANetConfig) -> Params:
-    """Official weights as our parameters; strict, nothing is left out.
-
-    Args:
-      state_dict: official key -> array. The prefix of data-parallel wrappers (``module.``) is
-        removed when every key has it.
-      cfg: configuration of the same sizes and form; see :func:`config_from_state_dict`.
-
-    Raises:
-      UserError: weights of the other form; or missing, unexpected or mis-shaped keys, all named
-        in one sentence.
-    """
-    weights = strip_prefix(state_dict)
-    if any(key.endswith("conv2.weight") for key in weights):
-        check_form(form_of(weights), cfg.form)
-    return from_state_dict(weights, RULES, param_shapes(cfg))
-
-
-def to_torch(params: Params, cfg: DEANetConfig) -> dict[str, np.ndarray]:
-    """Exact inverse of :func:`from_torch`: official key -> array in PyTorch's layout.
-
-    Args:
-      params: from `init`, `from_torch` or training.
-      cfg: their configuration.
-
-    Raises:
-      UserError: the parameters do not belong to ``cfg``.
-    """
-    return to_state_dict(params, RULES, param_shapes(cfg))
-
-
 _merge = jax.jit(reparameterize)
 
 
@@ -189,9 +155,10 @@ def config_from_state_dict(state_dict: Mapping[str, Any], **options: Any) -> DEA
     >>> config_from_state_dict(weights) == cfg
     True
     """
-    shapes = {key: tuple(value.shape) for key, value in strip_prefix(state_dict).items()}
     levels = ("down_level1", "down_level2", "level3", "up_level2", "up_level1")
     needed = ["down1.0.weight", *(f"{level}_block1.conv2.weight" for level in levels)]
+    weights = strip_prefix(state_dict, needed)
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     missing = [key for key in needed if key not in shapes]
     if missing:
         raise UserError(

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
+from jaxcore.estimators.variance import cluster_variance, covariance, variance
+
+pytestmark = pytest.mark.newest
 
 N = 60
 
@@ -99,9 +102,9 @@ def test_cluster_variance_by_hand():
     psi, clusters = rng.normal(size=(40, 2)), rng.integers(0, 7, 40)
     clusters[:7] = np.arange(7)
     sums = np.stack([psi[clusters == g].sum(axis=0) for g in range(7)])
-    ours = influence.cluster_variance(jnp.asarray(psi, jnp.float32), jnp.asarray(clusters))
+    ours = cluster_variance(jnp.asarray(psi, jnp.float32), jnp.asarray(clusters))
     close(np.asarray(ours), (sums**2).sum(axis=0) / 40**2, rtol=1e-5)
-    small = influence.cluster_variance(
+    small = cluster_variance(
         jnp.asarray(psi, jnp.float32), jnp.asarray(clusters), small_sample=True
     )
     close(np.asarray(small), 7 / 6 * np.asarray(ours), rtol=1e-5)
@@ -109,12 +112,12 @@ def test_cluster_variance_by_hand():
 
 def test_every_unit_its_own_cluster_is_no_clustering():
     psi = jnp.asarray(np.random.default_rng(3).normal(size=30), jnp.float32)
-    close(float(influence.cluster_variance(psi, jnp.arange(30))), float(influence.variance(psi)))
+    close(float(cluster_variance(psi, jnp.arange(30))), float(variance(psi)))
 
 
 def test_covariance_diagonal_is_the_variance():
     psi = jnp.asarray(np.random.default_rng(3).normal(size=(30, 3)), jnp.float32)
-    close(np.diag(influence.covariance(psi)), np.asarray(influence.variance(psi)), rtol=1e-5)
+    close(np.diag(covariance(psi)), np.asarray(variance(psi)), rtol=1e-5)
 
 
 def test_stacked_gives_the_sandwich_of_least_squares():
@@ -125,7 +128,7 @@ def test_stacked_gives_the_sandwich_of_least_squares():
         b = np.linalg.lstsq(X, y, rcond=None)[0]
         rows = lambda b: X * (y - X @ b)[:, None]  # noqa: E731  # one formula
         psi = influence.stacked(lambda b: rows(b).mean(axis=0), rows, jnp.asarray(b))
-        ours = np.asarray(influence.covariance(psi))
+        ours = np.asarray(covariance(psi))
     bread = np.linalg.inv(X.T @ X)
     meat = (X * ((y - X @ b) ** 2)[:, None]).T @ X
     np.testing.assert_allclose(ours, bread @ meat @ bread, rtol=1e-9)

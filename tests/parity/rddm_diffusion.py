@@ -1,5 +1,6 @@
 """Checks of RDDM's golden files that concern the diffusion itself."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.models.rddm import process
-from jaxcore.models.rddm.coefficients import coefficients, ddpm_betas, sampling_times
-from jaxcore.models.rddm.losses import Draw, rddm_loss
-from jaxcore.models.rddm.objectives import FORMS, RDDMObjective
-from jaxcore.models.rddm.schedule import RDDMSchedule, official_buffers
-from jaxcore.models.rddm.selector import ObjectiveSelector
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.coefficients import coefficients, ddpm_betas, sampling_times
+from jaxcore.models.rddm.process.losses import Draw, rddm_loss
+from jaxcore.models.rddm.process.objectives import FORMS, RDDMObjective
+from jaxcore.models.rddm.process.schedule import RDDMSchedule, official_buffers
+from jaxcore.models.rddm.process.selector import ObjectiveSelector
 from tests.parity.golden import Golden, close, nhwc
 
 EXACT = {"atol": 1e-6, "rtol": 1e-5}
@@ -83,18 +84,20 @@ def check_process(path: Path) -> None:
     t = file["in/t"].astype(np.int32)
 
     def run(schedule, x, clean, degraded, noise, t):
-        level, before = process.level_at(schedule, t), process.previous_level(schedule, t)
+        level, before = (forward.level_at(schedule, at) for at in (t, jnp.maximum(t - 1, 0)))
+        first, end = (t == 0)[:, None, None, None], forward.Level(*jnp.float32([0, 0, 1]))
+        before = jax.tree.map(functools.partial(jnp.where, first), end, before)
         residual = degraded - clean
         # What is divided by a small number starts from the stored image, bit by bit.
-        posterior = process.q_posterior(x, residual, clean, level, before)
-        start = process.clean_from_both(x, residual, noise, level)
+        posterior = forward.q_posterior(x, residual, clean, level, before)
+        start = forward.clean_from_both(x, residual, noise, level)
         # The released mean from residual and noise: the clean image is the uncut estimate.
         return {
-            "q_sample": process.q_sample(clean, residual, noise, level),
-            "predict_noise_from_res": process.noise_from_residual(x, degraded, residual, level),
-            "predict_start_from_xinput_noise": process.clean_from_noise(x, degraded, noise, level),
+            "q_sample": forward.q_sample(clean, residual, noise, level),
+            "predict_noise_from_res": forward.noise_from_residual(x, degraded, residual, level),
+            "predict_start_from_xinput_noise": forward.clean_from_noise(x, degraded, noise, level),
             "predict_start_from_res_noise": start,
-            "q_posterior_from_res_noise": process.q_posterior(
+            "q_posterior_from_res_noise": forward.q_posterior(
                 x, residual, start, level, before
             ).mean,
             "q_posterior_mean": posterior.mean,
@@ -118,8 +121,8 @@ def _draw(file: Golden, schedule: RDDMSchedule, *, restoration: bool = True) -> 
     if not restoration:
         degraded = np.zeros_like(clean)
     noise, t = file.image("in/noise"), file["in/t"].astype(np.int32)
-    level = process.level_at(schedule, t)
-    x = process.q_sample(clean, degraded - clean, noise, level)
+    level = forward.level_at(schedule, t)
+    x = forward.q_sample(clean, degraded - clean, noise, level)
     return Draw(x, degraded, clean, noise, t, level)
 
 
@@ -143,7 +146,7 @@ def check_losses(path: Path) -> None:
     _check_predictions(file, schedules, outputs)
     _check_generation(file, schedules["exp6"], outputs)
     _check_selection(file, schedules["exp0"], outputs[0])
-    times = process.network_times(file["in/t"].astype(np.int32), schedules["exp0"], "cumulative", 2)
+    times = forward.network_times(file["in/t"].astype(np.int32), schedules["exp0"], "cumulative", 2)
     for ours, name in zip(times, ("time_res", "time_noise"), strict=True):
         close(ours, file[f"out/exp0/{name}"], atol=1e-3, rtol=1e-5, what=name)
 
@@ -209,7 +212,7 @@ def _check_predictions(file, schedules, outputs) -> None:
                 restoration=restoration,
             )  # fmt: skip
     drawn = _draw(file, schedules["exp2"])
-    seen = process.network_input(drawn.x, degraded=drawn.degraded)
+    seen = forward.network_input(drawn.x, degraded=drawn.degraded)
     close(seen, nhwc(file["out/exp2/network_input"]), **ALGEBRA, what="network input")
 
 

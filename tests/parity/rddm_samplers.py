@@ -12,20 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.models import rddm
-from jaxcore.models.rddm import RDDMConfig, process
-from jaxcore.models.rddm.coefficients import ddpm_betas, leading_times
-from jaxcore.models.rddm.ddim import (
+from jaxcore.models.rddm import RDDMConfig
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.process.coefficients import ddpm_betas, leading_times
+from jaxcore.models.rddm.process.forward import Level
+from jaxcore.models.rddm.process.objectives import Prediction, RDDMObjective
+from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling.ddim import (
     DDIMNetwork,
     adjust_alpha,
     ddim_step,
     ddim_step_as_rddm,
     ddim_table,
 )
-from jaxcore.models.rddm.objectives import Prediction, RDDMObjective
-from jaxcore.models.rddm.process import Level
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.schedule import RDDMSchedule
-from jaxcore.models.rddm.solvers import padded, sampling_table
+from jaxcore.models.rddm.sampling.released import (
+    along_path,
+    generalised,
+    residual_then_noise,
+    sampling_table,
+)
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.models.rddm.sampling.table import padded
 from tests.parity.golden import Golden, close, nhwc
 
 SAMPLER = {"atol": 5e-4, "rtol": 0}
@@ -36,8 +43,8 @@ EXACT = {"atol": 1e-6, "rtol": 1e-5}
 def _networks(file: Golden, name: str, **options: Any) -> tuple[Any, Any]:
     """Function and parameters of the networks of a file."""
     sizes = {key: file.config[key] for key in ("dim", "groups")}
-    mults = tuple(file.config["dim_mults"])
-    cfg = RDDMConfig(dim_mults=mults, **sizes, **options)
+    unet = {"dim_mults": tuple(file.config["dim_mults"]), **sizes}
+    cfg = RDDMConfig.deraining(unet=unet, **options)
     prefix = f"param/{name}"
     weights = {
         "model." + key.removeprefix(prefix): value
@@ -92,7 +99,7 @@ def _compare(file: Golden, name: str, start: np.ndarray, states: np.ndarray) -> 
     """Restoration is stored with its start, generation without; both in [0, 1]."""
     golden = nhwc(file[f"out/{name}/trajectory"])
     ours = np.concatenate([start[None], states]) if len(golden) > len(states) else states
-    close(process.to_unit(ours), golden, **SAMPLER, what=name)
+    close(forward.to_unit(ours), golden, **SAMPLER, what=name)
 
 
 def check_samplers(path: Path) -> None:
@@ -138,21 +145,23 @@ def _choosing(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_paths(path: Path) -> None:
     file = Golden(path)
-    apply_fn, params = _networks(file, "gen2.", kind="generation", time_conditioning="cumulative")
+    apply_fn, params = _networks(
+        file, "gen2.", kind="generation", objective={"time_conditioning": "cumulative"}
+    )
     trained = RDDMSchedule.from_ddpm("linear", file.config["T"], compat_last_one_minus_alpha=True)
     objective = RDDMObjective(time_conditioning="cumulative")
     pattern = re.compile(r"sched_alpha_([a-z]+)([\d.]*)_beta_([a-z]+)([\d.]*)$")
     for name in sorted({key.split("/")[0] for key in file.group("out")}):
-        schedule, order = trained, "simultaneous"
+        schedule, sampler = trained, sampling_table
         if found := pattern.match(name):
             alpha, ratio_a, beta, ratio_b = found.groups()
             schedule = trained.reschedule(
                 alpha=alpha, beta=beta, ratio_a=float(ratio_a or 1), ratio_b=float(ratio_b or 1)
             )
         elif name.startswith("residual_then_noise"):
-            order = "residual_then_noise"
+            sampler = residual_then_noise
         noise = nhwc(file[f"in/{name}/noise"])
-        table = sampling_table(schedule, file.config["S"], order=order)
+        table = sampler(schedule, file.config["S"])
         _, seen = sample(
             apply_fn,
             params,
@@ -176,16 +185,20 @@ def _check_oracle(file: Golden, trained: RDDMSchedule) -> None:
         start.reschedule(alpha="average", beta="average"),
         start.reschedule(alpha="increased", ratio_a=2.0, beta="decreased", ratio_b=0.3),
     ):
-        for order in ("simultaneous", "residual_then_noise", "noise_then_residual"):
+        tables = {
+            f"{part} first": along_path(schedule, 4, first=part, clip=False)
+            for part in ("residual", "noise")
+        }
+        for name, table in {"both": generalised(schedule, 4, clip=False), **tables}.items():
             made = sample(
                 _constant,
                 (-clean, noise),
                 shape=clean.shape,
-                table=sampling_table(schedule, 4, order=order, passes="path", clip_mode="none"),
+                table=table,
                 objective=objective,
                 noise=noise[None],
             )
-            close(made, clean, atol=1e-5, rtol=0, what=f"oracle, {order}")
+            close(made, clean, atol=1e-5, rtol=0, what=f"oracle, {name}")
 
 
 def _constant(params: Any, x: Any, time: Any) -> Any:
@@ -201,7 +214,7 @@ def check_conversion(path: Path) -> None:
     for name, golden in file.group("out/betas").items():
         ours = ddpm_betas("cosine" if name == "squaredcos_cap_v2" else name, total)
         close(ours, golden, **EXACT, what=name)
-    options = {"kind": "generation", "num_unet": 1, "objective": "pred_noise"}
+    options = {"kind": "generation", "objective": {"name": "pred_noise"}}
     networks = _networks(file, "", **options)
     noise = np.concatenate([file.image("in/x_T")[None], nhwc(file["in/variance_noise"])[:-1]])
 

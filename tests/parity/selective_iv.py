@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.estimators import base, bootstrap, influence, select
+from jaxcore.estimators import bootstrap, double_ml, genius, select
+from jaxcore.estimators.datasets import load_401k, load_401k_columns
+from jaxcore.estimators.estimate import aggregate_repeats
+from jaxcore.estimators.linear_iv import ols, tsls
 from jaxcore.estimators.nuisance import (
     ElasticNet,
     KernelRidge,
@@ -19,15 +22,13 @@ from jaxcore.estimators.nuisance import (
     basis,
 )
 from jaxcore.estimators.selective_iv import (
-    baselines,
-    basis_fit,
-    constant_effect,
-    k401,
+    bases,
     moment,
     parametric,
     sensitivity,
     simulate,
 )
+from jaxcore.estimators.variance import variance
 from tests.parity.golden import Golden, close
 
 
@@ -43,7 +44,7 @@ class _Check:
         return {k: self.array(v) for k, v in self.file.group("in").items() if v.dtype.kind == "f"}
 
     def array(self, value: np.ndarray) -> jax.Array:
-        return jnp.asarray(value, base.default_float())
+        return jnp.asarray(value, float)
 
     def close(self, what: str, ours) -> None:
         golden = self.file[what]
@@ -129,13 +130,13 @@ def check_mr_parametric(path: Path) -> None:
             c.close(f"out/se_sandwich_{scenario}", one.diagnostics["se_sandwich"])
         W = jnp.concatenate([jnp.ones_like(Y)[:, None], X], axis=1)
         pairs = {
-            "ols": baselines.ols(Y, A, W),
-            "tsls": baselines.tsls(Y, A, Z, W),
-            "genius_nox": constant_effect.genius(Y, A, Z),
+            "ols": ols(Y, A, W),
+            "tsls": tsls(Y, A, Z, W),
+            "genius_nox": genius.genius(Y, A, Z),
         }
         for name, one in pairs.items():
             c.close(f"out/{name}", jnp.stack([one.theta, one.se]))
-        c.close("out/genius_x", constant_effect.genius(Y, A, Z, Bpi=x["Bpi"], Bmu=x["Bmu"]).theta)
+        c.close("out/genius_x", genius.genius(Y, A, Z, Bpi=x["Bpi"], Bmu=x["Bmu"]).theta)
 
 
 def check_crossfit_select(path: Path) -> None:
@@ -151,15 +152,13 @@ def check_crossfit_select(path: Path) -> None:
         )
         masks = dict.fromkeys(moment.BLOCKS, mask)
         models = {name: tuple(kept) for name, kept in c.config["models"].items()}
-        fits = basis_fit.fit_bases(
-            Y, A, Z, B, masks, fold, k, ridge=c.config["lam_logit"], clip=clip
-        )
-        U = basis_fit.all_moments(fits, Y, A, Z, B, fold, clip=clip)
+        fits = bases.fit_bases(Y, A, Z, B, masks, fold, k, ridge=c.config["lam_logit"], clip=clip)
+        U = bases.all_moments(fits, Y, A, Z, B, fold, clip=clip)
         c.close("mid/U", U)
         T, _ = select.fold_means(U, fold, k)
         c.close("out/T", T)
         theta = jnp.mean(U, axis=0)
-        se = jnp.sqrt(influence.variance(U - theta[None]))
+        se = jnp.sqrt(variance(U - theta[None]))
         c.close("out/theta", theta)
         c.close("out/se", se)
         for rule, name in (("minimax", "minimax"), ("mixed_minimax", "mixed")):
@@ -228,7 +227,7 @@ def check_repeat_aggregate(path: Path) -> None:
     for c in _both(path):
         x = c.inputs()
         for how in ("median", "mean"):
-            theta, se = base.aggregate_repeats(x["theta_r"], x["se_r"], how=how)
+            theta, se = aggregate_repeats(x["theta_r"], x["se_r"], how=how)
             c.close(f"out/theta_{how}", theta)
             c.close(f"out/se_{how}", se)
 
@@ -237,7 +236,7 @@ def check_plm_sensitivity(path: Path) -> None:
     for c in _both(path):
         x, level = c.inputs(), c.config["level"]
         Y, A, Z = x["Y"], x["A"], x["Z"]
-        plm = constant_effect.genius_plm(
+        plm = genius.genius_plm(
             *[x[k] for k in ("Y", "A", "Z", "pi", "mu", "m", "v", "c")], level=level
         )
         c.close("out/plm_theta", plm.theta)
@@ -261,24 +260,50 @@ def check_plm_sensitivity(path: Path) -> None:
         c.close("out/bounds_ci", bounds.limits)
 
 
+def k401_basis(name: str) -> jax.Array:
+    """Design matrix "abadie", "lin", "quad" or "cubic" of the analyses shown in the documentation.
+
+    "abadie" is the constant, income, age - 25, its square, married, family size; "lin" the same
+    scaled (income / 100, (age - 25) / 10, family size / 4); "quad" adds income squared, income
+    times age, income times married, age times married; "cubic" adds income cubed.
+    """
+    c = load_401k_columns()
+    one, inc, age = np.ones_like(c["inc"]), c["inc"], c["age"] - 25
+    marr, fsize = c["marr"], c["fsize"]
+    if name == "abadie":
+        columns = [one, inc, age, age**2, marr, fsize]
+    else:
+        inc, age, fsize = inc / 100, age / 10, fsize / 4
+        columns = [one, inc, age, age**2, marr, fsize]
+        if name in ("quad", "cubic"):
+            columns += [inc**2, inc * age, inc * marr, age * marr]
+        if name == "cubic":
+            columns.append(inc**3)
+    return jnp.asarray(np.stack(columns, axis=1), float)
+
+
 def check_k401(path: Path) -> None:
     for c in _both(path, rtol=1e-7):
-        Y, A, Z, _ = k401.load_401k()
-        W = k401.k401_basis("abadie")
-        for name, one in (("ols", baselines.ols(Y, A, W)), ("tsls", baselines.tsls(Y, A, Z, W))):
+        Y, A, Z, _ = load_401k()
+        W = k401_basis("abadie")
+        for name, one in (("ols", ols(Y, A, W)), ("tsls", tsls(Y, A, Z, W))):
             c.close(f"out/{name}", jnp.stack([one.theta, one.se]))
         for name, delta in c.config["delta_basis"].items():
-            B = k401.k401_basis(name)
-            bases = parametric.Bases(B, B, B, B, B, k401.k401_basis(delta), B)
+            B = k401_basis(name)
+            bases = parametric.Bases(B, B, B, B, B, k401_basis(delta), B)
             one = parametric.mr_parametric(Y, A, Z, bases, se="if", one_sided=True)
             c.close(f"out/onesided_{name}", jnp.stack([one.theta, one.se]))
             nu = one.diagnostics["nuisances"]
             d = moment.variance_contrast(nu.mu1, nu.mu0)
             c.close(f"out/D_range_{name}", jnp.stack([d.min(), d.max()]))
             c.close(f"out/pi_range_{name}", jnp.stack([nu.pi.min(), nu.pi.max()]))
-            late = baselines.iivm_late(Y, A, Z, B[:, 1:], always_takers=False)
+            logit = Logistic(alpha=0.0, max_steps=50)
+            late = double_ml.iivm(
+                Y, A, Z, B[:, 1:], ml_g=Ridge(alpha=0.0), ml_m=logit, ml_r=logit, n_folds=1,
+                fold_ids=jnp.zeros(Y.shape[0], jnp.int32), clip=(0.0, 1.0), always_takers=False,
+            )  # fmt: skip
             c.close(f"out/late_{name}", jnp.stack([late.theta, late.se]))
-            constant = constant_effect.genius(Y, A, Z, Bpi=B, Bmu=B, one_sided=True)
+            constant = genius.genius(Y, A, Z, Bpi=B, Bmu=B, one_sided=True)
             c.close(f"out/genius_{name}", constant.theta)
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxcore.estimators import bootstrap
+from jaxcore.estimators.studies import MonteCarloTask, run_study
 from jaxcore.train.logging import Silent
-from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
 
 pytestmark = pytest.mark.statistical
 
@@ -78,7 +78,7 @@ def test_cross_fitted_aipw_and_late_cover(tmp_path):
 
 
 def test_joint_bands_cover_together():
-    from jaxcore.estimators.base import Estimate
+    from jaxcore.estimators.estimate import Estimate
 
     @jax.jit
     def band(psi, seed):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -13,10 +14,14 @@ from jaxcore.data.images.pipeline import Augment, Images
 from jaxcore.data.images.sources import Sample
 from jaxcore.errors import UserError
 from jaxcore.figures import grid
-from jaxcore.models.rddm.losses import rddm_loss
-from jaxcore.models.rddm.process import to_signed, to_unit
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.solvers import sampling_table
+from jaxcore.models import rddm
+from jaxcore.models.rddm.process.forward import to_signed, to_unit
+from jaxcore.models.rddm.process.losses import rddm_loss
+from jaxcore.models.rddm.sampling.released import sampling_table
+from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.serial import Count
+from jaxcore.train.state import TrainState
+from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import ImageTask
 from jaxcore.typing import Batch, Key, Params
 
@@ -27,8 +32,8 @@ _PICTURE = 3  # channels of a picture of the data
 class DiffusionTask(ImageTask):
     """Train the networks of RDDM on crops (or whole squares) taken to random times.
 
-    What is trained is said by the network's configuration: ``kind`` for restoration, translation
-    or generation, ``objective``, ``loss`` and the schedules. With the objective "auto_res_noise"
+    The network's configuration says what is trained: ``kind`` for restoration, translation or
+    generation, ``objective`` and ``schedule``. With the objective "auto_res_noise"
     a run is the search for an objective (AOSA) and ends when that is found.
 
     Restoration is evaluated on whole images with a few-step sampler; generation, which has nothing
@@ -43,18 +48,16 @@ class DiffusionTask(ImageTask):
     name: ClassVar[str] = "diffusion"
     model: str = "rddm"
     augment: Augment = "flip"
-    sample_steps: int = 5  # calls of the networks in evaluation and sample pictures
-    preview: int = 9  # generated images in a sample picture
+    sample_steps: Count = 5  # calls of the networks in evaluation and sample pictures
+    preview: Count = 9  # generated images in a sample picture
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.sample_steps <= self.network.timesteps:
+        if self.sample_steps > self.network.schedule.timesteps:
             raise UserError(
-                f"sample_steps must be from 1 to {self.network.timesteps}, found "
+                f"sample_steps must be from 1 to {self.network.schedule.timesteps}, found "
                 f"{self.sample_steps}."
             )
-        if self.preview < 1:
-            raise UserError(f"preview must be at least 1, found {self.preview}.")
         self._check_conditions()
 
     def _check_conditions(self) -> None:
@@ -77,16 +80,20 @@ class DiffusionTask(ImageTask):
             return ("clean",) + ("condition",) * bool(self.network.condition_channels)
         return ("degraded", "clean") + ("condition",) * bool(self.network.condition_channels)
 
-    def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
+    def loss(self, variables: Mapping[str, Any], batch: Batch, key: Key, frozen: Frozen) -> Loss:
         """Mean distance of the outputs to their targets at random times, summed over outputs."""
-        cfg, images = self.network, self._signed(batch)
-        networks, schedule = self.module.apply_fn(cfg), cfg.make_schedule()
+        params, cfg, images = variables["params"], self.network, self._signed(batch)
+        networks, schedule = rddm.apply_fn(cfg), cfg.schedule.make()
         if cfg.searching:
-            selector = self.module.selector(cfg)
-            return selector.search_loss(params, networks, images, key, schedule=schedule)
-        return rddm_loss(
-            params, networks, images, key, schedule=schedule, objective=cfg.make_objective()
-        )
+            selector = rddm.selector(cfg)
+            value, parts = selector.search_loss(params, networks, images, key, schedule=schedule)
+        else:
+            value, parts = rddm_loss(
+                params, networks, images, key, schedule=schedule, objective=cfg.make_objective()
+            )
+        rows = jnp.float32(len(images["clean"]))
+        metrics = {name: Mean(part * rows, rows) for name, part in parts.items()}
+        return Loss(value * rows, rows, metrics)
 
     def _signed(self, batch: Batch) -> dict[str, jax.Array]:
         """Images in [-1, 1]; conditions stay in [0, 1], cut to the channels that are used."""
@@ -95,14 +102,15 @@ class DiffusionTask(ImageTask):
             out["condition"] = batch["condition"][..., : self.network.condition_channels]
         return out
 
-    def finished(self, params: Params) -> bool:
+    def finished(self, state: TrainState) -> bool:
         """Whether a search for an objective has found one."""
-        return self.network.searching and self.module.chosen(params, self.network) is not None
+        cfg = self.network
+        return cfg.searching and self.entry.chosen(state.params, cfg) is not None
 
     def restore(self, params: Params, sample: Sample) -> np.ndarray:
         """Restore one image of the evaluation."""
         shown = sample.get("condition")
-        return self.module.restore(
+        return self.entry.restore(
             params,
             sample["degraded"],
             self.network,
@@ -114,11 +122,12 @@ class DiffusionTask(ImageTask):
 
     @property
     def _paired(self) -> bool:
-        return self.network.kind != "generation" and self.data.pair_by == "name"
+        return self.network.kind != "generation" and self.data.comparable
 
-    def evaluate(self, params: Params) -> dict[str, float]:
+    def evaluate(self, state: TrainState, frozen: Frozen = None) -> dict[str, float]:
         """PSNR and SSIM where there are pairs, else the loss on the evaluation images."""
-        metrics = super().evaluate(params) if self._paired else self._held_out_loss(params)
+        params = state.eval_params
+        metrics = super().evaluate(state) if self._paired else self._held_out_loss(params)
         return metrics | ({"weight": float(params["weight"])} if self.network.searching else {})
 
     def _held_out_loss(self, params: Params) -> dict[str, float]:
@@ -129,23 +138,23 @@ class DiffusionTask(ImageTask):
             values.append(float(_loss_of(self, params, batch, key)))
         return {"held_out_loss": float(np.mean(values))} if values else {}
 
-    def samples(self, params: Params) -> dict[str, np.ndarray]:
+    def pictures(self, state: TrainState, frozen: Frozen = None) -> dict[str, np.ndarray]:
         """Restored evaluation images beside the others, or generated ones."""
         if self.network.kind != "generation":
-            return super().samples(params)
-        return {"generated": self._generated(params)}
+            return super().pictures(state)
+        return {"generated": self._generated(state.eval_params)}
 
     def _generated(self, params: Params) -> np.ndarray:
         cfg, side = self.network, self.stages[-1].patch
         if cfg.condition_channels:
             raise UserError("Expected no further conditions in generated samples, found some.")
         images = sample(
-            self.module.apply_fn(cfg),
-            self.module.standardise(params, cfg),
-            table=sampling_table(cfg.make_schedule(), self.sample_steps),
+            rddm.apply_fn(cfg),
+            rddm.standardise(params, cfg),
+            table=sampling_table(cfg.schedule.make(), self.sample_steps),
             objective=cfg.make_objective(),
             key=jax.random.key(self.eval_seed),
-            shape=(self.preview, side, side, cfg.channels),
+            shape=(self.preview, side, side, cfg.unet.channels),
         )
         cells = [(image, "") for image in np.asarray(to_unit(images))]
         wide = math.ceil(math.sqrt(len(cells)))
@@ -153,5 +162,6 @@ class DiffusionTask(ImageTask):
 
 
 @functools.partial(jax.jit, static_argnames="task")
-def _loss_of(task: DiffusionTask, params: Params, batch: Any, key: Key) -> jax.Array:
-    return jnp.asarray(task.loss(params, batch, key)[0])
+def _loss_of(task: DiffusionTask, params: Params, batch: Batch, key: Key) -> jax.Array:
+    loss = task.loss({"params": params}, batch, key, None)
+    return Mean(loss.total, loss.weight).value()

@@ -10,8 +10,9 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import nuisance
+from jaxcore.estimators.datasets import load_401k
 from jaxcore.estimators.nuisance import BSpline, HostLearner
-from jaxcore.estimators.selective_iv import PlugIn, SelectiveIV, VaryingCoefficient, load_401k
+from jaxcore.estimators.selective_iv import PlugIn, SelectiveIV, VaryingCoefficient
 from jaxcore.estimators.selective_iv.report import FILES, write_report
 from jaxcore.estimators.selective_iv.simulate import simulate_siv2
 

@@ -10,13 +10,13 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import nuisance
-from jaxcore.estimators.base import aggregate_repeats
+from jaxcore.estimators.estimate import aggregate_repeats
+from jaxcore.estimators.linear_iv import ConfidenceSet, majority
 from jaxcore.estimators.nuisance import HostLearner
 from jaxcore.estimators.selective_iv import SelectiveIV, SelectiveIVResult
 from jaxcore.estimators.selective_iv.cv_loss import choose_candidates
 from jaxcore.estimators.selective_iv.moment import Clip
 from jaxcore.estimators.selective_iv.simulate import simulate_siv2
-from jaxcore.estimators.selective_iv.weak_identification import ConfidenceSet, majority
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"

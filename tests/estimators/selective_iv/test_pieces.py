@@ -8,31 +8,26 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import influence
+from jaxcore.estimators.genius import genius, genius_gmm, genius_multiplicative, genius_plm
+from jaxcore.estimators.linear_iv import ols, robust_set, tsls
 from jaxcore.estimators.nuisance import basis
 from jaxcore.estimators.selective_iv import (
     BLOCKS,
     Bases,
     Clip,
     Nuisances,
-    basis_fit,
-    constant_effect,
+    bases,
     from_predictions,
-    genius,
-    genius_gmm,
-    genius_multiplicative,
     influence_function,
     moment_uncentred,
     mr_parametric,
-    ols,
     onesided_moment,
-    robust_set,
     sensitivity_bounds,
     simulate,
-    tsls,
 )
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
 from jaxcore.estimators.selective_iv.selected import estimate_selected
+from jaxcore.estimators.variance import variance
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +214,8 @@ def test_chunked_tables_equal_the_full_array(sample, double, monkeypatch):
     masks = dict.fromkeys(BLOCKS, mask)
     ids = jnp.arange(600, dtype=jnp.int32) % 3
     w = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, 600))
-    fits = basis_fit.fit_bases(Y, A, Z, B, masks, ids, 3, clip=Clip(), weights=w)
-    U = basis_fit.all_moments(fits, Y, A, Z, B, ids, clip=Clip())
+    fits = bases.fit_bases(Y, A, Z, B, masks, ids, 3, clip=Clip(), weights=w)
+    U = bases.all_moments(fits, Y, A, Z, B, ids, clip=Clip())
     smooth = {"criterion": "smooth", "weights": w}
     full = jax.jit(lambda U: estimate_selected(U, ids, 3, **smooth))(U)
     monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 10_000)
@@ -239,9 +234,9 @@ def test_joint_fit_equals_the_parametric_equations(sample, double):
     B, mask = basis.library(["lin"], X)
     ids = jnp.zeros(600, jnp.int32)
     masks = dict.fromkeys(BLOCKS, mask)
-    fits = basis_fit.fit_bases(Y, A, Z, B, masks, ids, 1, clip=Clip(pi=(0, 1), mu=(0, 1)), ridge=0)
-    BZ = basis_fit.with_instrument(B, Z)
-    one, zero = (basis_fit.with_instrument(B, jnp.full(600, z)) for z in (1.0, 0.0))
+    fits = bases.fit_bases(Y, A, Z, B, masks, ids, 1, clip=Clip(pi=(0, 1), mu=(0, 1)), ridge=0)
+    BZ = bases.with_instrument(B, Z)
+    one, zero = (bases.with_instrument(B, jnp.full(600, z)) for z in (1.0, 0.0))
     e = mr_parametric(Y, A, Z, Bases(B, BZ, one, zero, BZ, B, B))
     c = e.diagnostics["coefficients"]
     for ours, theirs in ((fits.pi, c.alpha), (fits.mu, c.beta), (fits.g, c.kappa),
@@ -255,9 +250,7 @@ def test_orthogonal_partially_linear_form_targets_the_weighted_effect(double):
     mu = jnp.where(s.Z > 0.5, nu.mu1, nu.mu0)
     v1, v0 = nu.mu1 * (1 - nu.mu1), nu.mu0 * (1 - nu.mu0)
     v = nu.pi * v1 + (1 - nu.pi) * v0
-    e = constant_effect.genius_plm(
-        s.Y, s.A, s.Z, nu.pi, mu, nu.g + nu.delta * mu, v, nu.rho + nu.delta * v
-    )
+    e = genius_plm(s.Y, s.A, s.Z, nu.pi, mu, nu.g + nu.delta * mu, v, nu.rho + nu.delta * v)
     weight = nu.pi * (1 - nu.pi) * (v1 - v0)
     target = float(jnp.sum(weight * nu.delta) / jnp.sum(weight))
     assert abs(float(e.theta) - target) < 4 * float(e.se)
@@ -266,4 +259,4 @@ def test_orthogonal_partially_linear_form_targets_the_weighted_effect(double):
 def test_efficiency_bound_of_the_first_design(double):
     s = simulate.simulate_siv1(jax.random.key(0), 200_000)
     u = moment_uncentred(s.Y, s.A, s.Z, simulate.truth_siv1(s.X, s.Z))
-    assert abs(float(influence.variance(u - u.mean())) * 200_000 - 207.1) < 5
+    assert abs(float(variance(u - u.mean())) * 200_000 - 207.1) < 5

@@ -9,7 +9,7 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.estimators import nuisance
 from jaxcore.estimators.selective_iv import SelectiveIV
-from jaxcore.estimators.selective_iv.learner_fit import VaryingCoefficient
+from jaxcore.estimators.selective_iv.learners import VaryingCoefficient
 from jaxcore.estimators.selective_iv.simulate import simulate_siv2
 
 N = 400

@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm import ddpm_unet, process
-from jaxcore.models.rddm.ddim import DDIMNetwork
-from jaxcore.models.rddm.ddpm_unet import DDPMUnetConfig
 from jaxcore.models.rddm.interop import (
     config_from_ddpm_torch,
     ddpm_network,
@@ -18,8 +15,11 @@ from jaxcore.models.rddm.interop import (
     schedule_from_ddpm_torch,
     to_ddpm_torch,
 )
-from jaxcore.models.rddm.sampler import sample
-from jaxcore.models.rddm.solvers import sampling_table
+from jaxcore.models.rddm.network import ddpm_unet
+from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
+from jaxcore.models.rddm.process import forward
+from jaxcore.models.rddm.sampling.ddim import DDIMNetwork, ddim
+from jaxcore.models.rddm.sampling.sampler import sample
 from tests.parity.golden import Golden
 
 
@@ -50,7 +50,7 @@ def test_other_sizes_are_read_from_the_weights_too(stored):
     cfg = config_from_ddpm_torch(state, channels=3, self_condition=True)
     params = from_ddpm_torch(state, cfg)
     x = stored.image("in/x")
-    seen = process.network_input(x, self_condition=x[::-1])
+    seen = forward.network_input(x, self_condition=x[::-1])
     y = jax.jit(ddpm_unet.apply, static_argnames="cfg")(params, seen, stored["in/time"], cfg=cfg)
     np.testing.assert_allclose(y, stored.image("out/y_self_condition"), atol=2e-5)
     (first,) = ddpm_network(cfg)(params, seen, (stored["in/time"],))
@@ -59,16 +59,14 @@ def test_other_sizes_are_read_from_the_weights_too(stored):
 
 def test_samples_are_those_of_the_packages_ddim(stored):
     cfg = config_from_ddpm_torch(weights(stored))
-    table = sampling_table(
-        schedule_from_ddpm_torch(weights(stored)), stored.config["steps"], clip_mode="ddim_exact"
-    )
+    table = ddim(schedule_from_ddpm_torch(weights(stored)), stored.config["steps"])
     start = stored.image("in/start")
     _, seen = sample(
         ddpm_network(cfg), from_ddpm_torch(weights(stored), cfg), shape=start.shape, table=table,
         objective=DDIMNetwork(prediction="v", rederive_noise=True), noise=start[None],
         return_trajectory=True,
     )  # fmt: skip
-    ours = process.to_unit(np.concatenate([seen.start[None], seen.states]))[:, 0]
+    ours = forward.to_unit(np.concatenate([seen.start[None], seen.states]))[:, 0]
     np.testing.assert_allclose(ours, np.moveaxis(stored["out/trajectory"], 1, -1), atol=2e-5)
 
 
@@ -98,7 +96,7 @@ CFG = DDPMUnetConfig(dim=8, dim_mults=(1, 2))
         (lambda: config_from_ddpm_torch({"a": np.zeros(1)}), "weights of denoising-diffusion"),
         (lambda: schedule_from_ddpm_torch({"a": np.zeros(1)}), "the schedule 'betas'"),
         (lambda: DDPMUnetConfig(full_attention=(True,)), "full_attention for 4 levels, found 1"),
-        (lambda: DDPMUnetConfig.from_dict({"width": 3}), "no setting width"),
+        (lambda: DDPMUnetConfig.from_dict({"width": 3}), "width is not a field"),
         (
             lambda: ddpm_unet.apply({}, jnp.zeros((1, 4, 4, 6)), jnp.zeros(1), CFG),
             "shape \\(batch, height, width, 3\\), found \\(1, 4, 4, 6\\)",

@@ -7,13 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.coefficients import (
+from jaxcore.models.rddm.process.coefficients import (
     coefficients,
     ddpm_betas,
     leading_times,
     sampling_times,
 )
-from jaxcore.models.rddm.schedule import RDDMSchedule, official_buffers, posterior_coefficients
+from jaxcore.models.rddm.process.schedule import (
+    RDDMSchedule,
+    official_buffers,
+    posterior_coefficients,
+)
 
 SHAPES = ("increased", "decreased", "average", "normal")
 quick = settings(deadline=None, derandomize=True, max_examples=50)

@@ -1,0 +1,299 @@
+"""`Estimate`: what every estimator returns."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import bootstrap
+from jaxcore.estimators.variance import cluster_variance, normal_quantile, variance
+
+
+def default_float() -> Any:
+    """The widest floating type JAX computes in here: float64 inside an x64 scope, else float32.
+
+    >>> default_float().name
+    'float32'
+    """
+    return jnp.result_type(float)
+
+
+def scope_of(x: Any) -> contextlib.AbstractContextManager:
+    """An x64 scope if ``x`` is a concrete float64 array, else a scope that changes nothing."""
+    if not isinstance(x, Tracer) and np.dtype(x.dtype) == np.float64:
+        return jax.enable_x64(True)
+    return contextlib.nullcontext()
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(*settings: str) -> Callable[[F], F]:
+    """Compile an estimator once for all data of the same shapes: `jax.jit` as a decorator.
+
+    Args:
+      *settings: names of the arguments that are no arrays. With "n_clusters" among them the
+        clusters are counted before they are traced.
+
+    >>> @compiled("power")
+    ... def total(x, *, power):
+    ...     return jnp.sum(x**power)
+    >>> float(total(jnp.arange(3.0), power=2))
+    5.0
+    """
+
+    def wrap(fn: F) -> F:
+        program = jax.jit(fn, static_argnames=settings)
+        counts = "n_clusters" in settings
+
+        @functools.wraps(fn)
+        def call(*args, **kwargs):
+            clusters = kwargs.get("clusters") if counts else None
+            if clusters is not None and kwargs.get("n_clusters") is None:
+                kwargs["n_clusters"] = int(np.max(np.asarray(clusters))) + 1
+            return program(*args, **kwargs)
+
+        return cast(F, call)
+
+    return wrap
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Point estimates, standard errors and one influence value per unit.
+
+    A frozen pytree: it passes through ``jit`` and ``vmap``. The standard error of an unclustered
+    estimate is ``sqrt(sum(psi**2)) / n``; clustered or sandwich errors are stored as they are.
+
+    >>> import jax.numpy as jnp
+    >>> e = Estimate.from_psi(jnp.float32(1.0), jnp.array([1.0, -1.0, 1.0, -1.0]))
+    >>> float(e.se)
+    0.5
+    """
+
+    theta: Float[Array, "*q"]  # one number or a vector of q estimates
+    se: Float[Array, "*q"]  # standard error of each
+    psi: Float[Array, "n *q"]  # centred influence value of each unit
+    diagnostics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    clusters: Int[Array, " n"] | None = None  # cluster number of each unit
+    names: tuple[str, ...] = dataclasses.field(default=("theta",), metadata={"static": True})
+    estimator: str = dataclasses.field(default="", metadata={"static": True})
+    notices: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+
+    @classmethod
+    def from_psi(
+        cls,
+        theta: Float[Array, "*q"],
+        psi: Float[Array, "n *q"],
+        *,
+        clusters: Int[Array, " n"] | None = None,
+        n_clusters: int | None = None,
+        **fields: Any,
+    ) -> "Estimate":
+        """Build an estimate whose standard error is that of the mean of ``psi``.
+
+        Args:
+          theta: the estimates.
+          psi: centred influence values, one row per unit.
+          clusters: cluster number 0, 1, ... of each unit, or None.
+          n_clusters: number of clusters; needed only under ``jit``.
+          **fields: the remaining fields.
+        """
+        if clusters is None:
+            var = variance(psi)
+        else:
+            var = cluster_variance(psi, clusters, n_clusters=n_clusters)
+        return cls(theta=theta, se=jnp.sqrt(var), psi=psi, clusters=clusters, **fields)
+
+    @property
+    def n_obs(self) -> int:
+        """Number of units."""
+        return self.psi.shape[0]
+
+    def confint(
+        self, level: float = 0.95, *, joint: bool = False, n_boot: int = 2000, seed: int = 0
+    ) -> Float[Array, "*q 2"]:
+        """Confidence intervals ``[lower, upper]``.
+
+        Args:
+          level: coverage in (0, 1).
+          joint: cover all estimates at once, by a multiplier bootstrap of the largest |t|.
+          n_boot: bootstrap draws for the joint interval.
+          seed: seed of those draws.
+        """
+        critical: Any = normal_quantile(level)
+        with scope_of(self.psi):
+            if joint:
+                draws = bootstrap.multiplier(
+                    jax.random.key(seed), self.psi, self.se, n_boot=n_boot, clusters=self.clusters
+                )
+                critical = bootstrap.critical_value(draws, level)
+            half = critical * self.se
+            return self._like(jnp.stack([self.theta - half, self.theta + half], axis=-1))
+
+    def pvalue(self, null: float = 0.0) -> Float[Array, "*q"]:
+        """Two-sided Wald p-values of ``theta == null``."""
+        with scope_of(self.psi):
+            t = jnp.abs((self.theta - null) / self.se)
+            return self._like(2 * jax.scipy.stats.norm.sf(t))
+
+    def bootstrap(self, n: int = 1000, kind: str = "normal", *, seed: int = 0):
+        """Multiplier-bootstrap t-statistics, shape ``(n, q)``; see `bootstrap.multiplier`."""
+        with scope_of(self.psi):
+            return self._like(
+                bootstrap.multiplier(
+                    jax.random.key(seed),
+                    self.psi,
+                    self.se,
+                    n_boot=n,
+                    kind=kind,
+                    clusters=self.clusters,
+                )
+            )
+
+    def on_host(self) -> "Estimate":
+        """The same estimate with NumPy arrays, safe to use outside the scope it was computed in."""
+        return jax.device_get(self)
+
+    def rows(self, level: float = 0.95) -> list[dict[str, Any]]:
+        """One dict per estimate: name, estimate, standard error, t, p, interval."""
+        theta, se = np.atleast_1d(np.asarray(self.theta)), np.atleast_1d(np.asarray(self.se))
+        p = np.atleast_1d(np.asarray(self.pvalue()))
+        ci = np.asarray(self.confint(level)).reshape(-1, 2)
+        names = self.names
+        if len(names) != len(theta):
+            names = tuple(f"{names[0]}[{i}]" for i in range(len(theta)))
+        return [
+            {
+                "name": names[i],
+                "estimate": float(theta[i]),
+                "std_error": float(se[i]),
+                "t": float(theta[i] / se[i]) if se[i] else float("nan"),
+                "p_value": float(p[i]),
+                "lower": float(ci[i, 0]),
+                "upper": float(ci[i, 1]),
+            }
+            for i in range(len(theta))
+        ]
+
+    def summary(self, level: float = 0.95) -> str:
+        """A plain-text table with intervals at ``level``, and the notices."""
+        percent = f"{100 * level:g}%"
+        head = ("", "estimate", "std. error", "t", "p", f"[{percent}", f"{percent}]")
+        lines = [
+            (
+                r["name"],
+                f"{r['estimate']:.6g}",
+                f"{r['std_error']:.6g}",
+                f"{r['t']:.3f}",
+                f"{r['p_value']:.4f}",
+                f"{r['lower']:.6g}",
+                f"{r['upper']:.6g}",
+            )
+            for r in self.rows(level)
+        ]
+        return _table(self.estimator, self.n_obs, head, lines, self.notices)
+
+    def to_frame(self, level: float = 0.95, *, library: str | None = None) -> Any:
+        """The table of `rows` as a dataframe.
+
+        Args:
+          level: coverage of the interval columns.
+          library: "pandas" or "polars"; None takes the first that is installed.
+
+        Raises:
+          UserError: no dataframe library is installed.
+        """
+        return frame_from_rows(self.rows(level), library)
+
+    def plot(self, ax: Any = None, *, level: float = 0.95) -> Any:
+        """Draw estimates with intervals; returns the matplotlib axes."""
+        from jaxcore.estimators import plots
+
+        return plots.intervals(self.rows(level), ax=ax, level=level)
+
+    def _like(self, x: Any) -> Any:
+        """Give ``x`` back as NumPy when this estimate lives on the host."""
+        return np.asarray(x) if isinstance(self.psi, np.ndarray) else x
+
+
+def _table(title, n_obs, head, lines, notices) -> str:
+    widths = [max(len(row[i]) for row in (head, *lines)) for i in range(len(head))]
+
+    def text(row):
+        cells = [row[0].ljust(widths[0])]
+        return "  ".join(cells + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)])
+
+    out = [f"{title or 'estimate'}, {n_obs} units", text(head), "-" * len(text(head))]
+    out += [text(row) for row in lines]
+    out += [f"note: {notice}" for notice in notices]
+    return "\n".join(out)
+
+
+def frame_from_rows(rows: list[dict[str, Any]], library: str | None = None) -> Any:
+    """A pandas or polars dataframe with one row per dict.
+
+    Raises:
+      UserError: the asked library, or any if none is asked for, is not installed.
+    """
+    for name in (library,) if library else ("pandas", "polars"):
+        try:
+            module = __import__(name)
+        except ImportError:
+            continue
+        return module.DataFrame(rows)
+    raise UserError(
+        f"Expected {library or 'pandas or polars'} for a dataframe, found it is not installed."
+    )
+
+
+def aggregate_repeats(
+    theta: Float[Array, "r *q"], se: Float[Array, "r *q"], *, how: str = "median"
+) -> tuple[Float[Array, "*q"], Float[Array, "*q"]]:
+    """Combine repeated cross-fitting partitions into one estimate and standard error.
+
+    Args:
+      theta: estimates of each repetition.
+      se: standard errors of each repetition.
+      how: "median" or "mean".
+
+    Returns:
+      ``theta`` and ``sqrt(agg(se**2 + (theta_r - theta)**2))``.
+
+    References:
+      Chernozhukov et al. (2018), Double/debiased machine learning, definition 3.3.
+
+    >>> import jax.numpy as jnp
+    >>> [float(x) for x in aggregate_repeats(jnp.array([0.0, 1.0, 5.0]), jnp.zeros(3))]
+    [1.0, 1.0]
+    """
+    if how not in ("median", "mean"):
+        raise UserError(f"Expected how='median' or 'mean', found {how!r}.")
+    agg = jnp.median if how == "median" else jnp.mean
+    centre = agg(theta, axis=0)
+    return centre, jnp.sqrt(agg(se**2 + (theta - centre[None]) ** 2, axis=0))
+
+
+def aggregate_estimates(estimates: Sequence[Estimate], *, how: str = "median") -> Estimate:
+    """One estimate from those of repeated partitions; influence values are their means.
+
+    Everything else is that of the first. See `aggregate_repeats`.
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    theta, se = aggregate_repeats(
+        jnp.stack([jnp.asarray(e.theta) for e in estimates]),
+        jnp.stack([jnp.asarray(e.se) for e in estimates]),
+        how=how,
+    )
+    psi = jnp.mean(jnp.stack([jnp.asarray(e.psi) for e in estimates]), axis=0)
+    return dataclasses.replace(estimates[0], theta=theta, se=se, psi=psi)

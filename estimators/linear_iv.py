@@ -1,0 +1,170 @@
+"""Linear regression with and without an instrument; sets robust to a weak one."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxcore.estimators.estimate import Estimate, compiled
+from jaxcore.estimators.variance import normal_quantile
+
+
+@compiled("n_clusters")
+def tsls(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    W: Float[Array, "n q"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+) -> Estimate:
+    """Two-stage least squares of ``Y`` on ``A`` and ``W`` with instrument ``Z`` (HC0 errors).
+
+    Args:
+      Y: outcome.
+      A: treatment.
+      Z: instrument, assumed valid.
+      W: exogenous regressors, constant included.
+      weights: observation weights.
+      clusters: cluster number of each unit.
+      n_clusters: number of clusters; needed only under ``jit``.
+
+    >>> import jax.numpy as jnp
+    >>> z = jnp.array([0.0, 1.0, 0.0, 1.0])
+    >>> round(float(tsls(1 + 4 * z, 2 * z, z, jnp.ones((4, 1))).theta), 4)
+    2.0
+    """
+    return _just_identified(Y, A, Z, W, "2SLS", weights, clusters, n_clusters)
+
+
+@compiled("n_clusters")
+def ols(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    W: Float[Array, "n q"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+    clusters: Int[Array, " n"] | None = None,
+    n_clusters: int | None = None,
+) -> Estimate:
+    """Coefficient of ``A`` in the regression of ``Y`` on ``A`` and ``W`` (HC0 errors).
+
+    Put the instrument among the columns of ``W`` to adjust for it.
+    """
+    return _just_identified(Y, A, A, W, "OLS", weights, clusters, n_clusters)
+
+
+def _just_identified(Y, A, Z, W, name, weights, clusters, n_clusters):
+    w = jnp.ones_like(Y) if weights is None else weights * (Y.shape[0] / jnp.sum(weights))
+    regressors = jnp.concatenate([A[:, None], W], axis=1)
+    instruments = jnp.concatenate([Z[:, None], W], axis=1)
+    scale = jnp.sqrt(jnp.mean(regressors**2, axis=0))  # columns of like size: a stable solve
+    scale = jnp.where(scale > 0, scale, 1.0)
+    regressors, instruments = regressors / scale[None], instruments / scale[None]
+    n = Y.shape[0]
+    cross = (instruments * w[:, None]).T @ regressors / n
+    beta = jnp.linalg.solve(cross, instruments.T @ (w * Y) / n)
+    residual = w * (Y - regressors @ beta)
+    first = jnp.linalg.solve(cross.T, jnp.zeros_like(scale).at[0].set(1))  # row of the inverse
+    psi = residual * (instruments @ first) / scale[0]
+    return Estimate.from_psi(
+        beta[0] / scale[0],
+        psi,
+        clusters=clusters,
+        n_clusters=n_clusters,
+        names=("effect",),
+        estimator=name,
+        diagnostics={"coefficients": beta / scale},
+    )
+
+
+class RobustSet(NamedTuple):
+    """Confidence set ``{t: q0 t^2 + q1 t + q2 <= 0}`` of one partition.
+
+    An interval between the roots if ``is_interval``; else the two rays outside the roots, or the
+    whole line where the roots are not real (NaN). It is never empty.
+    """
+
+    quadratic: Float[Array, "3"]
+    roots: Float[Array, "2"]  # ascending
+    is_interval: Bool[Array, ""]
+
+    def pieces(self) -> "ConfidenceSet":
+        """The set as intervals (outside of ``jit``)."""
+        low, high = float(self.roots[0]), float(self.roots[1])
+        if bool(self.is_interval):
+            return ConfidenceSet(((low, high),))
+        if low != low:
+            return ConfidenceSet(((-np.inf, np.inf),))
+        return ConfidenceSet(((-np.inf, low), (high, np.inf)))
+
+
+class ConfidenceSet(NamedTuple):
+    """Disjoint closed intervals, ascending; infinite ends stand for rays."""
+
+    intervals: tuple[tuple[float, float], ...]
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether a number lies in the set."""
+        return any(low <= value <= high for low, high in self.intervals)
+
+    def describe(self) -> str:
+        """The set in words.
+
+        >>> ConfidenceSet(((-np.inf, 1.0), (2.0, np.inf))).describe()
+        '(-inf, 1] and [2, inf)'
+        """
+        if self.intervals == ((-np.inf, np.inf),):
+            return "the whole line"
+        if not self.intervals:
+            return "empty (the partitions disagree)"
+        return " and ".join(
+            f"{'(' if low == -np.inf else '['}{low:.6g}, {high:.6g}{')' if high == np.inf else ']'}"
+            for low, high in self.intervals
+        )
+
+
+def robust_set(a: Float[Array, " n"], b: Float[Array, " n"], level: float = 0.95) -> RobustSet:
+    """All ``t`` not rejected by ``n mean(b - t a)^2 / var(b - t a) <= chi-square``.
+
+    Args:
+      a: slope part of the score.
+      b: constant part of the score.
+      level: coverage.
+    """
+    n, k = a.shape[0], normal_quantile(level) ** 2
+    ma, mb = jnp.mean(a), jnp.mean(b)
+    va, vb = jnp.mean((a - ma) ** 2), jnp.mean((b - mb) ** 2)
+    cab = jnp.mean((a - ma) * (b - mb))
+    q = jnp.stack([n * ma**2 - k * va, -2 * (n * ma * mb - k * cab), n * mb**2 - k * vb])
+    root = jnp.sqrt(q[1] ** 2 - 4 * q[0] * q[2])
+    roots = jnp.sort(jnp.stack([(-q[1] - root), (-q[1] + root)]) / (2 * q[0]))
+    return RobustSet(q, roots, q[0] > 0)
+
+
+def majority(sets: Sequence[ConfidenceSet]) -> ConfidenceSet:
+    """Values that lie in at least half of the sets: those whose median test is not rejected.
+
+    >>> majority([ConfidenceSet(((0.0, 2.0),)), ConfidenceSet(((1.0, 3.0),)),
+    ...           ConfidenceSet(((1.5, 9.0),))]).intervals
+    ((1.0, 3.0),)
+    """
+    inner = sorted({e for s in sets for piece in s.intervals for e in piece if np.isfinite(e)})
+    ends = [-np.inf, *inner, np.inf]
+    kept: list[tuple[float, float]] = []
+    for low, high in itertools.pairwise(ends):
+        if low == -np.inf:
+            middle = high - 1 if high != np.inf else 0.0
+        else:
+            middle = low + 1 if high == np.inf else (low + high) / 2
+        if 2 * sum(middle in s for s in sets) < len(sets):
+            continue
+        if kept and kept[-1][1] == low:
+            low = kept.pop()[0]
+        kept.append((low, high))
+    return ConfidenceSet(tuple(kept))

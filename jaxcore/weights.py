@@ -1,0 +1,138 @@
+"""Weights of a run or of a file, with the network they belong to."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from jaxcore.errors import UserError
+from jaxcore.typing import Params
+
+if TYPE_CHECKING:
+    from jaxcore.models.base import Network
+
+Which: TypeAlias = Literal["best", "last", "ema"]
+
+DEFAULT_MODEL = "adair"  # of files that do not name theirs
+_ENTRY = "jaxcore"  # in the metadata of weight files that we write
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A network with weights."""
+
+    network: "Network[Any]"
+    cfg: Any  # of the network's configuration class
+    params: Params
+    notes: tuple[str, ...] = ()  # sentences on what a file holds besides the weights
+
+
+def load(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    preset: str | None = None,
+    which: Which = "best",
+) -> Loaded:
+    """Network, configuration and parameters.
+
+    Args:
+      source: a run directory of ours, or a weight file (.safetensors, .pth, .pt, .ckpt, by
+        content) of ours or of the official code.
+      model: name of the network. None takes that of the run or of a file written by
+        ``jaxcore convert``, and AdaIR (or Restormer) for other files.
+      preset: published configuration of the network, for files of networks whose weights do not
+        tell it (RDDM); None takes what the weights tell.
+      which: checkpoint of a run directory.
+
+    Raises:
+      UserError: nothing there, damaged, or of another network or size.
+
+    >>> import tempfile, jax, numpy as np
+    >>> from jaxcore.convert import write_safetensors
+    >>> from jaxcore.models import adair
+    >>> cfg = adair.AdaIRConfig.tiny(decoder=False)
+    >>> params = adair.init(jax.random.key(0), cfg)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> write_safetensors(Path(folder.name, "w.safetensors"), adair.to_torch(params, cfg))
+    >>> found = load(Path(folder.name, "w.safetensors"))
+    >>> found.network.name, found.cfg == cfg
+    ('adair', True)
+    >>> found.network.restore(found.params, np.zeros((12, 9, 3), np.float32), found.cfg).shape
+    (12, 9, 3)
+    """
+    source = Path(source)
+    if source.is_dir():
+        if preset is not None:
+            raise UserError(f"A run knows its configuration: leave the preset {preset!r} out.")
+        return _load_run(source, model, which)
+    if not source.exists():
+        raise UserError(f"Expected a run directory or a weight file, found nothing at {source}.")
+    return _load_file(source, model, preset)
+
+
+def describe(network: "Network[Any]", cfg: Any) -> dict[str, str]:
+    """Metadata of a weight file from which `load` knows what the weights do not tell."""
+    return {_ENTRY: json.dumps({"model": network.name, "config": cfg.to_dict()})}
+
+
+def _choose(model: str | None, stored: str | None, where: Path) -> "Network[Any]":
+    from jaxcore import registry
+
+    if model is not None and stored is not None and model != stored:
+        raise UserError(f"Expected weights of {model}, found weights of {stored} in {where}.")
+    return registry.network(model or stored or DEFAULT_MODEL)
+
+
+def _load_run(run: Path, model: str | None, which: Which) -> Loaded:
+    from jaxcore.train import load_params, read_config
+
+    config = read_config(run)
+    task = config.get("task_config") if isinstance(config, dict) else None
+    fields = task.get("network") if isinstance(task, dict) else None
+    if not isinstance(task, dict) or not isinstance(fields, dict):
+        raise UserError(f"Expected the run of an image network, found another kind in {run}.")
+    network = _choose(model, task.get("model", DEFAULT_MODEL), run)
+    cfg = network.config_class.from_dict(fields)
+    return Loaded(network, cfg, load_params(run, which, expected=network.param_shapes(cfg)))
+
+
+def _load_file(path: Path, model: str | None, preset: str | None) -> Loaded:
+    from jaxcore.convert import read_state_dict
+
+    file = read_state_dict(path)
+    unused = f"taken from {file.where!r}; left alone: {', '.join(file.unused)}"
+    stored, fields = _stored(file.metadata, path)
+    network = _choose(model, stored, path)
+    try:
+        if preset is not None:
+            cfg = _preset(network, preset)
+        elif fields is not None:
+            cfg = network.config_class.from_dict(fields)
+        elif network.config_from_state_dict is not None:
+            cfg = network.config_from_state_dict(file.tensors)
+        else:
+            raise UserError("the file does not tell their configuration.")
+        params = network.from_torch(file.tensors, cfg)
+    except UserError as error:
+        raise UserError(f"{path} does not hold weights of {network.name}: {error}") from None
+    return Loaded(network, cfg, params, (unused,) if file.unused else ())
+
+
+def _preset(network: "Network[Any]", name: str) -> Any:
+    if name not in network.presets:
+        listing = f"one of {', '.join(network.presets)}" if network.presets else "none"
+        raise UserError(f"Expected as preset of {network.name} {listing}, found {name!r}.")
+    return network.presets[name]()
+
+
+def _stored(metadata: Mapping[str, Any], path: Path) -> tuple[str | None, dict[str, Any] | None]:
+    """Name and configuration that `describe` put into a file; None of a foreign one."""
+    if _ENTRY not in metadata:
+        return None, None
+    try:
+        content = json.loads(metadata[_ENTRY])
+        return str(content["model"]), dict(content["config"])
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"Expected a model and its configuration in {path}, found none.") from None

@@ -1,0 +1,1 @@
+"""Forward process, schedules, objectives and losses."""
