@@ -219,9 +219,29 @@ def multiply_robust(
       Sun, Cui and Tchetgen Tchetgen (2022), Selective machine learning of the average treatment
       effect with an invalid instrumental variable.
     """
-    sign_over_f = signed_weight(pi, z)
-    u = delta + sign_over_f / d * ((a - mu) * (y - delta * a - g) - rho)
+    u = signed_moment(z, pi, d, delta, (a - mu) * (y - delta * a - g), rho)
     return LinearScore(_constant(-1.0, y), u)
+
+
+def signed_moment(
+    z: Float[Array, "*#n"],
+    pi: Float[Array, "*#n"],
+    d: Float[Array, "*#n"],
+    delta: Float[Array, "*#n"],
+    product: Float[Array, "*#n"],
+    rho: Float[Array, "*#n"],
+) -> Float[Array, "*n"]:
+    """``delta + (Z/pi - (1-Z)/(1-pi)) / d * (product - rho)``, see `multiply_robust`.
+
+    Args:
+      z: instrument, 0 or 1.
+      pi: P(Z=1|X).
+      d: Var(A|Z=1,X) - Var(A|Z=0,X).
+      delta: conditional treatment effect.
+      product: ``(A - mu) (Y - delta A - g)``.
+      rho: its mean given X.
+    """
+    return delta + signed_weight(pi, z) / d * (product - rho)
 
 
 def solve(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators.crossfit import own_fold, training_masks
-from jaxcore.estimators.influence import signed_weight
+from jaxcore.estimators.influence import signed_moment
 from jaxcore.estimators.nuisance.base import fit_predict
 from jaxcore.estimators.nuisance.basis import Polynomial
 from jaxcore.estimators.nuisance.linear import _solve, _static
@@ -256,7 +256,7 @@ def _targets(f: _Frame, pilot: Pilot, first):
     e = f.A[None] - _at_z(f, pilot.mu1, pilot.mu0)
     product = e * (f.Y[None] - pilot.m)
     delta, rho = first
-    u = delta + signed_weight(pilot.pi, f.Z[None]) / d * (product - rho - delta * e**2)
+    u = signed_moment(f.Z[None], pilot.pi, d, delta, product - delta * e**2, rho)
     weighted = dataclasses.replace(f, outer=f.outer * d**2, inner=f.inner * (d**2)[:, None])
     return d, product, u, weighted
 

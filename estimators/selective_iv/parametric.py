@@ -98,7 +98,7 @@ def _residuals(c: Coefficients, bases: Bases, data: Any, one_sided: bool):
     e, h = A - jnp.where(Z > 0.5, nu.mu1, nu.mu0), Z - nu.pi
     r = Y - A * nu.delta - nu.g
     d = variance_contrast(nu.mu1, nu.mu0)
-    u = nu.delta + influence.signed_weight(nu.pi, Z) / d * (e * r - nu.rho)
+    u = influence.signed_moment(Z, nu.pi, d, nu.delta, e * r, nu.rho)
     if one_sided:  # g and delta by least squares of Y on [A Bd, Bg] among Z = 1
         equations = [(bases.g, Z * r), (bases.delta, Z * A * r)]
     else:
