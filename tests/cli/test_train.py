@@ -89,10 +89,6 @@ def test_a_run_of_other_settings_is_not_overwritten(pairs, run, call):
         ("train adair --data.root {empty} -o {run}", "found no folder"),
         ("train adair_5d --data.root {empty} -o {run}", "Expected"),
         ("train adair -o {run}", "Expected a root folder"),
-        (
-            "train adair --data.kind images --data.root {pairs} --data.strict -o {run}",
-            "no strict (found True, an option of adair, cdd11, dehazing) for data of kind images",
-        ),
         ("train adair --data.root {pairs} --init {gone} -o {run}", "found"),
         ("evaluate {gone}", "found"),
         ("evaluate {empty}", "found"),
@@ -108,6 +104,15 @@ def test_mistakes_end_in_one_sentence(pairs, run, tmp_path, call, argv, sentence
     assert sentence in err and "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_options_of_another_kind_of_data_are_refused(pairs, tmp_path, call):
+    """They were taken, and without effect."""
+    options = "--data.kind images --data.strict".split()
+    code, _, err = call(*training(pairs, tmp_path / "run", *options))
+    found = " ".join(err.replace("│", "").split())
+    assert code == 2 and "no strict (found True, an option of adair, cdd11, dehazing)" in found
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
