@@ -5,21 +5,25 @@ References:
   inference; Lewbel (2012).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.estimate import Estimate, compiled
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.linear_iv import robust_set
 from jaxcore.estimators.nuisance.penalised import newton_logistic
-from jaxcore.estimators.variance import cluster_sums
+from jaxcore.estimators.units import INDEPENDENT, Units
 
 KINDS = ("logistic", "linear")
 
 
-def _mean_model(kind, B, y, w):
+def _mean_model(
+    kind: str, B: Float[Array, "n q"], y: Float[Array, " n"], w: Float[Array, " n"]
+) -> Float[Array, " q"]:
     """Coefficients of a logistic or linear mean model."""
     if kind == "logistic":
         return newton_logistic(B, y, w).coef
@@ -27,11 +31,11 @@ def _mean_model(kind, B, y, w):
     return jnp.linalg.solve(weighted.T @ B, weighted.T @ y)
 
 
-def _predict(kind, B, b):
+def _predict(kind: str, B: Float[Array, "n q"], b: Float[Array, " q"]) -> Float[Array, " n"]:
     return jax.nn.sigmoid(B @ b) if kind == "logistic" else B @ b
 
 
-@compiled("z_model", "a_model", "one_sided", "n_clusters")
+@functools.partial(jax.jit, static_argnames=("z_model", "a_model", "one_sided"))
 def genius(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -42,9 +46,7 @@ def genius(
     z_model: str = "logistic",
     a_model: str = "logistic",
     one_sided: bool = False,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Constant effect from the moment ``(Z - pi)(A - mu)(Y - beta A)``.
 
@@ -57,9 +59,7 @@ def genius(
       z_model: "logistic" or "linear".
       a_model: "logistic", or "linear" for a continuous treatment.
       one_sided: nobody with Z=0 is treated; ``Bmu`` then serves among Z=1 only.
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
 
     Returns:
       The estimate with sandwich errors that include the two mean models.
@@ -69,7 +69,7 @@ def genius(
             f"Expected z_model and a_model of {', '.join(KINDS)}, found {z_model!r}, {a_model!r}."
         )
     one = jnp.ones_like(Y)
-    w = one if weights is None else weights * (Y.shape[0] / jnp.sum(weights))
+    w = units.weights_like(Y)
     Bpi = one[:, None] if Bpi is None else Bpi
     if Bmu is None:
         Bmu = one[:, None] if one_sided else jnp.stack([one, Z], axis=1)
@@ -93,15 +93,14 @@ def genius(
     return Estimate.from_psi(
         beta,
         psi,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         names=("effect",),
         estimator="GENIUS, constant effect",
         diagnostics={"relevance": jnp.mean(w * h * e * A)},
     )
 
 
-@compiled("a_model", "iterations")
+@functools.partial(jax.jit, static_argnames=("a_model", "iterations"))
 def genius_gmm(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -175,7 +174,7 @@ def genius_gmm(
     )
 
 
-@compiled("steps")
+@functools.partial(jax.jit, static_argnames=("steps",))
 def genius_multiplicative(
     Y: Float[Array, " n"], A: Float[Array, " n"], Z: Float[Array, " n"], *, steps: int = 50
 ) -> Estimate:
@@ -208,7 +207,7 @@ def genius_multiplicative(
     return Estimate.from_psi(beta, psi, names=("log ratio",), estimator="GENIUS, multiplicative")
 
 
-@compiled("level", "n_clusters")
+@functools.partial(jax.jit, static_argnames=("level",))
 def genius_plm(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -220,9 +219,7 @@ def genius_plm(
     c: Float[Array, " n"],
     *,
     level: float = 0.95,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Orthogonal partially linear form of GENIUS, from nuisance predictions.
 
@@ -238,22 +235,17 @@ def genius_plm(
       v: E[(A-mu)^2|X].
       c: E[(A-mu)(Y-m)|X].
       level: coverage of the weak-identification-robust set in the diagnostics.
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
     """
     h, e = Z - pi, A - mu
     a, b = h * (e**2 - v), h * (e * (Y - m) - c)
     parts = jnp.stack([a, b], axis=1)
-    if weights is not None:
-        parts = parts * weights[:, None]
-    if clusters is not None:
-        parts = cluster_sums(parts, clusters, n_clusters=n_clusters)
+    if units.weights is not None:
+        parts = parts * units.weights[:, None]
+    parts = units.sums(parts)
     return influence.solve(
         influence.LinearScore(-a, b),
-        weights=weights,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         names=("weighted effect",),
         estimator="GENIUS, orthogonal partially linear",
         diagnostics={"a": a, "b": b, "robust_set": robust_set(parts[:, 0], parts[:, 1], level)},
