@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxcore.errors import UserError
+from jaxcore.estimators.units import Units
 
 MISSING = ("error", "drop")
 
@@ -29,6 +31,11 @@ class Sample:
     def n(self) -> int:
         """Number of units."""
         return len(self.Y)
+
+    def units(self, dtype: DTypeLike = np.float64, *, clustered: bool = True) -> Units:
+        """Weights and, if wanted, clusters."""
+        weights = None if self.weights is None else self.weights.astype(dtype)
+        return Units(weights, self.clusters if clustered else None)
 
 
 def column(value: Any, name: str, *, n: int | None = None) -> np.ndarray:

@@ -44,7 +44,7 @@ def best_linear(
     if W.dtype.kind not in "biuf" or not np.isfinite(W).all():
         raise UserError("Expected finite numbers as regressors, found others.")
     W = W.astype(np.float64)
-    u, w = np.asarray(u), np.asarray(units.weights_like(np.ones(len(W))))
+    u, w = np.asarray(u), units.weights_like(np.ones(len(W)))
     if not independent_columns(W, w).all():
         raise UserError("Expected linearly independent regressors, found dependent ones.")
     if names is None:
@@ -77,7 +77,7 @@ def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -
     if len(alone):
         raise UserError(f"Expected at least 2 units in every group, found one in {alone[0]!s}.")
     member = np.eye(len(found))[number]
-    member = member * np.asarray(units.weights_like(np.ones(len(member))))[:, None]
+    member = member * units.weights_like(np.ones(len(member)))[:, None]
     share = member.mean(axis=0)
     if np.any(share == 0):
         raise UserError("Expected positive weights in every group, found a group without.")
@@ -89,5 +89,10 @@ def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -
 def _estimate(
     theta: np.ndarray, psi: np.ndarray, names: Sequence[str], units: Units, title: str
 ) -> Estimate:
-    theta, psi = jnp.asarray(theta, float), jnp.asarray(psi, float)
-    return Estimate.from_psi(theta, psi, units, names=tuple(names), estimator=title)
+    return Estimate.from_psi(
+        jnp.asarray(theta, float),
+        jnp.asarray(psi, float),
+        units,
+        names=tuple(names),
+        estimator=title,
+    )

@@ -1,12 +1,14 @@
 """What estimates and errors must know of the units: their weights and their clusters."""
 
 import dataclasses
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
+
+AnyArray = Array | np.ndarray
 
 
 @jax.tree_util.register_dataclass
@@ -21,8 +23,10 @@ class Units:
     2
     """
 
-    weights: Float[Array, " n"] | None = None  # of the observations: >= 0, not all zero
-    clusters: Int[Array, " n"] | None = None  # cluster number 0, 1, ... of each unit
+    weights: Float[Array | np.ndarray, " n"] | None = (
+        None  # of the observations: >= 0, not all zero
+    )
+    clusters: Int[Array | np.ndarray, " n"] | None = None  # cluster number 0, 1, ... of each unit
     # Counted where it is not given, but for clusters that are traced.
     n_clusters: int | None = dataclasses.field(default=None, metadata={"static": True})
 
@@ -31,15 +35,15 @@ class Units:
         if given and self.n_clusters is None and not isinstance(self.clusters, Tracer):
             object.__setattr__(self, "n_clusters", int(np.max(np.asarray(self.clusters))) + 1)
 
-    def weights_like(self, values: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The weights scaled to mean one; ones if there are none.
+    def weights_like(self, values: Float[AnyArray, " n"]) -> Float[Any, " n"]:
+        """The weights scaled to mean one; ones if there are none (NumPy stays NumPy).
 
-        >>> Units(weights=jnp.array([1.0, 3.0])).weights_like(jnp.zeros(2)).tolist()
+        >>> Units(weights=np.array([1.0, 3.0])).weights_like(np.zeros(2)).tolist()
         [0.5, 1.5]
         """
         if self.weights is None:
-            return jnp.ones_like(values)
-        return self.weights * (values.shape[0] / jnp.sum(self.weights))
+            return values.__array_namespace__().ones_like(values)
+        return self.weights * (values.shape[0] / self.weights.sum())
 
     def sums(self, psi: Float[Array, "n *q"]) -> Float[Array, "g *q"]:
         """Sum of ``psi`` within each cluster; ``psi`` itself if there are none."""

@@ -1,13 +1,13 @@
 """Gradient-boosted oblivious trees by histograms, in fixed shapes."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.estimators.nuisance.base import static
 from jaxcore.typing import Key
 
 
@@ -29,12 +29,13 @@ class Boosting:
     `jax.vmap` over folds costs no more than its arithmetic.
     """
 
+    per_arm: ClassVar[bool] = False
     learning_rate: float = 0.1
     l2: float = 1.0  # quadratic penalty on leaf values
-    binary: bool = _static(False)  # log-loss and probabilities instead of squared error
-    n_trees: int = _static(100)
-    depth: int = _static(4)
-    n_bins: int = _static(32)
+    binary: bool = static(False)  # log-loss and probabilities instead of squared error
+    n_trees: int = static(100)
+    depth: int = static(4)
+    n_bins: int = static(32)
 
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key

@@ -1,7 +1,7 @@
 """Calibration of predicted probabilities: Platt scaling and isotonic regression."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.nuisance import penalised
-from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.estimators.nuisance.base import Learner, fit_predict, static
 from jaxcore.typing import Key
 
 
@@ -64,8 +64,9 @@ def isotonic(y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]
 class Calibrated:
     """A classifier whose probabilities are recalibrated on inner two-fold predictions."""
 
-    learner: Any
-    method: str = _static("platt")  # or "isotonic"
+    per_arm: ClassVar[bool] = False
+    learner: Learner
+    method: str = static("platt")  # or "isotonic"
 
     def __post_init__(self):
         if self.method not in ("platt", "isotonic"):
@@ -75,8 +76,6 @@ class Calibrated:
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> CalibratedFit:
         """Fit the classifier on all rows, the calibration map on out-of-fold predictions."""
-        from jaxcore.estimators.nuisance.base import fit_predict
-
         k_folds, k_inner, k_full = jax.random.split(key, 3)
         half = jax.random.permutation(k_folds, X.shape[0]) % 2
         held = jax.nn.one_hot(half, 2, dtype=X.dtype, axis=0)

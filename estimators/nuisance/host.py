@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,9 @@ class HostLearner:
     (1, 1, 2)
     """
 
-    def __init__(self, model: Any, *, binary: bool = False):
+    per_arm: ClassVar[bool] = False
+
+    def __init__(self, model: Any, *, binary: bool = False) -> None:
         is_object = hasattr(model, "fit") and (
             hasattr(model, "predict") or hasattr(model, "predict_proba")
         )

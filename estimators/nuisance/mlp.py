@@ -1,7 +1,7 @@
 """An ensemble of small multilayer perceptrons."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxcore.estimators.nuisance import penalised
-from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.estimators.nuisance.base import static
 from jaxcore.train.state import create_state
 from jaxcore.train.step import make_train_step
 from jaxcore.typing import Key
@@ -49,14 +49,15 @@ class MLP:
     Inputs (and the target of a regression) are standardised on the training rows.
     """
 
+    per_arm: ClassVar[bool] = False
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    binary: bool = _static(False)  # log-loss and probabilities instead of squared error
-    width: int = _static(64)
-    depth: int = _static(2)
-    steps: int = _static(500)
-    members: int = _static(5)
-    holdout: float = _static(0.2)  # share of the training rows kept for early stopping
+    binary: bool = static(False)  # log-loss and probabilities instead of squared error
+    width: int = static(64)
+    depth: int = static(2)
+    steps: int = static(500)
+    members: int = static(5)
+    holdout: float = static(0.2)  # share of the training rows kept for early stopping
 
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key

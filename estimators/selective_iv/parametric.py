@@ -1,16 +1,19 @@
 """Parametric multiply robust estimator with sandwich standard errors."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.estimate import Estimate, compiled
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance.penalised import newton_logistic
+from jaxcore.estimators.selective_iv import one_sided as one_sided_fit
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
+from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import covariance, variance
 
 
@@ -98,7 +101,7 @@ def _residuals(c: Coefficients, bases: Bases, data: Any, one_sided: bool):
     e, h = A - jnp.where(Z > 0.5, nu.mu1, nu.mu0), Z - nu.pi
     r = Y - A * nu.delta - nu.g
     d = variance_contrast(nu.mu1, nu.mu0)
-    u = nu.delta + influence.signed_weight(nu.pi, Z) / d * (e * r - nu.rho)
+    u = influence.multiply_robust_signal(nu.pi, Z, nu.delta, e * r - nu.rho, d)
     if one_sided:  # g and delta by least squares of Y on [A Bd, Bg] among Z = 1
         equations = [(bases.g, Z * r), (bases.delta, Z * A * r)]
     else:
@@ -119,7 +122,7 @@ def _stack_rows(c, bases, data, w, one_sided):
     return jnp.concatenate(parts, axis=1)
 
 
-@compiled("se", "one_sided", "n_clusters")
+@functools.partial(jax.jit, static_argnames=("se", "one_sided"))
 def mr_parametric(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -129,9 +132,7 @@ def mr_parametric(
     se: str = "sandwich",
     one_sided: bool = False,
     ridge: float = 0.0,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Parametric multiply robust, locally efficient estimate of the average treatment effect.
 
@@ -146,9 +147,7 @@ def mr_parametric(
       se: "sandwich" (right whenever the estimate is) or "if" (right if all models are).
       one_sided: nobody with Z=0 is treated: mu0 = rho = 0, and g = 0 where Z = 0.
       ridge: penalty of the two logistic regressions (added to the mean log-likelihood).
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
 
     Returns:
       The estimate; its diagnostics hold ``u``, ``nuisances``, ``coefficients``, the covariance
@@ -157,7 +156,7 @@ def mr_parametric(
     """
     if se not in ("sandwich", "if"):
         raise UserError(f"Expected se='sandwich' or 'if', found {se!r}.")
-    w = jnp.ones_like(Y) if weights is None else weights * (Y.shape[0] / jnp.sum(weights))
+    w = units.weights_like(Y)
     data = (Y, A, Z)
     c, converged = _fit(data, bases, w, ridge, one_sided)
     if one_sided:  # g is zero where Z = 0; the design says so from here on
@@ -180,8 +179,7 @@ def mr_parametric(
     return Estimate.from_psi(
         c.theta,
         psi,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         diagnostics=diagnostics,
         names=("ATE",),
         estimator="multiply robust, parametric" + (", one-sided" if one_sided else ""),
@@ -198,18 +196,13 @@ def _fit(data, bases, w, ridge, one_sided):
     b = logistic(bases.mu, A, w * Z if one_sided else w)
     zero = jnp.zeros((), Y.dtype)
     if one_sided:
-        both = jnp.concatenate([A[:, None] * bases.delta, bases.g], axis=1)
-        weighted = both * (w * Z)[:, None]
-        x = jnp.linalg.solve(weighted.T @ both / jnp.sum(w), weighted.T @ Y / jnp.sum(w))
-        q = bases.delta.shape[1]
+        psi, kappa = one_sided_fit.least_squares(Y, A, bases.delta, bases.g, w * Z)
         eta = jnp.zeros(bases.rho.shape[1], Y.dtype)
-        c = Coefficients(a.coef, b.coef, x[:q], x[q:], eta, zero)
     else:
         e = A - jax.nn.sigmoid(bases.mu @ b.coef)
         h = Z - jax.nn.sigmoid(bases.pi @ a.coef)
         psi, kappa, eta = solve_linear_blocks(bases.g, bases.delta, bases.rho, Y, A, e, h, w)
-        c = Coefficients(a.coef, b.coef, psi, kappa, eta, zero)
-    return c, a.converged & b.converged
+    return Coefficients(a.coef, b.coef, psi, kappa, eta, zero), a.converged & b.converged
 
 
 def _sandwich(c, bases, data, w, one_sided):

@@ -29,7 +29,7 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
 """Name of each scenario -> the nuisances that get the wrong basis."""
 
 
-class Sample(NamedTuple):
+class Drawn(NamedTuple):
     """Outcome, treatment, instrument, covariates."""
 
     Y: Float[Array, " n"]
@@ -57,7 +57,7 @@ def _sample(key, n, p, truth):
     mu = jnp.where(Z > 0.5, t.mu1, t.mu0)
     A = (a < mu + 0.07 * U).astype(X.dtype)
     Y = t.delta * A + t.g + 2 * (1 + 0.4 * X[:, 0]) * U + noise
-    return Sample(Y, A, Z, X)
+    return Drawn(Y, A, Z, X)
 
 
 def truth_siv1(X: Float[Array, "n p"], Z: Float[Array, " n"]) -> Nuisances:
@@ -88,7 +88,7 @@ def truth_siv2(X: Float[Array, "n p"], Z: Float[Array, " n"]) -> Nuisances:
     )
 
 
-def simulate_siv1(key: Key, n: int, *, p: int = 2) -> Sample:
+def simulate_siv1(key: Key, n: int, *, p: int = 2) -> Drawn:
     """Design in which all five parametric models of `bases_siv1` are right.
 
     Args:
@@ -103,7 +103,7 @@ def simulate_siv1(key: Key, n: int, *, p: int = 2) -> Sample:
     return _sample(key, n, p, truth_siv1)
 
 
-def simulate_siv2(key: Key, n: int, *, p: int = 2) -> Sample:
+def simulate_siv2(key: Key, n: int, *, p: int = 2) -> Drawn:
     """Design with quadratic terms in every nuisance, for learner selection; see `simulate_siv1`."""
     return _sample(key, n, p, truth_siv2)
 

@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.estimate import default_float
 from jaxcore.estimators.monte_carlo import MonteCarlo, Study, replicate
 from jaxcore.estimators.selective_iv.studies import build_study
 from jaxcore.train.state import TrainState
@@ -79,7 +78,7 @@ class MonteCarloTask:
         q = len(study.names) + len(study.extras)
 
         def empty():  # two arrays: the step donates both
-            return jnp.full((self.reps, q), jnp.nan, default_float())
+            return jnp.full((self.reps, q), jnp.nan, float)
 
         return {"theta": empty(), "se": empty(), "done": jnp.zeros(self.reps, bool)}
 
