@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar, Union
 
 import tyro
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import ImageData
 from jaxcore.data.images.pipeline import Augment, Stage
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.recipes import RECIPES, Recipe, resolve
@@ -31,7 +31,7 @@ class ImageArguments(Generic[NetworkConfig]):
     """devices over which parameters are split as well as rows"""
     model: tyro.conf.Suppress[str]
     network: NetworkConfig
-    data: DataConfig
+    data: ImageData
     stages: tuple[Stage, ...]
     augment: Augment = "all"
     """turns: all eight, "official" without the identity, left-right "flip", always ("mirror"),

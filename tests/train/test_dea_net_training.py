@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcore.convert import write_torch
-from jaxcore.data.images.kinds import DataConfig, evaluation_groups
+from jaxcore.data.images.kinds import Toy, evaluation_groups
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.models import dea_net
 from jaxcore.models.dea_net import DEANetConfig, contrastive
@@ -50,7 +50,7 @@ def test_published_recipes(name):
 def test_rotations_are_quarter_turns_without_flips():
     task = dataclasses.replace(
         recipe("dea_net_demo").task,
-        data=DataConfig(kind="toy", tasks=("haze",)),
+        data=Toy(tasks=("haze",)),
         stages=(Stage(patch=64, batch_size=8),),
         augment="rotate",
     )
@@ -74,7 +74,7 @@ def test_the_contrast_takes_the_weights_of_vgg_as_an_argument(tmp_path, monkeypa
     task = RestorationTask(
         model="dea_net",
         network=DEANetConfig(),
-        data=DataConfig(kind="toy", tasks=("haze",)),
+        data=Toy(tasks=("haze",)),
         contrastive_weight=0.1,
         vgg=str(tmp_path / "vgg.pth"),
     )
@@ -100,7 +100,7 @@ def test_both_forms_learn_to_dehaze_within_250_updates(form, seed, tmp_path):
     task = RestorationTask(
         model="dea_net",
         network=DEANetConfig(base_dim=8, form=form, scan_blocks=False),  # quicker on a CPU
-        data=DataConfig(kind="toy", tasks=("haze",)),
+        data=Toy(tasks=("haze",)),
         stages=(Stage(patch=64, batch_size=8),),
         augment="none",
     )

@@ -48,9 +48,9 @@ class DiffusionTask(ImageTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.sample_steps <= self.network.timesteps:
+        if not 1 <= self.sample_steps <= self.network.schedule.timesteps:
             raise UserError(
-                f"sample_steps must be from 1 to {self.network.timesteps}, found "
+                f"sample_steps must be from 1 to {self.network.schedule.timesteps}, found "
                 f"{self.sample_steps}."
             )
         if self.preview < 1:
@@ -80,7 +80,7 @@ class DiffusionTask(ImageTask):
     def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
         """Mean distance of the outputs to their targets at random times, summed over outputs."""
         cfg, images = self.network, self._signed(batch)
-        networks, schedule = self.module.apply_fn(cfg), cfg.make_schedule()
+        networks, schedule = self.module.apply_fn(cfg), cfg.schedule.make()
         if cfg.searching:
             selector = self.module.selector(cfg)
             return selector.search_loss(params, networks, images, key, schedule=schedule)
@@ -114,7 +114,7 @@ class DiffusionTask(ImageTask):
 
     @property
     def _paired(self) -> bool:
-        return self.network.kind != "generation" and self.data.pair_by == "name"
+        return self.network.kind != "generation" and self.data.comparable
 
     def evaluate(self, params: Params) -> dict[str, float]:
         """PSNR and SSIM where there are pairs, else the loss on the evaluation images."""
@@ -142,10 +142,10 @@ class DiffusionTask(ImageTask):
         images = sample(
             self.module.apply_fn(cfg),
             self.module.standardise(params, cfg),
-            table=sampling_table(cfg.make_schedule(), self.sample_steps),
+            table=sampling_table(cfg.schedule.make(), self.sample_steps),
             objective=cfg.make_objective(),
             key=jax.random.key(self.eval_seed),
-            shape=(self.preview, side, side, cfg.channels),
+            shape=(self.preview, side, side, cfg.unet.channels),
         )
         cells = [(image, "") for image in np.asarray(to_unit(images))]
         wide = math.ceil(math.sqrt(len(cells)))

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore import registry
-from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.kinds import (
+    ImageData,
+    Photos,
+    describe,
+    evaluation_groups,
+    training_groups,
+)
 from jaxcore.data.images.pipeline import (
     Augment,
     Images,
@@ -56,7 +62,7 @@ class ImageTask(abc.ABC):
     name: ClassVar[str]
     model: str = "adair"  # name in `jaxcore.registry`
     network: Any  # configuration of that network
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    data: ImageData = dataclasses.field(default_factory=Photos)
     stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
     augment: Augment = "all"  # see `jaxcore.data.images.pipeline.training_batches`
     eval_images: int | None = None  # at most so many per degradation; None is all
@@ -249,7 +255,7 @@ class ImageTask(abc.ABC):
             **{
                 **fields,
                 "network": config_class.from_dict(fields["network"]),
-                "data": DataConfig.from_dict(fields["data"]),
+                "data": ImageData.from_dict(fields["data"]),
                 "stages": tuple(Stage(**stage) for stage in fields["stages"]),
             }
         )
