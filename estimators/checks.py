@@ -34,8 +34,9 @@ class Sample:
 
     def units(self, dtype: DTypeLike = np.float64, *, clustered: bool = True) -> Units:
         """Weights and, if wanted, clusters."""
-        weights = None if self.weights is None else self.weights.astype(dtype)
-        return Units(weights, self.clusters if clustered else None)
+        weights: Any = None if self.weights is None else self.weights.astype(dtype)
+        clusters: Any = self.clusters if clustered else None
+        return Units(weights, clusters)
 
 
 def column(value: Any, name: str, *, n: int | None = None) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import bootstrap
-from jaxcore.estimators.units import INDEPENDENT, AnyArray, Units
+from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import normal_quantile, variance
 
 
@@ -42,7 +42,7 @@ class Estimate:
     se: Float[Array, "*q"]  # standard error of each
     psi: Float[Array, "n *q"]  # centred influence value of each unit
     diagnostics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    clusters: Int[AnyArray, " n"] | None = None  # cluster number of each unit
+    clusters: Int[Array, " n"] | None = None  # cluster number of each unit
     names: tuple[str, ...] = dataclasses.field(default=("theta",), metadata={"static": True})
     estimator: str = dataclasses.field(default="", metadata={"static": True})
     notices: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})

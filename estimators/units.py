@@ -8,8 +8,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-AnyArray = Array | np.ndarray
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +21,8 @@ class Units:
     2
     """
 
-    weights: Float[Array | np.ndarray, " n"] | None = (
-        None  # of the observations: >= 0, not all zero
-    )
-    clusters: Int[Array | np.ndarray, " n"] | None = None  # cluster number 0, 1, ... of each unit
+    weights: Float[Array, " n"] | None = None  # of the observations: >= 0, not all zero
+    clusters: Int[Array, " n"] | None = None  # cluster number 0, 1, ... of each unit
     # Counted where it is not given, but for clusters that are traced.
     n_clusters: int | None = dataclasses.field(default=None, metadata={"static": True})
 
@@ -35,7 +31,7 @@ class Units:
         if given and self.n_clusters is None and not isinstance(self.clusters, Tracer):
             object.__setattr__(self, "n_clusters", int(np.max(np.asarray(self.clusters))) + 1)
 
-    def weights_like(self, values: Float[AnyArray, " n"]) -> Float[Any, " n"]:
+    def weights_like(self, values: Float[Array | np.ndarray, " n"]) -> Float[Any, " n"]:
         """The weights scaled to mean one; ones if there are none (NumPy stays NumPy).
 
         >>> Units(weights=np.array([1.0, 3.0])).weights_like(np.zeros(2)).tolist()

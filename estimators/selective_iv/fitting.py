@@ -87,11 +87,14 @@ class Fitter:
         self.notices: list[str] = []
         dtype = np.dtype(jnp.result_type(float))
 
-        self.Y, self.A, self.Z = (v.astype(dtype) for v in (sample.Y, sample.A, sample.Z))
+        # NumPy arrays, for compiled functions
+        self.Y: Any = sample.Y.astype(dtype)
+        self.A: Any = sample.A.astype(dtype)
+        self.Z: Any = sample.Z.astype(dtype)
         X = sample.X
         if config.standardise and X.size:
             X = (X - X.mean(axis=0)) / X.std(axis=0)
-        self.X = X.astype(dtype)
+        self.X: Any = X.astype(dtype)
         self.units = sample.units(dtype, clustered=config.clustered)
         self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
 
@@ -127,8 +130,7 @@ class Fitter:
             strata = (2 * s.Z + s.A).astype(np.int32) if self.config.stratify else None
             ids = np.asarray(
                 _random_folds(
-                    np.int64(self.config.seed), np.int32(r), strata, Units(clusters=s.clusters),
-                    n=n, n_folds=k,
+                    np.int64(self.config.seed), np.int32(r), strata, s.units(), n=n, n_folds=k,
                 )
             )  # fmt: skip
         weighted = np.ones(n, bool) if s.weights is None else s.weights > 0

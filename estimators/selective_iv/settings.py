@@ -119,7 +119,9 @@ class Settings:
                 f"Expected learners for the blocks {', '.join(BLOCKS)} (and m), "
                 f"found {', '.join(given) or 'none'}."
             )
-        out = {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in given.items()}
+        out: dict[str, tuple[Any, ...]] = {
+            k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in given.items()
+        }
         for name, candidates in out.items():
             if not candidates:
                 raise UserError(f"Expected at least one learner for {name}, found none.")
