@@ -250,7 +250,7 @@ def _refuse_same(one: str, a: np.ndarray, other: str, b: np.ndarray) -> None:
         )
 
 
-def _rows(clusters, kept, n):
+def _rows(clusters: ArrayLike, kept: np.ndarray, n: int) -> np.ndarray:
     a = np.asarray(clusters)
     if a.shape != (n,):
         raise UserError(f"Expected {n} cluster labels, found an array of shape {a.shape}.")

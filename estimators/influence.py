@@ -70,7 +70,7 @@ def hajek(
     """
     w = jnp.ones_like(y) if weights is None else weights
 
-    def mean(x):
+    def mean(x: Float[Array, " n"]) -> Float[Array, ""]:
         return jnp.sum(w * x) / jnp.sum(w)
 
     w1, w0 = a / ps, (1 - a) / (1 - ps)

@@ -77,7 +77,7 @@ def genius(
     a = _mean_model(z_model, Bpi, Z, w)
     b = _mean_model(a_model, Bmu, A, w * arm)
 
-    def parts(params):
+    def parts(params: tuple[Array, Array, Array]) -> list[tuple[Array, Array]]:
         a, b, beta = params
         h = Z - _predict(z_model, Bpi, a)
         e = A - arm * _predict(a_model, Bmu, b)
@@ -130,12 +130,12 @@ def genius_gmm(
     zbar = jnp.mean(Z, axis=0)
     b = _mean_model(a_model, Bmu, A, jnp.ones_like(Y))
 
-    def moments(params, beta):
+    def moments(params: tuple[Array, Array], beta: Array) -> Float[Array, "n k"]:
         zbar, b = params
         e = A - _predict(a_model, Bmu, b)
         return (Z - zbar[None]) * (e * (Y - beta * A))[:, None]
 
-    def nuisance_rows(params):
+    def nuisance_rows(params: tuple[Array, Array]) -> Float[Array, "n q"]:
         zbar, b = params
         e = A - _predict(a_model, Bmu, b)
         return jnp.concatenate([Z - zbar[None], Bmu * e[:, None]], axis=1)
@@ -147,15 +147,15 @@ def genius_gmm(
     at_zero = jnp.mean(moments(params, jnp.zeros((), Y.dtype)), axis=0)
     slope = at_zero - jnp.mean(moments(params, jnp.ones((), Y.dtype)), axis=0)
 
-    def corrected(beta):
+    def corrected(beta: Float[Array, ""]) -> Float[Array, "n k"]:
         jacobian = jax.jacfwd(lambda p: jnp.mean(moments(p, beta), axis=0))(params)
         flat = jnp.concatenate([j.reshape(k, -1) for j in jacobian], axis=1)
         return moments(params, beta) + nuisance_psi @ flat.T
 
-    def solve(weight):
+    def solve(weight: Float[Array, "k k"]) -> Float[Array, ""]:
         return slope @ weight @ at_zero / (slope @ weight @ slope)
 
-    def step(_, weight):
+    def step(_: Array, weight: Float[Array, "k k"]) -> Float[Array, "k k"]:
         rows = corrected(solve(weight))
         return jnp.linalg.inv(rows.T @ rows / n)
 
@@ -190,16 +190,16 @@ def genius_multiplicative(
     Bmu = jnp.stack([one, Z], axis=1)
     zbar, b = jnp.mean(Z), newton_logistic(Bmu, A, one).coef
 
-    def rows(params):
+    def rows(params: tuple[Array, Array, Array]) -> Float[Array, "n q"]:
         zbar, b, beta = params
         h, e = Z - zbar, A - jax.nn.sigmoid(Bmu @ b)
         last = h * e * Y * jnp.exp(-beta * A)
         return jnp.concatenate([h[:, None], Bmu * e[:, None], last[:, None]], axis=1)
 
-    def moment(beta):
+    def moment(beta: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.mean(rows((zbar, b, beta))[:, -1])
 
-    def step(_, beta):
+    def step(_: Array, beta: Float[Array, ""]) -> Float[Array, ""]:
         return beta - moment(beta) / jax.grad(moment)(beta)
 
     beta = jax.lax.fori_loop(0, steps, step, jnp.zeros((), Y.dtype))

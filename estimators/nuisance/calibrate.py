@@ -21,6 +21,9 @@ class CalibratedFit(NamedTuple):
     value: Float[Array, " n"]
 
 
+_Blocks = tuple[Array, Array, Array, Array]  # index of the last; means, weights, sizes
+
+
 def isotonic(y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]:
     """Weighted least-squares fit of ``y`` that never decreases (pool adjacent violators).
 
@@ -31,12 +34,12 @@ def isotonic(y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]
     n = y.shape[0]
     w = jnp.maximum(w, 1e-12)  # a row without weight joins its neighbours
 
-    def push(i, state):
-        def violated(s):
+    def push(i: Array, state: _Blocks) -> _Blocks:
+        def violated(s: _Blocks) -> Array:
             top, mean, _, _ = s
             return (top > 0) & (mean[jnp.maximum(top - 1, 0)] > mean[top])
 
-        def merge(s):
+        def merge(s: _Blocks) -> _Blocks:
             top, mean, weight, size = s
             total = weight[top - 1] + weight[top]
             pooled = (mean[top - 1] * weight[top - 1] + mean[top] * weight[top]) / total
@@ -68,7 +71,7 @@ class Calibrated:
     learner: Learner
     method: str = static("platt")  # or "isotonic"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in ("platt", "isotonic"):
             raise UserError(f"Expected method='platt' or 'isotonic', found {self.method!r}.")
 
@@ -99,6 +102,6 @@ class Calibrated:
         return fitted.value[jnp.clip(at, 0, fitted.value.shape[0] - 1)]
 
 
-def _log_odds(p):
+def _log_odds(p: Float[Array, " n"]) -> Float[Array, " n"]:
     p = jnp.clip(p, 1e-6, 1 - 1e-6)
     return jnp.log(p) - jnp.log1p(-p)

@@ -13,7 +13,7 @@ from jaxcore.estimators.nuisance import penalised
 from jaxcore.estimators.nuisance.base import static
 from jaxcore.train.state import create_state
 from jaxcore.train.step import make_train_step
-from jaxcore.typing import Key
+from jaxcore.typing import Key, Params
 
 
 class _Network(nn.Module):
@@ -22,7 +22,7 @@ class _Network(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "n p"]) -> Float[Array, " n"]:
         for _ in range(self.depth):
             x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, param_dtype=self.dtype)(x))
         return nn.Dense(1, dtype=self.dtype, param_dtype=self.dtype)(x)[:, 0]
@@ -83,17 +83,17 @@ class MLP:
             return jnp.mean(jax.nn.sigmoid(out), axis=0)
         return fitted.centre + fitted.spread * jnp.mean(out, axis=0)
 
-    def _network(self, dtype):
+    def _network(self, dtype: Any) -> _Network:
         return _Network(self.width, self.depth, dtype)
 
-    def _train(self, S, t, w, key):
+    def _train(self, S: Array, t: Array, w: Array, key: Key) -> Params:
         k_split, k_init = jax.random.split(key)
         held = jax.random.uniform(k_split, w.shape) < self.holdout
         train, check = jnp.where(held, 0, w), jnp.where(held, w, 0)
         net = self._network(S.dtype)
         tx = optax.adamw(self.learning_rate, weight_decay=self.weight_decay)
 
-        def loss(params, rows, _):
+        def loss(params: Params, rows: dict[str, Array], _: Key) -> tuple[Array, dict[str, Array]]:
             out: Any = net.apply(params, rows["features"])
             target = rows["target"]
             each = jax.nn.softplus(out) - target * out if self.binary else (out - target) ** 2 / 2
@@ -102,7 +102,7 @@ class MLP:
 
         one_step = make_train_step(loss, tx)
 
-        def step(carry, _):
+        def step(carry: Any, _: None) -> tuple[Any, None]:
             state, best, least = carry
             new, metrics = one_step(state, {"features": S, "target": t})
             better = metrics["held_out"] < least  # of the parameters before the step

@@ -43,7 +43,7 @@ def convex_weights(
     gram, cross = (P * w[:, None]).T @ P, P.T @ (w * y)
     rate = 1 / jnp.maximum(jnp.trace(gram), 1e-30)
 
-    def step(i, state):
+    def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         a, previous = state
         ahead = a + (i / (i + 3)) * (a - previous)
         return simplex_projection(ahead - rate * (gram @ ahead - cross)), a

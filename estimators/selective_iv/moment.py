@@ -61,7 +61,7 @@ class Clip:
     overlap: str = "truncate"  # or "discard": units beyond the bounds leave the estimand
     one_sided: bool = False  # nobody with Z=0 is treated: mu0 and rho are zero and stay so
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("pi", "mu"):
             low, high = getattr(self, name)
             if not 0 <= low < high <= 1:

@@ -6,6 +6,7 @@ it, the true effect differs from the estimate by ``E[Gamma(X)/D(X)]``. This modu
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -89,7 +90,7 @@ def _bounds(
     negative = jnp.mean(d, axis=-1, keepdims=True) < 0
     s = jnp.where(negative, -1.0, 1.0).astype(s.dtype) * s
 
-    def mean_and_se(x):
+    def mean_and_se(x: Array) -> tuple[Array, Array]:
         x = x.reshape(-1, n)
         mean = jnp.mean(w.reshape(-1, n) * x, axis=1)
         psi = (w.reshape(-1, n) * (x - mean[:, None])).T
@@ -99,7 +100,7 @@ def _bounds(
     low, low_se = mean_and_se(u - G * s)
     high, high_se = mean_and_se(u + G * s)
 
-    def nearest_limit(g):
+    def nearest_limit(g: Array) -> Array:
         """The confidence limit that moves towards zero as G grows, positive before it is there."""
         centre, se = mean_and_se(sign * u - g * s)
         return centre - z * se
@@ -118,7 +119,7 @@ def _bounds(
     )
 
 
-def _first_zero(falling, ahead):
+def _first_zero(falling: Callable[[Array], Array], ahead: Float[Array, ""]) -> Float[Array, ""]:
     """Where a function that falls from a positive value crosses zero, by bisection.
 
     Zero if it is not positive at zero, infinity if it still is at ``ahead``, where the bound
@@ -126,7 +127,7 @@ def _first_zero(falling, ahead):
     """
     zero = jnp.zeros_like(ahead)
 
-    def halve(_, ends):
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         left, right = ends
         middle = (left + right) / 2
         positive = falling(middle) > 0

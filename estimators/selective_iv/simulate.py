@@ -4,6 +4,7 @@ In both the average treatment effect is 1, the treatment is confounded by U, and
 a direct effect on the outcome.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ class Drawn(NamedTuple):
     X: Float[Array, "n p"]
 
 
-def _draw(key, n, p):
+def _draw(key: Key, n: int, p: int) -> tuple[Array, Array, Array, Array, Array]:
     """X, U, and uniforms for Z and A, and the outcome noise."""
     dtype = jnp.result_type(float)
     kx, ku, kz, ka, ke = jax.random.split(key, 5)
@@ -50,7 +51,7 @@ def _draw(key, n, p):
     )  # fmt: skip
 
 
-def _sample(key, n, p, truth):
+def _sample(key: Key, n: int, p: int, truth: Callable[[Array, Array], Nuisances]) -> Drawn:
     X, U, z, a, noise = _draw(key, n, p)
     Z = (z < truth(X, jnp.zeros(n, X.dtype)).pi).astype(X.dtype)
     t = truth(X, Z)
@@ -119,10 +120,10 @@ def bases_siv1(Z: Float[Array, " n"], X: Float[Array, "n p"], wrong: tuple[str, 
     one, x1, x2 = jnp.ones_like(Z), X[:, 0], X[:, 1]
     off = jnp.abs(x1)
 
-    def stack(*columns):
+    def stack(*columns: Float[Array, " n"]) -> Float[Array, "n q"]:
         return jnp.stack(columns, axis=1)
 
-    def mu(z):
+    def mu(z: Float[Array, " n"]) -> Float[Array, "n q"]:
         return stack(one, z, off) if "mu" in wrong else stack(one, z, x1, x2)
 
     return Bases(
