@@ -12,6 +12,8 @@ from jaxcore.estimators.units import Units
 from jaxcore.estimators.variance import covariance, variance
 from tests.estimators.derivatives import derivative_error, nuisance_derivative
 
+pytestmark = pytest.mark.newest
+
 N = 60
 
 
