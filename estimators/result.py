@@ -38,7 +38,7 @@ class Settings(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """One estimate with its data and the estimates of every partition (on the host).
 

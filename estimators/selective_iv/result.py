@@ -26,7 +26,7 @@ from jaxcore.estimators.selective_iv.settings import Settings
 _FORMAT = "selective_iv fit, version 1"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class SelectiveIVResult(Result):
     """Estimate of the average treatment effect and everything it was made from (on the host)."""
 

@@ -246,7 +246,7 @@ def test_a_report_on_a_full_disk_leaves_nothing(result, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(result), "plot_overlap", full)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     with pytest.raises(UserError, match="No space left"):
         write_report(result, tmp_path / "r")
     (tmp_path / "mine").mkdir()
