@@ -1,9 +1,7 @@
 """From dataframes and formulas to the arrays of an estimator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
-
-from numpy.typing import ArrayLike
 
 R = TypeVar("R")
 
@@ -11,20 +9,7 @@ R = TypeVar("R")
 class FitsFrames(Generic[R]):
     """For estimators whose ``fit`` takes outcome, treatment, instrument and covariates."""
 
-    def fit(
-        self,
-        Y: ArrayLike,
-        A: ArrayLike,
-        Z: ArrayLike,
-        X: ArrayLike,
-        *,
-        weights: ArrayLike | None = None,
-        clusters: ArrayLike | None = None,
-        fold_ids: ArrayLike | None = None,
-        covariates: Sequence[str] | None = None,
-    ) -> R:
-        """Estimate from arrays."""
-        raise NotImplementedError
+    fit: Callable[..., R]
 
     def fit_frame(
         self,

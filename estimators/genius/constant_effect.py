@@ -174,39 +174,6 @@ def genius_gmm(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("steps",))
-def genius_multiplicative(
-    Y: Float[Array, " n"], A: Float[Array, " n"], Z: Float[Array, " n"], *, steps: int = 50
-) -> Estimate:
-    """Constant log-ratio from the moment ``(Z - zbar)(A - mu) Y exp(-beta A)``, binary treatment.
-
-    Args:
-      Y: outcome with a multiplicative effect (counts, rates).
-      A: treatment, 0 or 1.
-      Z: instrument.
-      steps: Newton steps.
-    """
-    one = jnp.ones_like(Y)
-    Bmu = jnp.stack([one, Z], axis=1)
-    zbar, b = jnp.mean(Z), newton_logistic(Bmu, A, one).coef
-
-    def rows(params: tuple[Array, Array, Array]) -> Float[Array, "n q"]:
-        zbar, b, beta = params
-        h, e = Z - zbar, A - jax.nn.sigmoid(Bmu @ b)
-        last = h * e * Y * jnp.exp(-beta * A)
-        return jnp.concatenate([h[:, None], Bmu * e[:, None], last[:, None]], axis=1)
-
-    def moment(beta: Float[Array, ""]) -> Float[Array, ""]:
-        return jnp.mean(rows((zbar, b, beta))[:, -1])
-
-    def step(_: Array, beta: Float[Array, ""]) -> Float[Array, ""]:
-        return beta - moment(beta) / jax.grad(moment)(beta)
-
-    beta = jax.lax.fori_loop(0, steps, step, jnp.zeros((), Y.dtype))
-    psi = influence.stacked(lambda p: jnp.mean(rows(p), axis=0), rows, (zbar, b, beta))[:, -1]
-    return Estimate.from_psi(beta, psi, names=("log ratio",), estimator="GENIUS, multiplicative")
-
-
 @functools.partial(jax.jit, static_argnames=("level",))
 def genius_plm(
     Y: Float[Array, " n"],

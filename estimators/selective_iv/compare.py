@@ -5,7 +5,7 @@ granted.
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.estimators import double_ml, influence
-from jaxcore.estimators.checks import Sample, independent_columns
+from jaxcore.estimators.checks import independent_columns
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates
 from jaxcore.estimators.genius import genius, genius_plm
 from jaxcore.estimators.linear_iv import ols, tsls
 from jaxcore.estimators.nuisance import Logistic, Ridge
-from jaxcore.estimators.selective_iv.settings import Settings
+from jaxcore.estimators.result import Result
+from jaxcore.estimators.selective_iv.moment import Clip
 from jaxcore.estimators.units import Units
 
 
@@ -32,36 +33,7 @@ class _Data(NamedTuple):
     units: Units
 
 
-class Fit(Protocol):
-    """What is compared: a fit (`SelectiveIVResult`)."""
-
-    @property
-    def sample(self) -> Sample:
-        """Its data."""
-        ...
-
-    @property
-    def config(self) -> Settings:
-        """Its settings."""
-        ...
-
-    @property
-    def one_sided(self) -> bool:
-        """Whether nobody with Z=0 is treated."""
-        ...
-
-    @property
-    def estimate(self) -> Estimate:
-        """The estimate."""
-        ...
-
-    @property
-    def repetitions(self) -> tuple[Estimate, ...]:
-        """The estimate of every partition."""
-        ...
-
-
-def _data(fit: Fit) -> _Data:
+def _data(fit: Result) -> _Data:
     s, X = fit.sample, fit.sample.X
     if X.size:
         X = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -71,7 +43,7 @@ def _data(fit: Fit) -> _Data:
     return _Data(Y, A, Z, W, s.units(Y.dtype, clustered=fit.config.clustered))
 
 
-def baselines(fit: Fit) -> list[Estimate]:
+def baselines(fit: Result, clip: Clip) -> list[Estimate]:
     """OLS, 2SLS, LATE, AIPW, constant-effect estimators, and learners chosen by their losses.
 
     The first are linear in the covariates; the last is the fitted estimator itself, with the
@@ -79,6 +51,7 @@ def baselines(fit: Fit) -> list[Estimate]:
 
     Args:
       fit: a fit (`SelectiveIVResult`); LATE and AIPW are cross-fitted on its (first) folds.
+      clip: its bounds.
 
     Returns:
       One estimate each; NaN or infinite where it cannot be computed from these data.
@@ -86,15 +59,15 @@ def baselines(fit: Fit) -> list[Estimate]:
     Y, A, Z, W, units = _data(fit)
     ids = np.asarray(fit.estimate.diagnostics["fold_ids"])
     linear = {"ml_g": Ridge(alpha=0.0), "ml_m": Logistic(alpha=1e-3)}
-    folds = {"fold_ids": jnp.asarray(ids), "n_folds": int(ids.max()) + 1, "clip": fit.config.clip}
-    Bmu = W if fit.one_sided else jnp.concatenate([W, Z[:, None]], axis=1)
+    folds = {"fold_ids": jnp.asarray(ids), "n_folds": int(ids.max()) + 1, "clip": clip.pi}
+    Bmu = W if clip.one_sided else jnp.concatenate([W, Z[:, None]], axis=1)
     with_z = jnp.concatenate([W, Z[:, None]], axis=1)
     logit = Logistic(alpha=1e-3)
     late = double_ml.iivm(
-        Y, A, Z, W[:, 1:], ml_r=logit, always_takers=not fit.one_sided,
+        Y, A, Z, W[:, 1:], ml_r=logit, always_takers=not clip.one_sided,
         **linear, **folds, units=units,
     )  # fmt: skip
-    constant = genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=fit.one_sided, units=units)
+    constant = genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=clip.one_sided, units=units)
     named = {
         "OLS, no confounding given X": ols(Y, A, W, units=units),
         "OLS with Z, no confounding given X, Z": ols(Y, A, with_z, units=units),
@@ -104,7 +77,7 @@ def baselines(fit: Fit) -> list[Estimate]:
         "GENIUS, constant effect": constant,
     }
     repeated = {
-        "GENIUS, orthogonal, constant effect": partially_linear(fit),
+        "GENIUS, orthogonal, constant effect": partially_linear(fit, clip),
         "multiply robust, learners of least cross-validated loss": least_loss(fit),
     }
     how = fit.config.aggregate
@@ -116,7 +89,7 @@ def _named(estimate: Estimate, name: str) -> Estimate:
     return dataclasses.replace(estimate, estimator=name)
 
 
-def least_loss(fit: Fit) -> list[Estimate]:
+def least_loss(fit: Result) -> list[Estimate]:
     """The same estimator with the learners of least cross-validated loss; nothing to choose: none.
 
     See `cv_loss`.
@@ -130,7 +103,7 @@ def least_loss(fit: Fit) -> list[Estimate]:
     ]
 
 
-def partially_linear(fit: Fit, level: float = 0.95) -> list[Estimate]:
+def partially_linear(fit: Result, clip: Clip, level: float = 0.95) -> list[Estimate]:
     """Orthogonal constant-effect estimates from the nuisances every partition selected.
 
     ``E[Y|Z,X]``, and the means of variance and covariance over Z, follow from pi, mu, g, delta and
@@ -144,7 +117,7 @@ def partially_linear(fit: Fit, level: float = 0.95) -> list[Estimate]:
         mu = jnp.where(Z > 0.5, nu.mu1, nu.mu0)
         v = nu.pi * v1 + (1 - nu.pi) * v0
         m = nu.g + nu.delta * mu
-        if fit.one_sided:  # g at Z = 0 is a convention, not E[Y|Z=0,X]; e is zero there anyway
+        if clip.one_sided:  # g at Z = 0 is a convention, not E[Y|Z=0,X]; e is zero there anyway
             m = jnp.where(Z > 0.5, m, Y)
         out.append(
             genius_plm(

@@ -171,6 +171,7 @@ class Fitter:
         """All columns once, and per block the independent columns of every candidate."""
         blocks = self.config.blocks
         flat = [bases.resolve(c) for b in BLOCKS for c in blocks[b]]
+        B: Any
         B, masks = bases.library(flat, self.X)
         dropped: set[int] = set()
         for mask in masks:
@@ -233,14 +234,14 @@ class Fitter:
             raise UserError("Expected one basis per block with se='sandwich', found others.")
         B, masks = self._library()
         self._check_size(masks, self.sample.n)
-        of = {b: B[:, np.flatnonzero(masks[b][0])] for b in BLOCKS}
+        of: dict[str, Any] = {b: B[:, np.flatnonzero(masks[b][0])] for b in BLOCKS}
         Z = self.Z[:, None]
-        both = {
+        both: dict[str, Any] = {
             b: of[b] if self.clip.one_sided else np.concatenate([of[b], Z * of[b]], 1) for b in of
         }
         zero = np.zeros_like(of["mu"])
-        mu1 = of["mu"] if self.clip.one_sided else np.concatenate([of["mu"], of["mu"]], 1)
-        mu0 = of["mu"] if self.clip.one_sided else np.concatenate([of["mu"], zero], 1)
+        mu1: Any = of["mu"] if self.clip.one_sided else np.concatenate([of["mu"], of["mu"]], 1)
+        mu0: Any = of["mu"] if self.clip.one_sided else np.concatenate([of["mu"], zero], 1)
         designs = Bases(of["pi"], both["mu"], mu1, mu0, both["g"], of["delta"], of["rho"])
         estimate = mr_parametric(
             self.Y, self.A, self.Z, designs, one_sided=self.clip.one_sided, units=self.units

@@ -76,6 +76,11 @@ class SelectiveIVResult(Result):
     # --- the estimate ---------------------------------------------------------------------------
 
     @property
+    def clip(self) -> Clip:
+        """The bounds of the nuisances."""
+        return dataclasses.replace(self.config.bounds, one_sided=self.one_sided)
+
+    @property
     def nuisances(self) -> Nuisances:
         """Clipped out-of-fold nuisances of the selected learners (first repetition)."""
         return self.estimate.diagnostics["nuisances"]
@@ -183,13 +188,13 @@ class SelectiveIVResult(Result):
         Of several partitions: the values that at least half of them do not reject.
         """
         with self.config.precision():
-            every = compare.partially_linear(self, level)
+            every = compare.partially_linear(self, self.clip, level)
             return majority([e.diagnostics["robust_set"].pieces() for e in every])
 
     def baselines(self) -> list[Estimate]:
         """Other estimators on the same data and folds; see `compare`."""
         with self.config.precision():
-            return [e.on_host() for e in compare.baselines(self)]
+            return [e.on_host() for e in compare.baselines(self, self.clip)]
 
     def diagnostics(self) -> dict[str, Any]:
         """Overlap, strength of the instrument, counts."""

@@ -243,7 +243,7 @@ def test_report_and_file(result, tmp_path):
 def test_a_report_on_a_full_disk_leaves_nothing(result, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.genius import genius, genius_gmm, genius_multiplicative, genius_plm
+from jaxcore.estimators.genius import genius, genius_gmm, genius_plm
 from jaxcore.estimators.linear_iv import ols, robust_set, tsls
 from jaxcore.estimators.nuisance import basis
 from jaxcore.estimators.selective_iv import (
@@ -167,17 +167,6 @@ def test_gmm_with_several_instruments_covers_the_effect(double):
     e = genius_gmm(jnp.asarray(Y), jnp.asarray(A), jnp.asarray(Z), a_model="linear")
     assert abs(float(e.theta) - 2) < 4 * float(e.se) < 0.2
     assert float(e.diagnostics["J"]) < 13.8  # 0.999 quantile with 2 degrees of freedom
-
-
-def test_multiplicative_effect(double):
-    rng = np.random.default_rng(1)
-    n = 60_000
-    Z = rng.integers(0, 2, n) * 1.0
-    U = rng.integers(0, 2, n) * 1.0
-    A = (rng.uniform(size=n) < 0.1 + 0.35 * Z + 0.1 * U) * 1.0
-    Y = rng.poisson(np.exp(0.5 * A) * (1 + 0.5 * Z + U)) * 1.0
-    e = genius_multiplicative(*map(jnp.asarray, (Y, A, Z)))
-    assert abs(float(e.theta) - 0.5) < 4 * float(e.se) < 0.8
 
 
 def test_robust_sets_of_every_shape(double):
