@@ -48,7 +48,7 @@ def in_chunks(arrays: Sequence[Array], rows: int) -> tuple[Array, ...]:
     rows = -(-n // count)
     short = count * rows - n
 
-    def cut(a):
+    def cut(a: Array) -> Array:
         if short:
             a = jnp.pad(a, [(0, short)] + [(0, 0)] * (a.ndim - 1))
         return a.reshape(count, rows, *a.shape[1:])
@@ -68,7 +68,7 @@ def sum_chunks(fn: Callable[..., Any], chunks: Sequence[Array]) -> Any:
         return fn(*first)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(fn, *first))
 
-    def step(total, chunk):
+    def step(total: Any, chunk: tuple[Array, ...]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, fn(*chunk)), None
 
     return jax.lax.scan(step, zero, tuple(chunks))[0]

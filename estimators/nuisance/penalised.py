@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.estimators.chunks import NUMBERS_AT_ONCE, ROWS_AT_ONCE, in_chunks, sum_chunks
-from jaxcore.estimators.linear_algebra import solve_positive
+from jaxcore.estimators.linear_algebra import solve_cholesky
 
 _SOLVED_UP_TO = 64  # columns: a factorisation costs no more than a few sweeps
 
@@ -154,7 +154,7 @@ def newton_logistic(
         gradient, hessian = sums(B, y, w, pairs) if whole else sum_chunks(sums, pieces)
         gradient = columns * (gradient - penalty * b)
         hessian = columns[:, None] * columns[None] * (hessian + jnp.diag(penalty)) + used
-        move = solve_positive(hessian, gradient)
+        move = solve_cholesky(hessian, gradient)
         size = jnp.max(jnp.abs(move)) / jnp.maximum(jnp.max(jnp.abs(b)), 1)
         return b + move, size, i + 1
 
@@ -252,3 +252,13 @@ def standardisation(
     varies = sd > floor * jnp.maximum(jnp.abs(mean), 1)
     factor = 1 / jnp.where(varies, sd, 1.0) if scale else jnp.ones_like(sd)
     return mean, jnp.where(varies, factor, 0.0)
+
+
+def solve_positive(a: Float[Array, "q q"], b: Float[Array, "q *k"]) -> Float[Array, "q *k"]:
+    """Solve a positive definite system: Cholesky, jitter of rounding size, one refinement."""
+    if a.shape[0] == 0:
+        return b
+    jitter = 1e-14 if a.dtype == jnp.float64 else 1e-6
+    factor = jax.scipy.linalg.cho_factor(a + jnp.diag(jitter * jnp.diagonal(a)))
+    x = jax.scipy.linalg.cho_solve(factor, b)
+    return x + jax.scipy.linalg.cho_solve(factor, b - a @ x)

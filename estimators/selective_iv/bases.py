@@ -5,6 +5,7 @@ three linear equations of the parametric estimator on the training rows. Bases o
 column masks of one matrix ``B``, so every combination is a masked system of the same size.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -15,7 +16,6 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
-from jaxcore.estimators.estimate import compiled
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv import cv_loss
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, combination_moments
@@ -38,7 +38,7 @@ def with_instrument(B: Float[Array, "n q"], Z: Float[Array, " n"]) -> Float[Arra
     return jnp.concatenate([B, Z[:, None] * B], axis=1)
 
 
-@compiled("n_folds", "clip", "one_sided")
+@functools.partial(jax.jit, static_argnames=("n_folds", "clip"))
 def fit_bases(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -50,7 +50,6 @@ def fit_bases(
     *,
     ridge: float = 1e-3,
     clip: Clip,
-    one_sided: bool = False,
     weights: Float[Array, " n"] | None = None,
 ) -> BasisFits:
     """Fit every learner of every block on the training rows of every fold.
@@ -65,13 +64,12 @@ def fit_bases(
       n_folds: number of folds.
       ridge: penalty added to the mean log-likelihood (the constant is free).
       clip: bounds of pi and mu.
-      one_sided: nobody with Z=0 is treated.
       weights: observation weights.
     """
     train = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
     pairs = masks["pi"].shape[0] * masks["mu"].shape[0]
     rows = rows_at_once(n_folds * pairs * B.shape[1])
-    one_fold = _one_sided_fold if one_sided else _fold
+    one_fold = _one_sided_fold if clip.one_sided else _fold
 
     def fit(w):
         return one_fold(Y, A, Z, B, w / jnp.sum(w), masks, ridge, clip, rows)
@@ -214,7 +212,7 @@ def both_arms(
     return mu1, jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(pick(mu[..., :q], B))
 
 
-@compiled("clip", "one_sided")
+@functools.partial(jax.jit, static_argnames=("clip",))
 def all_moments(
     fits: BasisFits,
     Y: Float[Array, " n"],
@@ -224,14 +222,15 @@ def all_moments(
     fold_ids: Int[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> Float[Array, "n pi mu g delta rho"]:
     """Out-of-fold moments ``u`` of every unit under every combination of learners."""
-    found = _predictions(fits, Z, B, fold_ids, one_sided)
-    return combination_moments(Y, A, Z, **found, clip=clip, one_sided=one_sided)
+    found = _predictions(fits, Z, B, fold_ids, clip.one_sided)
+    return combination_moments(Y, A, Z, **found, clip=clip)
 
 
-def _predictions(fits, Z, B, fold_ids, one_sided) -> dict[str, Array]:
+def _predictions(
+    fits: BasisFits, Z: Array, B: Array, fold_ids: Array, one_sided: bool
+) -> dict[str, Array]:
     """Out-of-fold nuisances of all combinations, rows last."""
     pick = own_predictors(fold_ids, fits.pi)
     mu1, mu0 = both_arms(fits.mu, B, pick, one_sided)
@@ -264,14 +263,13 @@ def moment_sums(
     weights: Float[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> MomentSums:
     """Sums of `all_moments`, in chunks of rows: no array of units times combinations is kept."""
     k = fits.pi.shape[0]
 
     def sums(Y, A, Z, B, fold, w):
-        found = _predictions(fits, Z, B, fold, one_sided)
-        u = combination_moments(Y, A, Z, **found, clip=clip, one_sided=one_sided)
+        found = _predictions(fits, Z, B, fold, clip.one_sided)
+        u = combination_moments(Y, A, Z, **found, clip=clip)
         u = jnp.where((w > 0).reshape(-1, 1, 1, 1, 1, 1), u, 0)  # filled-up rows may be infinite
         flat = u.reshape(u.shape[0], -1)
         member = jax.nn.one_hot(fold, k, dtype=u.dtype, axis=0) * w[None]
@@ -283,9 +281,7 @@ def moment_sums(
             jnp.sum(w**2),
             linear[k].reshape(shape),
             (w**2 @ flat**2).reshape(shape),
-            *cv_loss.log_losses(
-                A, Z, found["pi"], found["mu1"], found["mu0"], w, clip=clip, one_sided=one_sided
-            ),
+            *cv_loss.log_losses(A, Z, found["pi"], found["mu1"], found["mu0"], w, clip=clip),
         )
 
     arrays = in_chunks((Y, A, Z, B, fold_ids, weights), moment_rows(fits))
@@ -308,15 +304,14 @@ def choose_by_loss(
     weights: Float[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> Int[Array, "5"]:
     """The combination of smallest losses, see `cv_loss`; a second pass over the rows."""
     i, j = jnp.argmin(sums.loss_pi), jnp.argmin(sums.loss_mu)
 
     def losses(Y, A, Z, B, fold, w):
         pick = own_predictors(fold, fits.pi)
-        arms = both_arms(fits.mu[:, j], B, pick, one_sided)
-        mu = cv_loss.at_observed(Z, *arms, clip=clip, one_sided=one_sided)
+        arms = both_arms(fits.mu[:, j], B, pick, clip.one_sided)
+        mu = cv_loss.at_observed(Z, *arms, clip=clip)
         g = pick(fits.g[:, i, j], with_instrument(B, Z))
         delta, rho = pick(fits.delta[:, i, j], B), pick(fits.rho[:, i, j], B)
         Y, A, mu = (v[None, None, None] for v in (Y, A, mu))

@@ -50,10 +50,9 @@ def log_losses(
     weights: Float[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> tuple[Float[Array, " pi"], Float[Array, " mu"]]:
     """Sums of the log-losses of clipped P(Z=1|X) and P(A=1|Z,X)."""
-    mu = at_observed(Z[None], mu1, mu0, clip=clip, one_sided=one_sided)
+    mu = at_observed(Z[None], mu1, mu0, clip=clip)
     of_pi = log_loss(jnp.clip(pi, *clip.pi), Z[None]) @ weights
     return of_pi, log_loss(mu, A[None]) @ weights
 
@@ -73,15 +72,12 @@ def choose_candidates(
     weights: Float[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> Int[Array, "5"]:
     """Indices of the predictions with the smallest losses; see `estimate_from_candidates`."""
     c = candidates
-    loss_pi, loss_mu = log_losses(
-        A, Z, c["pi"], c["mu1"], c["mu0"], weights, clip=clip, one_sided=one_sided
-    )
+    loss_pi, loss_mu = log_losses(A, Z, c["pi"], c["mu1"], c["mu0"], weights, clip=clip)
     j = jnp.argmin(loss_mu)
-    mu = at_observed(Z, c["mu1"][j], c["mu0"][j], clip=clip, one_sided=one_sided)
+    mu = at_observed(Z, c["mu1"][j], c["mu0"][j], clip=clip)
     Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
     g, delta = c["g"][:, :, None], c["delta"][None, :, None]
     rho = jnp.swapaxes(c["rho"], 0, 1)[None]
@@ -94,8 +90,7 @@ def at_observed(
     mu0: Float[Array, "*l n"],
     *,
     clip: Clip,
-    one_sided: bool,
 ) -> Float[Array, "*l n"]:
     """Clipped P(A=1|Z,X) at the observed Z."""
-    one, zero = clip_arms(mu1, mu0, clip, one_sided=one_sided)
+    one, zero = clip_arms(mu1, mu0, clip)
     return jnp.where(Z > 0.5, one, zero)

@@ -15,40 +15,38 @@ from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
 from jaxcore.estimators.checks import Sample, independent_columns
 from jaxcore.estimators.chunks import rounded_up
-from jaxcore.estimators.estimate import Estimate, compiled, default_float
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
 from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient, fit_learners
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
+    Clip,
     clip_nuisances,
     from_predictions,
     overlap_mask,
 )
 from jaxcore.estimators.selective_iv.parametric import Bases, mr_parametric
 from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
+from jaxcore.estimators.selective_iv.settings import BASIS_KINDS, Settings
+from jaxcore.estimators.units import Units
 
-BASIS_KINDS = (str, bases.Polynomial, bases.BSpline, bases.FourierFeatures)
-
-_STATIC = ("clip", "ridge", "one_sided", "criterion", "models", "beta", "lam",
-           "n_clusters")  # fmt: skip
+_STATIC = ("n_folds", "clip", "ridge", "criterion", "models", "beta", "lam")
 
 
-@compiled("n_folds", *_STATIC)
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def _estimate_bases(Y, A, Z, B, masks, ids, n_folds, *, models, **options):
     return estimate_bases(Y, A, Z, B, masks, ids, n_folds, models=dict(models), **options)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "n_folds", "n_clusters"))
-def _random_folds(seed, repetition, strata, clusters, *, n, n_folds, n_clusters):
+@functools.partial(jax.jit, static_argnames=("n", "n_folds"))
+def _random_folds(seed, repetition, strata, units, *, n, n_folds):
     key = jax.random.fold_in(jax.random.key(seed), repetition)
-    return crossfit.fold_ids(
-        key, n, n_folds, strata=strata, clusters=clusters, n_clusters=n_clusters
-    )
+    return crossfit.fold_ids(key, n, n_folds, strata=strata, units=units)
 
 
-@compiled("n_folds", *_STATIC)
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def _estimate_candidates(Y, A, Z, ids, n_folds, found, *, models, **options):
     return estimate_from_candidates(Y, A, Z, ids, n_folds, found, models=dict(models), **options)
 
@@ -83,21 +81,20 @@ def _first_rows(estimate: Estimate, n: int) -> Estimate:
 class Fitter:
     """One call of ``SelectiveIV.fit`` (``config``), inside the precision it runs in."""
 
-    def __init__(self, config: Any, sample: Sample, one_sided: bool):
-        self.config, self.sample, self.one_sided = config, sample, one_sided
+    def __init__(self, config: Settings, sample: Sample, clip: Clip) -> None:
+        self.config, self.sample, self.clip = config, sample, clip
         self.notices: list[str] = []
-        dtype = np.dtype(default_float())
+        dtype = np.dtype(jnp.result_type(float))
 
-        self.Y, self.A, self.Z = (v.astype(dtype) for v in (sample.Y, sample.A, sample.Z))
-        self.weights = None if sample.weights is None else sample.weights.astype(dtype)
+        # NumPy arrays, for compiled functions
+        self.Y: Any = sample.Y.astype(dtype)
+        self.A: Any = sample.A.astype(dtype)
+        self.Z: Any = sample.Z.astype(dtype)
         X = sample.X
         if config.standardise and X.size:
             X = (X - X.mean(axis=0)) / X.std(axis=0)
-        self.X = X.astype(dtype)
-        self.clusters, self.n_clusters = None, None
-        if sample.clusters is not None and config.clustered:
-            self.clusters = sample.clusters.astype(np.int32)
-            self.n_clusters = rounded_up(int(sample.clusters.max()) + 1)  # some may be empty
+        self.X: Any = X.astype(dtype)
+        self.units = sample.units(dtype, clustered=config.clustered)
         self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
 
     def repetitions(self, fold_ids: Any = None) -> list[Estimate]:
@@ -132,8 +129,7 @@ class Fitter:
             strata = (2 * s.Z + s.A).astype(np.int32) if self.config.stratify else None
             ids = np.asarray(
                 _random_folds(
-                    np.int64(self.config.seed), np.int32(r), strata, s.clusters, n=n, n_folds=k,
-                    n_clusters=None if s.clusters is None else int(s.clusters.max()) + 1,
+                    np.int64(self.config.seed), np.int32(r), strata, s.units(), n=n, n_folds=k,
                 )
             )  # fmt: skip
         weighted = np.ones(n, bool) if s.weights is None else s.weights > 0
@@ -161,7 +157,7 @@ class Fitter:
                 "Expected both values of the instrument outside every fold, found only "
                 f"{Z[0] if len(Z) else 'none'} outside fold {fold}."
             )
-        for z in (1,) if self.one_sided else (0, 1):
+        for z in (1,) if self.clip.one_sided else (0, 1):
             if len(np.unique(A[z == Z])) < 2:
                 raise UserError(
                     f"Expected treated and untreated units with Z={z} outside every fold, found "
@@ -174,6 +170,7 @@ class Fitter:
         """All columns once, and per block the independent columns of every candidate."""
         blocks = self.config.blocks
         flat = [bases.resolve(c) for b in BLOCKS for c in blocks[b]]
+        B: Any
         B, masks = bases.library(flat, self.X)
         dropped: set[int] = set()
         for mask in masks:
@@ -194,7 +191,7 @@ class Fitter:
 
     def _check_size(self, masks, rows: int) -> None:
         widest = {b: int(np.max(np.sum(masks[b], axis=1))) for b in BLOCKS}
-        if self.one_sided:
+        if self.clip.one_sided:
             size, rows = widest["g"] + widest["delta"], int(rows * np.mean(self.sample.Z))
         else:
             size = 2 * widest["g"] + widest["delta"] + widest["rho"]
@@ -211,15 +208,20 @@ class Fitter:
 
         n = self.sample.n
         fill = functools.partial(_filled, rows=rounded_up(n))
-        weights = np.ones_like(self.Y) if self.weights is None else self.weights
+        weights = np.ones_like(self.Y) if self.units.weights is None else self.units.weights
         arrays = [fill(v) for v in (self.Y, self.A, self.Z, B)]
-        units = {"weights": fill(weights, 0), "clusters": fill(self.clusters)}
+        count = self.units.n_clusters
+        units = Units(  # some clusters may be empty
+            fill(weights, 0),
+            fill(self.units.clusters),
+            None if count is None else rounded_up(count),
+        )
 
         def run(ids, k):
             estimate = _estimate_bases(
                 *arrays, masks, fill(ids), k,
-                clip=c.bounds, ridge=c.ridge, one_sided=self.one_sided, criterion=c.criterion,
-                models=self.models, beta=c.beta, lam=c.lam, n_clusters=self.n_clusters, **units,
+                clip=self.clip, ridge=c.ridge, criterion=c.criterion, models=self.models,
+                beta=c.beta, lam=c.lam, units=units,
             )  # fmt: skip
             return _first_rows(estimate.on_host(), n)
 
@@ -231,16 +233,17 @@ class Fitter:
             raise UserError("Expected one basis per block with se='sandwich', found others.")
         B, masks = self._library()
         self._check_size(masks, self.sample.n)
-        of = {b: B[:, np.flatnonzero(masks[b][0])] for b in BLOCKS}
+        of: dict[str, Any] = {b: B[:, np.flatnonzero(masks[b][0])] for b in BLOCKS}
         Z = self.Z[:, None]
-        both = {b: of[b] if self.one_sided else np.concatenate([of[b], Z * of[b]], 1) for b in of}
+        both: dict[str, Any] = {
+            b: of[b] if self.clip.one_sided else np.concatenate([of[b], Z * of[b]], 1) for b in of
+        }
         zero = np.zeros_like(of["mu"])
-        mu1 = of["mu"] if self.one_sided else np.concatenate([of["mu"], of["mu"]], 1)
-        mu0 = of["mu"] if self.one_sided else np.concatenate([of["mu"], zero], 1)
+        mu1: Any = of["mu"] if self.clip.one_sided else np.concatenate([of["mu"], of["mu"]], 1)
+        mu0: Any = of["mu"] if self.clip.one_sided else np.concatenate([of["mu"], zero], 1)
         designs = Bases(of["pi"], both["mu"], mu1, mu0, both["g"], of["delta"], of["rho"])
         estimate = mr_parametric(
-            self.Y, self.A, self.Z, designs, one_sided=self.one_sided, weights=self.weights,
-            clusters=self.clusters, n_clusters=self.n_clusters,
+            self.Y, self.A, self.Z, designs, one_sided=self.clip.one_sided, units=self.units
         )  # fmt: skip
         if not bool(estimate.diagnostics["converged"]):
             raise UserError(
@@ -260,7 +263,7 @@ class Fitter:
         for block, candidates in c.blocks.items():
             learners[block] = [self._as_learner(block, one) for one in candidates]
         learners.setdefault("m", learners["g"])
-        if self.one_sided:
+        if self.clip.one_sided:
             learners["rho"] = learners["rho"][:1]
 
         key = jax.random.key(c.seed)
@@ -268,19 +271,16 @@ class Fitter:
         def run(ids, k):
             found = fit_learners(
                 self.Y, self.A, self.Z, self.X, learners, ids, k,
-                clip=c.bounds, key=key, one_sided=self.one_sided, weights=self.weights,
+                clip=self.clip, key=key, weights=self.units.weights,
             )  # fmt: skip
             estimate = _estimate_candidates(
-                self.Y, self.A, self.Z, ids, k, found, clip=c.bounds, one_sided=self.one_sided,
-                criterion=c.criterion, models=self.models, beta=c.beta, lam=c.lam,
-                weights=self.weights, clusters=self.clusters, n_clusters=self.n_clusters,
+                self.Y, self.A, self.Z, ids, k, found, clip=self.clip, criterion=c.criterion,
+                models=self.models, beta=c.beta, lam=c.lam, units=self.units,
             )  # fmt: skip
             raw = estimate.diagnostics["nuisances"]
             estimate.diagnostics["raw"] = raw
-            estimate.diagnostics["nuisances"] = clip_nuisances(
-                raw, c.bounds, one_sided=self.one_sided
-            )
-            estimate.diagnostics["inside_overlap"] = overlap_mask(raw, c.bounds)
+            estimate.diagnostics["nuisances"] = clip_nuisances(raw, self.clip)
+            estimate.diagnostics["inside_overlap"] = overlap_mask(raw, self.clip)
             return self._discard(estimate, raw) if c.overlap == "discard" else estimate
 
         return run
@@ -288,8 +288,7 @@ class Fitter:
     def _discard(self, estimate: Estimate, raw: Any) -> Estimate:
         """The mean over the units within the bounds only."""
         final = from_predictions(
-            self.Y, self.A, self.Z, raw, clip=self.config.bounds, one_sided=self.one_sided,
-            weights=self.weights, clusters=self.clusters, n_clusters=self.n_clusters,
+            self.Y, self.A, self.Z, raw, clip=self.clip, units=self.units
         )  # fmt: skip
         return dataclasses.replace(estimate, theta=final.theta, se=final.se, psi=final.psi)
 
