@@ -70,7 +70,8 @@ def test_the_contrast_takes_the_weights_of_vgg_as_an_argument(tmp_path, monkeypa
     write_torch(tmp_path / "vgg.pth", contrastive.vgg19_to_torch(narrow))
     read = functools.partial(contrastive.vgg19_from_torch, width=4)
     monkeypatch.setattr(restoration, "vgg19_from_torch", read)
-    monkeypatch.setattr(dea_net, "apply", lambda params, x, cfg: x * params["gain"])
+    fake = lambda params, x, cfg: x * params["gain"]  # noqa: E731
+    monkeypatch.setitem(vars(dea_net.NETWORK), "apply", fake)
     task = RestorationTask(
         model="dea_net",
         network=DEANetConfig(),
