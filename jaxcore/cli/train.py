@@ -12,7 +12,7 @@ from jaxcore.train.config import TrainConfig
 from jaxcore.train.recipes import RECIPES, Recipe, resolve
 from jaxcore.train.tasks.diffusion import DiffusionTask
 from jaxcore.train.tasks.images import ImageTask
-from jaxcore.train.tasks.restoration import Loss, RestorationTask
+from jaxcore.train.tasks.restoration import LossType, RestorationTask
 
 NetworkConfig = TypeVar("NetworkConfig")
 
@@ -53,7 +53,7 @@ class ImageArguments(Generic[NetworkConfig]):
 class TrainArguments(ImageArguments[NetworkConfig]):
     """And for networks from image to image."""
 
-    loss_type: Loss = "l1"
+    loss_type: LossType = "l1"
     contrastive_weight: float = 0.0
     """of DEA-Net-CR's loss, a distance of VGG19's features; 0 leaves it out"""
     contrast_per_sample: bool = False

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcore.convert.statedict import (
+from jaxcore.convert import (
     CONV,
     LINEAR,
     POINTWISE,
@@ -25,11 +25,13 @@ from jaxcore.models.rddm.model import param_shapes
 from jaxcore.models.rddm.process.objectives import SEARCH
 from jaxcore.models.rddm.process.schedule import official_buffers
 from jaxcore.serial import to_json
-from jaxcore.typing import Params, StateDict
+from jaxcore.typing import Params, StateDict, TensorLike
 
 _GAIN = channel_vector(leading=1)
 _SCALAR = Transform("scalar", lambda w: w[0], lambda w: w[None])
 _WEIGHT = "alpha_res"
+# The first convolution, of the diffusion object, of the networks alone or of a single one.
+_FIRST = [f"{start}init_conv.weight" for start in ("model.unet0.", "model.", "unet0.", "")]
 _TOLERANCE = 1e-6  # of the buffers, which are float32 numbers up to 1
 _LOG = "posterior_log_variance_clipped"
 
@@ -169,12 +171,13 @@ def config_from_state_dict(state_dict: StateDict, **options: Any) -> RDDMConfig:
     return RDDMConfig.from_dict(fields)
 
 
-def _unwrapped(state_dict: StateDict) -> dict[str, np.ndarray]:
+def _unwrapped(state_dict: StateDict) -> dict[str, TensorLike]:
     """The state dict of the diffusion object, whatever is around it or missing."""
-    tensors = strip_prefix(state_dict, "module.", "_orig_mod.")
+    averages = [f"ema_model.{inside}{key}" for inside in ("", "module.") for key in _FIRST]
+    tensors = strip_prefix(state_dict, [*_FIRST, *averages])
     averaged = select_prefix(tensors, "ema_model.")
     if averaged:
-        tensors = strip_prefix(averaged, "module.")
+        tensors = strip_prefix(averaged, _FIRST)
     if "init_conv.weight" in tensors and "final_conv.weight" in tensors:  # a single U-Net
         return {f"model.unet0.{key}": value for key, value in tensors.items()}
     if any(key.startswith(("unet0.", "init_conv.")) for key in tensors):
@@ -256,7 +259,7 @@ def _check_choice(weight: float, cfg: RDDMConfig) -> None:
         )
 
 
-def _differences(stored: Mapping[str, np.ndarray], schedule: ScheduleConfig) -> list[str]:
+def _differences(stored: StateDict, schedule: ScheduleConfig) -> list[str]:
     """Names of stored buffers that are not those of a schedule."""
     ours = official_buffers(schedule.make())
     bad = []
@@ -270,7 +273,7 @@ def _differences(stored: Mapping[str, np.ndarray], schedule: ScheduleConfig) -> 
     return bad
 
 
-def _check_schedule(stored: Mapping[str, np.ndarray], cfg: RDDMConfig) -> None:
+def _check_schedule(stored: StateDict, cfg: RDDMConfig) -> None:
     bad = _differences(stored, cfg.schedule)
     if bad:
         warnings.warn(
@@ -290,7 +293,7 @@ _SCHEDULES: tuple[dict[str, Any], ...] = (
 )
 
 
-def _schedule_fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _schedule_fields(tensors: StateDict) -> dict[str, Any]:
     """The published schedule that the buffers hold; nothing where there are none, or others."""
     names = ("alphas_cumsum", "betas_cumsum")
     stored = {name: np.asarray(tensors[name]) for name in names if name in tensors}

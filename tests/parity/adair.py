@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.convert.statedict import official_shapes
+from jaxcore.convert import official_shapes
 from jaxcore.data.images.degradations import gaussian_noise
 from jaxcore.metrics import METRICS
 from jaxcore.models import adair

@@ -15,7 +15,15 @@ from jaxcore.models.rddm.network import blocks
 from jaxcore.models.rddm.process.forward import to_signed
 from jaxcore.models.rddm.process.losses import rddm_loss
 from jaxcore.nn import capture
-from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, make_train_step
+from jaxcore.train import (
+    EMAConfig,
+    Loss,
+    Mean,
+    OptimConfig,
+    create_state,
+    make_optimiser,
+    make_train_step,
+)
 from jaxcore.train.ema import ema_decay, ema_update
 from tests.parity.golden import Golden, close, nhwc, part_params, run
 
@@ -158,12 +166,13 @@ def _train(
     def apply_fn(params: Any, x: Any, times: Any) -> tuple[Any, ...]:
         return rddm.apply(params, x, times, cfg)
 
-    def loss(params: Any, batch: Any, key: Any) -> Any:
+    def loss(variables: Any, batch: Any, key: Any, frozen: None) -> Loss:
         images = {k: to_signed(batch[k]) for k in ("clean", "degraded") if k in batch}
-        return rddm_loss(
-            params, apply_fn, images, key, schedule=schedule, objective=objective,
+        value, parts = rddm_loss(
+            variables["params"], apply_fn, images, key, schedule=schedule, objective=objective,
             t=batch["t"], noise=batch["noise"],
         )  # fmt: skip
+        return Loss(value, 1, {name: Mean(part, 1) for name, part in parts.items()})
 
     def stored(name: str) -> dict[str, np.ndarray]:
         start = f"{name}."
@@ -234,7 +243,7 @@ _CONFIGURATIONS = {
 
 def check_keys(path: Path) -> None:
     """Keys and shapes of whole checkpoints, and what we recognise in them."""
-    from jaxcore.convert.statedict import official_shapes
+    from jaxcore.convert import official_shapes
     from jaxcore.models.rddm.process.schedule import official_buffers
 
     golden = json.loads(path.read_text())

@@ -1,6 +1,5 @@
 """What training on pictures has in common: data, evaluation on whole images, sample pictures."""
 
-import abc
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
@@ -30,8 +29,9 @@ from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
 from jaxcore.tiling import check_options
-from jaxcore.train.task import BatchIterator
-from jaxcore.typing import Batch, Key, Params
+from jaxcore.train.state import TrainState
+from jaxcore.train.task import BatchIterator, Frozen, GradientTask
+from jaxcore.typing import Key, Params
 
 
 class Restored(NamedTuple):
@@ -48,12 +48,12 @@ class Restored(NamedTuple):
 _training_groups = functools.lru_cache(maxsize=8)(training_groups)
 _evaluation_groups = functools.lru_cache(maxsize=8)(evaluation_groups)
 
-_OVERLAP = 32  # pixels; of every network's ``restore`` unless told otherwise
+_OVERLAP = 32  # pixels; of every network's ``restore`` without an argument
 _LEAST_SIDE = 11  # pixels; of the larger of the windows of SSIM
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageTask(abc.ABC):
+class ImageTask(GradientTask):
     """Train a network of `jaxcore.registry` on crops, evaluate it on whole images.
 
     A subclass has a ``name``, a ``loss`` and, where a row is more than a pair, ``images``.
@@ -101,10 +101,6 @@ class ImageTask(abc.ABC):
     def images(self) -> Images:
         """Images of a row."""
         return ("degraded", "clean")
-
-    @abc.abstractmethod
-    def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
-        """Mean loss over the rows of a batch, and a dict of scalars to log."""
 
     @property
     def multiple(self) -> int:
@@ -228,13 +224,13 @@ class ImageTask(abc.ABC):
         except UserError as error:
             raise UserError(f"{image.name} of {image.group}: {error}") from None
 
-    def evaluate(self, params: Params) -> dict[str, float]:
+    def evaluate(self, state: TrainState, frozen: Frozen = None) -> dict[str, float]:
         """PSNR (dB) and SSIM before and after, per degradation; see `summarise`."""
-        return summarise(map(self.score, self.restored(params)))
+        return summarise(map(self.score, self.restored(state.eval_params)))
 
-    def samples(self, params: Params) -> dict[str, np.ndarray]:
+    def pictures(self, state: TrainState, frozen: Frozen = None) -> dict[str, np.ndarray]:
         """The first evaluation images: degraded | restored | clean, a row per degradation."""
-        images = list(self.restored(params, limit=1))
+        images = list(self.restored(state.eval_params, limit=1))
         return {"restored": comparison(iter(images))} if images else {}
 
     def to_dict(self) -> dict[str, Any]:
