@@ -14,9 +14,16 @@ from jaxcore.train.optim import OptimConfig
 
 # These change what a run writes, not what it computes, and may differ when it is resumed.
 _FREE = (
-    "log_every", "eval_every", "save_every", "sample_every", "keep_last", "best_metric",
-    "best_mode", "max_in_flight", "tensorboard",
-)  # fmt: skip
+    "log_every",
+    "eval_every",
+    "save_every",
+    "sample_every",
+    "keep_last",
+    "best_metric",
+    "best_mode",
+    "max_in_flight",
+    "tensorboard",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

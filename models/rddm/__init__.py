@@ -25,12 +25,23 @@ from jaxcore.models.rddm.process.selector import ObjectiveSelector
 from jaxcore.models.rddm.sampling.ddim import (
     DDIMNetwork,
     adjust_alpha,
+    ddim,
     ddim_step,
     ddim_step_as_rddm,
     ddim_table,
 )
+from jaxcore.models.rddm.sampling.released import (
+    along_path,
+    ancestral,
+    generalised,
+    generalised_clean,
+    noise_then_residual,
+    residual_then_noise,
+    sampling_table,
+)
 from jaxcore.models.rddm.sampling.sampler import Trajectory, sample
-from jaxcore.models.rddm.sampling.solvers import SamplingTable, sampling_table
+from jaxcore.models.rddm.sampling.second_order import dpm_solver
+from jaxcore.models.rddm.sampling.table import SamplingTable, padded
 
 __all__ = [
     "PRESETS",
@@ -49,25 +60,34 @@ __all__ = [
     "Unet",
     "UnetConfig",
     "adjust_alpha",
+    "along_path",
+    "ancestral",
     "apply",
     "apply_fn",
     "chosen",
     "clean_from_both",
     "clean_from_noise",
     "config_from_state_dict",
+    "ddim",
     "ddim_step",
     "ddim_step_as_rddm",
     "ddim_table",
+    "dpm_solver",
     "from_torch",
+    "generalised",
+    "generalised_clean",
     "init",
     "level_at",
     "noise_from_residual",
+    "noise_then_residual",
     "objective_of",
     "official_buffers",
+    "padded",
     "param_shapes",
     "q_posterior",
     "q_sample",
     "rddm_loss",
+    "residual_then_noise",
     "restore",
     "sample",
     "sampling_table",

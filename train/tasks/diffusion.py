@@ -16,8 +16,8 @@ from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.models.rddm.process.forward import to_signed, to_unit
 from jaxcore.models.rddm.process.losses import rddm_loss
+from jaxcore.models.rddm.sampling.released import sampling_table
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import sampling_table
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import ImageTask
@@ -30,8 +30,8 @@ _PICTURE = 3  # channels of a picture of the data
 class DiffusionTask(ImageTask):
     """Train the networks of RDDM on crops (or whole squares) taken to random times.
 
-    What is trained is said by the network's configuration: ``kind`` for restoration, translation
-    or generation, ``objective``, ``loss`` and the schedules. With the objective "auto_res_noise"
+    The network's configuration says what is trained: ``kind`` for restoration, translation or
+    generation, ``objective`` and ``schedule``. With the objective "auto_res_noise"
     a run is the search for an objective (AOSA) and ends when that is found.
 
     Restoration is evaluated on whole images with a few-step sampler; generation, which has nothing

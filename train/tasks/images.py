@@ -189,9 +189,13 @@ class ImageTask(GradientTask):
 
     def _of_group(self, group: Group, limit: int | None) -> Iterator[Sample]:
         samples = evaluation_samples(
-            group, seed=self.eval_seed, side=self.eval_side, legacy_rng=self.eval_legacy_rng,
-            images=self.images, crop_multiple=self._crop_multiple,
-        )  # fmt: skip
+            group,
+            seed=self.eval_seed,
+            side=self.eval_side,
+            legacy_rng=self.eval_legacy_rng,
+            images=self.images,
+            crop_multiple=self._crop_multiple,
+        )
         for i, sample in enumerate(samples):
             if limit is not None and i >= limit:
                 return

@@ -18,9 +18,8 @@ from jaxcore.models.rddm.interop import (
 from jaxcore.models.rddm.network import ddpm_unet
 from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
 from jaxcore.models.rddm.process import forward
-from jaxcore.models.rddm.sampling.ddim import DDIMNetwork
+from jaxcore.models.rddm.sampling.ddim import DDIMNetwork, ddim
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import sampling_table
 from tests.parity.golden import Golden
 
 
@@ -60,9 +59,7 @@ def test_other_sizes_are_read_from_the_weights_too(stored):
 
 def test_samples_are_those_of_the_packages_ddim(stored):
     cfg = config_from_ddpm_torch(weights(stored))
-    table = sampling_table(
-        schedule_from_ddpm_torch(weights(stored)), stored.config["steps"], clip_mode="ddim_exact"
-    )
+    table = ddim(schedule_from_ddpm_torch(weights(stored)), stored.config["steps"])
     start = stored.image("in/start")
     _, seen = sample(
         ddpm_network(cfg), from_ddpm_torch(weights(stored), cfg), shape=start.shape, table=table,
