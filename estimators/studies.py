@@ -12,7 +12,6 @@ import optax
 from jax.sharding import Mesh
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.estimate import default_float
 from jaxcore.estimators.monte_carlo import MonteCarlo, Study, replicate
 from jaxcore.estimators.selective_iv.studies import build_study
 from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
@@ -79,7 +78,7 @@ class MonteCarloTask(Task):
         shape = self.reps, len(study.names) + len(study.extras)
 
         def empty() -> jax.Array:  # two arrays: the step donates both
-            return jnp.full(shape, jnp.nan, default_float())
+            return jnp.full(shape, jnp.nan, float)
 
         held = {"theta": empty(), "se": empty(), "done": jnp.zeros(self.reps, bool)}
         key = jax.random.fold_in(key, 1)

@@ -8,19 +8,20 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxcore.errors import UserError
+from jaxcore.serial import AtLeast, Count, Index, Serial
 
 Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
+class ScheduleConfig(Serial):
     """Shape of the learning rate over a run; the peak is ``OptimConfig.learning_rate``.
 
     >>> ScheduleConfig(name="cosine", floor=1e-6).to_dict()["floor"]
@@ -29,30 +30,16 @@ class ScheduleConfig:
 
     # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, or another of `SCHEDULES`
     name: str = "constant"
-    floor: float = 0.0  # rate of the last update (cosine, warmup_cosine)
-    warmup_steps: int | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
-    steps_per_epoch: int | None = None  # adair_official; None: 1/150 of the run, as published
+    floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosine, warmup_cosine)
+    warmup_steps: Index | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
+    steps_per_epoch: Count | None = None  # adair_official; None: 1/150 of the run, as published
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.name not in SCHEDULES:
             raise UserError(
                 f"Unknown schedule {self.name!r}: expected one of {', '.join(SCHEDULES)}."
             )
-        if self.floor < 0:
-            raise UserError(f"schedule.floor must be at least 0, found {self.floor}.")
-        for field in ("warmup_steps", "steps_per_epoch"):
-            value = getattr(self, field)
-            if value is not None and value < (1 if field == "steps_per_epoch" else 0):
-                raise UserError(f"schedule.{field} must be positive, found {value}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dict."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "ScheduleConfig":
-        """Inverse of `to_dict`."""
-        return cls(**data)
 
 
 def constant(value: float) -> Schedule:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxcore.cli.weights import Which
+from jaxcore.weights import Which
 
 FILES = ("samples.png", "trajectory.png", "schedules.png", "samples.json")
 
@@ -217,8 +217,9 @@ class _Model:
 
 
 def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _Model:
-    from jaxcore.cli.weights import load_network
     from jaxcore.errors import UserError
+    from jaxcore.models import rddm
+    from jaxcore.weights import load
 
     tensors = None if weights.is_dir() else _tensors(weights)
     if tensors is not None and any(key.endswith("mid_attn.mem_kv") for key in tensors):
@@ -230,20 +231,18 @@ def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _
             "Expected no --prediction for networks of RDDM, which have objectives, found "
             f"{prediction!r}."
         )
-    network, cfg, params = load_network(
-        weights, None if weights.is_dir() else "rddm", which=which, preset=preset
-    )
-    if network.name != "rddm":
+    loaded = load(weights, model=None if weights.is_dir() else "rddm", preset=preset, which=which)
+    network, cfg, params = loaded.network, loaded.cfg, loaded.params
+    if network.task != "diffusion":
         raise UserError(f"Expected weights of a diffusion model, found weights of {network.name}.")
-    module = network.module
     return _Model(
-        module.apply_fn(cfg),
-        module.standardise(params.get("network", params), cfg),
+        rddm.apply_fn(cfg),
+        rddm.standardise(params.get("network", params), cfg),
         cfg.schedule.make(),
-        module.objective_of(params, cfg),
-        cfg.unet.channels,
-        cfg.multiple,
-        cfg.kind != "generation",
+        rddm.objective_of(params, cfg),
+        network.channels(cfg),
+        network.multiple(cfg),
+        network.restores(cfg),
         cfg.condition_channels,
         cfg.to_dict(),
     )

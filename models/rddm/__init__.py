@@ -1,7 +1,8 @@
 """RDDM: residual denoising diffusion models; see README.md beside this file."""
 
 from jaxcore.models.rddm.config import PRESETS, RDDMConfig, ScheduleConfig
-from jaxcore.models.rddm.model import apply, init, param_shapes, standardise, trainable
+from jaxcore.models.rddm.entry import NETWORK, init, param_shapes
+from jaxcore.models.rddm.model import apply, standardise, trainable
 from jaxcore.models.rddm.network.config import UnetConfig
 from jaxcore.models.rddm.network.unet import Unet
 from jaxcore.models.rddm.params import RULES, config_from_state_dict, from_torch, to_torch
@@ -44,6 +45,7 @@ from jaxcore.models.rddm.sampling.second_order import dpm_solver
 from jaxcore.models.rddm.sampling.table import SamplingTable, padded
 
 __all__ = [
+    "NETWORK",
     "PRESETS",
     "RULES",
     "DDIMNetwork",

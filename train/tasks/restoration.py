@@ -1,9 +1,8 @@
 """Restoration of photographs: any network from image to image, any mixture of degradations."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from jaxcore.convert import read_state_dict
 from jaxcore.errors import UserError
 from jaxcore.models.dea_net import contrastive_regularization, vgg19_from_torch
+from jaxcore.serial import AtLeast
 from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import (
     ImageTask,
@@ -40,29 +40,19 @@ class RestorationTask(ImageTask):
 
     name: ClassVar[str] = "restoration"
     loss_type: LossType = "l1"
-    contrastive_weight: float = 0.0  # of DEA-Net-CR's regularisation; 0 leaves it out
+    # of DEA-Net-CR's regularisation; 0 leaves it out
+    contrastive_weight: Annotated[float, AtLeast(0)] = 0.0
     contrast_per_sample: bool = False  # one ratio per image instead of one per batch
     contrast_positive_only: bool = False  # the distance to the clean image alone
     vgg: str = ""  # for it: file of torchvision's vgg19
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss_type not in ("l1", "charbonnier"):
-            raise UserError(f"loss_type must be l1 or charbonnier, found {self.loss_type!r}.")
-        if not self.contrastive_weight >= 0:
-            raise UserError(
-                f"contrastive_weight must be at least 0, found {self.contrastive_weight}."
-            )
-
-    def check(self) -> None:
-        """And for the weights of VGG19, if the loss needs them."""
-        super().check()
-        if self.contrastive_weight > 0:
-            _vgg(self.vgg)
-
     def frozen(self) -> Params | None:
         """Weights of VGG19, if the loss needs them."""
-        return _vgg(self.vgg) if self.contrastive_weight > 0 else None
+        if self.contrastive_weight == 0:
+            return None
+        if not self.vgg:
+            raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
+        return vgg19_from_torch(read_state_dict(self.vgg).tensors)
 
     def loss(self, variables: Mapping[str, Any], batch: Batch, key: Key, frozen: Frozen) -> Loss:
         """Mean over all elements, and the mean of every degradation in the batch.
@@ -73,7 +63,7 @@ class RestorationTask(ImageTask):
           key: nothing is drawn.
           frozen: of `frozen`, which the contrast needs.
         """
-        restored = self.module.apply(variables["params"], batch["degraded"], self.network)
+        restored = self.entry.apply(variables["params"], batch["degraded"], self.network)
         error = jnp.abs(restored - batch["clean"])
         if self.loss_type == "charbonnier":
             error = jnp.sqrt(error**2 + _CHARBONNIER**2)
@@ -94,14 +84,6 @@ class RestorationTask(ImageTask):
         total = loss.total + self.contrastive_weight * contrast * loss.weight
         parts["contrast"] = Mean(contrast * loss.weight, loss.weight)
         return Loss(total, loss.weight, metrics=parts)
-
-
-@functools.lru_cache(maxsize=1)
-def _vgg(path: str) -> Params:
-    """Weights of VGG19, read once."""
-    if not path:
-        raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
-    return vgg19_from_torch(read_state_dict(path).tensors)
 
 
 def _by_group(rows: jax.Array, task: jax.Array, names: tuple[str, ...]) -> dict[str, Mean]:

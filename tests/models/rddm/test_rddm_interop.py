@@ -96,7 +96,7 @@ CFG = DDPMUnetConfig(dim=8, dim_mults=(1, 2))
         (lambda: config_from_ddpm_torch({"a": np.zeros(1)}), "weights of denoising-diffusion"),
         (lambda: schedule_from_ddpm_torch({"a": np.zeros(1)}), "the schedule 'betas'"),
         (lambda: DDPMUnetConfig(full_attention=(True,)), "full_attention for 4 levels, found 1"),
-        (lambda: DDPMUnetConfig.from_dict({"width": 3}), "no setting width"),
+        (lambda: DDPMUnetConfig.from_dict({"width": 3}), "width is not a field"),
         (
             lambda: ddpm_unet.apply({}, jnp.zeros((1, 4, 4, 6)), jnp.zeros(1), CFG),
             "shape \\(batch, height, width, 3\\), found \\(1, 4, 4, 6\\)",
