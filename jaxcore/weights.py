@@ -62,6 +62,7 @@ def load(
     ('adair', True)
     >>> found.network.restore(found.params, np.zeros((12, 9, 3), np.float32), found.cfg).shape
     (12, 9, 3)
+    >>> folder.cleanup()
     """
     source = Path(source)
     if source.is_dir():
