@@ -11,14 +11,18 @@ import numpy as np
 from jaxcore.convert.statedict import Rule, from_state_dict
 
 
+def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and configuration of one file."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    return arrays, json.loads(str(arrays.pop("config", "{}")))
+
+
 class Golden:
     """Arrays of one `.npz` file by group; the file's own configuration is `config`."""
 
     def __init__(self, path: Path):
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        self.config = json.loads(str(arrays.pop("config", "{}")))
-        self.arrays = arrays
+        self.arrays, self.config = load(path)
 
     def group(self, name: str) -> dict[str, np.ndarray]:
         """Arrays below ``name/``, without that prefix."""
@@ -84,3 +88,23 @@ def close(ours, golden: np.ndarray, *, atol: float, rtol: float, what: str) -> N
     assert ours.shape == golden.shape, f"{what}: shape {ours.shape}, expected {golden.shape}"
     assert np.isfinite(ours).all(), f"{what}: not finite"
     np.testing.assert_allclose(ours, golden, rtol=rtol, atol=atol, err_msg=what)
+
+
+def equal(ours, golden: np.ndarray, *, what: str) -> None:
+    """Same shape, and equal everywhere."""
+    np.testing.assert_array_equal(np.asarray(ours), golden, err_msg=what)
+
+
+def beside(path: Path, name: str) -> Path:
+    """Another file of the same set: ``net_train_2.npz`` for ``grads_train_2.npz`` where it is.
+
+    Args:
+      path: the file that refers to another.
+      name: the other one without what a set adds to its names.
+    """
+    stem, _, ending = name.partition(".")
+    for cut in range(len(path.stem)):
+        other = path.with_name(f"{stem}{path.stem[cut:]}.{ending}")
+        if path.stem[cut] in "_-" and other.exists():
+            return other
+    return path.with_name(name)
