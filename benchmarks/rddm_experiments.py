@@ -50,14 +50,15 @@ PAIRS, SAMPLES = 128, 64
 SHADOW_STEPS, PATH_STEPS = (1, 2, 5, 10), (10, 50)
 _TEST = 1_000_000  # seed of the fixed pairs and of all start noise
 
-SIZES: dict[str, Any] = {"dim": 16, "dim_mults": (1, 2)}
-SHADOW: dict[str, dict[str, Any]] = {
-    "pred_res": {"objective": "pred_res", "num_unet": 1},
-    "pred_res_noise": {"objective": "pred_res_noise"},
-    "pred_res_noise, sum_scale 0.01": {"objective": "pred_res_noise", "sum_scale": 0.01},
-    "pred_noise": {"objective": "pred_noise", "num_unet": 1},
+_SIZES: dict[str, Any] = {"dim": 16, "dim_mults": (1, 2)}
+_BOTH = RDDMConfig.deraining(unet=_SIZES)
+SHADOW = {
+    "pred_res": _BOTH.replace(objective={"name": "pred_res"}),
+    "pred_res_noise": _BOTH,
+    "pred_res_noise, sum_scale 0.01": _BOTH.replace(schedule={"sum_scale": 0.01}),
+    "pred_noise": _BOTH.replace(objective={"name": "pred_noise"}),
 }
-PATH = RDDMConfig.path_independence(**SIZES)
+PATH = RDDMConfig.path_independence(unet=_SIZES)
 
 
 def scenes(key: Array, count: int) -> Float[Array, "b 16 16 3"]:
@@ -136,7 +137,7 @@ def train(cfg: RDDMConfig, seed: int, steps: int) -> tuple[Any, list[float], flo
     key_init, key_run = jax.random.split(jax.random.key(seed))
     params = rddm.init(key_init, cfg)
     optimiser, update = trainer(cfg)
-    schedule, begin = cfg.make_schedule(), time.perf_counter()
+    schedule, begin = cfg.schedule.make(), time.perf_counter()
     state = (params, optimiser.init(params), jax.tree.map(jnp.copy, params))
     losses = []
     for step in range(steps):
@@ -164,7 +165,7 @@ def evaluate(params: Any, cfg: RDDMConfig) -> tuple[dict[str, Any], np.ndarray]:
             network(cfg),
             params,
             pairs["degraded"],
-            table=padded(sampling_table(cfg.make_schedule(), steps), max(SHADOW_STEPS)),
+            table=padded(sampling_table(cfg.schedule.make(), steps), max(SHADOW_STEPS)),
             objective=cfg.make_objective(),
             noise=noise,
             return_trajectory=True,
@@ -180,7 +181,7 @@ def evaluate(params: Any, cfg: RDDMConfig) -> tuple[dict[str, Any], np.ndarray]:
 
 def paths(params: Any, cfg: RDDMConfig) -> tuple[dict[str, Any], np.ndarray]:
     """How far samples along other paths are from that of the training schedule."""
-    trained = cfg.make_schedule()
+    trained = cfg.schedule.make()
     noise = jax.random.normal(jax.random.key(_TEST), (1, SAMPLES, SIDE, SIDE, 3))
     average = trained.reschedule(alpha="average", beta="average")
     crossed = trained.reschedule(alpha="increased", ratio_a=2.0, beta="decreased", ratio_b=0.3)
@@ -274,9 +275,7 @@ class Run:
 
 def plan(which: str, seeds: tuple[int, ...], steps: int, folder: Path) -> dict[str, list[Run]]:
     """Row of the table -> its runs, one per seed."""
-    networks = {"paths": PATH}
-    if which == "shadow":
-        networks = {name: RDDMConfig(**SIZES, **fields) for name, fields in SHADOW.items()}
+    networks = SHADOW if which == "shadow" else {"paths": PATH}
     prefix = "shadow " if which == "shadow" else ""
     return {
         name: [Run(prefix + name, cfg, seed, steps, folder) for seed in seeds]

@@ -18,9 +18,9 @@ import numpy as np
 
 from jaxcore.atomic import whole_file
 from jaxcore.estimators.monte_carlo import MonteCarlo, table_text
+from jaxcore.estimators.studies import MonteCarloTask, run_study
 from jaxcore.figures import new_figure
 from jaxcore.train import EXIT_INTERRUPTED
-from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
 
 JOBS = {
     "siv1, n = 5000": ("siv1", 5000, 1000),

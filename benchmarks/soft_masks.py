@@ -22,11 +22,12 @@ import tyro
 
 from jaxcore.atomic import write_json
 from jaxcore.data.images import write_image
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import ImageData, Photos, Toy
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.figures import grid
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
+from jaxcore.nn import capture
 from jaxcore.train import EXIT_INTERRUPTED, OptimConfig, ScheduleConfig, TrainConfig, fit
 from jaxcore.train.tasks.restoration import RestorationTask
 
@@ -44,7 +45,7 @@ class Experiment:
     """One data set, one length of training."""
 
     name: str
-    data: DataConfig
+    data: ImageData
     stage: Stage
     steps: int
     learning_rate: float
@@ -55,11 +56,11 @@ class Experiment:
 def experiments(smoke: bool) -> list[Experiment]:
     """The toy scenes and the photographs."""
     toy = Experiment(
-        "toy", DataConfig(kind="toy"), Stage(patch=64, batch_size=8), 250, 1e-3,
+        "toy", Toy(), Stage(patch=64, batch_size=8), 250, 1e-3,
         ("official", "soft"), (0,),
     )  # fmt: skip
     photos = Experiment(
-        "photos", DataConfig(kind="photos"), Stage(patch=256, batch_size=1), 60, 1e-3,
+        "photos", Photos(), Stage(patch=256, batch_size=1), 60, 1e-3,
         ("official", "soft"), (0,),
     )  # fmt: skip
     if not smoke:
@@ -101,19 +102,17 @@ def train(experiment: Experiment, variant: str, seed: int, runs: Path) -> tuple[
 
 def observe(task: RestorationTask, params: Any) -> dict[str, dict[str, np.ndarray]]:
     """Mean window (centred) and thresholds of every block, per degradation."""
-    look = jax.jit(adair.apply, static_argnames=("cfg", "return_intermediates"))
+    look = jax.jit(capture(adair.apply, "*/mining/*"), static_argnames="cfg")
     seen: dict[str, dict[str, list[np.ndarray]]] = {}
     for image in task.restored(params):
         side = min(256, *(n // 8 * 8 for n in image.degraded.shape[:2]))
-        _, maps = look(
-            params, image.degraded[None, :side, :side], cfg=task.network, return_intermediates=True
-        )
+        _, maps = look(params, image.degraded[None, :side, :side], cfg=task.network)
         per_block = seen.setdefault(image.group, {})
         for block in BLOCKS:
-            mask = np.fft.fftshift(np.asarray(maps[f"{block}_mask"][0]))
+            mask = np.fft.fftshift(np.asarray(maps[f"{block}/mining/mask"][0]))
             per_block.setdefault(f"{block}_mask", []).append(mask)
             per_block.setdefault(f"{block}_threshold", []).append(
-                np.asarray(maps[f"{block}_threshold"][0])
+                np.asarray(maps[f"{block}/mining/threshold"][0])
             )
     return {
         group: {name: np.stack(values) for name, values in found.items()}

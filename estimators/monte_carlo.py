@@ -2,7 +2,7 @@
 
 A replication is a pure function of its key, and the key of replication ``r`` depends on the seed
 and ``r`` only. So numbers are the same however replications are split over batches, devices and
-interrupted runs. `jaxcore.train.tasks.monte_carlo` runs long studies in a run directory.
+interrupted runs. `jaxcore.estimators.studies` runs long studies in a run directory.
 """
 
 import dataclasses

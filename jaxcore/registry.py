@@ -15,7 +15,7 @@ _NETWORKS = {
 _TRAINED_BY = {"rddm": "diffusion"}  # network -> task; all others by restoration
 _TASKS = {
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
-    "monte_carlo": ("jaxcore.train.tasks.monte_carlo", "MonteCarloTask"),
+    "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }
 _ESTIMATORS = {

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcore.train import GradientTask, Loss, Mean
+
 
 class _Augment(grain.RandomMapTransform):
     def random_map(self, element: Any, rng: np.random.Generator) -> Any:
@@ -30,7 +32,7 @@ class _Source:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TinyTask:
+class TinyTask(GradientTask):
     """Two layers; noise from the key of the step, so that keys matter too."""
 
     name: ClassVar[str] = "tiny"
@@ -54,10 +56,10 @@ class TinyTask:
         h = jnp.tanh(x @ params["first"]["kernel"])
         return h @ params["second"]["kernel"] + params["second"]["bias"][None]
 
-    def loss(self, params: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    def loss(self, variables: Any, batch: Any, key: Any, frozen: Any) -> Loss:
         x = batch["x"] + 0.1 * jax.random.uniform(key, batch["x"].shape)
-        error = self._apply(params, x) - batch["y"]
-        return jnp.mean(error**2), {"mae": jnp.mean(jnp.abs(error))}
+        error = self._apply(variables["params"], x) - batch["y"]
+        return Loss(*Mean.of(error**2), metrics={"mae": Mean.of(jnp.abs(error))})
 
     def batches(self, seed: int, start_step: int) -> Any:
         data = grain.MapDataset.source(_Source(self.width)).seed(seed).shuffle().repeat()
@@ -72,13 +74,13 @@ class TinyTask:
     def _poison(self, index: int, batch: Any) -> Any:
         return {**batch, "x": batch["x"] * np.float32(np.nan)} if index in self.poison else batch
 
-    def evaluate(self, params: Any) -> dict[str, float]:
+    def evaluate(self, state: Any, frozen: Any) -> dict[str, float]:
         data = _Source(self.width)
-        error = self._apply(params, data[:]["x"]) - data[:]["y"]
+        error = self._apply(state.eval_params, data[:]["x"]) - data[:]["y"]
         return {"mse": float(jnp.mean(error**2))}
 
-    def samples(self, params: Any) -> dict[str, np.ndarray]:
-        grey = np.asarray(params["first"]["kernel"] > 0.15)
+    def pictures(self, state: Any, frozen: Any) -> dict[str, np.ndarray]:
+        grey = np.asarray(state.eval_params["first"]["kernel"] > 0.15)
         return {"kernel": np.stack([255 * grey] * 3, -1).astype(np.uint8)}
 
     def trainable(self, params: Any) -> Any:

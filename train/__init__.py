@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from jaxcore.train.optim import GroupConfig, OptimConfig, make_optimiser
     from jaxcore.train.schedules import ScheduleConfig, make_schedule
     from jaxcore.train.state import TrainState, create_state
-    from jaxcore.train.step import make_train_step
-    from jaxcore.train.task import BatchIterator, Task
+    from jaxcore.train.step import Loss, Mean, make_train_step
+    from jaxcore.train.task import BatchIterator, GradientTask, Task
 
 _HOMES = {
     "Checkpointer": "checkpoint", "load_params": "checkpoint", "read_config": "checkpoint",
     "TrainConfig": "config", "EMAConfig": "ema", "EXIT_INTERRUPTED": "interrupt",
     "FitResult": "loop", "fit": "loop", "GroupConfig": "optim", "OptimConfig": "optim",
     "make_optimiser": "optim", "ScheduleConfig": "schedules", "make_schedule": "schedules",
-    "TrainState": "state", "create_state": "state", "make_train_step": "step",
-    "BatchIterator": "task", "Task": "task",
+    "TrainState": "state", "create_state": "state", "Loss": "step",
+    "Mean": "step", "make_train_step": "step",
+    "BatchIterator": "task", "GradientTask": "task", "Task": "task",
 }  # fmt: skip
 
 __all__ = [
@@ -35,7 +36,10 @@ __all__ = [
     "Checkpointer",
     "EMAConfig",
     "FitResult",
+    "GradientTask",
     "GroupConfig",
+    "Loss",
+    "Mean",
     "OptimConfig",
     "ScheduleConfig",
     "Task",

@@ -1,7 +1,8 @@
 """Checkpoints of a run directory; the only file that imports Orbax.
 
-``checkpoints/<step>/`` holds the items ``params``, ``ema`` (when an average is kept), ``state``
-(all the rest of the train state), ``config`` (JSON) and ``loop`` (JSON: data iterator, metrics).
+``checkpoints/<step>/`` holds the items ``params`` (when there are any), ``ema`` (when an average is
+kept), ``state`` (all the rest of the train state), ``config`` (JSON) and ``loop`` (JSON: data
+iterator, metrics, checksums).
 Orbax writes a step under a temporary name and renames it when it is complete, so a directory
 with a plain number is a whole checkpoint.
 """
@@ -21,7 +22,8 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxcore.errors import UserError
-from jaxcore.train.integrity import attempt, check_tree, checksums, quiet_orbax, verify, writing
+from jaxcore.train.checksums import checksums, verify
+from jaxcore.train.integrity import attempt, check_tree, quiet_orbax, writing
 from jaxcore.train.state import TrainState
 from jaxcore.typing import Params
 
@@ -79,11 +81,13 @@ class Checkpointer:
         self._quiet.enter_context(quiet_orbax())
         standard, text = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
         with writing(self.directory):
+            # By us, because Orbax does it in a thread that may be late, and takes a new save along.
+            clear_left_overs(self.directory)
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=_Keep(keep_last, lambda: self.best_step),
-                    cleanup_tmp_directories=True,
+                    cleanup_tmp_directories=False,
                 ),
                 item_handlers={
                     "params": standard(),
@@ -150,24 +154,15 @@ class Checkpointer:
         """
         self.wait()
         step = int(state.step)
+        trees = _trees(state)
         loop = {
             "data_iter": data_iter,
             "window": window,
             "metrics": metrics or {},
-            "crc32": {
-                "params": checksums(state.params),
-                "ema": checksums(state.ema_params),
-                "state": checksums(_rest(state)),
-            },
+            "crc32": {name: checksums(tree) for name, tree in trees.items()},
         }
-        items = {
-            "params": ocp.args.StandardSave(state.params),
-            "state": ocp.args.StandardSave(_rest(state)),
-            "config": ocp.args.JsonSave(config),
-            "loop": ocp.args.JsonSave(loop),
-        }
-        if state.ema_params is not None:
-            items["ema"] = ocp.args.StandardSave(state.ema_params)
+        items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        items |= {"config": ocp.args.JsonSave(config), "loop": ocp.args.JsonSave(loop)}
         self._note_score(step, metrics or {})
         self._pending = step
         with writing(self.directory / str(step)):
@@ -185,8 +180,7 @@ class Checkpointer:
             with writing(where):
                 self._manager.wait_until_finished()
         except UserError:
-            for half in self.directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(half, ignore_errors=True)  # on a full disk its space is welcome
+            clear_left_overs(self.directory)  # on a full disk their space is welcome
             raise
         finally:
             self._pending = None
@@ -223,22 +217,24 @@ class Checkpointer:
 
     def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         metadata = self._manager.item_metadata(step)
-        where = str(self.directory / str(step))
-        check_tree(metadata["params"].tree, abstract.params, source=where)
-        items: dict[str, Any] = {
-            "params": ocp.args.StandardRestore(abstract.params),
-            "state": ocp.args.StandardRestore(_rest(abstract)),
-            "loop": ocp.args.JsonRestore(),
-        }
-        if abstract.ema_params is not None:
-            items["ema"] = ocp.args.StandardRestore(abstract.ema_params)
+        trees = _trees(abstract)
+        if "params" in trees:
+            where = str(self.directory / str(step))
+            check_tree(metadata["params"].tree, abstract.params, source=where)
+        if not jax.tree.leaves(abstract.opt_state):  # of a task that once had an optimiser
+            stored = metadata["state"].tree.get("opt_state")
+            trees["state"] = {**trees["state"], "opt_state": _template(stored, None)}
+        items: dict[str, Any] = {n: ocp.args.StandardRestore(tree) for n, tree in trees.items()}
+        items["loop"] = ocp.args.JsonRestore()
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        for item, sums in restored["loop"].get("crc32", {}).items():
-            if item in items:
-                verify(restored[item], sums)
-        state = TrainState(
-            params=restored["params"], ema_params=restored.get("ema"), **restored["state"]
-        )
+        sums = restored["loop"].get("crc32", {})
+        for name in trees:
+            verify(restored[name], sums.get(name, {}))
+        rest = dict(restored["state"])
+        if not jax.tree.leaves(abstract.opt_state):
+            rest["opt_state"] = abstract.opt_state
+        params = restored.get("params", abstract.params)
+        state = TrainState(params=params, ema_params=restored.get("ema"), **rest)
         return state, restored["loop"]
 
     def delete_after(self, step: int) -> None:
@@ -257,14 +253,24 @@ class Checkpointer:
             self._quiet.close()
 
 
-def _rest(state: TrainState) -> dict[str, Any]:
-    return {
+def _trees(state: TrainState) -> dict[str, Any]:
+    """The items of a checkpoint that hold arrays; Orbax writes no empty trees."""
+    rest = {
         "step": state.step,
         "opt_state": state.opt_state,
         "collections": state.collections,
         "rng": state.rng,
         "skipped": state.skipped,
     }
+    trees = {"params": state.params, "ema": state.ema_params, "state": rest}
+    return {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
+
+
+def clear_left_overs(directory: Path) -> None:
+    """Remove what saves that were cut off have left; by one process, since all share the folder."""
+    if jax.process_index() == 0:
+        for half in directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(half, ignore_errors=True)
 
 
 def _read_loop(step_directory: Path) -> dict[str, Any]:
@@ -338,7 +344,8 @@ def load_params(
       ema: whether to take the moving average; None takes it when the run kept one, because
         the evaluations of the run used it.
       expected: tree with ``shape``s to compare with first, e.g. from ``jax.eval_shape``.
-      sharding: where to put the leaves; None is the default device.
+      sharding: where to put the leaves: one sharding for all, or a tree of them shaped like the
+        parameters. None is the default device.
 
     Raises:
       UserError: no such checkpoint, a damaged one, or not the expected shapes.
@@ -350,10 +357,11 @@ def load_params(
     if (ema or which == "ema") and not has_average:
         raise UserError(f"Expected a moving average in {path}, found a run without one.")
     item = "ema" if has_average and ema is not False else "params"
-    place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if not (path / item).is_dir():
+        raise UserError(f"Expected parameters in {path}, found a run without any.")
 
     def read() -> Params:
-        params = _read_item(path / item, expected, place)
+        params = _read_item(path / item, expected, sharding)
         verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
         return params
 
@@ -376,11 +384,22 @@ def _read_item(path: epath.Path, expected: Any, sharding: Any) -> Params:
         tree = reader.metadata(path).tree
         if expected is not None:
             check_tree(tree, expected, source=str(path.parent))
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            tree,
-            is_leaf=lambda leaf: hasattr(leaf, "shape"),
-        )
+        target = _template(tree, sharding)
         return reader.restore(path, args=ocp.args.StandardRestore(target))
     finally:
         reader.close()
+
+
+def _template(tree: Any, sharding: Any) -> Any:
+    """What to restore, and where to, from the metadata of a stored tree."""
+    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        places = jax.tree.leaves(jax.tree.broadcast(sharding, structure.unflatten(leaves)))
+    except ValueError as error:
+        raise UserError(f"Expected a sharding for every parameter, found: {error}") from error
+    return structure.unflatten(
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+        for leaf, place in zip(leaves, places, strict=True)
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jaxcore
+from jaxcore import registry
 from jaxcore.errors import UserError
 from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
@@ -99,6 +100,15 @@ def first_difference(stored: Any, current: Any, path: str = "") -> tuple[str, An
     return None if stored == current else (path, stored, current)
 
 
+def _todays(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored description as this version writes it: fields that came later have defaults."""
+    try:
+        task = registry.task_class(stored["task"]).from_dict(stored["task_config"])
+        return describe_run(task, TrainConfig.from_dict(stored["train"]), stored.get("extra", {}))
+    except (UserError, KeyError, TypeError):  # a task of somebody's own, or other fields: compared
+        return stored
+
+
 def check_same_run(stored: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:
     """Refuse to go on with a run directory whose settings are others.
 
@@ -108,7 +118,7 @@ def check_same_run(stored: Mapping[str, Any], current: Mapping[str, Any], run_di
       UserError: names the first field that differs.
     """
     pair = []
-    for config in (stored, current):
+    for config in (_todays(stored), current):
         train = {k: v for k, v in config.get("train", {}).items() if k not in _FREE}
         kept = {key: config.get(key) for key in ("task", "task_config")}
         pair.append({**kept, "train": train})

@@ -8,7 +8,7 @@ recipes here are the same with its weight 0.
 
 from collections.abc import Callable
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import Dehazing, Photos
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.models.dea_net import DEANetConfig
 from jaxcore.train.config import TrainConfig
@@ -28,7 +28,7 @@ def _published(network: DEANetConfig, summary: str, contrast: float = 0.0) -> Re
     task = RestorationTask(
         model="dea_net",
         network=network,
-        data=DataConfig(kind="dehazing", tasks=("its",)),
+        data=Dehazing(tasks=("its",)),
         stages=(Stage(steps=None, patch=256, batch_size=16),),
         augment="rotate",
         crop_multiple=1,
@@ -73,7 +73,7 @@ def dea_net_demo(steps: int = 500) -> Recipe:
     task = RestorationTask(
         model="dea_net",
         network=DEANetConfig.tiny(),
-        data=DataConfig(kind="photos", tasks=("haze",)),
+        data=Photos(tasks=("haze",)),
         stages=(Stage(steps=None, patch=64, batch_size=8),),
         eval_side=288,  # one size, so that the network is compiled once for it
         eval_protocol="rgb_gaussian",

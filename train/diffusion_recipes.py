@@ -10,7 +10,7 @@ Two optimisers, one per network, with equal settings and joint clipping are one 
 from collections.abc import Callable
 from typing import Any
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import CelebA, CleanImages, ImageData, Pairs, Photos
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.images.preparation import Preparation
 from jaxcore.models.rddm import RDDMConfig
@@ -28,7 +28,7 @@ _ACCUMULATE = 2
 
 def _published(
     network: RDDMConfig,
-    data: DataConfig,
+    data: ImageData,
     *,
     side: int,
     batch: int,
@@ -66,18 +66,18 @@ def _photos(side: int = 256, **options: Any) -> Preparation:
     return Preparation(size=side, pad=True, truth="matlab", **options)
 
 
-def _restoration(network: RDDMConfig, data: DataConfig, **options: Any) -> Recipe:
+def _restoration(network: RDDMConfig, data: ImageData, **options: Any) -> Recipe:
     return _published(network, data, side=256, batch=1, optim=_ADAM, **options)
 
 
-def _faces(network: RDDMConfig, data: DataConfig, **options: Any) -> Recipe:
+def _faces(network: RDDMConfig, data: ImageData, **options: Any) -> Recipe:
     return _published(network, data, side=64, optim=_RADAM, steps=100_000, sampled=10, **options)
 
 
 def _deraining() -> Recipe:
     return _restoration(
         RDDMConfig.deraining(),
-        DataConfig(kind="pairs", tasks=("raindrop",), prepare=_photos()),
+        Pairs(tasks=("raindrop",), prepare=_photos()),
         steps=120_000,
         sampled=5,
         summary="RDDM experiment 2: raindrops, two networks",
@@ -88,7 +88,7 @@ def _deraining() -> Recipe:
 def _objective_search() -> Recipe:
     return _restoration(
         RDDMConfig.objective_search(),
-        DataConfig(kind="pairs", tasks=("lowlight",), prepare=_photos(equalise=True)),
+        Pairs(tasks=("lowlight",), prepare=_photos(equalise=True)),
         steps=80_000,
         sampled=2,
         summary="RDDM experiment 3: low light, the objective is searched, then trained",
@@ -99,7 +99,7 @@ def _objective_search() -> Recipe:
 def _low_light() -> Recipe:
     return _restoration(
         RDDMConfig.low_light(),
-        DataConfig(kind="pairs", tasks=("lowlight",), prepare=_photos(equalise=True)),
+        Pairs(tasks=("lowlight",), prepare=_photos(equalise=True)),
         steps=80_000,
         sampled=2,
         summary="RDDM for low light as the paper has it (no released script)",
@@ -110,7 +110,7 @@ def _low_light() -> Recipe:
 def _shadow_removal() -> Recipe:
     return _restoration(
         RDDMConfig.shadow_removal(),
-        DataConfig(kind="pairs", tasks=("shadow",), condition_folder="mask", prepare=_photos()),
+        Pairs(tasks=("shadow",), condition_folder="mask", prepare=_photos()),
         steps=80_000,
         sampled=5,
         summary="RDDM for shadows with masks as the paper has it (no released script)",
@@ -120,7 +120,7 @@ def _shadow_removal() -> Recipe:
 def _deblurring() -> Recipe:
     return _restoration(
         RDDMConfig.deblurring(),
-        DataConfig(kind="pairs", tasks=("deblur",), prepare=_photos()),
+        Pairs(tasks=("deblur",), prepare=_photos()),
         steps=120_000,
         sampled=2,
         summary="RDDM for motion blur as the paper has it (no released script)",
@@ -132,7 +132,7 @@ def _inpainting() -> Recipe:
     prepare = Preparation(size=64, resample="bilinear")
     return _faces(
         RDDMConfig.inpainting(),
-        DataConfig(kind="clean", tasks=("centre_box",), prepare=prepare),
+        CleanImages(tasks=("centre_box",), prepare=prepare),
         batch=64,
         summary="RDDM experiment 4: the centre of faces",
     )
@@ -142,14 +142,14 @@ def _translation() -> Recipe:
     prepare = Preparation(size=64, pad=True)
     return _faces(
         RDDMConfig.translation(),
-        DataConfig(kind="pairs", tasks=("translation",), pair_by="index", prepare=prepare),
+        Pairs(tasks=("translation",), pair_by="index", prepare=prepare),
         batch=64,
         summary="RDDM experiment 5: pictures of one kind into another, such as dogs into cats",
     )
 
 
-def _celeba() -> DataConfig:
-    return DataConfig(kind="celeba", prepare=Preparation(size=64, resample="bilinear"))
+def _celeba() -> ImageData:
+    return CelebA(prepare=Preparation(size=64, resample="bilinear"))
 
 
 def _generation() -> Recipe:
@@ -177,8 +177,8 @@ def _own() -> Recipe:
     optim = OptimConfig(name="adam", learning_rate=1e-4, betas=(0.9, 0.99), clip_norm=1.0)
     return Recipe(
         task=DiffusionTask(
-            network=RDDMConfig.low_light(version="v1"),
-            data=DataConfig(kind="pairs"),
+            network=RDDMConfig.low_light(),
+            data=Pairs(),
             stages=(Stage(steps=None, patch=128, batch_size=8),),
             sample_steps=5,
         ),
@@ -201,7 +201,7 @@ def _demo() -> Recipe:
     return Recipe(
         task=DiffusionTask(
             network=RDDMConfig.tiny(),
-            data=DataConfig(kind="photos", tasks=("noise50",)),
+            data=Photos(tasks=("noise50",)),
             stages=(Stage(steps=None, patch=32, batch_size=8),),
             sample_steps=5,
             eval_side=160,

@@ -1,18 +1,15 @@
-"""Guards around files: full disks, foreign parameters, bytes that rotted."""
+"""Guards around files: full disks, failed reads, foreign parameters."""
 
 import contextlib
 import errno
 import gc
 import logging
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.train.optim import parameter_path
@@ -126,35 +123,3 @@ def check_tree(found: Any, expected: Any, *, source: str) -> None:
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
     return {parameter_path(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def checksums(tree: Any) -> dict[str, int]:
-    """CRC-32 of the bytes of every leaf that this process can see as a whole.
-
-    TensorStore notices a torn file, but not a flipped byte inside an array.
-
-    >>> import numpy as np
-    >>> checksums({"w": np.zeros(2, np.float32)})
-    {'w': 1696784233}
-    """
-    out = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        if getattr(leaf, "is_fully_replicated", False):
-            leaf = leaf.addressable_data(0)
-        if getattr(leaf, "is_fully_addressable", True):
-            host: Any = np.ascontiguousarray(jax.device_get(leaf)).reshape(-1).view(np.uint8)
-            out[parameter_path(path)] = zlib.crc32(host)
-    return out
-
-
-def verify(tree: Any, stored: Mapping[str, int]) -> None:
-    """Compare with the checksums of the time of saving; unknown leaves pass.
-
-    Raises:
-      ValueError: names the first leaf whose bytes have changed.
-    """
-    for name, value in checksums(tree).items():
-        if stored.get(name, value) != value:
-            raise ValueError(f"the bytes of {name} have changed since they were written")

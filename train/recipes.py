@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import AllInOne, Pairs, Photos
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models.adair.config import AdaIRConfig, Preset
@@ -39,7 +39,7 @@ def _adair(tasks: tuple[str, ...], *, preset: Preset, summary: str) -> Recipe:
     optim = OptimConfig(learning_rate=2e-4, weight_decay=0.01, schedule=schedule)
     task = RestorationTask(
         network=AdaIRConfig.five_task(preset=preset),
-        data=DataConfig(kind="adair", tasks=tasks),
+        data=AllInOne(tasks=tasks),
         stages=(Stage(steps=None, patch=128, batch_size=32),),
         augment="official" if official else "all",
     )
@@ -77,7 +77,7 @@ def _adair_own() -> Recipe:
     )
     task = RestorationTask(
         network=AdaIRConfig.small(mask_mode="soft"),
-        data=DataConfig(kind="pairs"),
+        data=Pairs(),
         stages=(Stage(steps=None, patch=128, batch_size=8),),
     )
     return Recipe(
@@ -95,7 +95,7 @@ def _restormer() -> Recipe:
     optim = OptimConfig(learning_rate=3e-4, weight_decay=1e-4, schedule=schedule)
     task = RestorationTask(
         network=AdaIRConfig.restormer(),
-        data=DataConfig(kind="pairs"),
+        data=Pairs(),
         stages=tuple(Stage(steps=s, patch=p, batch_size=b) for s, p, b in sizes),
     )
     return Recipe(
@@ -115,7 +115,7 @@ def demo(steps: int = 500) -> Recipe:
     )
     task = RestorationTask(
         network=AdaIRConfig.tiny(mask_mode="soft"),
-        data=DataConfig(kind="photos"),
+        data=Photos(),
         stages=(Stage(steps=None, patch=64, batch_size=4),),
         eval_side=288,  # one size, so that the network is compiled once for it
     )

@@ -1,5 +1,6 @@
 """The one train state: pure data, so that it can be sharded, donated and saved."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -14,13 +15,18 @@ from jaxcore.typing import Key, Params
 class TrainState:
     """Everything a run needs to go on, and nothing else (no functions, no optimiser)."""
 
-    step: jax.Array  # int32: steps done, skipped ones included
+    step: jax.Array  # int32: steps done, skipped ones included; one batch each
     params: Params
     opt_state: Any
     ema_params: Params | None  # None: no average is kept
     collections: dict[str, Any]  # what a task carries besides parameters, e.g. replications done
     rng: Key  # never changes: step s draws from fold_in(rng, s)
-    skipped: jax.Array  # int32: steps whose update was not finite
+    skipped: jax.Array  # int32: updates that were not finite
+
+    @property
+    def eval_params(self) -> Params:
+        """The parameters to evaluate: their moving average, where one is kept."""
+        return self.params if self.ema_params is None else self.ema_params
 
 
 def create_state(
@@ -29,14 +35,14 @@ def create_state(
     *,
     key: Key,
     ema: bool = False,
-    collections: dict[str, Any] | None = None,
+    collections: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """State before the first step.
 
     Args:
       params: initial parameters.
       tx: the optimiser.
-      key: key of the whole run.
+      key: key of all steps.
       ema: keep a moving average of the parameters, starting as their copy.
       collections: further arrays to carry.
 
@@ -53,7 +59,7 @@ def create_state(
         opt_state=opt_state,
         # A copy of its own: the step donates both trees.
         ema_params=jax.tree.map(jnp.copy, params) if ema else None,
-        collections=collections or {},
+        collections=dict(collections or {}),
         rng=key,
         skipped=jnp.zeros((), jnp.int32),
     )

@@ -1,12 +1,18 @@
-"""One training step as a pure function ``(state, batch, *frozen) -> (state, metrics)``."""
+"""One training step as a pure function ``(state, batch, frozen) -> (state, metrics)``.
+
+A loss says what its sum is and what that sum is divided by; sums are added up over micro-batches,
+devices and processes, and divided once. So a mean over tokens, pixels or pairs is that of the whole
+batch however it is split.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.train.ema import EMAConfig, ema_update
@@ -14,8 +20,82 @@ from jaxcore.train.state import TrainState
 from jaxcore.typing import Batch, Key, Params
 
 Metrics: TypeAlias = dict[str, jax.Array]
-LossFn: TypeAlias = Callable[..., tuple[jax.Array, Mapping[str, Any]]]
-TrainStep: TypeAlias = Callable[..., tuple[TrainState, Metrics]]
+# What no step changes, such as the weights of a network that does not learn; None without any.
+Frozen: TypeAlias = Any
+
+
+class Mean(NamedTuple):
+    """A mean in two parts, which can be added up over parts of a batch.
+
+    >>> import jax.numpy as jnp
+    >>> mean = Mean.of(jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 1.0, 0.0]))
+    >>> float(mean.total), float(mean.weight), float(mean.value())
+    (3.0, 2.0, 1.5)
+    """
+
+    total: ArrayLike
+    weight: ArrayLike
+
+    @classmethod
+    def of(cls, values: jax.Array, weights: jax.Array | None = None) -> Self:
+        """Mean of all elements of an array.
+
+        Args:
+          values: of any shape.
+          weights: as ``values``; 0 leaves an element out. None counts all of them once.
+        """
+        values = _wide(values)
+        if weights is None:
+            return cls(jnp.sum(values), jnp.full((), values.size, values.dtype))
+        weights = jnp.asarray(weights, values.dtype)
+        return cls(jnp.sum(values * weights), jnp.sum(weights))
+
+    def value(self) -> jax.Array:
+        """The mean; NaN of nothing."""
+        return jnp.asarray(self.total) / jnp.asarray(self.weight)
+
+
+class Loss(NamedTuple):
+    """What a loss function returns: gradient = gradient of the totals / sum of the weights.
+
+    ``Loss(*Mean.of(error, mask), metrics={"accuracy": Mean.of(hits, mask)})`` is the usual form.
+    """
+
+    total: ArrayLike  # sum over the elements, to be differentiated
+    weight: ArrayLike  # what it is divided by (elements, tokens, pairs); not differentiated
+    metrics: Mapping[str, Mean] = {}  # to log; one of weight 0 leaves a gap in its curve
+    collections: Mapping[str, Any] = {}  # new values of `TrainState.collections`
+
+
+class LossFn(Protocol):
+    """``loss(variables, batch, key, frozen)``, see `jaxcore.train.task.GradientTask.loss`."""
+
+    def __call__(
+        self, variables: Mapping[str, Any], batch: Batch, key: Key, frozen: Frozen, /
+    ) -> Loss:
+        """Sum of the loss over rows, and its weight."""
+        ...
+
+
+class Step(Protocol):
+    """One step of a task; ``frozen`` is None where a task has nothing frozen."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, frozen: Frozen = None, /
+    ) -> tuple[TrainState, Metrics]:
+        """The state after the step, and scalars to log."""
+        ...
+
+
+class _Sums(NamedTuple):
+    """Of one micro-batch, or of several."""
+
+    gradient: Params  # of the total
+    means: dict[str, Mean]  # "loss" among them
+    collections: dict[str, Any]
+
+
+_Differentiate: TypeAlias = Callable[[Params, dict[str, Any], Batch, Key, Frozen], _Sums]
 
 _KEPT = ("dot_general", "conv_general_dilated")
 
@@ -25,11 +105,20 @@ def _keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name in _KEPT
 
 
-def split_micro_batches(batch: Batch, accum_steps: int) -> Batch:
+def _wide(x: ArrayLike) -> jax.Array:
+    """At least float32, in which sums are taken."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating) or jnp.finfo(x.dtype).bits < 32:
+        return x.astype(jnp.float32)
+    return x
+
+
+def split_micro_batches(batch: Batch, accum_steps: int, rows_per_item: int = 1) -> Batch:
     """Reshape every array from ``(b, ...)`` to ``(accum_steps, b / accum_steps, ...)``.
 
-    Micro-batch ``i`` holds the rows ``i, i + accum_steps, ...``: on a batch sharded by rows every
-    device then works on its own rows in every micro-batch, and nothing is moved.
+    ``rows_per_item`` rows that follow each other stay together. Micro-batch ``i`` holds the items
+    ``i, i + accum_steps, ...``: on a batch sharded by rows every device then works on its own rows
+    in every micro-batch, and nothing is moved.
 
     Raises:
       UserError: the batch does not divide.
@@ -37,58 +126,105 @@ def split_micro_batches(batch: Batch, accum_steps: int) -> Batch:
     >>> import jax.numpy as jnp
     >>> split_micro_batches({"x": jnp.arange(4)}, 2)["x"].tolist()
     [[0, 2], [1, 3]]
+    >>> split_micro_batches({"x": jnp.arange(8)}, 2, rows_per_item=2)["x"].tolist()
+    [[0, 1, 4, 5], [2, 3, 6, 7]]
     """
 
     def split(x: jax.Array) -> jax.Array:
-        if x.shape[0] % accum_steps:
+        rows, rest = x.shape[0], x.shape[1:]
+        if rows % (accum_steps * rows_per_item):
+            groups = "" if rows_per_item == 1 else f" of whole groups of {rows_per_item}"
             raise UserError(
-                f"A batch of {x.shape[0]} rows does not divide into {accum_steps} micro-batches."
+                f"A batch of {rows} rows does not divide into {accum_steps} micro-batches{groups}."
             )
-        rows = x.reshape(x.shape[0] // accum_steps, accum_steps, *x.shape[1:])
-        return jnp.moveaxis(rows, 1, 0)
+        items = x.reshape(-1, accum_steps, rows_per_item, *rest)
+        return jnp.moveaxis(items, 1, 0).reshape(accum_steps, rows // accum_steps, *rest)
 
     return jax.tree.map(split, batch)
 
 
-def _loss_and_gradient(loss_fn: LossFn, trainable: Any, remat: bool) -> Callable[..., Any]:
-    def loss(params: Params, batch: Batch, key: Key, *frozen: Any) -> tuple[jax.Array, Metrics]:
-        if trainable is not None:  # XLA then drops the whole backward pass of frozen leaves
+def _differentiate(
+    loss_fn: LossFn, trainable: Callable[[Params], Any] | None, remat: bool
+) -> _Differentiate:
+    def total(
+        params: Params, collections: dict[str, Any], batch: Batch, key: Key, frozen: Frozen
+    ) -> tuple[jax.Array, tuple[dict[str, Mean], dict[str, Any]]]:
+        mask = None if trainable is None else trainable(params)
+        if mask is not None:  # XLA then drops the whole backward pass of leaves that stay
             params = jax.tree.map(
-                lambda keep, p: p if keep else jax.lax.stop_gradient(p), trainable, params
+                lambda keep, p: p if keep else jax.lax.stop_gradient(p), mask, params
             )
-        value, metrics = loss_fn(params, batch, key, *frozen)
-        value = value.astype(jnp.float32)
-        scalars = {name: jnp.asarray(m).astype(jnp.float32) for name, m in metrics.items()}
-        return value, {**scalars, "loss": value}
+        found = loss_fn({"params": params, **collections}, batch, key, frozen)
+        if not isinstance(found, Loss):
+            raise UserError(
+                f"Expected a Loss(total, weight, metrics, collections) of the loss function, found "
+                f"{type(found).__name__}."
+            )
+        unknown = [name for name in found.collections if name not in collections]
+        if unknown:
+            raise UserError(
+                f"The loss returns the collections {', '.join(unknown)}, found "
+                f"{', '.join(collections) or 'none'} in the state (init_collections)."
+            )
+        means = {**found.metrics, "loss": Mean(found.total, found.weight)}
+        means = {name: Mean(*map(_wide, mean)) for name, mean in means.items()}
+        new = {**collections, **found.collections}
+        return jnp.asarray(means["loss"].total), jax.lax.stop_gradient((means, new))
 
     if remat:
-        loss = jax.checkpoint(loss, policy=_keep_products)
-    return jax.grad(loss, has_aux=True)
+        total = jax.checkpoint(total, policy=_keep_products)
+
+    def sums(*inputs: Any) -> _Sums:
+        gradient, (means, collections) = jax.grad(total, has_aux=True)(*inputs)
+        return _Sums(gradient, means, collections)
+
+    return sums
+
+
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
 
 
 def _accumulate(
-    gradient: Callable[..., Any],
+    sums: _Differentiate,
     params: Params,
-    batch: Batch,
+    collections: dict[str, Any],
+    micro: Batch,
     key: Key,
-    accum_steps: int,
-    frozen: tuple[Any, ...],
-) -> tuple[Params, Metrics]:
-    """Gradients and metrics averaged over the micro-batches."""
-    if accum_steps == 1:
-        return gradient(params, batch, key, *frozen)
-    micro = split_micro_batches(batch, accum_steps)
+    frozen: Frozen,
+) -> _Sums:
+    """Add up over the micro-batches; each sees the collections that the one before has left."""
     first = jax.tree.map(lambda x: x[0], micro)
-    shapes = jax.eval_shape(gradient, params, first, key, *frozen)
-
-    def body(total: Any, inputs: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-        index, rows = inputs
-        new = gradient(params, rows, jax.random.fold_in(key, index), *frozen)
-        return jax.tree.map(jnp.add, total, new), None
-
+    shapes = jax.eval_shape(sums, params, collections, first, key, frozen)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    total, _ = jax.lax.scan(body, zero, (jnp.arange(accum_steps), micro))
-    return jax.tree.map(lambda x: x / accum_steps, total)
+
+    def body(carry: _Sums, inputs: tuple[jax.Array, Batch]) -> tuple[_Sums, None]:
+        index, rows = inputs
+        new = sums(params, carry.collections, rows, jax.random.fold_in(key, index), frozen)
+        gradient, means = _add((carry.gradient, carry.means), (new.gradient, new.means))
+        return _Sums(gradient, means, new.collections), None
+
+    count = jax.tree.leaves(micro)[0].shape[0]
+    return jax.lax.scan(body, zero._replace(collections=collections), (jnp.arange(count), micro))[0]
+
+
+def _over_devices(found: _Sums, axis_name: str) -> _Sums:
+    """Sums over an axis of devices; collections, of which each has its own, are averaged."""
+
+    def average(x: jax.Array) -> jax.Array:
+        return jax.lax.pmean(x, axis_name) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+    gradient, means = jax.lax.psum((found.gradient, found.means), axis_name)
+    return _Sums(gradient, means, jax.tree.map(average, found.collections))
+
+
+def _divide(x: jax.Array, weight: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(x.dtype, weight.dtype)
+    return (x.astype(wide) / weight.astype(wide)).astype(x.dtype)
+
+
+def _choose(ok: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
 
 
 def make_train_step(
@@ -96,76 +232,103 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     accum_steps: int = 1,
+    inner_steps: int = 1,
+    rows_per_item: int = 1,
     ema: EMAConfig | None = None,
     skip_nonfinite: bool = True,
     remat: bool = False,
-    trainable: Any = None,
+    trainable: Callable[[Params], Any] | None = None,
     axis_name: str | None = None,
-) -> TrainStep:
+) -> Step:
     """Build the step; compile it with `jaxcore.parallel.compile_step`.
 
     Args:
-      loss_fn: ``(params, batch, key, *frozen) -> (loss, metrics)``: a mean over the rows of the
-        batch, and a dict of scalars.
+      loss_fn: ``(variables, batch, key, frozen) -> Loss``; ``variables`` holds ``"params"`` and
+        the collections of the state.
       tx: optimiser; clipping by norm is part of it.
-      accum_steps: micro-batches per step; gradients and metrics are their mean.
+      accum_steps: micro-batches per update; their totals, gradients and weights are added up.
+      inner_steps: updates on one batch; metrics are means over them.
+      rows_per_item: so many rows that follow each other stay together in a micro-batch.
       ema: how to average the parameters; the state must hold ``ema_params``.
-      skip_nonfinite: when loss or gradient is not finite, keep parameters, optimiser state and
-        average as they were and count the step in ``state.skipped``.
+      skip_nonfinite: when loss or gradient is not finite, keep parameters, optimiser state,
+        collections and average as they were and count the update in ``state.skipped``.
       remat: recompute everything but matrix products and convolutions in the backward pass.
-      trainable: tree of bools shaped like the parameters; no gradient is computed for False.
-      axis_name: set it for ``shard_map`` and ``pmap``, where the function sees the rows of one
-        device only: gradients and metrics are averaged over this axis, and every device draws
-        from a key of its own. Leave it None for ``jit``.
+      trainable: from the parameters (or their shapes) to a tree of bools of their shape, or None;
+        no gradient is computed for False.
+      axis_name: set it for ``pmap``, where the function sees the rows of one device only: sums
+        are taken over this axis too, and every device draws from a key of its own. Leave it None
+        for ``jit``.
 
     Returns:
-      ``(state, batch, *frozen) -> (state, metrics)``, with ``loss``, ``grad_norm`` (joint, before
-      clipping) and ``skipped`` (count so far) among the metrics. What the loss needs besides, such
-      as the weights of a network that does not learn, is passed on to it: arrays that a function
-      closes over become constants of the compiled program.
+      ``(state, batch, frozen=None) -> (state, metrics)``, with ``loss``, ``grad_norm`` (joint,
+      before clipping) and ``skipped`` (count so far) among the metrics. ``frozen`` is passed on to
+      the loss: arrays that a function closes over become constants of the compiled program.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from jaxcore.train.state import create_state
     >>> tx = optax.sgd(0.5)
     >>> state = create_state({"w": jnp.ones(())}, tx, key=jax.random.key(0))
-    >>> step = make_train_step(lambda p, b, key: (p["w"] * b["x"].mean(), {}), tx)
-    >>> state, metrics = jax.jit(step)(state, {"x": jnp.ones(4)})
+    >>> def loss(variables, batch, key, frozen):
+    ...     return Loss(*Mean.of(variables["params"]["w"] * batch["x"]))
+    >>> state, metrics = jax.jit(make_train_step(loss, tx))(state, {"x": jnp.ones(4)})
     >>> float(state.params["w"]), float(metrics["loss"])
     (0.5, 1.0)
     """
-    gradient = _loss_and_gradient(loss_fn, trainable, remat)
+    differentiate = _differentiate(loss_fn, trainable, remat)
 
-    def step(state: TrainState, batch: Batch, *frozen: Any) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.rng, state.step)
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        grads, metrics = _accumulate(gradient, state.params, batch, key, accum_steps, frozen)
-        if axis_name is not None:
-            grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+    def sums(state: TrainState, batch: Batch, key: Key, frozen: Frozen) -> _Sums:
+        held = state.params, state.collections
+        if accum_steps == 1:
+            found = differentiate(*held, batch, key, frozen)
+        else:
+            micro = split_micro_batches(batch, accum_steps, rows_per_item)
+            found = _accumulate(differentiate, *held, micro, key, frozen)
+        return found if axis_name is None else _over_devices(found, axis_name)
+
+    def update(
+        state: TrainState, batch: Batch, key: Key, call: jax.Array, frozen: Frozen
+    ) -> tuple[TrainState, dict[str, Mean]]:
+        found = sums(state, batch, key, frozen)
+        weight = jnp.asarray(found.means["loss"].weight)
+        grads = jax.tree.map(lambda g: _divide(g, weight), found.gradient)
         grad_norm = optax.tree.norm(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer counts
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         average = state.ema_params
         if ema is not None and average is not None:
-            average = ema_update(ema, average, params, state.step - state.skipped)
-        skipped = state.skipped
-        if skip_nonfinite:
-            ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
-            params, opt_state, average = jax.tree.map(
-                lambda new, old: jnp.where(ok, new, old),
-                (params, opt_state, average),
-                (state.params, state.opt_state, state.ema_params),
-            )
-            skipped = skipped + jnp.where(ok, 0, 1).astype(jnp.int32)
-        new_state = dataclasses.replace(
+            average = ema_update(ema, average, params, call - state.skipped)
+        new = dataclasses.replace(
             state,
-            step=state.step + 1,
             params=params,
             opt_state=opt_state,
             ema_params=average,
-            skipped=skipped,
+            collections=found.collections,
         )
-        return new_state, {**metrics, "grad_norm": grad_norm, "skipped": skipped}
+        if skip_nonfinite:
+            ok = jnp.isfinite(found.means["loss"].value()) & jnp.isfinite(grad_norm)
+            skipped = state.skipped + jnp.where(ok, 0, 1).astype(jnp.int32)
+            new = dataclasses.replace(_choose(ok, new, state), skipped=skipped)
+        return new, {**found.means, "grad_norm": Mean(grad_norm, jnp.ones_like(grad_norm))}
+
+    def step(
+        state: TrainState, batch: Batch, frozen: Frozen = None, /
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.rng, state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        if inner_steps == 1:
+            new, means = update(state, batch, key, state.step, frozen)
+        else:
+
+            def inner(held: TrainState, i: jax.Array) -> tuple[TrainState, dict[str, Mean]]:
+                call = state.step * inner_steps + i
+                return update(held, batch, jax.random.fold_in(key, i), call, frozen)
+
+            new, each = jax.lax.scan(inner, state, jnp.arange(inner_steps, dtype=jnp.int32))
+            means = jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
+        metrics = {name: mean.value().astype(jnp.float32) for name, mean in means.items()}
+        new = dataclasses.replace(new, step=state.step + 1)
+        return new, {**metrics, "skipped": new.skipped}
 
     return step

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from jaxcore.estimators.nuisance import penalised
 from jaxcore.estimators.nuisance.linear import _static
 from jaxcore.train.state import create_state
-from jaxcore.train.step import make_train_step
-from jaxcore.typing import Key
+from jaxcore.train.step import Loss, Mean, make_train_step
+from jaxcore.typing import Batch, Key
 
 
 class _Network(nn.Module):
@@ -92,12 +92,12 @@ class MLP:
         net = self._network(S.dtype)
         tx = optax.adamw(self.learning_rate, weight_decay=self.weight_decay)
 
-        def loss(params, rows, _):
-            out: Any = net.apply(params, rows["features"])
+        def loss(variables: Any, rows: Batch, key: Key, frozen: None) -> Loss:
+            out: Any = net.apply(variables["params"], rows["features"])
             target = rows["target"]
             each = jax.nn.softplus(out) - target * out if self.binary else (out - target) ** 2 / 2
-            held_out = check @ each / jnp.maximum(jnp.sum(check), 1e-12)
-            return train @ each / jnp.sum(train), {"held_out": held_out}
+            held_out = Mean(check @ each, jnp.maximum(jnp.sum(check), 1e-12))
+            return Loss(train @ each, jnp.sum(train), {"held_out": held_out})
 
         one_step = make_train_step(loss, tx)
 

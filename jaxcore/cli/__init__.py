@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``jaxcore``; a user's mistake ends in one sentence and exit code 2."""
     import tyro
 
+    from jaxcore.cli.kinds import REGISTRY
     from jaxcore.errors import UserError
 
     own_process = argv is None
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args=argv,
             prog="jaxcore",
             description="Image restoration and causal inference in JAX.",
+            registry=REGISTRY,
         )
     except UserError as error:
         print(f"jaxcore: {error}", file=sys.stderr)

@@ -39,7 +39,7 @@ def demo(
     result = fit(task, recipe.train, out)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
-    picture = task.samples(result.state.params)["restored"]
+    picture = task.pictures(result.state)["restored"]
     write_json(out / "metrics.json", result.metrics)
     write_image(out / "restored.png", picture / np.float32(255), overwrite=True)
     print_metrics(result.metrics)

@@ -7,15 +7,15 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import ImageData, Photos
 
-_UNSAID = DataConfig()
+_UNSAID = Photos()
 
 
 def evaluate(
     weights: tyro.conf.Positional[Path],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
-    data: DataConfig = _UNSAID,
+    data: ImageData = _UNSAID,
     photos: bool = False,
     model: str | None = None,
     preset: str | None = None,
@@ -76,11 +76,9 @@ def evaluate(
         raise UserError(f"Expected weights that restore images, found generation in {weights}.")
     if weights.is_dir() and data == _UNSAID and not photos:
         data = trained.data
-    elif data.kind in ("pairs", "clean") and not data.eval_root and not data.held_out:
-        data = dataclasses.replace(data, eval_root=data.root)
-    elif data.kind == "tfds" and not data.eval_split:
-        data = dataclasses.replace(data, eval_split=data.split)
-    if data.pair_by == "index":
+    else:
+        data = data.wholly_evaluated()
+    if not data.comparable:
         raise UserError(
             "Expected pairs that belong together, to be compared, found pictures of two kinds "
             "(data.pair_by index)."

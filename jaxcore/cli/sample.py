@@ -223,9 +223,9 @@ def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _
     return _Model(
         module.apply_fn(cfg),
         module.standardise(params.get("network", params), cfg),
-        cfg.make_schedule(),
+        cfg.schedule.make(),
         module.objective_of(params, cfg),
-        cfg.channels,
+        cfg.unet.channels,
         cfg.multiple,
         cfg.kind != "generation",
         cfg.condition_channels,

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Generic, TypeVar, Union
 
 import tyro
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import ImageData
 from jaxcore.data.images.pipeline import Augment, Stage
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.recipes import RECIPES, Recipe, resolve
 from jaxcore.train.tasks.diffusion import DiffusionTask
 from jaxcore.train.tasks.images import ImageTask
-from jaxcore.train.tasks.restoration import Loss, RestorationTask
+from jaxcore.train.tasks.restoration import LossType, RestorationTask
 
 NetworkConfig = TypeVar("NetworkConfig")
 
@@ -31,7 +31,7 @@ class ImageArguments(Generic[NetworkConfig]):
     """devices over which parameters are split as well as rows"""
     model: tyro.conf.Suppress[str]
     network: NetworkConfig
-    data: DataConfig
+    data: ImageData
     stages: tuple[Stage, ...]
     augment: Augment = "all"
     """turns: all eight, "official" without the identity, left-right "flip", always ("mirror"),
@@ -53,7 +53,7 @@ class ImageArguments(Generic[NetworkConfig]):
 class TrainArguments(ImageArguments[NetworkConfig]):
     """And for networks from image to image."""
 
-    loss_type: Loss = "l1"
+    loss_type: LossType = "l1"
     contrastive_weight: float = 0.0
     """of DEA-Net-CR's loss, a distance of VGG19's features; 0 leaves it out"""
     contrast_per_sample: bool = False

@@ -13,7 +13,6 @@ Which = Literal["best", "last", "ema"]
 
 DEFAULT_MODEL = "adair"  # of files that do not name theirs
 _ENTRY = "jaxcore"  # in the metadata of weight files that we write
-_WRAPPERS = ("module.", "_orig_mod.", "net.")  # of data parallelism, compilation and Lightning
 
 
 def load_network(
@@ -76,14 +75,14 @@ def _load_run(run: Path, model: str | None, which: Which) -> tuple[Network, Any,
 def _load_file(
     path: Path, model: str | None, preset: str | None, notes: list[str]
 ) -> tuple[Network, Any, Params]:
-    from jaxcore.convert import read_state_dict, strip_prefix
+    from jaxcore.convert import read_state_dict
 
     file = read_state_dict(path)
     if file.unused:
         notes.append(f"taken from {file.where!r}; left alone: {', '.join(file.unused)}")
     stored, fields = _stored(file.metadata, path)
     network = _choose(model, stored, path)
-    tensors = strip_prefix(file.tensors, *_WRAPPERS)
+    tensors = file.tensors
     try:
         if preset is not None:
             cfg = _preset(network, preset)

@@ -5,14 +5,18 @@ One table per network maps its parameter tree to the official keys (`Rule`, `fro
 PyTorch and without running anything a file contains.
 """
 
-from jaxcore.convert.files import (
-    PREFERRED,
-    Selection,
-    StateFile,
-    find_state_dict,
-    read_state_dict,
-)
+from jaxcore.convert.files import StateFile, read_state_dict
+from jaxcore.convert.find import PREFERRED, Selection, find_state_dict
+from jaxcore.convert.lazy import LazyTensor
+from jaxcore.convert.prefixes import WRAPPERS, select_prefix, strip_prefix
+from jaxcore.convert.rules import Rule, official_shapes
 from jaxcore.convert.statedict import (
+    choose_layout,
+    from_state_dict,
+    lazy_state_dict,
+    to_state_dict,
+)
+from jaxcore.convert.transforms import (
     CONV,
     CONV_TRANSPOSE,
     DEPTHWISE,
@@ -20,15 +24,8 @@ from jaxcore.convert.statedict import (
     LINEAR,
     POINTWISE,
     VECTOR,
-    WRAPPERS,
-    Rule,
     Transform,
     channel_vector,
-    from_state_dict,
-    official_shapes,
-    select_prefix,
-    strip_prefix,
-    to_state_dict,
 )
 from jaxcore.convert.writers import write_safetensors, write_torch
 
@@ -42,13 +39,16 @@ __all__ = [
     "PREFERRED",
     "VECTOR",
     "WRAPPERS",
+    "LazyTensor",
     "Rule",
     "Selection",
     "StateFile",
     "Transform",
     "channel_vector",
+    "choose_layout",
     "find_state_dict",
     "from_state_dict",
+    "lazy_state_dict",
     "official_shapes",
     "read_state_dict",
     "select_prefix",

@@ -1,24 +1,29 @@
-"""Weight files in: recognised by their content, never by their extension."""
+"""Weight files in: recognised by their content, never by their extension.
+
+Only their structure is read here; a tensor's values follow when it is used.
+"""
 
 import dataclasses
+import functools
+import json
 import mmap
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxcore.convert import torchfile
-from jaxcore.convert.rebuild import Opaque, Refused, Tensor
-from jaxcore.convert.statedict import readable, select_prefix
+from jaxcore.convert.find import PREFERRED, find_state_dict
+from jaxcore.convert.lazy import LazyTensor
+from jaxcore.convert.prefixes import select_prefix
+from jaxcore.convert.rebuild import SAFETENSORS, Refused, Tensor
+from jaxcore.convert.statedict import readable
 from jaxcore.errors import UserError
 
-#: Names of the weights in training checkpoints, best first.
-PREFERRED = ("params_ema", "ema", "state_dict", "params", "model", "net")
-
-_DEEPEST = 8  # levels of entries that are searched for weights
+_EXPECTED = "expected a safetensors or PyTorch file"
+_MAX_INDEX = 2**26  # bytes; that of a network of 10,000 tensors has about one million
 
 # What people hand in by mistake. (The first bytes decide; text is compared in lower case.)
 _FOREIGN = (
@@ -35,13 +40,17 @@ _FOREIGN = (
     (b"\xff\xd8\xff", "a picture"),
 )
 
+# Weights in a folder, best first.
+_IN_FOLDER = ("*.safetensors.index.json", "*.bin.index.json", "*.safetensors", "*.bin")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StateFile:
     """Weights from a file.
 
     Attributes:
-      tensors: official key -> array in PyTorch's layout; contiguous, in native byte order.
+      tensors: official key -> tensor in PyTorch's layout, read when it is used; the file must
+        stay as it is until then (one that is replaced by another of the same name may).
       format: which kind of file it was.
       where: the place of the weights inside the file, ``/``-joined; empty for the top.
       metadata: text of a safetensors header, or the plain values (``epoch``, ...) that a PyTorch
@@ -51,144 +60,12 @@ class StateFile:
         other copies of the weights.
     """
 
-    tensors: dict[str, np.ndarray]
+    tensors: dict[str, LazyTensor]
     format: Literal["safetensors", "torch", "torch-legacy"]
     where: str = ""
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """A mapping of tensors inside a checkpoint: its place, the tensors, names without tensor."""
-
-    where: str
-    tensors: dict[str, Any]
-    skipped: tuple[str, ...] = ()
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray)
-
-
-def _is_named(value: dict[Any, Any]) -> bool:
-    return all(isinstance(key, str) for key in value)
-
-
-def _is_state(value: Any) -> bool:
-    """A dict of names with tensors directly in it, and no containers."""
-    return (
-        isinstance(value, dict)
-        and _is_named(value)
-        and any(map(_is_tensor, value.values()))
-        and not any(isinstance(item, dict | list | tuple) for item in value.values())
-    )
-
-
-def _all_states(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping of tensors below named entries (optimisers number theirs: not entered)."""
-    queue: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
-    seen = {id(tree)}  # a checkpoint can hold itself
-    while queue:
-        names, node = queue.popleft()
-        if _is_state(node):
-            yield "/".join(names), node
-        elif isinstance(node, dict) and len(names) < _DEEPEST and _is_named(node):
-            for key, child in node.items():
-                if isinstance(child, dict) and id(child) not in seen:
-                    seen.add(id(child))
-                    queue.append(((*names, key), child))
-
-
-def _refuse_special(state: dict[str, Any]) -> None:
-    """Name the sparse, quantised ... tensors, which cannot be left out silently."""
-    for key, value in state.items():
-        if isinstance(value, Opaque) and value.symbol.module == "torch._utils":
-            kind = value.symbol.name.removeprefix("_rebuild_").replace("_", " ")
-            raise UserError(f"The entry {key!r} is a {kind}: expected dense tensors only.")
-
-
-def _selection(where: str, state: dict[str, Any]) -> Selection:
-    _refuse_special(state)
-    tensors = {key: value for key, value in state.items() if _is_tensor(value)}
-    return Selection(where, tensors, tuple(key for key in state if key not in tensors))
-
-
-def _descend(tree: Any, at: str) -> Any:
-    node = tree
-    for part in at.split("/"):
-        if not isinstance(node, dict) or part not in node:
-            names = sorted(map(str, node)) if isinstance(node, dict) else []
-            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-            listing = ", ".join(names[:8]) + more if names else "no names"
-            raise UserError(f"There is no {at!r} in the file: at {part!r} it has {listing}.")
-        node = node[part]
-    return node
-
-
-def find_state_dict(
-    tree: Any, prefer: Sequence[str] = PREFERRED, *, at: str | None = None
-) -> Selection:
-    """Find the weights in the object that a checkpoint holds.
-
-    The object itself is taken if it maps names to tensors. Otherwise the first of ``prefer``
-    among its entries that leads to weights is, and else the only such mapping in the whole object.
-
-    Args:
-      tree: nested dicts; what `read_state_dict` finds in a file, or any like it.
-      prefer: names of entries, best first.
-      at: ``/``-joined place to look below, instead of the top.
-
-    Returns:
-      The tensors and where they were found.
-
-    Raises:
-      UserError: nothing was found, or several mappings equally good; they are listed.
-
-    >>> find_state_dict({"epoch": 3, "net": {"w": np.zeros(2)}}).where
-    'net'
-    """
-    where, node = at or "", _descend(tree, at) if at else tree
-    for _ in range(_DEEPEST):
-        if _is_state(node):
-            break
-        names = node if isinstance(node, dict) else ()
-        for name in prefer:
-            if name in names and next(_all_states(node[name]), None):
-                where, node = f"{where}/{name}" if where else name, node[name]
-                break
-        else:
-            break
-    if _is_state(node):
-        return _selection(where, node)
-    states = list(_all_states(node))
-    if len(states) == 1:
-        below, state = states[0]
-        return _selection(f"{where}/{below}" if where else below, state)
-    if states:
-        listing = "; ".join(f"{name} ({len(state)} entries)" for name, state in states[:8])
-        more = f"; and {len(states) - 8} more" if len(states) > 8 else ""
-        raise UserError(
-            f"The file holds {len(states)} sets of weights, of which one must be named: "
-            f"{listing}{more}."
-        )
-    if isinstance(node, dict):
-        _refuse_special(node)
-    raise UserError(f"The file holds no named tensors: {_describe(node)}.")
-
-
-def _describe(node: Any) -> str:
-    whole = [node, *node.values()] if isinstance(node, dict) else [node]
-    for item in whole:
-        if isinstance(item, Opaque) and isinstance(item.state, dict) and "_modules" in item.state:
-            return (
-                f"it has a whole module of the class {item.symbol}, whose state_dict() should "
-                "have been saved"
-            )
-    if _is_tensor(node):
-        return "it is a single tensor without a name"
-    return f"it is a {type(node).__name__} without tensors below names"
 
 
 def _plain(tree: Any) -> dict[str, Any]:
@@ -220,33 +97,24 @@ def read_state_dict(
     prefix: str = "",
     prefer: Sequence[str] = PREFERRED,
 ) -> StateFile:
-    """Read weights from a safetensors or PyTorch file, without PyTorch and without running code.
+    """Open weights of a safetensors or PyTorch file, without PyTorch and without running code.
 
     Args:
-      path: the file; its content decides how it is read.
+      path: the file; its content decides how it is read. Or the index of several
+        (``model.safetensors.index.json``), or a folder with an index or one file of weights.
       at: place of the weights inside a PyTorch checkpoint (``"ema"``, ``"state/model"``); by
         default :func:`find_state_dict` looks for them.
       prefix: keep only keys that begin with it, without it (``"ema_model."``).
       prefer: names of entries that hold weights, best first.
 
     Raises:
-      UserError: the file is missing, empty, truncated, of another kind, unsafe or ambiguous.
+      UserError: the file is missing, empty, truncated, of another kind, unsafe or ambiguous. The
+        checksum of a PyTorch file is looked at, with the same error, when values are read.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise UserError(f"{path} is empty: expected a safetensors or PyTorch file.")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-                state = _read_torch(path, file, buffer, at, prefer)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: expected a safetensors or PyTorch file.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if state is None:
-        if at:
-            raise UserError(f"{path} is a safetensors file, which has no place {at!r} inside.")
-        state = _read_safetensors(path)
+    path = _in_folder(path) if path.is_dir() else path
+    shards = _index(path)
+    state = _joined(path, shards, at, prefer) if shards else _read_file(path, at, prefer)
     if not prefix:
         return state
     tensors = select_prefix(state.tensors, prefix)
@@ -255,10 +123,81 @@ def read_state_dict(
     return dataclasses.replace(state, tensors=tensors)
 
 
+def _in_folder(folder: Path) -> Path:
+    """The index or the only file of weights of a folder."""
+    for pattern in _IN_FOLDER:
+        found = sorted(folder.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(path.name for path in found[:3])
+            raise UserError(f"{folder} holds {len(found)} files of weights without index: {names}.")
+    raise UserError(f"{folder} is a folder without weights: expected {', '.join(_IN_FOLDER)}.")
+
+
+def _index(path: Path) -> dict[str, str]:
+    """Official key -> name of the shard that holds it; empty for files that are no index."""
+    try:
+        with path.open("rb") as file:
+            if file.read(1) != b"{" or os.fstat(file.fileno()).st_size > _MAX_INDEX:
+                return {}
+            content = json.loads(b"{" + file.read())
+    except (OSError, ValueError, RecursionError):
+        return {}  # told by the reader of files
+    shards = content.get("weight_map")
+    if not isinstance(shards, dict):
+        return {}
+    names = set(map(str, shards.values()))
+    if any(name != Path(name).name or name == path.name for name in names):
+        raise UserError(f"{path} names shards outside its folder.")
+    if not names:
+        raise UserError(f"{path} is JSON, the index of weights, but names no shard.")
+    return {key: str(name) for key, name in shards.items()}
+
+
+def _joined(path: Path, shards: dict[str, str], at: str | None, prefer: Sequence[str]) -> StateFile:
+    """Several files as one."""
+    names = sorted(set(shards.values()))
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{path} names {len(names)} shards, {len(missing)} of them missing: "
+            f"{readable(', '.join(missing[:3]))}{' ...' if len(missing) > 3 else ''}."
+        )
+    files = {name: _read_file(path.parent / name, at, prefer) for name in names}
+    lost = [key for key, name in shards.items() if key not in files[name].tensors]
+    if lost:
+        raise UserError(
+            f"{path} names {len(shards)} tensors, {len(lost)} of them not in its shard: "
+            f"{readable('; '.join(lost[:3]))}{' ...' if len(lost) > 3 else ''}."
+        )
+    tensors = {key: files[name].tensors[key] for key, name in shards.items()}
+    unlisted = {key: value for file in files.values() for key, value in file.tensors.items()}
+    return dataclasses.replace(files[names[0]], tensors={**unlisted, **tensors})
+
+
+def _read_file(path: Path, at: str | None, prefer: Sequence[str]) -> StateFile:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise UserError(f"{path} is empty: {_EXPECTED}.")
+            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            state = _read_torch(path, file, buffer, at, prefer)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {_EXPECTED}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if state is None:
+        if at:
+            raise UserError(f"{path} is a safetensors file, which has no place {at!r} inside.")
+        state = _read_safetensors(path, buffer)
+    return state
+
+
 def _read_torch(
     path: Path, file: Any, buffer: mmap.mmap, at: str | None, prefer: Sequence[str]
 ) -> StateFile | None:
-    """Read a PyTorch file; None for safetensors, an error for everything else."""
+    """Open a PyTorch file; None for safetensors, an error for everything else."""
     head = buffer[:64]
     if head[5:9] == b"\0\0\0{":  # length of the header in eight bytes, then the header, JSON
         return None
@@ -270,13 +209,18 @@ def _read_torch(
     try:
         content = torchfile.read(file, buffer)
         selection = find_state_dict(content.tree, prefer, at=at)
-        tensors = content.arrays(selection.tensors)
+        content.check(selection.tensors)
     except Refused as reason:
-        raise UserError(f"{path} was refused: {readable(str(reason))}.") from None
+        raise _refusal(path, reason) from None
     except UserError as error:
         raise UserError(f"{path}: {readable(str(error), 1000)}") from None
     return StateFile(
-        tensors=tensors,
+        tensors={
+            key: LazyTensor(
+                value.shape, value.dtype, functools.partial(_view, path, content, value)
+            )
+            for key, value in selection.tensors.items()
+        },
         format="torch-legacy" if content.legacy else "torch",
         where=selection.where,
         metadata=_plain(content.tree),
@@ -285,16 +229,36 @@ def _read_torch(
     )
 
 
-def _read_safetensors(path: Path) -> StateFile:
+def _refusal(path: Path, reason: Refused) -> UserError:
+    return UserError(f"{path} was refused: {readable(str(reason))}.")
+
+
+def _view(path: Path, content: torchfile.TorchFile, tensor: Tensor) -> np.ndarray:
+    try:
+        return content.view(tensor)
+    except Refused as reason:
+        raise _refusal(path, reason) from None
+
+
+def _read_safetensors(path: Path, buffer: mmap.mmap) -> StateFile:
     import safetensors
 
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-            return StateFile(
-                tensors=tensors, format="safetensors", metadata=dict(file.metadata() or {})
-            )
+        with safetensors.safe_open(path, framework="numpy"):  # checks all of the header
+            pass
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is a damaged safetensors file: {error}.") from None
-    except (AttributeError, TypeError) as error:  # the package's way to say: no such NumPy dtype
-        raise UserError(f"{path} has a tensor of an unsupported dtype: {error}.") from None
+    start = 8 + int.from_bytes(buffer[:8], "little")
+    header = json.loads(buffer[8:start])
+    metadata = header.pop("__metadata__", None) or {}
+    tensors = {}
+    for key, entry in header.items():
+        if entry["dtype"] not in SAFETENSORS:
+            raise UserError(
+                f"{path} has a tensor of an unsupported dtype: {readable(key)} is {entry['dtype']}."
+            )
+        shape, dtype = tuple(entry["shape"]), SAFETENSORS[entry["dtype"]]
+        offset = start + entry["data_offsets"][0]
+        view = functools.partial(torchfile.stretch, buffer, offset, shape, dtype)
+        tensors[key] = LazyTensor(shape, dtype, view)
+    return StateFile(tensors=tensors, format="safetensors", metadata=metadata)

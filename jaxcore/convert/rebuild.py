@@ -86,6 +86,17 @@ DTYPES: dict[str, tuple[str | None, np.dtype]] = {
     "float8_e4m3fn": (None, np.dtype(ml_dtypes.float8_e4m3fn)),
     "float8_e5m2": (None, np.dtype(ml_dtypes.float8_e5m2)),
 }
+#: safetensors' name -> NumPy dtype.
+SAFETENSORS: dict[str, np.dtype] = {
+    **{f"F{n}": DTYPES[f"float{n}"][1] for n in (64, 32, 16)},
+    "BF16": DTYPES["bfloat16"][1],
+    **{f"I{n}": DTYPES[f"int{n}"][1] for n in (64, 32, 16, 8)},
+    **{f"U{n}": DTYPES[f"uint{n}"][1] for n in (64, 32, 16, 8)},
+    "BOOL": DTYPES["bool"][1],
+    "C64": DTYPES["complex64"][1],
+    "F8_E4M3": DTYPES["float8_e4m3fn"][1],
+    "F8_E5M2": DTYPES["float8_e5m2"][1],
+}
 _KEYS = (str, bytes, int, float, type(None), Symbol, Opaque, Tensor)
 _STORAGES = {storage: dtype for storage, dtype in DTYPES.values() if storage}
 

@@ -6,6 +6,7 @@ pickles (magic number, version, system, object, list of storage keys) and then t
 """
 
 import dataclasses
+import math
 import mmap
 import struct
 import zipfile
@@ -49,56 +50,85 @@ class TorchFile:
     _buffer: mmap.mmap
     _blobs: Mapping[str, _Blob]
     _big_endian: bool = False
+    _intact: set[str] = dataclasses.field(default_factory=set)  # storages whose checksum is right
 
-    def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Read tensors: name -> new C-contiguous array in native byte order.
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """See that the numbers of tensors are in the file.
 
         Raises:
-          Refused: a storage is absent, cut off or damaged, or the tensors (which may repeat the
-            same numbers through zero strides) would take far more memory than the file.
+          Refused: a storage is absent or cut off, or the tensors (which may repeat the same
+            numbers through zero strides) would take far more memory than the file.
         """
         total, allowed = sum(t.nbytes for t in tensors.values()), 8 * len(self._buffer) + 2**26
         if total > allowed:
             raise Refused(f"its tensors would take {total} bytes, far more than the file has")
-        checked: set[str] = set()
-        return {name: self._array(tensor, checked) for name, tensor in tensors.items()}
-
-    def _array(self, tensor: Tensor, checked: set[str]) -> np.ndarray:
-        store = tensor.storage
-        blob = self._blobs.get(store.key)
-        if blob is None:
-            raise Refused(f"the storage {store.key!r} is absent")
-        size = store.numel * (1 if store.dtype is None else store.dtype.itemsize)
-        if blob.size != size:
-            raise Refused(f"the storage {store.key!r} has {blob.size} bytes instead of {size}")
-        if store.key not in checked and blob.crc is not None:
-            crc = zlib.crc32(memoryview(self._buffer)[blob.start : blob.start + size])
-            if crc != blob.crc:
-                raise Refused(f"the storage {store.key!r} is damaged: its checksum is wrong")
-        checked.add(store.key)
-        if 0 in tensor.shape:
-            try:
-                return np.zeros(tensor.shape, tensor.dtype)
-            except ValueError:  # an axis of astronomic size beside the empty one
+        for tensor in tensors.values():
+            store = tensor.storage
+            blob = self._blobs.get(store.key)
+            if blob is None:
+                raise Refused(f"the storage {store.key!r} is absent")
+            size = store.numel * (1 if store.dtype is None else store.dtype.itemsize)
+            if blob.size != size:
+                raise Refused(f"the storage {store.key!r} has {blob.size} bytes instead of {size}")
+            try:  # an axis of astronomic size beside an empty one
+                np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
+            except ValueError:
                 raise Refused(f"a tensor has the impossible shape {tensor.shape}") from None
-        # Only the stretch of the storage that this tensor uses is copied.
-        width = tensor.dtype.itemsize
-        count = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
-        start = blob.start + tensor.offset * width
-        raw = np.empty(count * width, np.uint8)
-        raw[:] = np.frombuffer(self._buffer, np.uint8, count * width, start)
-        values = self._decode(raw, tensor.dtype)
-        steps = tuple(step * width for step in tensor.strides)
-        view = np.ndarray(tensor.shape, tensor.dtype, values, strides=steps)
-        return np.array(view, order="C", copy=None)
 
-    def _decode(self, raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        if dtype == np.bool_:
-            return raw != 0
-        if self._big_endian:
-            width = dtype.itemsize // (2 if dtype.kind == "c" else 1)
-            raw = raw.view(f"u{width}").byteswap()
-        return raw.view(dtype)
+    def view(self, tensor: Tensor) -> np.ndarray:
+        """Numbers of a tensor that :meth:`check` has seen, in native byte order.
+
+        Raises:
+          Refused: the checksum of its storage is wrong.
+        """
+        blob = self._blobs[tensor.storage.key]
+        if blob.crc is not None and tensor.storage.key not in self._intact:
+            if _checksum(self._buffer, blob) != blob.crc:
+                raise Refused(
+                    f"the storage {tensor.storage.key!r} is damaged: its checksum is wrong"
+                )
+            self._intact.add(tensor.storage.key)
+        start = blob.start + tensor.offset * tensor.dtype.itemsize
+        strides, swap = tensor.strides, self._big_endian
+        return stretch(self._buffer, start, tensor.shape, tensor.dtype, strides, swap)
+
+
+def _checksum(buffer: mmap.mmap, blob: _Blob) -> int:
+    with memoryview(buffer) as whole, whole[blob.start : blob.start + blob.size] as content:
+        return zlib.crc32(content)
+
+
+def stretch(
+    buffer: mmap.mmap,
+    start: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    strides: tuple[int, ...] | None = None,
+    swap: bool = False,
+) -> np.ndarray:
+    """Numbers in a file as an array: a read-only view, unless they must be decoded.
+
+    Args:
+      buffer: the file.
+      start: of the first number, in bytes.
+      shape: shape of the array.
+      dtype: of the numbers; bytes of bools other than 0 count as True.
+      strides: in numbers; None for C order.
+      swap: the file is big-endian.
+    """
+    if 0 in shape:
+        return np.zeros(shape, dtype)
+    width = dtype.itemsize
+    if strides is None:
+        strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    count = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    values = np.frombuffer(buffer, np.uint8, count * width, start)
+    if dtype == np.bool_:
+        values = values != 0
+    elif swap:
+        unit = width // (2 if dtype.kind == "c" else 1)
+        values = values.view(f"u{unit}").byteswap()
+    return np.ndarray(shape, dtype, values, strides=tuple(step * width for step in strides))
 
 
 def read(file: BinaryIO, buffer: mmap.mmap) -> TorchFile:

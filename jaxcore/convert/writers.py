@@ -1,33 +1,43 @@
 """Weight files out: safetensors, and PyTorch archives written without PyTorch."""
 
+import json
 import math
 import os
 import struct
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxcore.atomic import whole_file
-from jaxcore.convert.rebuild import DTYPES
+from jaxcore.convert.rebuild import DTYPES, SAFETENSORS
 from jaxcore.errors import UserError
-from jaxcore.typing import StateDict
+from jaxcore.typing import StateDict, TensorLike
 
 _ALIGNMENT = 64  # bytes; lets torch.load(mmap=True) use the storages where they lie
 _ZIP64_LIMIT = 2**30  # entries above this carry their sizes in 64 bits
 
 
-def _plain(name: str, value: np.ndarray) -> np.ndarray:
-    """Make an array contiguous and native."""
-    value = np.asarray(value, order="C")
-    if not value.dtype.isnative:
-        value = value.astype(value.dtype.newbyteorder("="))
-    if value.dtype.name not in DTYPES:  # both sides use the same names
-        known = ", ".join(DTYPES)
-        raise UserError(f"The tensor {name!r} is {value.dtype.name}: expected one of {known}.")
-    return value
+def _dtype(name: str, tensor: TensorLike, known: Collection[str]) -> np.dtype:
+    """Native dtype of a tensor, if the format knows it."""
+    dtype = np.dtype(tensor.dtype).newbyteorder("=")
+    if dtype.name not in known:
+        names = ", ".join(known)
+        raise UserError(f"The tensor {name!r} is {dtype.name}: expected one of {names}.")
+    return dtype
+
+
+def _content(tensor: TensorLike, dtype: np.dtype) -> memoryview:
+    """Bytes of a tensor in C order, read now."""
+    value = np.asarray(np.asarray(tensor), dtype, order="C")
+    return value.reshape(-1).view(np.uint8).data
+
+
+def _size(tensor: TensorLike, dtype: np.dtype) -> int:
+    return math.prod(tensor.shape) * dtype.itemsize
 
 
 def write_safetensors(
@@ -37,11 +47,11 @@ def write_safetensors(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a safetensors file.
+    """Write a safetensors file, one tensor after the other.
 
     Args:
       path: the file; its folder must exist.
-      tensors: name -> array.
+      tensors: name -> array or `LazyTensor`.
       metadata: text for the header.
       overwrite: replace a file that exists.
 
@@ -49,16 +59,24 @@ def write_safetensors(
       UserError: the file exists, cannot be written, or a dtype is not supported. Nothing is left
         behind then.
     """
-    import safetensors
-    from safetensors.numpy import save_file
-
-    path = Path(path)
-    plain = {name: _plain(name, value) for name, value in tensors.items()}
-    with whole_file(path, overwrite=overwrite) as temporary:
-        try:
-            save_file(plain, temporary, dict(metadata or {}))
-        except safetensors.SafetensorError as error:
-            raise UserError(f"{path} cannot be written: {error}.") from None
+    names = {dtype.name: name for name, dtype in SAFETENSORS.items()}
+    dtypes = {name: _dtype(name, tensor, names) for name, tensor in tensors.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    order = sorted(tensors, key=lambda name: (-dtypes[name].itemsize, name))  # all are aligned
+    for name in order:
+        start, end = end, end + _size(tensors[name], dtypes[name])
+        header[name] = {
+            "dtype": names[dtypes[name].name],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with whole_file(Path(path), overwrite=overwrite) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            file.write(_content(tensors[name], dtypes[name]))
 
 
 def write_torch(
@@ -74,7 +92,7 @@ def write_torch(
 
     Args:
       path: the file; its folder must exist.
-      tensors: name -> array.
+      tensors: name -> array or `LazyTensor`, each read when its turn comes.
       prefix: put before every name (``"net."`` for Lightning modules).
       wrap: None for a bare state dict, or the entry that shall hold it (``"state_dict"``).
       extra: plain entries beside the wrapped weights (``{"epoch": 3}``).
@@ -87,17 +105,20 @@ def write_torch(
     path = Path(path)
     if extra and not wrap:
         raise UserError("Extra entries need a name for the weights beside them: expected 'wrap'.")
-    plain = {prefix + name: _plain(name, value) for name, value in tensors.items()}
-    content = _pickle(plain, wrap, extra or {})
+    dtypes = {name: _dtype(name, tensor, DTYPES) for name, tensor in tensors.items()}
+    records = [
+        _text(prefix + name) + _tensor(index, tensor.shape, dtypes[name])
+        for index, (name, tensor) in enumerate(tensors.items())
+    ]
+    content = _pickle(records, wrap, extra or {})
     with (
         whole_file(path, overwrite=overwrite) as temporary,
         zipfile.ZipFile(temporary, "w") as archive,
     ):
         _write_entry(archive, "archive/data.pkl", content)
         _write_entry(archive, "archive/byteorder", sys.byteorder.encode())
-        for index, value in enumerate(plain.values()):
-            flat = value.reshape(-1).view(np.uint8).data
-            _write_entry(archive, f"archive/data/{index}", flat)
+        for index, (name, tensor) in enumerate(tensors.items()):
+            _write_entry(archive, f"archive/data/{index}", _content(tensor, dtypes[name]))
         _write_entry(archive, "archive/version", b"3\n")
 
 
@@ -148,30 +169,31 @@ def _scalar(value: str | int | float | bool | None) -> bytes:
 _ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 
-def _tensor(key: int, value: np.ndarray) -> bytes:
+def _tensor(key: int, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     """Call ``torch._utils._rebuild_tensor_v2`` (v3 for dtypes without a storage class)."""
-    storage, _ = DTYPES[value.dtype.name]
-    strides = [math.prod(value.shape[axis:]) for axis in range(1, value.ndim + 1)]
+    storage, _ = DTYPES[dtype.name]
+    strides = [math.prod(shape[axis:]) for axis in range(1, len(shape) + 1)]
     kind = f"ctorch\n{storage}\n" if storage else "ctorch.storage\nUntypedStorage\n"
-    count = value.size if storage else value.nbytes
+    count = math.prod(shape) * (1 if storage else dtype.itemsize)
     function = f"ctorch._utils\n_rebuild_tensor_{'v2' if storage else 'v3'}\n"
     reference = [_text("storage"), kind.encode(), _text(str(key)), _text("cpu"), _integer(count)]
     view = [
         _integer(0),
-        b"(" + b"".join(map(_integer, value.shape)) + b"t",
+        b"(" + b"".join(map(_integer, shape)) + b"t",
         b"(" + b"".join(map(_integer, strides)) + b"t",
         b"\x89",
         _ORDERED_DICT,
-        b"" if storage else f"ctorch\n{value.dtype.name}\n".encode(),
+        b"" if storage else f"ctorch\n{dtype.name}\n".encode(),
     ]
     return b"".join([function.encode(), b"((", *reference, b"tQ", *view, b"tR"])
 
 
-def _pickle(tensors: Mapping[str, np.ndarray], wrap: str | None, extra: Mapping) -> bytes:
-    parts = [_ORDERED_DICT, b"("]
-    for key, (name, value) in enumerate(tensors.items()):
-        parts += [_text(name), _tensor(key, value)]
-    parts.append(b"u")
+def _pickle(
+    records: Sequence[bytes],
+    wrap: str | None,
+    extra: Mapping[str, str | int | float | bool | None],
+) -> bytes:
+    parts = [_ORDERED_DICT, b"(", *records, b"u"]
     if wrap:
         parts = [b"}(", _text(wrap), *parts]
         for name, value in extra.items():

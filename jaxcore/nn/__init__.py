@@ -1,17 +1,20 @@
-"""Linen layers that two or more networks share."""
+"""Linen layers that two or more networks share, and what builds networks from them."""
 
 from jaxcore.nn.conv import (
     Conv,
     ConvTranspose,
     ConvWeights,
     DepthwiseConv,
+    DepthwiseSplit,
+    Filter,
     PointwiseConv,
-    torch_uniform,
+    PointwiseSplit,
 )
-from jaxcore.nn.initialise import init_params
+from jaxcore.nn.initialise import Uniform, init_params, torch_uniform
 from jaxcore.nn.norm import ChannelNorm
-from jaxcore.nn.stack import apply_stack
-from jaxcore.nn.types import types_of
+from jaxcore.nn.stack import apply_block, apply_stack
+from jaxcore.nn.taps import capture, intervene, tap
+from jaxcore.nn.types import Types
 
 __all__ = [
     "ChannelNorm",
@@ -19,9 +22,17 @@ __all__ = [
     "ConvTranspose",
     "ConvWeights",
     "DepthwiseConv",
+    "DepthwiseSplit",
+    "Filter",
     "PointwiseConv",
+    "PointwiseSplit",
+    "Types",
+    "Uniform",
+    "apply_block",
     "apply_stack",
+    "capture",
     "init_params",
+    "intervene",
+    "tap",
     "torch_uniform",
-    "types_of",
 ]

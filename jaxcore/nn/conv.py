@@ -1,59 +1,60 @@
 """Convolutions with PyTorch's initialisation; the arithmetic is in `jaxcore.ops`."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore import ops
-
-torch_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-"""PyTorch's default for convolutions: uniform in +-1/sqrt(fan_in)."""
-
-
-def _bias_init(fan_in: int) -> Callable[..., Array]:
-    def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-        bound = fan_in**-0.5
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+from jaxcore.nn.initialise import torch_uniform
+from jaxcore.nn.types import Types
 
 
-class _Filter(nn.Module):
-    """What all convolutions share: the types, and the bias."""
+class Filter(nn.Module, kw_only=True):
+    """What all convolutions share: the types, the kernel and the bias.
+
+    Attributes:
+      use_bias: add a bias.
+      types: of activations and parameters.
+    """
 
     use_bias: bool = False
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
-    def kernel(self, *shape: int) -> Array:
-        return self.param("kernel", torch_uniform, shape, jnp.dtype(self.param_dtype))
+    def kernel(self, shape: tuple[int, ...], fan_in: int) -> Array:
+        """The parameter ``kernel``."""
+        return self.param("kernel", torch_uniform(fan_in), shape, jnp.dtype(self.types.param_dtype))
 
     def bias(self, width: int, fan_in: int) -> Array:
-        return self.param("bias", _bias_init(fan_in), (width,), jnp.dtype(self.param_dtype))
+        """The parameter ``bias``."""
+        dtype = jnp.dtype(self.types.param_dtype)
+        return self.param("bias", torch_uniform(fan_in), (width,), dtype)
 
-    def with_bias(self, maps: list[Array], fan_in: int) -> Any:
-        """Add the bias to maps whose channels follow each other; one map comes back as such."""
-        if self.use_bias:
-            widths, ndim = [y.shape[-1] for y in maps], maps[0].ndim
-            bias = self.bias(sum(widths), fan_in).astype(maps[0].dtype)
-            parts = _columns(bias.reshape((1,) * (ndim - 1) + bias.shape), widths)
-            maps = [y + part for y, part in zip(maps, parts, strict=True)]
-        return maps[0] if len(maps) == 1 else tuple(maps)
+    def with_bias(self, maps: Sequence[Array], fan_in: int) -> tuple[Array, ...]:
+        """Add the bias, if there is one, to maps whose channels follow each other."""
+        if not self.use_bias:
+            return tuple(maps)
+        widths, ndim = [y.shape[-1] for y in maps], maps[0].ndim
+        bias = self.bias(sum(widths), fan_in).astype(maps[0].dtype)
+        parts = _columns(bias.reshape((1,) * (ndim - 1) + bias.shape), widths)
+        return tuple(y + part for y, part in zip(maps, parts, strict=True))
 
 
-class Conv(_Filter):
+class Conv(Filter, kw_only=True):
     """Dense convolution with zero padding, by default ``kernel_size // 2``.
 
     Parameters: ``kernel`` (k, k, in, out) and, with ``use_bias``, ``bias`` (out,).
+
+    >>> import jax
+    >>> x = jnp.zeros((1, 8, 6, 2))
+    >>> Conv(features=4, stride=2).init_with_output(jax.random.key(0), x)[0].shape
+    (1, 4, 3, 4)
     """
 
-    features: int = 0
+    features: int
     kernel_size: int = 3
     stride: int = 1
     padding: int | None = None
@@ -62,46 +63,64 @@ class Conv(_Filter):
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Convolve NHWC images."""
         size, channels = self.kernel_size, x.shape[-1]
-        kernel = self.kernel(size, size, channels, self.features)
-        y = ops.conv2d(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
-        return self.with_bias([y], size * size * channels)
+        fan_in = size * size * channels
+        kernel = self.kernel((size, size, channels, self.features), fan_in)
+        y = ops.conv2d(x.astype(self.types.dtype), kernel, stride=self.stride, padding=self.padding)
+        return self.with_bias([y], fan_in)[0]
 
 
-class ConvTranspose(_Filter):
+class ConvTranspose(Filter, kw_only=True):
     """Transposed 3x3 convolution that doubles height and width.
 
     Parameters: ``kernel`` (3, 3, out, in), that of the strided convolution it transposes, and,
     with ``use_bias``, ``bias`` (out,).
     """
 
-    features: int = 0
+    features: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Convolve NHWC images."""
-        kernel = self.kernel(3, 3, self.features, x.shape[-1])
         # PyTorch too takes the channels of the result for the fan-in.
-        return self.with_bias(
-            [ops.conv_transpose2d(x.astype(self.dtype), kernel)], 9 * self.features
-        )
+        fan_in = 9 * self.features
+        kernel = self.kernel((3, 3, self.features, x.shape[-1]), fan_in)
+        y = ops.conv_transpose2d(x.astype(self.types.dtype), kernel)
+        return self.with_bias([y], fan_in)[0]
 
 
-class ConvWeights(_Filter):
+class ConvWeights(Filter, kw_only=True):
     """Kernel and bias of a convolution that its owner computes in a form of its own.
 
     Parameters: ``kernel`` of the given shape (kh, kw, in, out) and ``bias`` (out,).
     """
 
-    shape: tuple[int, int, int, int] = (1, 1, 1, 1)
+    shape: tuple[int, int, int, int]
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
         """The two parameters, in their own type."""
-        bias = self.bias(self.shape[-1], math.prod(self.shape[:-1]))
-        return self.kernel(*self.shape), bias
+        fan_in = math.prod(self.shape[:-1])
+        return self.kernel(self.shape, fan_in), self.bias(self.shape[-1], fan_in)
 
 
-class DepthwiseConv(_Filter):
+class DepthwiseSplit(Filter, kw_only=True):
+    """`DepthwiseConv` of several maps that stand for one: their channels follow each other."""
+
+    kernel_size: int = 3
+
+    @nn.compact
+    def __call__(self, *maps: Float[Array, "b h w _"]) -> tuple[Float[Array, "b h w _"], ...]:
+        """Convolve NHWC images; one result for each."""
+        size, widths = self.kernel_size, [x.shape[-1] for x in maps]
+        kernel = self.kernel((size, size, 1, sum(widths)), size * size)
+        out = [
+            ops.depthwise_conv(x.astype(self.types.dtype), part)
+            for x, part in zip(maps, _columns(kernel, widths), strict=True)
+        ]
+        return self.with_bias(out, size * size)
+
+
+class DepthwiseConv(Filter, kw_only=True):
     """One ``k x k`` filter per channel, zero padding ``kernel_size // 2``.
 
     Parameters: ``kernel`` (k, k, 1, c) and, with ``use_bias``, ``bias`` (c,).
@@ -110,49 +129,51 @@ class DepthwiseConv(_Filter):
     kernel_size: int = 3
 
     @nn.compact
-    def __call__(self, *maps: Float[Array, "b h w _"]) -> Any:
-        """Convolve NHWC images.
-
-        Args:
-          *maps: one array, or several that stand for one: their channels follow each other.
-
-        Returns:
-          One array, or a tuple with one for each of several.
-        """
-        size, widths = self.kernel_size, [x.shape[-1] for x in maps]
-        kernel = self.kernel(size, size, 1, sum(widths))
-        out = [
-            ops.depthwise_conv(x.astype(self.dtype), part)
-            for x, part in zip(maps, _columns(kernel, widths), strict=True)
-        ]
-        return self.with_bias(out, size * size)
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Convolve NHWC images."""
+        size = self.kernel_size
+        kernel = self.kernel((size, size, 1, x.shape[-1]), size * size)
+        y = ops.depthwise_conv(x.astype(self.types.dtype), kernel)
+        return self.with_bias([y], size * size)[0]
 
 
-class PointwiseConv(_Filter):
+class PointwiseSplit(Filter, kw_only=True):
+    """`PointwiseConv` with several results, from consecutive columns of one kernel.
+
+    To slice the kernel is free; to slice a map costs a pass over memory, forward and backward.
+
+    >>> import jax
+    >>> layer = PointwiseSplit(features=(4, 8))
+    >>> outputs, variables = layer.init_with_output(jax.random.key(0), jnp.zeros((5, 2)))
+    >>> [y.shape for y in outputs], variables["params"]["kernel"].shape
+    ([(5, 4), (5, 8)], (2, 12))
+    """
+
+    features: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b i"]) -> tuple[Float[Array, "*b _"], ...]:
+        """Mix the channels of every pixel; one result for each of ``features``."""
+        channels, x = x.shape[-1], x.astype(self.types.dtype)
+        kernel = self.kernel((channels, sum(self.features)), channels)
+        out = [ops.pointwise(x, part) for part in _columns(kernel, self.features)]
+        return self.with_bias(out, channels)
+
+
+class PointwiseConv(Filter, kw_only=True):
     """1x1 convolution.
 
     Parameters: ``kernel`` (in, out) and, with ``use_bias``, ``bias`` (out,).
-
-    Attributes:
-      features: channels of the result. A tuple asks for several results, which come from
-        consecutive columns of one kernel: to slice the kernel is free, to slice a map costs a
-        pass over memory, forward and backward.
     """
 
-    features: int | tuple[int, ...] = 0
+    features: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b i"]) -> Any:
-        """Mix the channels of every pixel.
-
-        Returns:
-          One array ``(*b, features)``, or a tuple of them if ``features`` is one.
-        """
-        channels, x = x.shape[-1], x.astype(self.dtype)
-        widths = (self.features,) if isinstance(self.features, int) else self.features
-        kernel = self.kernel(channels, sum(widths))
-        out = [ops.pointwise(x, part) for part in _columns(kernel, widths)]
-        return self.with_bias(out, channels)
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        """Mix the channels of every pixel."""
+        channels = x.shape[-1]
+        kernel = self.kernel((channels, self.features), channels)
+        return self.with_bias([ops.pointwise(x.astype(self.types.dtype), kernel)], channels)[0]
 
 
 def _columns(a: Array, widths: Sequence[int]) -> list[Array]:

@@ -1,15 +1,14 @@
 """Normalisation layers of the image networks."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore import ops
+from jaxcore.nn.types import Types
 
 
-class ChannelNorm(nn.Module):
+class ChannelNorm(nn.Module, kw_only=True):
     """Layer norm over the channels of each pixel, population variance, eps inside the root.
 
     Parameters: ``scale`` (c,) and, with ``use_bias``, ``bias`` (c,).
@@ -19,22 +18,20 @@ class ChannelNorm(nn.Module):
         bias-free form ``x / sqrt(var + eps) * scale``, in which the variance is still taken
         about the mean but the mean stays in ``x``.
       epsilon: added to the variance.
-      dtype: type of the result; statistics are computed in at least float32.
-      param_dtype: type of the stored parameters.
+      types: of the result and of the parameters.
     """
 
     use_bias: bool = True
     epsilon: float = 1e-5
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         """Normalise ``x`` over its last axis."""
-        shape, param_dtype = (x.shape[-1],), jnp.dtype(self.param_dtype)
+        shape, param_dtype = (x.shape[-1],), jnp.dtype(self.types.param_dtype)
         scale = self.param("scale", nn.initializers.ones, shape, param_dtype)
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, shape, param_dtype)
-        normed: Any = ops.channel_norm(x, scale, bias, self.epsilon)
-        return normed.astype(self.dtype)
+        normed: Array = ops.channel_norm(x, scale, bias, self.epsilon)
+        return normed.astype(self.types.dtype)

@@ -4,58 +4,94 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxcore.typing import Params
+from jaxcore.nn import taps
 
 
 def apply_stack(
-    owner: nn.Module,
-    make: Callable[..., nn.Module],
-    name: str,
+    block: nn.Module,
     x: Array,
     *,
     length: int,
+    broadcast: tuple[Any, ...] = (),
+    scanned: tuple[Any, ...] = (),
     scan: bool = True,
     remat: bool = False,
-) -> Array:
-    """Apply ``length`` blocks; to be called inside a compact method of ``owner``.
+) -> tuple[Array, Any]:
+    """Apply ``length`` blocks like ``block``; to be called in a compact method of their owner.
+
+    The block is called as ``block(x, *broadcast, *scanned)``. It returns the next ``x``, of the
+    same shape and type, or a pair of that and further results of the layer. Random numbers
+    (dropout) differ from layer to layer, and are the same with and without ``scan``.
 
     Args:
-      owner: module that the blocks belong to.
-      make: makes a block, ``make(name=...)`` or ``make(parent=None)``; the block maps an array
-        to one of the same shape.
-      name: of the stack; every parameter below it has a leading axis of ``length``.
+      block: the first of them; its name is the stack's. Every parameter and other variable below
+        it has a leading axis of ``length``.
       x: input of the first block.
       length: number of blocks.
-      scan: one compiled body in a loop; False unrolls. Same parameters.
+      broadcast: trees of arrays that every layer gets as they are: masks, positions.
+      scanned: trees of arrays with a leading axis of ``length``, of which every layer gets its
+        own entry: caches.
+      scan: one compiled body in a loop; False unrolls. Same parameters, same numbers.
       remat: recompute each block in the backward pass.
-    """
-    if not scan and not owner.is_initializing():
-        return _unrolled(make(parent=None), owner.variables["params"][name], x, remat)
 
-    def body(block: Any, x: Array) -> tuple[Array, None]:
-        return block(x), None
+    Returns:
+      The output of the last block, and the layers' further results stacked along a leading axis,
+      None if there are none.
+
+    >>> import jax
+    >>> class Block(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x, mask, cache):
+    ...         scale = self.param("scale", nn.initializers.ones, ())
+    ...         x = x * scale * mask + cache
+    ...         return x, {"cache": x}
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x, mask, caches):
+    ...         stack = {"length": 3, "broadcast": (mask,), "scanned": (caches,)}
+    ...         return apply_stack(Block(name="layers"), x, **stack)
+    >>> inputs = jnp.ones(2), jnp.array([1.0, 0.0]), jnp.arange(3.0)
+    >>> (x, per_layer), variables = Net().init_with_output(jax.random.key(0), *inputs)
+    >>> x.tolist(), per_layer["cache"].shape, variables["params"]["layers"]["scale"].shape
+    ([4.0, 2.0], (3, 2), (3,))
+    """
+
+    def body(block: Any, x: Array, broadcast: Any, scanned: Any, layer: Array | None) -> Any:
+        with taps.nested(layer) as values:
+            out = block(x, *broadcast, *scanned)
+        x, per_layer = out if isinstance(out, tuple) else (out, None)
+        return x, (per_layer, values)
 
     if remat:
         # Inside a loop the compiler cannot undo rematerialisation.
-        body = nn.remat(body, prevent_cse=False)
-    stack = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=length)
-    return stack(make(name=name), x)[0]
+        body = nn.remat(body, prevent_cse=not scan)
+    in_axes: Any = (nn.broadcast, 0, 0)  # Flax's annotation knows one axis for all
+    stack = nn.scan(
+        body,
+        variable_axes={True: 0},
+        split_rngs={True: True},
+        in_axes=in_axes,
+        length=length,
+        unroll=1 if scan else length,
+    )
+    layers = jnp.arange(length) if taps.active() else None
+    x, (per_layer, values) = stack(block, x, broadcast, scanned, layers)
+    taps.add(values)
+    return x, per_layer
 
 
-def _unrolled(block: nn.Module, params: Params, x: Array, remat: bool) -> Array:
-    """The same without a loop, so that nothing is copied into and out of stacks."""
+def apply_block(block: Callable[..., Array], *inputs: Any, remat: bool = False) -> Array:
+    """Apply one block; with ``remat`` it is computed again in the backward pass."""
+    if not remat:
+        return block(*inputs)
 
-    def body(params: Params, x: Array) -> Array:
-        out: Any = block.apply({"params": params}, x)
-        return out
+    def body(block: Any, *inputs: Any) -> Any:
+        with taps.nested() as values:
+            return block(*inputs), values
 
-    if remat:
-        body = jax.checkpoint(body)
-    stacked, structure = jax.tree.flatten(params)
-    for leaves in zip(*map(jnp.unstack, stacked), strict=True):
-        x = body(jax.tree.unflatten(structure, leaves), x)
-    return x
+    out, values = nn.remat(body)(block, *inputs)
+    taps.add(values)
+    return out

@@ -1,10 +1,11 @@
-"""Handing the types of a module on to its layers."""
+"""The types that a module hands on to its layers."""
 
-from typing import Any, Protocol
+import dataclasses
+from typing import Protocol, Self
 
 
 class HasTypes(Protocol):
-    """A module, or a network's configuration."""
+    """The configuration of a network, which names its types."""
 
     @property
     def dtype(self) -> str:
@@ -17,11 +18,22 @@ class HasTypes(Protocol):
         ...
 
 
-def types_of(owner: HasTypes, **more: Any) -> dict[str, Any]:
-    """The arguments ``dtype`` and ``param_dtype`` for a layer of ``owner``, and any others.
+@dataclasses.dataclass(frozen=True)
+class Types:
+    """The one field ``types`` of every layer and block.
 
-    >>> from jaxcore.nn import ChannelNorm
-    >>> types_of(ChannelNorm(dtype="bfloat16"))
-    {'dtype': 'bfloat16', 'param_dtype': 'float32'}
+    Attributes:
+      dtype: type of activations; statistics are computed in at least float32.
+      param_dtype: type of the stored parameters.
+
+    >>> Types(dtype="bfloat16")
+    Types(dtype='bfloat16', param_dtype='float32')
     """
-    return {"dtype": owner.dtype, "param_dtype": owner.param_dtype, **more}
+
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
+    @classmethod
+    def of(cls, cfg: HasTypes) -> Self:
+        """The types that a configuration names."""
+        return cls(cfg.dtype, cfg.param_dtype)

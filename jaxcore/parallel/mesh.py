@@ -78,7 +78,8 @@ def put_batch(batch: Any, mesh: Mesh | None) -> Any:
     """Move a batch of host arrays to the devices.
 
     Args:
-      batch: tree of arrays with a leading row axis; with several processes, the rows of this one.
+      batch: tree of arrays with a leading row axis: on the host (with several processes, the rows
+        of this one), or on the devices already.
       mesh: None leaves the batch on the default device.
 
     Raises:
@@ -90,10 +91,14 @@ def put_batch(batch: Any, mesh: Mesh | None) -> Any:
     shards = row_shards(mesh)
 
     def put(x: Any) -> jax.Array:
-        x = np.asarray(x)
-        rows = x.shape[0] * jax.process_count()
+        alone = jax.process_count() == 1
+        placed = isinstance(x, jax.Array) and (alone or not x.is_fully_addressable)
+        x = x if placed else np.asarray(x)
+        rows = x.shape[0] if placed else x.shape[0] * jax.process_count()
         if rows % shards:
             raise UserError(f"A batch of {rows} rows does not divide over {shards} devices.")
+        if placed:
+            return jax.device_put(x, sharding)
         return jax.make_array_from_process_local_data(sharding, x)
 
     return jax.tree.map(put, batch)

@@ -10,14 +10,17 @@ from jaxtyping import Array, Float
 from jaxcore import ops
 from jaxcore.models.adair.blocks import ChannelCrossAttention
 from jaxcore.models.adair.config import AdaIRConfig
-from jaxcore.nn import Conv, PointwiseConv, types_of
+from jaxcore.nn import Conv, PointwiseConv, Types, tap
 
 
-class FrequencyMining(nn.Module):
+class FrequencyMining(nn.Module, kw_only=True):
     """Split features of the degraded image into low and high frequencies (FMiM).
 
     Parameters: ``conv1`` from image to features; ``rate_conv_0`` and ``rate_conv_2``, which
     predict the window's relative height and width from the mean feature.
+
+    Taps: ``threshold`` (b, 2), which can be edited unless the window is known to be empty;
+    ``half_width`` (b, 2) and ``mask`` (b, h, w) in FFT order.
 
     Attributes:
       features: channels of the split maps.
@@ -30,42 +33,39 @@ class FrequencyMining(nn.Module):
     @nn.compact
     def __call__(
         self, image: Float[Array, "b h w i"]
-    ) -> tuple[Float[Array, "b h w c"] | None, Float[Array, "b h w c"], dict[str, Array]]:
+    ) -> tuple[Float[Array, "b h w c"] | None, Float[Array, "b h w c"]]:
         """Split.
 
         Args:
           image: the degraded image, resized to the map.
 
         Returns:
-          ``(low, high, info)``; ``low`` is None where the window is known to be empty. ``info``
-          holds ``threshold`` (b, 2), ``half_width`` (b, 2) and ``mask`` (b, h, w) in FFT order.
+          ``(low, high)``; ``low`` is None where the window is known to be empty.
         """
         cfg = self.cfg
-        types = types_of(cfg)
-        x = Conv(features=self.features, name="conv1", **types)(image)
+        types = Types.of(cfg)
+        x = Conv(features=self.features, types=types, name="conv1")(image)
         wide = ops.accumulation_dtype(x.dtype)
         x = x.astype(wide)
-        threshold = self._threshold(jnp.mean(x, axis=(1, 2)), str(wide))
         size = (x.shape[1], x.shape[2])
+        empty = cfg.skip_empty_mask and mask_is_empty(size, cfg)
+        threshold = self._threshold(jnp.mean(x, axis=(1, 2)), Types(str(wide), types.param_dtype))
+        threshold = tap(self, "threshold", threshold, editable=not empty)
         half, bands = windows(threshold, size, cfg)
-        info = {
-            "threshold": threshold,
-            "half_width": half,
-            "mask": bands[0][:, :, None] * bands[1][:, None, :],
-        }
-        if cfg.skip_empty_mask and mask_is_empty(size, cfg):
-            return None, jnp.abs(x).astype(cfg.dtype), info
+        tap(self, "half_width", half, editable=False)
+        tap(self, "mask", bands[0][:, :, None] * bands[1][:, None, :], editable=False)
+        if empty:
+            return None, jnp.abs(x).astype(cfg.dtype)
         low, high = ops.spectral_split(
             x, bands[0].astype(wide), bands[1].astype(wide), method=cfg.spectral
         )
-        return low.astype(cfg.dtype), high.astype(cfg.dtype), info
+        return low.astype(cfg.dtype), high.astype(cfg.dtype)
 
-    def _threshold(self, mean: Array, wide: str) -> Array:
+    def _threshold(self, mean: Array, types: Types) -> Array:
         """Relative height and width of the window, in (0, 1); never below float32."""
-        types = {**types_of(self.cfg), "dtype": wide}
-        hidden = PointwiseConv(features=self.features // 8, name="rate_conv_0", **types)(mean)
-        hidden = jax.nn.gelu(hidden, approximate=False)
-        return jax.nn.sigmoid(PointwiseConv(features=2, name="rate_conv_2", **types)(hidden))
+        squeeze = PointwiseConv(features=self.features // 8, types=types, name="rate_conv_0")
+        hidden = jax.nn.gelu(squeeze(mean), approximate=False)
+        return jax.nn.sigmoid(PointwiseConv(features=2, types=types, name="rate_conv_2")(hidden))
 
 
 def mask_is_empty(size: tuple[int, int], cfg: AdaIRConfig) -> bool:
@@ -112,43 +112,39 @@ def windows(
     return jnp.stack(halves, axis=-1), (bands[0], bands[1])
 
 
-class SpatialGate(nn.Module):
+class SpatialGate(nn.Module, kw_only=True):
     """High-to-low gate: one factor per pixel, from the maximum and the mean over channels."""
 
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, high: Float[Array, "b h w c"]) -> Float[Array, "b h w 1"]:
         """Factors in (0, 1)."""
-        types = types_of(self)
         top = jnp.max(high, axis=-1, keepdims=True)
         mean = jnp.mean(high, axis=-1, keepdims=True)
         both = jnp.concatenate([top, mean], axis=-1)
-        return jax.nn.sigmoid(Conv(features=1, kernel_size=7, name="spatial", **types)(both))
+        conv = Conv(features=1, kernel_size=7, types=self.types, name="spatial")
+        return jax.nn.sigmoid(conv(both))
 
 
-class ChannelGate(nn.Module):
+class ChannelGate(nn.Module, kw_only=True):
     """Low-to-high gate: one factor per channel, from the mean and the maximum over pixels.
 
     Attributes:
       window: side in pixels of the windows of local statistics (then one factor per channel and
         pixel), None for the whole map.
-      dtype: type of activations; the pools are computed in at least float32.
-      param_dtype: type of the stored parameters.
+      types: of activations and parameters.
     """
 
     window: int | None = None
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, low: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         """Factors in (0, 1)."""
         width, size = low.shape[-1], self.window
-        types = types_of(self)
-        squeeze = PointwiseConv(features=width // 16, name="mlp_0", **types)
-        expand = PointwiseConv(features=width, name="mlp_2", **types)
+        squeeze = PointwiseConv(features=width // 16, types=self.types, name="mlp_0")
+        expand = PointwiseConv(features=width, types=self.types, name="mlp_2")
         wide = low.astype(ops.accumulation_dtype(low.dtype))
         if size is None or max(low.shape[1:3]) <= size:
             mean = jnp.mean(wide, axis=(1, 2), keepdims=True)
@@ -159,34 +155,33 @@ class ChannelGate(nn.Module):
         return jax.nn.sigmoid(logits[0] + logits[1])
 
 
-class FrequencyModulation(nn.Module):
+class FrequencyModulation(nn.Module, kw_only=True):
     """Let the low and the high part gate each other and merge them (FMoM).
 
     Both gates are computed from the unmodulated parts.
 
     Attributes:
       window: side in pixels of the windows of local statistics, None for the whole map.
-      dtype: type of activations.
-      param_dtype: type of the stored parameters.
+      types: of activations and parameters.
     """
 
     window: int | None = None
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(
         self, low: Float[Array, "b h w c"], high: Float[Array, "b h w c"]
     ) -> Float[Array, "b h w c"]:
         """Merge the two parts."""
-        types = types_of(self)
-        low_gate = SpatialGate(name="spatial_gate", **types)(high)
-        high_gate = ChannelGate(self.window, name="channel_gate", **types)(low)
+        types = self.types
+        low_gate = SpatialGate(types=types, name="spatial_gate")(high)
+        high_gate = ChannelGate(window=self.window, types=types, name="channel_gate")(low)
         merged = low * low_gate + high * high_gate
-        return PointwiseConv(use_bias=True, features=low.shape[-1], name="proj", **types)(merged)
+        project = PointwiseConv(features=low.shape[-1], use_bias=True, types=types, name="proj")
+        return project(merged)
 
 
-class AFLB(nn.Module):
+class AFLB(nn.Module, kw_only=True):
     """Adaptive frequency learning block: gives decoder features another look at the image.
 
     Parameters beside those of the parts: ``para1`` (0 at the start) and ``para2`` (1), factors
@@ -207,38 +202,41 @@ class AFLB(nn.Module):
     @nn.compact
     def __call__(
         self, image: Float[Array, "b hi wi i"], y: Float[Array, "b h w c"]
-    ) -> tuple[Float[Array, "b h w c"], dict[str, Array]]:
-        """Refine features.
+    ) -> Float[Array, "b h w c"]:
+        """Refine features; the shape stays.
 
         Args:
           image: the degraded image at full resolution.
           y: decoder features.
-
-        Returns:
-          Features of the shape of ``y``, and what :class:`FrequencyMining` found.
         """
         cfg, width = self.cfg, y.shape[-1]
         y = y.astype(cfg.dtype)
-        types = types_of(cfg)
+        types = Types.of(cfg)
 
         def attend(name: str, query: Array | None, source: Array) -> Array:
-            heads, window = cfg.heads[2], self.window
-            module = ChannelCrossAttention(heads, cfg.bias, window, name=name, **types)
+            module = ChannelCrossAttention(
+                num_heads=cfg.heads[2],
+                use_bias=cfg.bias,
+                window=self.window,
+                types=types,
+                name=name,
+            )
             return module(query, source)
 
         resized = ops.resize_bilinear(image, (y.shape[1], y.shape[2]))
         self._unused(resized, width)
-        low, high, info = FrequencyMining(width, cfg, name="mining")(resized)
+        low, high = FrequencyMining(features=width, cfg=cfg, name="mining")(resized)
         if low is None and (cfg.bias or self.is_initializing()):
             # With biases the query of an empty low part is not zero.
             low = jnp.zeros_like(high)
         high = attend("channel_cross_l", high, y)
         low = attend("channel_cross_h", low, y)
-        merged = FrequencyModulation(self.window, name="frequency_refine", **types)(low, high)
+        modulate = FrequencyModulation(window=self.window, types=types, name="frequency_refine")
+        merged = modulate(low, high)
         out = attend("channel_cross_agg", y, merged)
         para1 = self._per_channel("para1", nn.initializers.zeros, width)
         para2 = self._per_channel("para2", nn.initializers.ones, width)
-        return out * para1 + y * para2, info
+        return out * para1 + y * para2
 
     def _per_channel(self, name: str, init: Any, width: int) -> Array:
         value = self.param(name, init, (width,), jnp.dtype(self.cfg.param_dtype))
@@ -247,7 +245,7 @@ class AFLB(nn.Module):
     def _unused(self, resized: Array, width: int) -> None:
         """Weights that the official code creates and never uses: kept for exact round trips."""
         if self.is_initializing():
-            types = types_of(self.cfg)
-            Conv(features=width, name="conv", **types)(resized)
+            types = Types.of(self.cfg)
+            Conv(features=width, types=types, name="conv")(resized)
             pair = jnp.zeros((*resized.shape[:3], 2), self.cfg.dtype)
-            Conv(features=2, kernel_size=7, use_bias=True, name="score_gen", **types)(pair)
+            Conv(features=2, kernel_size=7, use_bias=True, types=types, name="score_gen")(pair)

@@ -6,7 +6,7 @@ Cui, Zamir, Khan, Knoll, Shah, Khan, ICLR 2025; the backbone is Restormer (Zamir
 """
 
 import functools
-from typing import Any, Literal, overload
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,7 @@ from jaxcore.errors import UserError
 from jaxcore.models.adair.blocks import Downsample, TransformerBlock, Upsample
 from jaxcore.models.adair.config import MULTIPLE, AdaIRConfig
 from jaxcore.models.adair.frequency import AFLB
-from jaxcore.nn import Conv, PointwiseConv, apply_stack, init_params, types_of
+from jaxcore.nn import Conv, PointwiseConv, Types, apply_block, apply_stack, init_params, tap
 from jaxcore.typing import Key, Params
 
 
@@ -27,6 +27,9 @@ class AdaIR(nn.Module):
 
     The blocks of a level are one stack: every parameter below ``encoder_level1`` and so on has a
     leading axis of the number of blocks.
+
+    Taps: the output of every level (``encoder_level1`` and so on, ``latent``, ``refinement``) and
+    of every AFLB (``fre1``), and those of the AFLBs' parts (``fre1/mining/mask``).
 
     Attributes:
       cfg: sizes and options.
@@ -39,45 +42,45 @@ class AdaIR(nn.Module):
         self,
         image: Float[Array, "b h w i"],
         context: Float[Array, "b d"] | None = None,
-    ) -> tuple[Float[Array, "b h w i"], dict[str, Array]]:
-        """Restore images; see :func:`apply`. Returns the output and the intermediate maps."""
-        cfg, seen = self.cfg, {}
+    ) -> Float[Array, "b h w i"]:
+        """Restore images; see :func:`apply`."""
+        cfg = self.cfg
         x = self._conv("patch_embed", cfg.dim)(image)
         skips = []
         for level in (1, 2, 3):
-            x = seen[f"encoder_level{level}"] = self._stage(f"encoder_level{level}", level, x)
+            x = self._stage(f"encoder_level{level}", level, x)
             skips.append(x)
-            x = Downsample(name=f"down{level}_{level + 1}", **self._types)(x)
+            x = Downsample(types=self._types, name=f"down{level}_{level + 1}")(x)
         if context is not None:
             x = x + context.astype(x.dtype)[:, None, None, :]
-        x = seen["latent"] = self._stage("latent", 4, x)
-        x = self._aflb("fre1", 4, image, x, seen)
+        x = self._stage("latent", 4, x)
+        x = self._aflb("fre1", 4, image, x)
         for level in (3, 2, 1):
-            up = Upsample(name=f"up{level + 1}_{level}", **self._types)(x)
+            up = Upsample(types=self._types, name=f"up{level + 1}_{level}")(x)
             x = jnp.concatenate([up, skips[level - 1]], axis=-1)
             if level > 1:
                 reduce = PointwiseConv(
                     features=x.shape[-1] // 2,
                     use_bias=cfg.bias,
+                    types=self._types,
                     name=f"reduce_chan_level{level}",
-                    **self._types,
                 )
                 x = reduce(x)
-            x = seen[f"decoder_level{level}"] = self._stage(f"decoder_level{level}", level, x)
+            x = self._stage(f"decoder_level{level}", level, x)
             if level > 1:
-                x = self._aflb(f"fre{5 - level}", level, image, x, seen)
-        x = seen["refinement"] = self._stage("refinement", 1, x)
+                x = self._aflb(f"fre{5 - level}", level, image, x)
+        x = self._stage("refinement", 1, x)
         residual = self._conv("output", cfg.out_channels, cfg.bias)(x)
         # The sum is formed in float32, also after half-precision arithmetic.
         wide = ops.accumulation_dtype(cfg.dtype)
-        return residual.astype(wide) + image.astype(wide), seen
+        return residual.astype(wide) + image.astype(wide)
 
     @property
-    def _types(self) -> dict[str, Any]:
-        return types_of(self.cfg)
+    def _types(self) -> Types:
+        return Types.of(self.cfg)
 
     def _conv(self, name: str, features: int, use_bias: bool = False) -> Conv:
-        return Conv(features=features, use_bias=use_bias, name=name, **self._types)
+        return Conv(features=features, use_bias=use_bias, types=self._types, name=name)
 
     def _window(self, level: int) -> int | None:
         side = self.cfg.stat_window
@@ -87,27 +90,23 @@ class AdaIR(nn.Module):
         """A stack of transformer blocks."""
         cfg = self.cfg
         length = cfg.num_refinement_blocks if name == "refinement" else cfg.num_blocks[level - 1]
-        make = functools.partial(
-            TransformerBlock,
+        block = TransformerBlock(
             num_heads=cfg.heads[level - 1],
             expansion=cfg.ffn_expansion,
             use_bias=cfg.bias,
             norm_bias=cfg.norm_type == "WithBias",
             window=self._window(level),
-            **self._types,
+            types=self._types,
+            name=name,
         )
-        return apply_stack(
-            self, make, name, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat
-        )
+        x, _ = apply_stack(block, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat)
+        return tap(self, name, x)
 
-    def _aflb(self, name: str, level: int, image: Array, y: Array, seen: dict[str, Array]) -> Array:
+    def _aflb(self, name: str, level: int, image: Array, y: Array) -> Array:
         if not self.cfg.decoder:
             return y
-        block = nn.remat(AFLB) if self.cfg.remat else AFLB
-        y, info = block(self.cfg, self._window(level), name=name)(image, y)
-        seen[name] = y
-        seen.update({f"{name}_{key}": value for key, value in info.items()})
-        return y
+        block = AFLB(cfg=self.cfg, window=self._window(level), name=name)
+        return tap(self, name, apply_block(block, image, y, remat=self.cfg.remat))
 
 
 def _linen_init(key: Key, cfg: AdaIRConfig) -> Any:
@@ -152,32 +151,13 @@ def init(key: Key, cfg: AdaIRConfig) -> Params:
     return _init(key, cfg)
 
 
-@overload
-def apply(
-    params: Params,
-    x: Array,
-    cfg: AdaIRConfig,
-    *,
-    context: Array | None = None,
-    return_intermediates: Literal[False] = False,
-) -> Array: ...
-@overload
-def apply(
-    params: Params,
-    x: Array,
-    cfg: AdaIRConfig,
-    *,
-    context: Array | None = None,
-    return_intermediates: Literal[True],
-) -> tuple[Array, dict[str, Array]]: ...
 def apply(
     params: Params,
     x: Float[Array, "b h w i"],
     cfg: AdaIRConfig,
     *,
     context: Float[Array, "b d"] | None = None,
-    return_intermediates: bool = False,
-) -> Float[Array, "b h w i"] | tuple[Float[Array, "b h w i"], dict[str, Array]]:
+) -> Float[Array, "b h w i"]:
     """Restore images. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
@@ -188,8 +168,6 @@ def apply(
       context: a hook for extensions that know more about the degradation: one vector of
         ``8 * cfg.dim`` numbers per image, added to every pixel entering the latent level. No
         published weights use it.
-      return_intermediates: also return a dict with the output of every level and AFLB and, per
-        AFLB, ``<name>_threshold``, ``<name>_half_width`` and ``<name>_mask`` (in FFT order).
 
     Returns:
       Restored images, float32 (float64 if ``cfg.dtype`` is), not clipped to [0, 1].
@@ -204,8 +182,7 @@ def apply(
     """
     _check_input(x, context, cfg)
     out: Any = AdaIR(cfg).apply({"params": params}, x, context)
-    y, seen = out
-    return (y, seen) if return_intermediates else y
+    return out
 
 
 def _check_input(x: Array, context: Array | None, cfg: AdaIRConfig) -> None:

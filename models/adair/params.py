@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcore.convert.statedict import (
+from jaxcore.convert import (
     CONV,
     DEPTHWISE,
     POINTWISE,
@@ -93,7 +93,7 @@ def from_torch(state_dict: StateDict, cfg: AdaIRConfig) -> Params:
     Raises:
       UserError: missing, unexpected or mis-shaped keys, all named in one sentence.
     """
-    return from_state_dict(strip_prefix(state_dict), RULES, param_shapes(cfg))
+    return from_state_dict(state_dict, RULES, param_shapes(cfg))
 
 
 def to_torch(params: Params, cfg: AdaIRConfig) -> dict[str, np.ndarray]:
@@ -151,9 +151,10 @@ def config_from_state_dict(state_dict: Mapping[str, Any], **options: Any) -> Ada
     >>> config_from_state_dict(weights) == cfg
     True
     """
-    shapes = {key: tuple(value.shape) for key, value in strip_prefix(state_dict).items()}
     stages = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
     needed = ["patch_embed.proj.weight", "output.weight"]
+    weights = strip_prefix(state_dict, needed)
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     needed += [f"{stage}.0.attn.temperature" for stage in (*stages, "refinement")]
     needed += [f"{stage}.0.ffn.project_out.weight" for stage in stages]
     missing = [key for key in needed if key not in shapes]

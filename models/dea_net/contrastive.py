@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcore.convert.statedict import CONV, Rule, from_state_dict, strip_prefix, to_state_dict
+from jaxcore.convert import CONV, Rule, from_state_dict, strip_prefix, to_state_dict
 from jaxcore.errors import UserError
 from jaxcore.nn import Conv
 from jaxcore.typing import Params, StateDict
@@ -84,7 +84,7 @@ def vgg19_from_torch(state_dict: StateDict, width: int = 64) -> Params:
     Raises:
       UserError: not the weights of a VGG19, such as a VGG16 or a VGG19 with batch norm.
     """
-    tensors = strip_prefix(state_dict)
+    tensors = strip_prefix(state_dict, ("features.0.weight", "0.weight"))
     if tensors and all(re.match(r"\d+\.", key) for key in tensors):
         tensors = {f"features.{key}": value for key, value in tensors.items()}
     fourth = tensors.get("features.16.weight")

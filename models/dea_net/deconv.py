@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxcore import ops
 from jaxcore.models.dea_net.config import BRANCHES
-from jaxcore.nn import ConvWeights, types_of
+from jaxcore.nn import ConvWeights, Types
 from jaxcore.typing import Params
 
 # For every position, row by row, the next one of the ring counter-clockwise; the centre itself.
@@ -83,7 +83,7 @@ def reparameterize(params: Params) -> Params:
     return {name: reparameterize(below) for name, below in params.items()}
 
 
-class DEConv(nn.Module):
+class DEConv(nn.Module, kw_only=True):
     """Detail-enhanced convolution in its training form: the kernels are added, then convolved.
 
     Parameters: ``vanilla`` and each of ``branches``, all with a kernel and a bias. The weights in
@@ -92,13 +92,11 @@ class DEConv(nn.Module):
 
     Attributes:
       branches: difference convolutions beside the vanilla one.
-      dtype: type of activations; the kernels are added in the type of the parameters.
-      param_dtype: type of the stored parameters.
+      types: of activations and parameters.
     """
 
     branches: tuple[str, ...] = BRANCHES
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -106,8 +104,8 @@ class DEConv(nn.Module):
         width, weights = x.shape[-1], {}
         for kind in (*self.branches, "vanilla"):
             shape = (*_SHAPES.get(kind, (3, 3)), width, width)
-            kernel, bias = ConvWeights(shape=shape, name=kind, **types_of(self))()
+            kernel, bias = ConvWeights(shape=shape, types=self.types, name=kind)()
             weights[kind] = {"kernel": kernel, "bias": bias}
         merged = merge(weights)
-        y = ops.conv2d(x.astype(self.dtype), merged["kernel"])
+        y = ops.conv2d(x.astype(self.types.dtype), merged["kernel"])
         return y + merged["bias"].astype(y.dtype)[None, None, None, :]

@@ -5,7 +5,7 @@ code and the paper differ, the code is followed; see `DEANetConfig`.
 """
 
 import functools
-from typing import Any, Literal, overload
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from jaxcore import ops
 from jaxcore.errors import UserError
 from jaxcore.models.dea_net.blocks import CGAFusion, DEBlock
 from jaxcore.models.dea_net.config import LEAST, MULTIPLE, DEANetConfig
-from jaxcore.nn import Conv, ConvTranspose, apply_stack, init_params, types_of
+from jaxcore.nn import Conv, ConvTranspose, Types, apply_stack, init_params, tap
 from jaxcore.typing import Key, Params
 
 
@@ -26,6 +26,9 @@ class DEANet(nn.Module):
     The blocks of a level are one stack: every parameter below ``down_level1`` and so on has a
     leading axis of the number of blocks.
 
+    Taps: the output of every level (``down_level1`` and so on), of every change of resolution
+    (``down1``, ``up1``) and of every fusion (``mix1``).
+
     Attributes:
       cfg: sizes and options.
     """
@@ -33,55 +36,62 @@ class DEANet(nn.Module):
     cfg: DEANetConfig
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b h w 3"], dict[str, Array]]:
-        """Restore images; see :func:`apply`. Returns the output and the intermediate maps."""
-        cfg, seen = self.cfg, {}
+    def __call__(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+        """Restore images; see :func:`apply`."""
+        cfg = self.cfg
         width, (n1, n2, n3, m2, m1) = cfg.base_dim, cfg.depths
         relu = jax.nn.relu
-        x = seen["down1"] = self._conv("down1", width)(image)
-        x = seen["down_level1"] = self._stage("down_level1", n1, x)
-        d2 = seen["down2"] = relu(self._conv("down2", 2 * width, stride=2)(x))
+        x = tap(self, "down1", self._conv("down1", width)(image))
+        x = self._stage("down_level1", n1, x)
+        d2 = tap(self, "down2", relu(self._conv("down2", 2 * width, stride=2)(x)))
         x = self._conv("fe_level_2", 2 * width)(d2)
-        x = seen["down_level2"] = self._stage("down_level2", n2, x)
-        d3 = seen["down3"] = relu(self._conv("down3", 4 * width, stride=2)(x))
+        x = self._stage("down_level2", n2, x)
+        d3 = tap(self, "down3", relu(self._conv("down3", 4 * width, stride=2)(x)))
         x = self._conv("fe_level_3", 4 * width)(d3)
-        x = seen["level3"] = self._stage("level3", n3, x, attention=cfg.cga)
-        x = seen["mix1"] = self._fusion("mix1", 8)(d3, x)
-        x = seen["up1"] = relu(self._up("up1", 2 * width)(x))
-        x = seen["up_level2"] = self._stage("up_level2", m2, x)
-        x = seen["mix2"] = self._fusion("mix2", 4)(d2, x)
-        x = seen["up2"] = relu(self._up("up2", width)(x))
-        x = seen["up_level1"] = self._stage("up_level1", m1, x)
+        x = self._stage("level3", n3, x, attention=cfg.cga)
+        x = self._fusion("mix1", 8, d3, x)
+        x = tap(self, "up1", relu(self._up("up1", 2 * width)(x)))
+        x = self._stage("up_level2", m2, x)
+        x = self._fusion("mix2", 4, d2, x)
+        x = tap(self, "up2", relu(self._up("up2", width)(x)))
+        x = self._stage("up_level1", m1, x)
         y = self._conv("up3", cfg.in_channels)(x)
         # Sums are formed in float32, also after half-precision arithmetic.
         wide = ops.accumulation_dtype(cfg.dtype)
         y = y.astype(wide)
-        return y + image.astype(wide) if cfg.global_residual else y, seen
+        return y + image.astype(wide) if cfg.global_residual else y
 
     def _conv(self, name: str, features: int, stride: int = 1) -> Conv:
-        types = types_of(self.cfg, use_bias=True)
-        return Conv(features=features, stride=stride, name=name, **types)
+        types = Types.of(self.cfg)
+        return Conv(features=features, stride=stride, use_bias=True, types=types, name=name)
 
     def _up(self, name: str, features: int) -> ConvTranspose:
-        return ConvTranspose(features=features, name=name, **types_of(self.cfg, use_bias=True))
+        types = Types.of(self.cfg)
+        return ConvTranspose(features=features, use_bias=True, types=types, name=name)
 
-    def _fusion(self, name: str, reduction: int) -> CGAFusion:
+    def _fusion(self, name: str, reduction: int, low: Array, high: Array) -> Array:
         cfg = self.cfg
-        return CGAFusion(
-            reduction, cfg.mixup, double_sigmoid=cfg.double_sigmoid, name=name, **types_of(cfg)
+        fusion = CGAFusion(
+            reduction=reduction,
+            mixup=cfg.mixup,
+            double_sigmoid=cfg.double_sigmoid,
+            types=Types.of(cfg),
+            name=name,
         )
+        return tap(self, name, fusion(low, high))
 
     def _stage(self, name: str, length: int, x: Array, attention: bool = False) -> Array:
         """A stack of blocks."""
         cfg = self.cfg
-        make = functools.partial(
-            DEBlock, form=cfg.form, branches=cfg.branches, attention=attention, **types_of(cfg)
+        block = DEBlock(
+            form=cfg.form,
+            branches=cfg.branches,
+            attention=attention,
+            types=Types.of(cfg),
+            name=name,
         )
-        return apply_stack(
-            self, make, name, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat
-        )
+        x, _ = apply_stack(block, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat)
+        return tap(self, name, x)
 
 
 def _linen_init(key: Key, cfg: DEANetConfig) -> Any:
@@ -121,21 +131,11 @@ def init(key: Key, cfg: DEANetConfig) -> Params:
     return _init(key, cfg)
 
 
-@overload
-def apply(
-    params: Params, x: Array, cfg: DEANetConfig, *, return_intermediates: Literal[False] = False
-) -> Array: ...
-@overload
-def apply(
-    params: Params, x: Array, cfg: DEANetConfig, *, return_intermediates: Literal[True]
-) -> tuple[Array, dict[str, Array]]: ...
 def apply(
     params: Params,
     x: Float[Array, "b h w 3"],
     cfg: DEANetConfig,
-    *,
-    return_intermediates: bool = False,
-) -> Float[Array, "b h w 3"] | tuple[Float[Array, "b h w 3"], dict[str, Array]]:
+) -> Float[Array, "b h w 3"]:
     """Restore images. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
@@ -143,7 +143,6 @@ def apply(
       x: hazy images in [0, 1], height and width multiples of 4 and at least 16. For other sizes
         see `restore`.
       cfg: sizes and options.
-      return_intermediates: also return a dict with the output of every level and fusion.
 
     Returns:
       Clear images, float32 (float64 if ``cfg.dtype`` is), not clipped to [0, 1].
@@ -158,8 +157,7 @@ def apply(
     """
     _check_input(x, cfg)
     out: Any = DEANet(cfg).apply({"params": params}, x)
-    y, seen = out
-    return (y, seen) if return_intermediates else y
+    return out
 
 
 def _check_input(x: Array, cfg: DEANetConfig) -> None:

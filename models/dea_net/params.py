@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcore.convert.statedict import (
+from jaxcore.convert import (
     CONV,
     POINTWISE,
     Rule,
@@ -125,10 +125,9 @@ def from_torch(state_dict: StateDict, cfg: DEANetConfig) -> Params:
       UserError: weights of the other form; or missing, unexpected or mis-shaped keys, all named
         in one sentence.
     """
-    weights = strip_prefix(state_dict)
-    if any(key.endswith("conv2.weight") for key in weights):
-        check_form(form_of(weights), cfg.form)
-    return from_state_dict(weights, RULES, param_shapes(cfg))
+    if any(key.endswith("conv2.weight") for key in state_dict):
+        check_form(form_of(state_dict), cfg.form)
+    return from_state_dict(state_dict, RULES, param_shapes(cfg))
 
 
 def to_torch(params: Params, cfg: DEANetConfig) -> dict[str, np.ndarray]:
@@ -189,9 +188,10 @@ def config_from_state_dict(state_dict: Mapping[str, Any], **options: Any) -> DEA
     >>> config_from_state_dict(weights) == cfg
     True
     """
-    shapes = {key: tuple(value.shape) for key, value in strip_prefix(state_dict).items()}
     levels = ("down_level1", "down_level2", "level3", "up_level2", "up_level1")
     needed = ["down1.0.weight", *(f"{level}_block1.conv2.weight" for level in levels)]
+    weights = strip_prefix(state_dict, needed)
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     missing = [key for key in needed if key not in shapes]
     if missing:
         raise UserError(

@@ -1,9 +1,9 @@
 """RDDM: residual denoising diffusion models; see README.md beside this file."""
 
-# Diffusion.
-# Networks.
-from jaxcore.models.rddm.config import PRESETS, RDDMConfig
-from jaxcore.models.rddm.network.unet import Unet, apply, init, param_shapes, standardise, trainable
+from jaxcore.models.rddm.config import PRESETS, RDDMConfig, ScheduleConfig
+from jaxcore.models.rddm.model import apply, init, param_shapes, standardise, trainable
+from jaxcore.models.rddm.network.config import UnetConfig
+from jaxcore.models.rddm.network.unet import Unet
 from jaxcore.models.rddm.params import RULES, config_from_state_dict, from_torch, to_torch
 from jaxcore.models.rddm.pipeline import apply_fn, chosen, objective_of, restore, selector
 from jaxcore.models.rddm.process.coefficients import sampling_times
@@ -19,9 +19,9 @@ from jaxcore.models.rddm.process.forward import (
     to_unit,
 )
 from jaxcore.models.rddm.process.losses import rddm_loss
-from jaxcore.models.rddm.process.objectives import Prediction, RDDMObjective
+from jaxcore.models.rddm.process.objectives import ObjectiveConfig, Prediction, RDDMObjective
 from jaxcore.models.rddm.process.schedule import RDDMSchedule, official_buffers
-from jaxcore.models.rddm.process.selector import ObjectiveSelector, search
+from jaxcore.models.rddm.process.selector import ObjectiveSelector
 from jaxcore.models.rddm.sampling.ddim import (
     DDIMNetwork,
     adjust_alpha,
@@ -37,14 +37,17 @@ __all__ = [
     "RULES",
     "DDIMNetwork",
     "Level",
+    "ObjectiveConfig",
     "ObjectiveSelector",
     "Prediction",
     "RDDMConfig",
     "RDDMObjective",
     "RDDMSchedule",
     "SamplingTable",
+    "ScheduleConfig",
     "Trajectory",
     "Unet",
+    "UnetConfig",
     "adjust_alpha",
     "apply",
     "apply_fn",
@@ -69,7 +72,6 @@ __all__ = [
     "sample",
     "sampling_table",
     "sampling_times",
-    "search",
     "selector",
     "standardise",
     "to_signed",

@@ -7,7 +7,7 @@
            objective=DDIMNetwork(prediction="v"))
 
 That is the package's own DDIM sampler, if also ``rederive_noise=True``. The key table is in the
-form of `jaxcore.convert.statedict`; both a state dict of the U-Net and one of its
+form of `jaxcore.convert`; both a state dict of the U-Net and one of its
 ``GaussianDiffusion`` (keys ``model.*`` and the schedule) are read.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
-from jaxcore.convert.statedict import (
+from jaxcore.convert import (
     CONV,
     LINEAR,
     POINTWISE,
@@ -32,7 +32,7 @@ from jaxcore.models.rddm.network import ddpm_unet
 from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
 from jaxcore.models.rddm.process.losses import ApplyFn
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
-from jaxcore.typing import Params, StateDict
+from jaxcore.typing import Params, StateDict, TensorLike
 
 _GAIN = channel_vector(leading=1)
 _LEVEL = r"(?P<s>downs|ups)_(?P<i>\d+)_"
@@ -95,7 +95,7 @@ def _out(path: str, key: str, full: bool) -> list[Rule]:
     ]
 
 
-def _network(state_dict: StateDict) -> dict[str, np.ndarray]:
+def _network(state_dict: StateDict) -> StateDict:
     """Weights of the U-Net alone."""
     for prefix in ("ema_model.model.", "model.", ""):
         found = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
@@ -144,7 +144,7 @@ def config_from_ddpm_torch(
     return DDPMUnetConfig(**{**sizes, **changes})
 
 
-def _sizes(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+def _sizes(tensors: StateDict) -> dict[str, Any]:
     start, seen = tensors["init_conv.weight"].shape[:2]
     out = tensors["final_conv.weight"].shape[0]
     dim = tensors["time_mlp.3.weight"].shape[0] // 4
@@ -168,7 +168,7 @@ def _sizes(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def _resampled(tensors: dict[str, np.ndarray], level: int) -> np.ndarray:
+def _resampled(tensors: StateDict, level: int) -> TensorLike:
     key = f"downs.{level}.3.1.weight"
     return tensors[key] if key in tensors else tensors[f"downs.{level}.3.weight"]
 

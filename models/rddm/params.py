@@ -3,11 +3,11 @@
 import re
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcore.convert.statedict import (
+from jaxcore.convert import (
     CONV,
     LINEAR,
     POINTWISE,
@@ -20,14 +20,18 @@ from jaxcore.convert.statedict import (
     to_state_dict,
 )
 from jaxcore.errors import UserError
-from jaxcore.models.rddm.config import RDDMConfig
-from jaxcore.models.rddm.network.unet import param_shapes
+from jaxcore.models.rddm.config import RDDMConfig, ScheduleConfig
+from jaxcore.models.rddm.model import param_shapes
+from jaxcore.models.rddm.process.objectives import SEARCH
 from jaxcore.models.rddm.process.schedule import official_buffers
-from jaxcore.typing import Params, StateDict
+from jaxcore.serial import to_json
+from jaxcore.typing import Params, StateDict, TensorLike
 
 _GAIN = channel_vector(leading=1)
 _SCALAR = Transform("scalar", lambda w: w[0], lambda w: w[None])
 _WEIGHT = "alpha_res"
+# The first convolution, of the diffusion object, of the networks alone or of a single one.
+_FIRST = [f"{start}init_conv.weight" for start in ("model.unet0.", "model.", "unet0.", "")]
 _TOLERANCE = 1e-6  # of the buffers, which are float32 numbers up to 1
 _LOG = "posterior_log_variance_clipped"
 
@@ -124,7 +128,7 @@ def to_torch(params: Params, cfg: RDDMConfig) -> dict[str, np.ndarray]:
       UserError: the parameters do not belong to ``cfg``.
     """
     return {
-        **official_buffers(cfg.make_schedule()),
+        **official_buffers(cfg.schedule.make()),
         **to_state_dict(params, RULES, param_shapes(cfg)),
     }
 
@@ -138,7 +142,8 @@ def config_from_state_dict(state_dict: StateDict, **options: Any) -> RDDMConfig:
 
     Args:
       state_dict: as for :func:`from_torch`.
-      **options: fields that weights cannot tell, and overrides.
+      **options: fields that weights cannot tell, and overrides; dicts for fields of a part, such
+        as ``unet={"groups": 4}``.
 
     Raises:
       UserError: the keys are not those of RDDM.
@@ -150,27 +155,29 @@ def config_from_state_dict(state_dict: StateDict, **options: Any) -> RDDMConfig:
     True
     """
     tensors = _unwrapped(state_dict)
-    sizes = _sizes(tensors)
-    seen, channels = sizes.pop("input_channels"), sizes["channels"]
-    fields: dict[str, Any] = {**sizes}
-    if seen == channels:
-        fields |= {"kind": "generation", "loss": "l2"}
+    found = _found(tensors)
+    channels = found.unet["channels"]
+    fields: dict[str, Any] = {"unet": found.unet, "schedule": _schedule_fields(tensors)}
+    if found.inputs == channels:
+        fields |= {"kind": "generation", "objective": {"loss": "l2"}}
     else:
-        fields["condition_channels"] = seen - 2 * channels
-    if _WEIGHT in tensors:
-        fields["objective"] = "auto_res_noise"
-    elif sizes["num_unet"] == 1:
-        fields["objective"] = "pred_res"
-    fields |= _schedule_fields(tensors)
-    return RDDMConfig(**{**fields, **options})
+        fields |= {"condition_channels": found.inputs - 2 * channels, "objective": {}}
+    if found.search:
+        fields["objective"]["name"] = SEARCH
+    elif found.networks == 1:
+        fields["objective"]["name"] = "pred_res"
+    for name, value in options.items():
+        fields[name] = fields[name] | value if isinstance(value, Mapping) else to_json(value)
+    return RDDMConfig.from_dict(fields)
 
 
-def _unwrapped(state_dict: StateDict) -> dict[str, np.ndarray]:
+def _unwrapped(state_dict: StateDict) -> dict[str, TensorLike]:
     """The state dict of the diffusion object, whatever is around it or missing."""
-    tensors = strip_prefix(state_dict, "module.", "_orig_mod.")
+    averages = [f"ema_model.{inside}{key}" for inside in ("", "module.") for key in _FIRST]
+    tensors = strip_prefix(state_dict, [*_FIRST, *averages])
     averaged = select_prefix(tensors, "ema_model.")
     if averaged:
-        tensors = strip_prefix(averaged, "module.")
+        tensors = strip_prefix(averaged, _FIRST)
     if "init_conv.weight" in tensors and "final_conv.weight" in tensors:  # a single U-Net
         return {f"model.unet0.{key}": value for key, value in tensors.items()}
     if any(key.startswith(("unet0.", "init_conv.")) for key in tensors):
@@ -179,11 +186,27 @@ def _unwrapped(state_dict: StateDict) -> dict[str, np.ndarray]:
 
 
 def _buffer_names() -> tuple[str, ...]:
-    return tuple(official_buffers(RDDMConfig(timesteps=2).make_schedule()))
+    return tuple(official_buffers(ScheduleConfig(timesteps=2).make()))
 
 
-def _sizes(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """What the shapes tell."""
+class _Found(NamedTuple):
+    """What tensor shapes tell of the networks."""
+
+    unet: dict[str, Any]  # fields of its configuration
+    networks: int
+    inputs: int  # channels
+    search: bool  # whether there is a weight of objectives
+
+    def describe(self) -> str:
+        what = f"{self.networks} network(s)"
+        if self.unet["share_encoder"]:
+            what = "one encoder with two decoders"
+        weight = " and a weight of objectives" if self.search else ""
+        return f"{what} with {self.inputs} input channels{weight}"
+
+
+def _found(tensors: Mapping[str, Any]) -> _Found:
+    """Configuration read from tensor shapes."""
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     shared = "model.init_conv.weight" in shapes
     start = "model." if shared else "model.unet0."
@@ -196,55 +219,49 @@ def _sizes(tensors: Mapping[str, Any]) -> dict[str, Any]:
             f"Weights of RDDM contain the key {missing[0]!r}, which these {len(shapes)} keys do "
             "not."
         )
-    dim, seen = shapes[needed[0]][:2]
+    dim, inputs = shapes[needed[0]][:2]
     pattern = re.compile(re.escape(start) + r"downs\.(\d+)\.3\.weight")
     levels = sorted(int(m[1]) for key in shapes if (m := pattern.fullmatch(key)))
     widths = [shapes[f"{start}downs.{i}.3.weight"][0] for i in levels]
-    sizes = {
+    unet = {
         "dim": dim,
         "dim_mults": tuple(width // dim for width in widths),
         "channels": shapes[needed[1]][0],
-        "input_channels": seen,
         "heads": max(1, shapes[needed[3]][0] // 3 // 32),
-        "num_unet": 2 if shared or "model.unet1.init_conv.weight" in shapes else 1,
         "share_encoder": shared,
     }
     frequencies = f"{start}time_mlp.0.weights"
     if frequencies in shapes:
-        sizes |= {"time_embedding": "learned", "learned_frequencies": shapes[frequencies][0]}
-    return sizes
+        unet |= {"time_embedding": "learned", "learned_frequencies": shapes[frequencies][0]}
+    networks = 2 if shared or "model.unet1.init_conv.weight" in shapes else 1
+    return _Found(unet, networks, inputs, _WEIGHT in shapes)
 
 
 def _check_experiment(tensors: Mapping[str, Any], cfg: RDDMConfig) -> None:
     """One sentence for weights of other networks than the configuration has."""
-
-    def describe(nets: int, shared: bool, seen: int, search: bool) -> str:
-        what = "one encoder with two decoders" if shared else f"{nets} network(s)"
-        return f"{what} with {seen} input channels{' and a weight of objectives' * search}"
-
-    found = _sizes(tensors)
-    search = _WEIGHT in tensors
-    have = (found["num_unet"], found["share_encoder"], found["input_channels"])
-    want = (cfg.num_unet, cfg.share_encoder, cfg.input_channels)
-    if have != want or (cfg.searching and not search):
+    found = _found(tensors)
+    unet = {"share_encoder": cfg.unet.share_encoder}
+    wanted = _Found(unet, cfg.num_unet, cfg.input_channels, cfg.searching)
+    shared = found.unet["share_encoder"] == cfg.unet.share_encoder
+    if not shared or found[1:3] != wanted[1:3] or (wanted.search and not found.search):
         raise UserError(
-            f"Expected weights of {describe(*want, cfg.searching)} ({cfg.input_description}), "
-            f"found those of another experiment: {describe(*have, search)}."
+            f"Expected weights of {wanted.describe()} ({cfg.input_description}), found those of "
+            f"another experiment: {found.describe()}."
         )
 
 
 def _check_choice(weight: float, cfg: RDDMConfig) -> None:
     chosen = "pred_res" if weight > 0.5 else "pred_noise"
-    if cfg.objective != chosen:
+    if cfg.objective.name != chosen:
         raise UserError(
-            f"Expected weights trained for {cfg.objective}, found a search of objectives whose "
-            f"weight {weight:.4f} stands for {chosen}."
+            f"Expected weights trained for {cfg.objective.name}, found a search of objectives "
+            f"whose weight {weight:.4f} stands for {chosen}."
         )
 
 
-def _differences(stored: Mapping[str, np.ndarray], cfg: RDDMConfig) -> list[str]:
-    """Names of stored buffers that are not those of a configuration's schedule."""
-    ours = official_buffers(cfg.make_schedule())
+def _differences(stored: StateDict, schedule: ScheduleConfig) -> list[str]:
+    """Names of stored buffers that are not those of a schedule."""
+    ours = official_buffers(schedule.make())
     bad = []
     for name, value in stored.items():
         # The logarithm of a variance near nothing is no stable number.
@@ -256,8 +273,8 @@ def _differences(stored: Mapping[str, np.ndarray], cfg: RDDMConfig) -> list[str]
     return bad
 
 
-def _check_schedule(stored: Mapping[str, np.ndarray], cfg: RDDMConfig) -> None:
-    bad = _differences(stored, cfg)
+def _check_schedule(stored: StateDict, cfg: RDDMConfig) -> None:
+    bad = _differences(stored, cfg.schedule)
     if bad:
         warnings.warn(
             f"The checkpoint was trained with another schedule than the configuration: "
@@ -276,7 +293,7 @@ _SCHEDULES: tuple[dict[str, Any], ...] = (
 )
 
 
-def _schedule_fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _schedule_fields(tensors: StateDict) -> dict[str, Any]:
     """The published schedule that the buffers hold; nothing where there are none, or others."""
     names = ("alphas_cumsum", "betas_cumsum")
     stored = {name: np.asarray(tensors[name]) for name in names if name in tensors}
@@ -284,6 +301,6 @@ def _schedule_fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return {}
     steps = {"timesteps": stored["alphas_cumsum"].shape[0]}
     for fields in _SCHEDULES:
-        if not _differences(stored, RDDMConfig(**steps, **fields)):
+        if not _differences(stored, ScheduleConfig(**steps, **fields)):
             return {**steps, **fields}
     return steps

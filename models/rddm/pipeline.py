@@ -1,6 +1,5 @@
 """From images in [0, 1] and parameters to restored images: everything around the networks."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,8 @@ from jaxtyping import Array, Float
 from jaxcore import tiling
 from jaxcore.errors import UserError
 from jaxcore.models.rddm.config import DEFAULT_STEPS, RDDMConfig
-from jaxcore.models.rddm.network.unet import Times, apply, standardise
+from jaxcore.models.rddm.model import apply, standardise
+from jaxcore.models.rddm.network.unet import Times
 from jaxcore.models.rddm.process import forward
 from jaxcore.models.rddm.process.losses import ApplyFn
 from jaxcore.models.rddm.process.objectives import Mode, RDDMObjective
@@ -39,17 +39,13 @@ def apply_fn(cfg: RDDMConfig) -> ApplyFn:
 
 def selector(cfg: RDDMConfig) -> ObjectiveSelector:
     """The search for an objective (AOSA)."""
-    return ObjectiveSelector(
-        loss=cfg.loss,
-        time_conditioning=cfg.time_conditioning,
-        concat_input=cfg.kind == "restoration",
-    )
+    return ObjectiveSelector(config=cfg.objective, concat_input=cfg.kind == "restoration")
 
 
 def objective_of(params: Params, cfg: RDDMConfig) -> RDDMObjective:
     """How the networks are read; while an objective is searched, as its weight leans.
 
-    >>> cfg = RDDMConfig.tiny(objective="auto_res_noise")
+    >>> cfg = RDDMConfig.tiny(objective={"name": "auto_res_noise"})
     >>> objective_of({"weight": jnp.float32(0.502)}, cfg).name
     'pred_res'
     """
@@ -62,20 +58,20 @@ def objective_of(params: Params, cfg: RDDMConfig) -> RDDMObjective:
 def chosen(params: Params, cfg: RDDMConfig) -> RDDMConfig | None:
     """Configuration for a network with fresh parameters, once the search has a result.
 
-    >>> cfg = RDDMConfig.tiny(objective="auto_res_noise")
-    >>> chosen({"weight": jnp.float32(0.48)}, cfg).objective
+    >>> cfg = RDDMConfig.tiny(objective={"name": "auto_res_noise"})
+    >>> chosen({"weight": jnp.float32(0.48)}, cfg).objective.name
     'pred_noise'
     >>> chosen({"weight": jnp.float32(0.505)}, cfg) is None
     True
     """
     choice = selector(cfg).choice(float(params["weight"]))
-    return None if choice is None else dataclasses.replace(cfg, objective=OBJECTIVES[choice])
+    return None if choice is None else cfg.replace(objective={"name": OBJECTIVES[choice]})
 
 
 @functools.lru_cache(maxsize=16)
 def _table(cfg: RDDMConfig, steps: int) -> SamplingTable:
     # Never the ancestral loop: restoration adds no noise, also with a step at every time.
-    return sampling_table(cfg.make_schedule(), steps, method="euler")
+    return sampling_table(cfg.schedule.make(), steps, method="euler")
 
 
 _standardise = jax.jit(standardise, static_argnames="cfg")
@@ -114,7 +110,7 @@ def restore(
       seed: of the noise on the degraded image.
       noise: standard normal noise of the shape of ``image``, instead of one from the seed.
       condition: further channels the networks expect, such as a mask in [0, 1].
-      mode: which outputs are believed; None for all, see `RDDMObjective`.
+      mode: which outputs are used; None for all, see `RDDMObjective`.
       tile: side of tiles in pixels, a multiple of ``cfg.multiple``; None for the whole image.
       overlap: pixels shared by neighbouring tiles.
       blend: "linear" or "uniform" weights where tiles overlap.
@@ -142,7 +138,7 @@ def restore(
     objective.check_mode(mode)
     table = _table(cfg, DEFAULT_STEPS.get(objective.name, 5) if steps is None else steps)
     weights = _standardise(params.get("network", params), cfg=cfg)
-    widths = np.cumsum([cfg.channels, cfg.condition_channels])
+    widths = np.cumsum([cfg.unet.channels, cfg.condition_channels])
 
     def run(stacked: np.ndarray) -> Any:
         degraded, shown, start = jnp.split(jnp.asarray(stacked), widths, axis=-1)
@@ -173,10 +169,10 @@ def restore(
 
 def _conditions(image: np.ndarray, condition: Any, cfg: RDDMConfig) -> list[np.ndarray]:
     """The condition, checked, as a list that may be empty."""
-    if image.ndim not in (3, 4) or image.shape[-1] != cfg.channels:
+    if image.ndim not in (3, 4) or image.shape[-1] != cfg.unet.channels:
         raise UserError(
-            f"Expected an image of shape (height, width, {cfg.channels}) or a batch of such, found "
-            f"{tuple(image.shape)}."
+            f"Expected an image of shape (height, width, {cfg.unet.channels}) or a batch of such, "
+            f"found {tuple(image.shape)}."
         )
     if image.dtype.kind != "f":
         raise UserError(f"Expected floating-point images in [0, 1], found {image.dtype}.")

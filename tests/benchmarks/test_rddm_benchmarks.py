@@ -36,7 +36,7 @@ def test_finished_trainings_are_used_again_and_only_those(tmp_path, monkeypatch)
     trained = []
 
     def train(cfg, seed, steps):
-        trained.append((cfg.objective, seed))
+        trained.append((cfg.objective.name, seed))
         return {}, [0.5], 1.0
 
     def measure(params, cfg):

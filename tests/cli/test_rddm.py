@@ -15,7 +15,7 @@ from jaxcore.models import rddm
 from jaxcore.models.rddm import PRESETS, RDDMConfig
 
 SMALL = {"dim": 8, "dim_mults": (1,), "groups": 8}
-PLAIN, MASKED = RDDMConfig.low_light(**SMALL), RDDMConfig.shadow_removal(**SMALL)
+PLAIN, MASKED = RDDMConfig.low_light(unet=SMALL), RDDMConfig.shadow_removal(unet=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_steps_and_seed_reach_the_sampler(call, files, photo, tmp_path):
 
 
 def test_a_mask_is_shown_and_missed(call, files, photo, tmp_path, monkeypatch):
-    cfg = RDDMConfig.shadow_removal(**SMALL)
+    cfg = RDDMConfig.shadow_removal(unet=SMALL)
     monkeypatch.setitem(PRESETS, "shadow_removal", lambda: cfg)
     masks = tmp_path / "masks"
     masks.mkdir()
@@ -119,8 +119,9 @@ def pairs(tmp_path_factory):
 
 
 def training(recipe, pairs, out, *more):
-    sizes = "--network.dim 8 --network.dim-mults 1 --network.timesteps 20 --stages.0.patch 8"
-    sizes += " --data.prepare.size 8 --data.held-out 1 --sample-steps 2 --eval-protocol rgb"
+    sizes = "--network.unet.dim 8 --network.unet.dim-mults 1 --network.schedule.timesteps 20"
+    sizes += " --stages.0.patch 8 --data.prepare.size 8 --data.held-out 1 --sample-steps 2"
+    sizes += " --eval-protocol rgb"
     return ["train", recipe, "--data.root", pairs, "-o", out, *sizes.split(), *more]
 
 
@@ -146,6 +147,6 @@ def test_a_search_is_followed_by_training_of_what_it_found(pairs, tmp_path, call
     code, out, _ = call(*argv)
     assert code == 0 and "objective found: pred_" in out
     found = json.loads((run / "trained" / "config.json").read_text())
-    assert found["task_config"]["network"]["objective"] in ("pred_res", "pred_noise")
+    assert found["task_config"]["network"]["objective"]["name"] in ("pred_res", "pred_noise")
     code, out, _ = call(*argv)  # nothing is left to do
     assert code == 0 and "objective found: pred_" in out

@@ -16,10 +16,11 @@ from jaxcore.models.rddm.interop import to_ddpm_torch
 from jaxcore.models.rddm.network import ddpm_unet
 from jaxcore.models.rddm.process.coefficients import ddpm_betas
 
-SIZES = {"dim": 8, "dim_mults": (1,), "groups": 4, "heads": 1, "dim_head": 4, "timesteps": 20}
-RESTORES = RDDMConfig(**SIZES, num_unet=1, objective="pred_res")
+UNET = {"dim": 8, "dim_mults": (1,), "groups": 4, "heads": 1, "dim_head": 4}
+SIZES = {"unet": UNET, "schedule": {"timesteps": 20}}
+RESTORES = RDDMConfig.low_light(**SIZES)
 MAKES = RDDMConfig.path_independence(**SIZES)
-MASKED = RDDMConfig(**SIZES, num_unet=1, objective="pred_res", condition_channels=1)
+MASKED = RDDMConfig.low_light(**SIZES, condition_channels=1)
 THIRD = ddpm_unet.DDPMUnetConfig(dim=8, dim_mults=(1,), heads=1, dim_head=4)
 
 
@@ -78,7 +79,7 @@ def test_restoration_shows_the_picture_and_its_restorations(call, files, photo, 
 
 
 def test_pictures_of_any_size_are_shown_as_they_are(call, tmp_path):
-    cfg = RDDMConfig.tiny(**SIZES | {"dim_mults": (1, 2)})
+    cfg = RESTORES.replace(unet={"dim_mults": (1, 2)})
     about = {"jaxcore": json.dumps({"model": "rddm", "config": cfg.to_dict()})}
     weights, photo = tmp_path / "even.safetensors", tmp_path / "odd.png"
     write_safetensors(weights, rddm.to_torch(rddm.init(jax.random.key(0), cfg), cfg), about)

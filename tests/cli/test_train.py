@@ -106,6 +106,15 @@ def test_mistakes_end_in_one_sentence(pairs, run, tmp_path, call, argv, sentence
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_options_of_another_kind_of_data_are_refused(pairs, tmp_path, call):
+    """They were taken, and without effect."""
+    options = "--data.kind images --data.strict".split()
+    code, _, err = call(*training(pairs, tmp_path / "run", *options))
+    found = " ".join(err.replace("│", "").split())
+    assert code == 2 and "no strict (found True, an option of adair, cdd11, dehazing)" in found
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -152,7 +152,7 @@ def test_long_lists_are_cut_but_counted():
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        (lambda s: {"net." + k: v for k, v in s.items()}, "18 keys fit once the prefix 'net.'"),
+        (lambda s: {"old." + k: v for k, v in s.items()}, "18 keys fit once the prefix 'old.'"),
         (lambda s: {"other": s["head.bias"]}, "no name fits"),
         (lambda s: {k: np.zeros((*v.shape, 2), "f4") for k, v in s.items()}, "another size"),
     ],
@@ -274,11 +274,29 @@ def test_transposed_convolution_is_the_adjoint_of_convolution(stride, padding):
     np.testing.assert_allclose(y, adjoint(x)[0], rtol=1e-5, atol=1e-5)
 
 
-def test_prefixes():
-    a, b = np.zeros(1), np.ones(1)
-    assert strip_prefix({"module.net.a": a, "module.net.b": b}) == {"a": a, "b": b}
-    assert list(strip_prefix({"module.net.a": a}, "module.")) == ["net.a"]
-    assert list(strip_prefix({"net.a": a, "b": b})) == ["net.a", "b"]
-    assert list(strip_prefix({"net.": a})) == ["net."]
-    assert strip_prefix({}) == {}
-    assert select_prefix({"ema.a": a, "b": b}, "ema.") == {"a": a}
+def test_prefixes_go_only_if_the_networks_keys_come_out():
+    assert strip_prefix({"module.net.a": 1, "module.net.b": 2}, ["a"]) == {"a": 1, "b": 2}
+    assert strip_prefix({"module.model.a": 1}, ["model.a"]) == {"model.a": 1}
+    assert strip_prefix({"model.a": 1}, ["model.a", "a"]) == {"model.a": 1}
+    assert strip_prefix({"model.x": 1}, ["a"]) == {"model.x": 1}
+    assert strip_prefix({"net.a": 1, "b": 2}, ["a"]) == {"net.a": 1, "b": 2}
+    assert strip_prefix({"ema.a": 1}, ["a"], ["ema."]) == {"a": 1}
+    assert strip_prefix({"net.": 1}, ["a"]) == {"net.": 1}
+    assert strip_prefix({}, ["a"]) == {}
+    assert select_prefix({"ema.a": 1, "b": 2}, "ema.") == {"a": 1}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "net.model.", "model."])
+def test_wrapped_weights_are_read_as_they_are(prefix):
+    state = random_state(np.int32)
+    wrapped = {prefix + key: value for key, value in state.items()}
+    params = from_state_dict(wrapped, RULES, tree_of(np.int32))
+    assert to_state_dict(params, RULES).keys() == state.keys()
+
+
+def test_a_network_whose_own_keys_begin_like_a_wrapper_keeps_them():
+    rules = [Rule("embed", "model.embed.weight")]
+    for prefix in ("", "module."):
+        weights = {prefix + "model.embed.weight": np.arange(3, dtype="f4")}
+        params = from_state_dict(weights, rules, {"embed": np.zeros(3, "f4")})
+        assert list(to_state_dict(params, rules)) == ["model.embed.weight"]

@@ -37,9 +37,9 @@ def every_dtype():
     }
 
 
-def without_numpy_gaps(tensors):
-    """What the safetensors package cannot carry through NumPy."""
-    return {k: v for k, v in tensors.items() if not k.startswith(("float8", "complex128"))}
+def of_safetensors(tensors):
+    """Without the dtype that safetensors lacks."""
+    return {k: v for k, v in tensors.items() if k != "complex128"}
 
 
 def assert_same(found, expected):
@@ -57,7 +57,7 @@ def test_torch_files_round_trip(tmp_path):
 
 def test_safetensors_files_round_trip(tmp_path):
     path = tmp_path / "w.safetensors"
-    tensors = without_numpy_gaps(every_dtype())
+    tensors = of_safetensors(every_dtype())
     write_safetensors(path, tensors, {"model": "adair"})
     state = read_state_dict(path)
     assert_same(state.tensors, tensors)
@@ -73,7 +73,7 @@ def test_every_bit_survives(tmp_path_factory, seed, dtype):
     for writer in WRITERS:
         writer(folder / "w", {"w": value}, overwrite=True)
         found = read_state_dict(folder / "w").tensors["w"]
-        assert (found.dtype, found.tobytes()) == (value.dtype, value.tobytes())
+        assert (found.dtype, found.read().tobytes()) == (value.dtype, value.tobytes())
 
 
 def test_wrapped_files(tmp_path):

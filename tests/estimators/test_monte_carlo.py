@@ -18,9 +18,9 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
 from jaxcore.estimators.monte_carlo import MonteCarlo, monte_carlo, replicate, table_text
+from jaxcore.estimators.studies import IndexBatches, MonteCarloTask, run_study
 from jaxcore.parallel import make_mesh
 from jaxcore.train.logging import Silent
-from jaxcore.train.tasks.monte_carlo import IndexBatches, MonteCarloTask, run_study
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
@@ -127,7 +127,7 @@ def test_killed_study_goes_on_with_the_same_numbers(whole, tmp_path):
     """SIGKILL after the first checkpoint; the rest is computed once, and equal to the last bit."""
     code = f"""
         from jaxcore.train.logging import Silent
-        from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
+        from jaxcore.estimators.studies import MonteCarloTask, run_study
         task = MonteCarloTask(**{SETTINGS!r})
         run_study(task, {str(tmp_path / "killed")!r}, save_every=1, reporter=Silent())
         """

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcore.convert.statedict import official_shapes
+from jaxcore.convert import official_shapes
 
 
 def count(tree: Any) -> int:

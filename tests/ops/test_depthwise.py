@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcore.errors import UserError
-from jaxcore.nn import DepthwiseConv
+from jaxcore.nn import DepthwiseConv, DepthwiseSplit
 from jaxcore.ops import depthwise_conv
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "bfloat16": 2e-2, "float16": 3e-3}
@@ -199,7 +199,8 @@ def test_the_layer_uses_it():
     expected = xla(x, params["kernel"]) + params["bias"].reshape(1, 1, 1, 3)
     found: Any = layer.apply({"params": params}, x)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    parts: Any = layer.apply({"params": params}, x[..., :2], x[..., 2:])
+    split = DepthwiseSplit(use_bias=True)
+    parts: Any = split.apply({"params": params}, x[..., :2], x[..., 2:])
     np.testing.assert_allclose(jnp.concatenate(parts, axis=-1), expected, atol=1e-5)
 
 

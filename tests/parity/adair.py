@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.convert.statedict import official_shapes
+from jaxcore.convert import official_shapes
 from jaxcore.data.images.degradations import gaussian_noise
 from jaxcore.metrics import METRICS
 from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
-from jaxcore.nn import ChannelNorm, Conv
+from jaxcore.nn import ChannelNorm, Conv, capture
 from jaxcore.ops import resize_bilinear
 from jaxcore.train.schedules import adair_official
 from tests.parity.golden import Golden, close, nhwc, part_params, run
@@ -47,10 +47,10 @@ def check_block(path: Path) -> None:
 
     def parts(x):
         # The sub-modules exist only inside the block's own call, so they are built here.
-        norm = ChannelNorm(block.norm_bias)
+        norm = ChannelNorm(use_bias=block.norm_bias)
         n1 = norm.apply({"params": params["norm1"]}, x)
-        attn = adair.MDTA(block.num_heads, block.use_bias)
-        ffn = adair.GDFN(block.expansion, block.use_bias)
+        attn = adair.MDTA(num_heads=block.num_heads, use_bias=block.use_bias)
+        ffn = adair.GDFN(expansion=block.expansion, use_bias=block.use_bias)
         return {
             "norm1": n1,
             "attn": attn.apply({"params": params["attn"]}, n1),
@@ -80,7 +80,8 @@ def check_cross_attention(path: Path) -> None:
     weights = file.group("param")
     query, source = file.image("in/q_src"), file.image("in/kv_src")
     use_bias = "q.bias" in weights
-    module = adair.ChannelCrossAttention(weights["temperature"].shape[0], use_bias)
+    heads = weights["temperature"].shape[0]
+    module = adair.ChannelCrossAttention(num_heads=heads, use_bias=use_bias)
     params = _params(module, weights, "fre1.channel_cross_h", query, source)
     close(run(module, params, query, source), nhwc(file["out/y"]), **MODULE, what="y")
     if "out/y_zero_query" in file:
@@ -127,9 +128,10 @@ def check_spectral_split(path: Path) -> None:
     features = jnp.zeros((*image.shape[:3], width))
     for spectral in ("fft", "matrix"):
         cfg = _aflb_config(file, file.config.get("mask_unit", 128), spectral=spectral)
-        block = adair.AFLB(cfg)
+        block = adair.AFLB(cfg=cfg)
         params = _params(block, weights, "fre1", image, features)["mining"]
-        low, high, info = run(adair.FrequencyMining(width, cfg), params, image)
+        mining = adair.FrequencyMining(features=width, cfg=cfg)
+        (low, high), info = jax.jit(capture(mining.apply))({"params": params}, image)
         low = jnp.zeros_like(high) if low is None else low
         close(low, nhwc(file["out/low"]), **MODULE, what=f"low ({spectral})")
         close(high, nhwc(file["out/high"]), **MODULE, what=f"high ({spectral})")
@@ -149,9 +151,9 @@ def check_aflb(path: Path) -> None:
     for name, golden in file.group("out").items():
         unit = file.config.get(f"mask_unit_for_{name}", file.config.get("mask_unit", 128))
         for skip in (True, False):
-            block = adair.AFLB(_aflb_config(file, unit, skip_empty_mask=skip))
+            block = adair.AFLB(cfg=_aflb_config(file, unit, skip_empty_mask=skip))
             params = _params(block, file.group("param"), "fre1", image, features)
-            ours = run(block, params, image, features)[0]
+            ours = run(block, params, image, features)
             close(ours, nhwc(golden), **MODULE, what=f"{name} (skip_empty_mask={skip})")
     if "mid/image_resized" in file:
         golden = nhwc(file["mid/image_resized"])
@@ -189,8 +191,8 @@ def _like_stored(ours: np.ndarray, golden: np.ndarray) -> np.ndarray:
 def check_network(path: Path) -> None:
     file = Golden(path)
     cfg, params = _network(file)
-    run = jax.jit(adair.apply, static_argnames=("cfg", "return_intermediates"))
-    y, seen = run(params, file.image("in/x"), cfg=cfg, return_intermediates=True)
+    run = jax.jit(capture(adair.apply), static_argnames="cfg")
+    y, seen = run(params, file.image("in/x"), cfg=cfg)
     golden = nhwc(file["out/y"])
     close(_like_stored(y, golden), golden, **NETWORK, what="y")
     if "out/mean" in file:
@@ -198,16 +200,15 @@ def check_network(path: Path) -> None:
     if "out/std" in file:
         close(np.std(y, axis=(1, 2)), file["out/std"], **NETWORK, what="std")
     for name, golden in file.group("mid").items():
+        ours = seen[name.replace("_threshold", "/mining/threshold")]
         if golden.ndim == 4:
             golden = nhwc(golden)
-            ours = _like_stored(seen[name], golden)
-        else:
-            ours = seen[name]
+            ours = _like_stored(ours, golden)
         close(ours, golden, **NETWORK, what=name)
     for name in ("fre1", "fre2", "fre3"):
         if f"{name}_half" in file.config:
             half = np.broadcast_to(file.config[f"{name}_half"], (y.shape[0], 2))
-            np.testing.assert_array_equal(seen[f"{name}_half_width"], half)
+            np.testing.assert_array_equal(seen[f"{name}/mining/half_width"], half)
 
 
 def check_gradients(path: Path) -> None:

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.convert.statedict import official_shapes
+from jaxcore.convert import official_shapes
 from jaxcore.metrics import METRICS
 from jaxcore.models import dea_net
+from jaxcore.nn import capture
 from jaxcore.ops.padding import pad_to_multiple
 from tests.parity.golden import Golden, close, nhwc, part_params, run
 
@@ -53,10 +54,12 @@ def check_deconv(path: Path) -> None:
 def check_attention(path: Path) -> None:
     file = Golden(path)
     x = file.image("in/x")
-    attention = dea_net.ContentGuidedAttention(file.config["reduction"])
+    attention = dea_net.ContentGuidedAttention(reduction=file.config["reduction"])
     params = _params(attention, file.group("param"), "mix1/cga", x)
     spatial = run(dea_net.SpatialAttention(), params["spatial"], x)
-    channel = run(dea_net.ChannelAttention(file.config["reduction"]), params["channel"], x)
+    channel = run(
+        dea_net.ChannelAttention(reduction=file.config["reduction"]), params["channel"], x
+    )
     close(spatial, nhwc(file["out/sa"]), **TOLERANCE, what="spatial")
     close(channel, nhwc(file["out/ca"]), **TOLERANCE, what="channel")
     close(run(attention, params, x), nhwc(file["out/pa"]), **TOLERANCE, what="pixel")
@@ -65,10 +68,10 @@ def check_attention(path: Path) -> None:
 def check_fusion(path: Path) -> None:
     file = Golden(path)
     low, high = file.image("in/low"), file.image("in/high")
-    fusion = dea_net.CGAFusion(file.config["reduction"])
+    fusion = dea_net.CGAFusion(reduction=file.config["reduction"])
     params = _params(fusion, file.group("param"), "mix1", low, high)
     close(run(fusion, params, low, high), nhwc(file["out/y"]), **TOLERANCE, what="y")
-    attention = dea_net.ContentGuidedAttention(file.config["reduction"])
+    attention = dea_net.ContentGuidedAttention(reduction=file.config["reduction"])
     once = run(attention, params["cga"], low + high)
     close(once, nhwc(file["mid/pa_once_sigmoid"]), **TOLERANCE, what="one sigmoid")
     close(jax.nn.sigmoid(once), nhwc(file["mid/weight_used"]), **TOLERANCE, what="two sigmoids")
@@ -100,13 +103,14 @@ def _network(file: Golden) -> tuple[dea_net.DEANetConfig, Any]:
     return cfg, dea_net.from_torch(weights, cfg)
 
 
-_apply = jax.jit(dea_net.apply, static_argnames=("cfg", "return_intermediates"))
+_apply = jax.jit(dea_net.apply, static_argnames="cfg")
+_captured = jax.jit(capture(dea_net.apply), static_argnames="cfg")
 
 
 def check_training_form(path: Path) -> None:
     file = Golden(path)
     cfg, params = _network(file)
-    y, seen = _apply(params, file.image("in/x"), cfg=cfg, return_intermediates=True)
+    y, seen = _captured(params, file.image("in/x"), cfg=cfg)
     close(y, nhwc(file["out/y"]), **TOLERANCE, what="y")
     for name, golden in file.group("mid").items():
         ours = np.asarray(seen[name.split("_block")[0]])[:1, ::2, ::2]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcore.convert.statedict import Rule, from_state_dict
+from jaxcore.convert import Rule, from_state_dict
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

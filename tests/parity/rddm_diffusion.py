@@ -1,5 +1,6 @@
 """Checks of RDDM's golden files that concern the diffusion itself."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +84,9 @@ def check_process(path: Path) -> None:
     t = file["in/t"].astype(np.int32)
 
     def run(schedule, x, clean, degraded, noise, t):
-        level, before = forward.level_at(schedule, t), forward.previous_level(schedule, t)
+        level, before = (forward.level_at(schedule, at) for at in (t, jnp.maximum(t - 1, 0)))
+        first, end = (t == 0)[:, None, None, None], forward.Level(*jnp.float32([0, 0, 1]))
+        before = jax.tree.map(functools.partial(jnp.where, first), end, before)
         residual = degraded - clean
         # What is divided by a small number starts from the stored image, bit by bit.
         posterior = forward.q_posterior(x, residual, clean, level, before)

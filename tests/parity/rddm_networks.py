@@ -10,11 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.models import rddm
-from jaxcore.models.rddm import RDDMConfig
+from jaxcore.models.rddm import RDDMConfig, UnetConfig
 from jaxcore.models.rddm.network import blocks
 from jaxcore.models.rddm.process.forward import to_signed
 from jaxcore.models.rddm.process.losses import rddm_loss
-from jaxcore.train import EMAConfig, OptimConfig, create_state, make_optimiser, make_train_step
+from jaxcore.nn import capture
+from jaxcore.train import (
+    EMAConfig,
+    Loss,
+    Mean,
+    OptimConfig,
+    create_state,
+    make_optimiser,
+    make_train_step,
+)
 from jaxcore.train.ema import ema_decay, ema_update
 from tests.parity.golden import Golden, close, nhwc, part_params, run
 
@@ -53,16 +62,15 @@ def check_blocks(path: Path) -> None:
     norm = f"{net}downs_0_attn/norm {unet}downs.0.2.fn.norm"
     up = f"{net}ups_0_resample {unet}ups.0.3"
     down = f"{net}downs_0_resample {unet}downs.0.3"
-    block = blocks.Block(wide, groups)
+    block = blocks.Block(features=wide, groups=groups)
+    res, same = (blocks.ResnetBlock(features=n, groups=groups) for n in (wide, x.shape[-1]))
     ours = {
         "ws_conv": _part(file, "ws_conv", f"{inner.replace(' ', '/proj ')}.proj", conv, x),
         "channel_layernorm": _part(file, "channel_layernorm", norm, blocks.LayerNorm(), x),
         "block": _part(file, "block", inner, block, x, film),
         "block_no_scale_shift": _part(file, "block", inner, block, x),
-        "resnet_block": _part(file, "resnet_block", mid, blocks.ResnetBlock(wide, groups), x, time),
-        "resnet_block_same": _part(
-            file, "resnet_block_same", mid, blocks.ResnetBlock(x.shape[-1], groups), x, time
-        ),
+        "resnet_block": _part(file, "resnet_block", mid, res, x, time),
+        "resnet_block_same": _part(file, "resnet_block_same", mid, same, x, time),
         "linear_attention": _part(file, "linear_attention", core, blocks.LinearAttention(), x),
         "res_prenorm_linear_attention": _part(
             file, "res_prenorm_linear_attention", level, blocks.AttentionLayer(), x
@@ -71,8 +79,8 @@ def check_blocks(path: Path) -> None:
         "res_prenorm_attention": _part(
             file, "res_prenorm_attention", full, blocks.AttentionLayer(full=True), x
         ),
-        "upsample": _part(file, "upsample", up, blocks.Upsample(wide), x),
-        "downsample": _part(file, "downsample", down, blocks.Downsample(wide), x),
+        "upsample": _part(file, "upsample", up, blocks.Upsample(features=wide), x),
+        "downsample": _part(file, "downsample", down, blocks.Downsample(features=wide), x),
     }
     for name, found in ours.items():
         close(found, nhwc(file[f"out/{name}"]), **BLOCK, what=name)
@@ -88,25 +96,27 @@ def check_blocks(path: Path) -> None:
     close(features, file["out/random_fourier"], **BLOCK, what="random_fourier")
 
 
-_apply = jax.jit(rddm.apply, static_argnames=("cfg", "return_intermediates"))
+_apply = jax.jit(rddm.apply, static_argnames="cfg")
+_captured = jax.jit(capture(rddm.apply), static_argnames="cfg")
 
 
 def _config(file: Golden, **fields: Any) -> RDDMConfig:
     sizes = {name: file.config[name] for name in ("dim", "groups")}
-    return RDDMConfig(dim_mults=tuple(file.config["dim_mults"]), **sizes, **fields)
+    unet = UnetConfig(dim_mults=tuple(file.config["dim_mults"]), **sizes)
+    return RDDMConfig(unet=unet).replace(**fields)
 
 
 def check_unet(path: Path) -> None:
     file = Golden(path)
-    cfg = _config(file, num_unet=1, objective="pred_res")
+    cfg = _config(file, objective={"name": "pred_res"})
     params = rddm.from_torch(file.group("param"), cfg)
-    assert rddm.config_from_state_dict(file.group("param"), groups=cfg.groups) == cfg
+    assert rddm.config_from_state_dict(file.group("param"), unet={"groups": cfg.unet.groups}) == cfg
     x = file.image("in/x")
-    outputs, seen = _apply(params, x, file["in/t"], cfg=cfg, return_intermediates=True)
+    outputs, seen = _captured(params, x, file["in/t"], cfg=cfg)
     close(outputs[0], nhwc(file["out/y"]), **NETWORK, what="y")
     for name, golden in file.group("mid").items():
         golden = nhwc(golden) if golden.ndim == 4 else golden
-        close(seen[f"unet0.{name}"], golden, **NETWORK, what=name)
+        close(seen[f"unet0/{name}"], golden, **NETWORK, what=name)
     for weights in (params, rddm.standardise(params, cfg)):
         (y,) = _apply(weights, x, file["in/t_float"], cfg=cfg)
         close(y, nhwc(file["out/y_float_t"]), **NETWORK, what="fractional time")
@@ -114,7 +124,11 @@ def check_unet(path: Path) -> None:
 
 def check_shared_encoder(path: Path) -> None:
     file = Golden(path)
-    cfg = _config(file, share_encoder=True, self_condition=file.config["self_condition"])
+    cfg = _config(
+        file,
+        unet={"share_encoder": True},
+        objective={"self_condition": file.config["self_condition"]},
+    )
     params = rddm.from_torch({f"model.{k}": v for k, v in file.group("param").items()}, cfg)
     x = np.concatenate([file.image("in/x_self_cond"), file.image("in/x")], axis=-1)
     outputs = _apply(params, x, file["in/t"], cfg=cfg)
@@ -147,17 +161,18 @@ def _train(
     file: Golden, kind: str, cfg: RDDMConfig, optim: OptimConfig, accumulate: int
 ) -> tuple[list[dict[str, Any]], Mapping[str, np.ndarray]]:
     """Run the stored steps with our own train step; the metrics and the weights afterwards."""
-    schedule, objective = cfg.make_schedule(), cfg.make_objective()
+    schedule, objective = cfg.schedule.make(), cfg.make_objective()
 
     def apply_fn(params: Any, x: Any, times: Any) -> tuple[Any, ...]:
         return rddm.apply(params, x, times, cfg)
 
-    def loss(params: Any, batch: Any, key: Any) -> Any:
+    def loss(variables: Any, batch: Any, key: Any, frozen: None) -> Loss:
         images = {k: to_signed(batch[k]) for k in ("clean", "degraded") if k in batch}
-        return rddm_loss(
-            params, apply_fn, images, key, schedule=schedule, objective=objective,
+        value, parts = rddm_loss(
+            variables["params"], apply_fn, images, key, schedule=schedule, objective=objective,
             t=batch["t"], noise=batch["noise"],
         )  # fmt: skip
+        return Loss(value, 1, {name: Mean(part, 1) for name, part in parts.items()})
 
     def stored(name: str) -> dict[str, np.ndarray]:
         start = f"{name}."
@@ -189,7 +204,7 @@ def _train(
 def check_adam(path: Path) -> None:
     file = Golden(path)
     given = file.config
-    cfg = _config(file, num_unet=1, objective=given["objective"], loss=given["loss"])
+    cfg = _config(file, objective={"name": given["objective"], "loss": given["loss"]})
     optim = OptimConfig(
         name="adam", learning_rate=given["lr"], betas=tuple(given["betas"]), eps=given["eps"],
         clip_norm=given["clip"],
@@ -203,8 +218,8 @@ def check_adam(path: Path) -> None:
 def check_radam(path: Path) -> None:
     file = Golden(path)
     given = file.config
-    sizes = {k: getattr(_config(file), k) for k in ("dim", "dim_mults", "groups")}
-    cfg = RDDMConfig.generation(**sizes, loss=given["loss"], num_unet=given["num_unet"])
+    cfg = RDDMConfig.generation(unet=_config(file).unet, objective={"loss": given["loss"]})
+    assert cfg.num_unet == given["num_unet"]
     optim = OptimConfig(
         name="radam", learning_rate=given["lr"], betas=tuple(given["betas"]), eps=given["eps"],
         clip_norm=1.0,
@@ -220,7 +235,7 @@ _CONFIGURATIONS = {
     "exp2_restoration_two_unets": RDDMConfig.deraining(),
     "exp2_shadow_removal_with_mask_two_unets": RDDMConfig.deraining(condition_channels=3),
     "exp2_restoration_single_unet": RDDMConfig.low_light(),
-    "exp2_shared_encoder": RDDMConfig.deraining(share_encoder=True),
+    "exp2_shared_encoder": RDDMConfig.deraining(unet={"share_encoder": True}),
     "exp0_5_6_generation_two_unets": RDDMConfig.generation(),
     "exp3_aosa_single_unet": RDDMConfig.objective_search(),
 }
@@ -228,7 +243,7 @@ _CONFIGURATIONS = {
 
 def check_keys(path: Path) -> None:
     """Keys and shapes of whole checkpoints, and what we recognise in them."""
-    from jaxcore.convert.statedict import official_shapes
+    from jaxcore.convert import official_shapes
     from jaxcore.models.rddm.process.schedule import official_buffers
 
     golden = json.loads(path.read_text())
@@ -236,10 +251,10 @@ def check_keys(path: Path) -> None:
     for name, cfg in _CONFIGURATIONS.items():
         shapes = {key: tuple(shape) for key, shape in golden[name].items()}
         ours = official_shapes(rddm.param_shapes(cfg), rddm.RULES)
-        ours |= {k: v.shape for k, v in official_buffers(cfg.make_schedule()).items()}
+        ours |= {k: v.shape for k, v in official_buffers(cfg.schedule.make()).items()}
         assert ours == shapes, name
         weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
-        found = rddm.config_from_state_dict(weights, ddpm=cfg.ddpm, version=cfg.version)
+        found = rddm.config_from_state_dict(weights, schedule=cfg.schedule)
         assert found == cfg, name
 
 

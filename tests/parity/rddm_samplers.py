@@ -37,8 +37,8 @@ EXACT = {"atol": 1e-6, "rtol": 1e-5}
 def _networks(file: Golden, name: str, **options: Any) -> tuple[Any, Any]:
     """Function and parameters of the networks of a file."""
     sizes = {key: file.config[key] for key in ("dim", "groups")}
-    mults = tuple(file.config["dim_mults"])
-    cfg = RDDMConfig(dim_mults=mults, **sizes, **options)
+    unet = {"dim_mults": tuple(file.config["dim_mults"]), **sizes}
+    cfg = RDDMConfig.deraining(unet=unet, **options)
     prefix = f"param/{name}"
     weights = {
         "model." + key.removeprefix(prefix): value
@@ -139,7 +139,9 @@ def _choosing(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_paths(path: Path) -> None:
     file = Golden(path)
-    apply_fn, params = _networks(file, "gen2.", kind="generation", time_conditioning="cumulative")
+    apply_fn, params = _networks(
+        file, "gen2.", kind="generation", objective={"time_conditioning": "cumulative"}
+    )
     trained = RDDMSchedule.from_ddpm("linear", file.config["T"], compat_last_one_minus_alpha=True)
     objective = RDDMObjective(time_conditioning="cumulative")
     pattern = re.compile(r"sched_alpha_([a-z]+)([\d.]*)_beta_([a-z]+)([\d.]*)$")
@@ -202,7 +204,7 @@ def check_conversion(path: Path) -> None:
     for name, golden in file.group("out/betas").items():
         ours = ddpm_betas("cosine" if name == "squaredcos_cap_v2" else name, total)
         close(ours, golden, **EXACT, what=name)
-    options = {"kind": "generation", "num_unet": 1, "objective": "pred_noise"}
+    options = {"kind": "generation", "objective": {"name": "pred_noise"}}
     networks = _networks(file, "", **options)
     noise = np.concatenate([file.image("in/x_T")[None], nhwc(file["in/variance_noise"])[:-1]])
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxcore.estimators import bootstrap
+from jaxcore.estimators.studies import MonteCarloTask, run_study
 from jaxcore.train.logging import Silent
-from jaxcore.train.tasks.monte_carlo import MonteCarloTask, run_study
 
 pytestmark = pytest.mark.statistical
 

@@ -5,11 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import make_mesh, state_shardings
-from jaxcore.train import Checkpointer, OptimConfig, create_state, make_optimiser
+from jaxcore.train import (
+    Checkpointer,
+    OptimConfig,
+    checkpoint,
+    create_state,
+    load_params,
+    make_optimiser,
+)
 from jaxcore.train.checkpoint import complete_steps
-from jaxcore.train.integrity import checksums, verify
+from jaxcore.train.checksums import checksums, verify
 
 _TX = make_optimiser(OptimConfig(clip_norm=1.0), 5, {"a": True, "frozen": False})
 
@@ -95,6 +103,45 @@ def test_the_saved_state_may_be_overwritten_at_once(tmp_path):
         found, _ = checkpointer.restore(template)
     assert float(state.params["a"].max()) == 0.0
     np.testing.assert_array_equal(found.params["a"], 2.0)
+
+
+def test_left_overs_of_a_broken_save_are_gone_when_the_folder_is_open(tmp_path, monkeypatch):
+    half = tmp_path / "16.orbax-checkpoint-tmp-3"
+    (half / "params").mkdir(parents=True)
+    with Checkpointer(tmp_path):  # nobody waits for a thread
+        assert not half.exists()
+    half.mkdir()
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    checkpoint.clear_left_overs(tmp_path)
+    assert half.exists()  # one process tidies up for all
+
+
+def test_parts_have_checksums_of_their_own_that_hold_on_any_mesh():
+    state = _state()
+    params = {**state.params, "a": jnp.arange(256 * 128.0).reshape(256, 128)}
+    state = dataclasses.replace(state, params=params)
+    split = state_shardings(state, make_mesh(fsdp=2))
+    sums = checksums(jax.device_put(state.params, split.params))
+    assert sums["a"].keys() == {"0:128,0:128", "128:256,0:128"} and isinstance(sums["frozen"], int)
+    verify(state.params, sums)
+    verify(jax.device_put(state.params, split.params), checksums(state.params))
+    moved = {**state.params, "a": params["a"].at[200, 3].add(1.0)}
+    for tree in (moved, jax.device_put(moved, split.params)):
+        with pytest.raises(ValueError, match="the bytes of a have changed"):
+            verify(tree, sums)
+
+
+def test_parameters_are_read_onto_a_tree_of_shardings(tmp_path):
+    state = _state()
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        checkpointer.save(state, config={})
+    write_json(tmp_path / "config.json", {})
+    places = state_shardings(state.params, make_mesh(fsdp=2))
+    found = load_params(tmp_path, "last", ema=False, sharding=places)
+    assert [s.data.shape for s in found["a"].addressable_shards] == [(128, 128)] * 2
+    assert found["frozen"].sharding.is_fully_replicated
+    with pytest.raises(UserError, match="Expected a sharding for every parameter"):
+        load_params(tmp_path, "last", sharding={"a": places["a"]})
 
 
 def test_checksums_notice_one_bit():

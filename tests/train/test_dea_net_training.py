@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcore.convert import write_torch
-from jaxcore.data.images.kinds import DataConfig, evaluation_groups
+from jaxcore.data.images.kinds import Toy, evaluation_groups
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.models import dea_net
 from jaxcore.models.dea_net import DEANetConfig, contrastive
@@ -50,7 +50,7 @@ def test_published_recipes(name):
 def test_rotations_are_quarter_turns_without_flips():
     task = dataclasses.replace(
         recipe("dea_net_demo").task,
-        data=DataConfig(kind="toy", tasks=("haze",)),
+        data=Toy(tasks=("haze",)),
         stages=(Stage(patch=64, batch_size=8),),
         augment="rotate",
     )
@@ -74,22 +74,24 @@ def test_the_contrast_takes_the_weights_of_vgg_as_an_argument(tmp_path, monkeypa
     task = RestorationTask(
         model="dea_net",
         network=DEANetConfig(),
-        data=DataConfig(kind="toy", tasks=("haze",)),
+        data=Toy(tasks=("haze",)),
         contrastive_weight=0.1,
         vgg=str(tmp_path / "vgg.pth"),
     )
     clean, degraded = np.random.default_rng(0).random((2, 2, 16, 16, 3), np.float32)
     batch = {"clean": clean, "degraded": degraded, "task": np.zeros(2, np.int32)}
-    inputs = ({"gain": jnp.float32(0.9)}, batch, jax.random.key(0))
+    inputs = ({"params": {"gain": jnp.float32(0.9)}}, batch, jax.random.key(0))
     assert not [c for c in jax.make_jaxpr(task.loss)(*inputs, task.frozen()).consts if c.size > 5]
-    loss, parts = jax.jit(task.loss)(*inputs, task.frozen())
+    loss = jax.jit(task.loss)(*inputs, task.frozen())
+    contrast = float(loss.metrics["contrast"].value())
     l1 = np.abs(0.9 * degraded - clean).mean()
-    assert float(loss) == pytest.approx(l1 + 0.1 * float(parts["contrast"]), rel=1e-5)
-    assert float(parts["contrast"]) > 0.1
+    assert float(loss.total) / 2 == pytest.approx(l1 + 0.1 * contrast, rel=1e-5)
+    assert contrast > 0.1 and loss.weight == 2
     without = dataclasses.replace(task, contrastive_weight=0.0)
-    assert without.frozen() is None and float(without.loss(*inputs)[0]) == pytest.approx(l1)
+    assert without.frozen() is None
+    assert float(without.loss(*inputs, None).total) / 2 == pytest.approx(l1)
     with pytest.raises(ValueError, match="needs the weights of VGG19"):
-        task.loss(*inputs)
+        task.loss(*inputs, None)
 
 
 @pytest.mark.slow
@@ -100,7 +102,7 @@ def test_both_forms_learn_to_dehaze_within_250_updates(form, seed, tmp_path):
     task = RestorationTask(
         model="dea_net",
         network=DEANetConfig(base_dim=8, form=form, scan_blocks=False),  # quicker on a CPU
-        data=DataConfig(kind="toy", tasks=("haze",)),
+        data=Toy(tasks=("haze",)),
         stages=(Stage(patch=64, batch_size=8),),
         augment="none",
     )

@@ -6,20 +6,24 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import Pairs, Photos, PlainImages
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.images.preparation import Preparation
 from jaxcore.errors import UserError
 from jaxcore.models.rddm import RDDMConfig
-from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, fit
+from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, create_state, fit
 from jaxcore.train.logging import Silent
 from jaxcore.train.recipes import RECIPES
 from jaxcore.train.tasks.diffusion import DiffusionTask
 
-TINY = {"dim": 8, "dim_mults": (1,), "groups": 4, "timesteps": 10}
+TINY = {
+    "unet": {"dim": 8, "dim_mults": (1,), "groups": 4},
+    "schedule": {"timesteps": 10},
+}
 STAGES = (Stage(patch=8, batch_size=4),)
 TRAIN = TrainConfig(
     steps=4,
@@ -45,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def task(folder):
-    data = DataConfig(kind="pairs", root=str(folder), condition_folder="mask", held_out=1)
+    data = Pairs(root=str(folder), condition_folder="mask", held_out=1)
     return DiffusionTask(
         network=RDDMConfig.low_light(**TINY, condition_channels=1),
         data=data, stages=STAGES, sample_steps=2,
@@ -86,13 +90,13 @@ def test_a_resumed_run_ends_with_the_same_parameters_to_the_last_bit(run, task, 
 
 
 def test_generation_shows_pictures_and_reports_a_loss(folder):
-    data = DataConfig(kind="images", root=str(folder / "clean"), held_out=1)
-    network = RDDMConfig.generation(**TINY, num_unet=1, objective="pred_x0")
+    data = PlainImages(root=str(folder / "clean"), held_out=1)
+    network = RDDMConfig.generation(**TINY, objective={"name": "pred_x0"})
     task = DiffusionTask(network=network, data=data, stages=STAGES, sample_steps=2, preview=3)
-    params = task.init_params(jax.random.key(0))
-    metrics = task.evaluate(params)
+    state = task.init_state(jax.random.key(0), optax.identity())
+    metrics = task.evaluate(state)
     assert metrics.keys() == {"held_out_loss"} and np.isfinite(metrics["held_out_loss"])
-    picture = task.samples(params)["generated"]
+    picture = task.pictures(state)["generated"]
     assert picture.dtype == np.uint8 and picture.shape[0] > 2 * 8 and picture.shape[1] > 2 * 8
     assert next(task.batches(0, 0)).keys() == {"clean", "task"}
 
@@ -101,21 +105,22 @@ def test_a_search_is_finished_when_its_weight_has_left_the_middle(task):
     network = RDDMConfig.objective_search(**TINY)
     data = dataclasses.replace(task.data, condition_folder="")
     search = dataclasses.replace(task, network=network, data=data)
-    params = search.init_params(jax.random.key(0))
+    state = search.init_state(jax.random.key(0), optax.identity())
     batch = next(search.batches(0, 0))
-    loss, metrics = jax.jit(search.loss)(params, batch, jax.random.key(0))
-    assert np.isfinite(loss) and float(metrics["weight"]) == 0.5
-    assert not search.finished(params) and not task.finished({})
-    assert search.finished({**params, "weight": np.float32(0.52)})
+    loss = jax.jit(search.loss)({"params": state.params}, batch, jax.random.key(0), None)
+    assert np.isfinite(loss.total) and float(loss.metrics["weight"].value()) == 0.5
+    assert not search.finished(state) and not task.finished(state)
+    params = {**state.params, "weight": np.float32(0.52)}
+    assert search.finished(dataclasses.replace(state, params=params))
 
 
 def test_translation_is_not_measured_against_strangers(folder):
-    data = DataConfig(kind="pairs", root=str(folder), pair_by="index", held_out=1)
-    network = RDDMConfig.translation(**TINY, num_unet=1, objective="pred_res")
+    data = Pairs(root=str(folder), pair_by="index", held_out=1)
+    network = RDDMConfig.translation(**TINY, objective={"name": "pred_res"})
     task = DiffusionTask(network=network, data=data, stages=STAGES, sample_steps=1)
-    params = task.init_params(jax.random.key(0))
-    assert task.evaluate(params).keys() == {"held_out_loss"}
-    assert task.samples(params)["restored"].dtype == np.uint8
+    state = task.init_state(jax.random.key(0), optax.identity())
+    assert task.evaluate(state).keys() == {"held_out_loss"}
+    assert task.pictures(state)["restored"].dtype == np.uint8
 
 
 def test_settings_that_do_not_fit():
@@ -127,11 +132,9 @@ def test_settings_that_do_not_fit():
     with pytest.raises(UserError, match="Unknown protocol 'lab': expected one of rgb"):
         DiffusionTask(network=network, eval_protocol="lab")
     with pytest.raises(UserError, match="at most 16 pixels, to which images are resized"):
-        DiffusionTask(network=network, data=DataConfig(prepare=Preparation(size=16))).check()
+        DiffusionTask(network=network, data=Photos(prepare=Preparation(size=16))).check()
     with pytest.raises(UserError, match="condition_channels for the pictures in mask, found one w"):
-        DiffusionTask(
-            network=network, data=DataConfig(kind="pairs", root="x", condition_folder="mask")
-        )
+        DiffusionTask(network=network, data=Pairs(root="x", condition_folder="mask"))
     with pytest.raises(UserError, match="at most 3 condition_channels, those of a picture, found"):
         DiffusionTask(network=RDDMConfig.tiny(condition_channels=4))
     with pytest.raises(UserError, match="preview must be at least 1"):
@@ -139,9 +142,9 @@ def test_settings_that_do_not_fit():
 
 
 def test_masks_that_are_missing_in_the_evaluation_are_named(task):
-    data = dataclasses.replace(task.data, condition_folder="")
+    data, key = dataclasses.replace(task.data, condition_folder=""), jax.random.key(0)
     with pytest.raises(UserError, match=r"of the kind condition in group 'pairs', found none for"):
-        dataclasses.replace(task, data=data).evaluate({})
+        dataclasses.replace(task, data=data).evaluate(create_state({}, optax.identity(), key=key))
 
 
 def test_squares_of_any_size_are_used_whole(task):

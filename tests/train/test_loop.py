@@ -56,9 +56,9 @@ class _Notes(Silent):
 class _Counting(TinyTask):
     traces = 0
 
-    def loss(self, params, batch, key):
+    def loss(self, variables, batch, key, frozen):
         type(self).traces += 1
-        return super().loss(params, batch, key)
+        return super().loss(variables, batch, key, frozen)
 
 
 def _equal(a, b):
@@ -152,7 +152,7 @@ def test_resume_can_be_demanded_or_forbidden(run, tmp_path):
 
 def test_best_is_kept_when_later_ones_are_worse(tmp_path):
     class Worsening(TinyTask):
-        def evaluate(self, params):
+        def evaluate(self, state, frozen):
             scores.append(0)
             return {"mse": {1: 2.0, 2: 1.0}.get(len(scores), 3.0)}
 
@@ -218,7 +218,7 @@ def test_data_that_end_and_metrics_that_are_missing_are_named(tmp_path):
 
 def test_a_training_whose_last_evaluation_fails_is_not_lost(tmp_path):
     class Damaged(TinyTask):
-        def evaluate(self, params: Any) -> dict[str, float]:
+        def evaluate(self, state: Any, frozen: Any) -> dict[str, float]:
             raise UserError("a damaged picture")
 
     with pytest.raises(UserError, match="a damaged picture"):
@@ -249,13 +249,14 @@ def test_two_devices_give_the_run_of_one_and_resume_each_other(tmp_path, axes):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Shifted(TinyTask):
-    """Its loss takes what every device gets a copy of and no checkpoint holds."""
+    """Its loss takes what no step changes and no checkpoint holds."""
 
     def frozen(self) -> Any:
         return {"shift": np.full((1, 2), 0.5, np.float32)}
 
-    def loss(self, params: Any, batch: Any, key: Any, frozen: Any) -> tuple[Any, dict[str, Any]]:
-        return super().loss(params, {**batch, "y": batch["y"] + frozen["shift"]}, key)
+    def loss(self, variables: Any, batch: Any, key: Any, frozen: Any) -> Any:
+        shifted = {**batch, "y": batch["y"] + frozen["shift"]}
+        return super().loss(variables, shifted, key, frozen)
 
 
 def test_what_is_frozen_reaches_the_loss_and_no_checkpoint(tmp_path):
@@ -279,8 +280,8 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
 class _EndingTask(TinyTask):
     """Ends when its weights have moved, which they have after the first update."""
 
-    def finished(self, params: Any) -> bool:
-        return bool(np.any(np.asarray(params["second"]["bias"]) != 0))
+    def finished(self, state: Any) -> bool:
+        return bool(np.any(np.asarray(state.params["second"]["bias"]) != 0))
 
 
 def test_a_task_may_end_its_run_when_metrics_are_logged(tmp_path):

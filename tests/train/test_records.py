@@ -1,13 +1,16 @@
+import dataclasses
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxcore import registry
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
-from jaxcore.train.config import TrainConfig, check_same_run
+from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.logging import Bar, Lines, Pace, default_reporter
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.records import MetricsFile, TensorBoard, read_metrics_file, write_sample
@@ -138,6 +141,19 @@ def test_a_run_may_be_made_longer_under_a_constant_rate_only(tmp_path):
     optim = OptimConfig(schedule=ScheduleConfig(name="cosine"))
     with pytest.raises(UserError, match=r"train\.steps was 10, now 20"):
         check_same_run(_stored(optim=optim), _stored(optim=optim, steps=20), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adair", "rddm"])
+def test_a_run_of_an_older_version_is_the_same_run(name, tmp_path):
+    """Its record has other fields: those of all kinds of data, and none that came later."""
+    path = Path(__file__).parents[1] / "fixtures/configs" / f"{name}.json"
+    stored = json.loads(path.read_text())
+    task = registry.task_class(stored["task"]).from_dict(stored["task_config"])
+    train = TrainConfig.from_dict(stored["train"])
+    check_same_run(stored, describe_run(task, train, {}), tmp_path)
+    other = dataclasses.replace(task, crop_multiple=8)
+    with pytest.raises(UserError, match=r"task_config\.crop_multiple was 16, now 8"):
+        check_same_run(stored, describe_run(other, train, {}), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import CleanImages
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models.adair import AdaIRConfig
@@ -39,7 +39,7 @@ def task(tmp_path_factory):
     for name in "abc":
         coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
         coarse.resize((48, 40), Image.Resampling.BICUBIC).save(root / f"{name}.png")
-    data = DataConfig(kind="clean", root=str(root), tasks=("noise25", "haze"), held_out=1)
+    data = CleanImages(root=str(root), tasks=("noise25", "haze"), held_out=1)
     return RestorationTask(network=NETWORK, data=data, stages=(Stage(patch=16, batch_size=2),))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxcore.data.images.kinds import DataConfig
+from jaxcore.data.images.kinds import Toy
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
@@ -14,7 +14,7 @@ from jaxcore.train.tasks.restoration import RestorationTask
 def test_one_network_learns_both_degradations_without_being_told_which(tmp_path):
     task = RestorationTask(
         network=AdaIRConfig.tiny(),
-        data=DataConfig(kind="toy"),
+        data=Toy(),
         stages=(Stage(patch=64, batch_size=8),),
         augment="none",
     )

@@ -1,6 +1,5 @@
 """What training on pictures has in common: data, evaluation on whole images, sample pictures."""
 
-import abc
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore import registry
-from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.kinds import (
+    ImageData,
+    Photos,
+    describe,
+    evaluation_groups,
+    training_groups,
+)
 from jaxcore.data.images.pipeline import (
     Augment,
     Images,
@@ -24,8 +29,9 @@ from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
 from jaxcore.tiling import check_options
-from jaxcore.train.task import BatchIterator
-from jaxcore.typing import Batch, Key, Params
+from jaxcore.train.state import TrainState
+from jaxcore.train.task import BatchIterator, Frozen, GradientTask
+from jaxcore.typing import Key, Params
 
 
 class Restored(NamedTuple):
@@ -42,12 +48,12 @@ class Restored(NamedTuple):
 _training_groups = functools.lru_cache(maxsize=8)(training_groups)
 _evaluation_groups = functools.lru_cache(maxsize=8)(evaluation_groups)
 
-_OVERLAP = 32  # pixels; of every network's ``restore`` unless told otherwise
+_OVERLAP = 32  # pixels; of every network's ``restore`` without an argument
 _LEAST_SIDE = 11  # pixels; of the larger of the windows of SSIM
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageTask(abc.ABC):
+class ImageTask(GradientTask):
     """Train a network of `jaxcore.registry` on crops, evaluate it on whole images.
 
     A subclass has a ``name``, a ``loss`` and, where a row is more than a pair, ``images``.
@@ -56,7 +62,7 @@ class ImageTask(abc.ABC):
     name: ClassVar[str]
     model: str = "adair"  # name in `jaxcore.registry`
     network: Any  # configuration of that network
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    data: ImageData = dataclasses.field(default_factory=Photos)
     stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
     augment: Augment = "all"  # see `jaxcore.data.images.pipeline.training_batches`
     eval_images: int | None = None  # at most so many per degradation; None is all
@@ -95,10 +101,6 @@ class ImageTask(abc.ABC):
     def images(self) -> Images:
         """Images of a row."""
         return ("degraded", "clean")
-
-    @abc.abstractmethod
-    def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
-        """Mean loss over the rows of a batch, and a dict of scalars to log."""
 
     @property
     def multiple(self) -> int:
@@ -222,13 +224,13 @@ class ImageTask(abc.ABC):
         except UserError as error:
             raise UserError(f"{image.name} of {image.group}: {error}") from None
 
-    def evaluate(self, params: Params) -> dict[str, float]:
+    def evaluate(self, state: TrainState, frozen: Frozen = None) -> dict[str, float]:
         """PSNR (dB) and SSIM before and after, per degradation; see `summarise`."""
-        return summarise(map(self.score, self.restored(params)))
+        return summarise(map(self.score, self.restored(state.eval_params)))
 
-    def samples(self, params: Params) -> dict[str, np.ndarray]:
+    def pictures(self, state: TrainState, frozen: Frozen = None) -> dict[str, np.ndarray]:
         """The first evaluation images: degraded | restored | clean, a row per degradation."""
-        images = list(self.restored(params, limit=1))
+        images = list(self.restored(state.eval_params, limit=1))
         return {"restored": comparison(iter(images))} if images else {}
 
     def to_dict(self) -> dict[str, Any]:
@@ -249,7 +251,7 @@ class ImageTask(abc.ABC):
             **{
                 **fields,
                 "network": config_class.from_dict(fields["network"]),
-                "data": DataConfig.from_dict(fields["data"]),
+                "data": ImageData.from_dict(fields["data"]),
                 "stages": tuple(Stage(**stage) for stage in fields["stages"]),
             }
         )

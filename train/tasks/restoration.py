@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jaxcore.convert import read_state_dict
 from jaxcore.errors import UserError
 from jaxcore.models.dea_net import contrastive_regularization, vgg19_from_torch
+from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import (
     ImageTask,
     Restored,
@@ -20,9 +22,9 @@ from jaxcore.train.tasks.images import (
 )
 from jaxcore.typing import Batch, Key, Params
 
-__all__ = ["Loss", "RestorationTask", "Restored", "Score", "comparison", "score", "summarise"]
+__all__ = ["LossType", "RestorationTask", "Restored", "Score", "comparison", "score", "summarise"]
 
-Loss = Literal["l1", "charbonnier"]
+LossType = Literal["l1", "charbonnier"]
 _CHARBONNIER = 1e-3  # eps of the MPRNet / NAFNet family, in units of intensity
 
 
@@ -37,7 +39,7 @@ class RestorationTask(ImageTask):
     """
 
     name: ClassVar[str] = "restoration"
-    loss_type: Loss = "l1"
+    loss_type: LossType = "l1"
     contrastive_weight: float = 0.0  # of DEA-Net-CR's regularisation; 0 leaves it out
     contrast_per_sample: bool = False  # one ratio per image instead of one per batch
     contrast_positive_only: bool = False  # the distance to the clean image alone
@@ -62,25 +64,23 @@ class RestorationTask(ImageTask):
         """Weights of VGG19, if the loss needs them."""
         return _vgg(self.vgg) if self.contrastive_weight > 0 else None
 
-    def loss(
-        self, params: Params, batch: Batch, key: Key, frozen: Params | None = None
-    ) -> tuple[jax.Array, dict[str, Any]]:
-        """Mean loss over all elements, and the mean of every degradation in the batch.
+    def loss(self, variables: Mapping[str, Any], batch: Batch, key: Key, frozen: Frozen) -> Loss:
+        """Mean over all elements, and the mean of every degradation in the batch.
 
         Args:
-          params: of the network.
+          variables: parameters of the network.
           batch: rows of ``degraded``, ``clean`` and ``task``.
           key: nothing is drawn.
           frozen: of `frozen`, which the contrast needs.
         """
-        restored = self.module.apply(params, batch["degraded"], self.network)
+        restored = self.module.apply(variables["params"], batch["degraded"], self.network)
         error = jnp.abs(restored - batch["clean"])
         if self.loss_type == "charbonnier":
             error = jnp.sqrt(error**2 + _CHARBONNIER**2)
         rows = jnp.mean(error, axis=(1, 2, 3))
-        loss, parts = jnp.mean(rows), _by_group(rows, batch["task"], self.group_names)
+        loss, parts = Mean.of(rows), _by_group(rows, batch["task"], self.group_names)
         if self.contrastive_weight == 0:
-            return loss, parts
+            return Loss(*loss, metrics=parts)
         if frozen is None:
             raise ValueError("a loss with a contrast needs the weights of VGG19: task.frozen()")
         contrast = contrastive_regularization(
@@ -91,7 +91,9 @@ class RestorationTask(ImageTask):
             per_sample=self.contrast_per_sample,
             positive_only=self.contrast_positive_only,
         )
-        return loss + self.contrastive_weight * contrast, {**parts, "contrast": contrast}
+        total = loss.total + self.contrastive_weight * contrast * loss.weight
+        parts["contrast"] = Mean(contrast * loss.weight, loss.weight)
+        return Loss(total, loss.weight, metrics=parts)
 
 
 @functools.lru_cache(maxsize=1)
@@ -102,12 +104,8 @@ def _vgg(path: str) -> Params:
     return vgg19_from_torch(read_state_dict(path).tensors)
 
 
-def _by_group(rows: jax.Array, task: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
-    """Mean of the rows of every group; NaN, which the records leave out, where there are none."""
+def _by_group(rows: jax.Array, task: jax.Array, names: tuple[str, ...]) -> dict[str, Mean]:
+    """Mean of the rows of every group, if there are several."""
     if len(names) == 1:
         return {}
-    member = (task[:, None] == jnp.arange(len(names))[None, :]).astype(rows.dtype)
-    count = member.sum(axis=0)
-    total = rows @ member
-    means = jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
-    return {f"loss_{name}": means[i] for i, name in enumerate(names)}
+    return {f"loss_{name}": Mean.of(rows, task == i) for i, name in enumerate(names)}

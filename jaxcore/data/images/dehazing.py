@@ -25,7 +25,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxcore.data.images.degradations import haze
-from jaxcore.data.images.sources import Group, PairedFolder, Source, Subset
+from jaxcore.data.images.pairs import PairedFolder
+from jaxcore.data.images.sources import Group, Source, Subset
 from jaxcore.errors import UserError
 
 _INDOOR = (620, 460)  # width and height, pixels

@@ -23,16 +23,10 @@ for itself.
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from jaxcore.data.images.sources import (
-    CleanFolder,
-    Group,
-    PairedFolder,
-    Source,
-    by_stem,
-    list_images,
-)
+from jaxcore.data.images.pairs import PairedFolder
+from jaxcore.data.images.sources import CleanFolder, Group, Source, by_stem, list_images
 from jaxcore.errors import UserError
 
 THREE_TASKS = ("denoise_15", "denoise_25", "denoise_50", "derain", "dehaze")
@@ -42,6 +36,8 @@ CDD11_TASKS = (
     *("haze_rain", "haze_snow", "low_haze", "low_rain", "low_snow"),
     *("low_haze_rain", "low_haze_snow"),
 )
+CELEBA_BOX = (57, 25, 128, 128)
+"""Top, left, height, width of the face in an aligned image of CelebA (DDIM's crop)."""
 _CDD11_COUNTS = {"train": 1183, "test": 200}  # clear images: 13,013 and 2,200 pairs
 
 
@@ -214,6 +210,28 @@ def cdd11(
     ]
     _check_counts(groups, [_CDD11_COUNTS[split]] * len(groups), strict)
     return tuple(groups)
+
+
+def celeba_files(root: str | Path, split: Literal["train", "test"]) -> list[Path]:
+    """Aligned images of a split of CelebA: ``img_align_celeba`` and ``list_eval_partition.txt``.
+
+    Raises:
+      UserError: a file is missing, or a listed image.
+    """
+    root = Path(root)
+    table = root / "list_eval_partition.txt"
+    if not table.is_file():
+        raise UserError(f"Expected the splits of CelebA, found no file {table}.")
+    wanted = {"train": "0", "test": "2"}[split]
+    rows = [line.split() for line in table.read_text().splitlines() if line.strip()]
+    names = [row[0] for row in rows if len(row) == 2 and row[1] == wanted]
+    files = [root / "img_align_celeba" / name for name in names]
+    absent = next((file for file in files if not file.is_file()), None)
+    if absent is not None or not files:
+        raise UserError(
+            f"Expected images of the split {split} of CelebA, found no {absent or root}."
+        )
+    return files
 
 
 def listed_images(folder: str | Path, names_file: str | Path) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxcore.atomic import whole_folder
-from jaxcore.data.images.sources import PairedFolder
+from jaxcore.data.images.pairs import PairedFolder
 from jaxcore.data.images.tfds import decode_rgb
 from jaxcore.errors import UserError
 

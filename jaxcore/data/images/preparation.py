@@ -5,63 +5,36 @@ images, in the order of `Preparation`.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from jaxcore.data.images.crops import eight_bits
-from jaxcore.data.images.read import read_rgb
-from jaxcore.data.images.sources import Sample, Source, by_stem, list_images
+from jaxcore.data.images.sources import Sample, Source
 from jaxcore.errors import UserError
 from jaxcore.ops.padding import round_up
+from jaxcore.serial import Count, Index, Serial
 
 Resample = Literal["bicubic", "bilinear", "matlab"]
 Role = Literal["degraded", "clean", "condition", "truth"]
 """What an image is; "truth" is a clean image that results are measured against."""
 
-CELEBA_BOX = (57, 25, 128, 128)
-"""Top, left, height, width of the face in an aligned image of CelebA (DDIM's crop)."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Preparation:
+class Preparation(Serial):
     """Steps for every image of a sample; the defaults do nothing.
 
     >>> Preparation.from_dict(Preparation(size=64).to_dict()).size
     64
     """
 
-    crop: tuple[int, int, int, int] | None = None  # top, left, height, width in pixels
+    crop: tuple[Index, Index, Index, Index] | None = None  # top, left, height, width in pixels
     pad: bool = False  # zeros at the bottom and right: up to size, then to a multiple of 8
     equalise: bool = False  # the histogram of each channel of the degraded image
-    size: int | None = None  # side of the square every image is resized to, pixels
+    size: Count | None = None  # side of the square every image is resized to, pixels
     resample: Resample = "bicubic"  # Pillow's, with antialiasing; "matlab": MATLAB's bicubic
     truth: Resample | None = None  # of clean images in the evaluation, not padded; None as others
-
-    def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise UserError(f"Expected a size of at least 1 pixel, found {self.size}.")
-        for kind in (self.resample, self.truth or self.resample):
-            if kind not in get_args(Resample):
-                raise UserError(
-                    f"Expected resampling among {', '.join(get_args(Resample))}, found {kind!r}."
-                )
-        if self.crop is not None and (len(self.crop) != 4 or min(self.crop) < 0):
-            raise UserError(f"Expected a crop (top, left, height, width), found {self.crop}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON types."""
-        crop = None if self.crop is None else list(self.crop)
-        return {**dataclasses.asdict(self), "crop": crop}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`."""
-        crop = fields.get("crop")
-        return cls(**{**fields, "crop": None if crop is None else tuple(crop)})
 
     def __call__(
         self, image: Shaped[np.ndarray, "h w 3"], role: Role = "clean", *, name: str = ""
@@ -189,77 +162,3 @@ class Prepared:
 def prepared(source: Source, preparation: Preparation, *, evaluation: bool = False) -> Source:
     """The source itself where there is nothing to do."""
     return source if preparation == _NOTHING else Prepared(source, preparation, evaluation)
-
-
-class PairedByIndex:
-    """Images of two folders paired by their place in the sorted lists, of any sizes.
-
-    For translation between two kinds of pictures, where no pair belongs together: as many samples
-    as there are degraded (source) images; the clean (target) ones are repeated if they are fewer.
-    """
-
-    def __init__(self, degraded_dir: str | Path, clean_dir: str | Path) -> None:
-        self._degraded, self._clean = list_images(degraded_dir), list_images(clean_dir)
-
-    def __len__(self) -> int:
-        return len(self._degraded)
-
-    def __getitem__(self, index: int) -> Sample:
-        degraded = self._degraded[index]
-        clean = self._clean[index % len(self._clean)]
-        images = {"degraded": read_rgb(degraded), "clean": read_rgb(clean)}
-        return {**images, "name": degraded.stem}
-
-
-class Conditioned:
-    """A source with a further image (such as a mask) of the same name beside each sample.
-
-    Raises:
-      UserError: a missing folder, or samples without such an image.
-    """
-
-    def __init__(self, source: Source, folder: str | Path, names: Sequence[str]) -> None:
-        folder = Path(folder)
-        files = by_stem(list_images(folder), folder)
-        lone = [name for name in names if name not in files]
-        if lone:
-            raise UserError(
-                f"Expected an image in {folder} for each of {len(names)} samples, found none for "
-                f"{len(lone)} of them, such as {lone[0]!r}."
-            )
-        self._source, self._files = source, files
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self._source[index]
-        condition = read_rgb(self._files[sample["name"]])
-        if condition.shape != sample["clean"].shape:
-            raise UserError(
-                f"Expected a condition of the size of its image, found {condition.shape[:2]} for "
-                f"{sample['clean'].shape[:2]} in {sample['name']!r}."
-            )
-        return {**sample, "condition": condition}
-
-
-def celeba_files(root: str | Path, split: Literal["train", "test"]) -> list[Path]:
-    """Aligned images of a split of CelebA: ``img_align_celeba`` and ``list_eval_partition.txt``.
-
-    Raises:
-      UserError: a file is missing, or a listed image.
-    """
-    root = Path(root)
-    table = root / "list_eval_partition.txt"
-    if not table.is_file():
-        raise UserError(f"Expected the splits of CelebA, found no file {table}.")
-    wanted = {"train": "0", "test": "2"}[split]
-    rows = [line.split() for line in table.read_text().splitlines() if line.strip()]
-    names = [row[0] for row in rows if len(row) == 2 and row[1] == wanted]
-    files = [root / "img_align_celeba" / name for name in names]
-    absent = next((file for file in files if not file.is_file()), None)
-    if absent is not None or not files:
-        raise UserError(
-            f"Expected images of the split {split} of CelebA, found no {absent or root}."
-        )
-    return files

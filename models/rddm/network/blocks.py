@@ -1,7 +1,7 @@
 """Layers of RDDM's U-Nets: weight-standardised convolutions, two attentions, time embeddings."""
 
+import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore import ops
-from jaxcore.nn import Conv, PointwiseConv, types_of
+from jaxcore.nn import Conv, Filter, PointwiseConv, PointwiseSplit, Types
 
 STANDARDISED = "standardised"
 """Name of a kernel that has been standardised beforehand, see `standardise`."""
@@ -26,7 +26,7 @@ def standardise_kernel(
     return (centred * jax.lax.rsqrt(variance + epsilon)).astype(kernel.dtype)
 
 
-class StandardisedConv(Conv):
+class StandardisedConv(Conv, kw_only=True):
     """Convolution whose kernel is standardised at every call, unless that was done beforehand.
 
     Attributes:
@@ -35,14 +35,14 @@ class StandardisedConv(Conv):
 
     epsilon: float = 1e-5
 
-    def kernel(self, *shape: int) -> Array:
+    def kernel(self, shape: tuple[int, ...], fan_in: int) -> Array:
         """The standardised kernel."""
         if self.has_variable("params", STANDARDISED):
             return self.get_variable("params", STANDARDISED)
-        return standardise_kernel(super().kernel(*shape), self.epsilon)
+        return standardise_kernel(super().kernel(shape, fan_in), self.epsilon)
 
 
-class GroupNorm(nn.Module):
+class GroupNorm(nn.Module, kw_only=True):
     """Group norm whose scale and shift may be modulated by a time embedding.
 
     Parameters: ``scale`` (c,), ``bias`` (c,).
@@ -50,14 +50,14 @@ class GroupNorm(nn.Module):
 
     groups: int
     epsilon: float = 1e-5
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], film: Sequence[Float[Array, "b c"]] | None = None
     ) -> Float[Array, "b h w c"]:
         """Normalise; with ``film = (s, t)`` the result is ``norm(x) (s + 1) + t``."""
-        shape, dtype = (x.shape[-1],), jnp.dtype(self.param_dtype)
+        shape, dtype = (x.shape[-1],), jnp.dtype(self.types.param_dtype)
         wide = ops.accumulation_dtype(x.dtype)
         scale = self.param("scale", nn.initializers.ones, shape, dtype).astype(wide)[None]
         bias = self.param("bias", nn.initializers.zeros, shape, dtype).astype(wide)[None]
@@ -67,53 +67,50 @@ class GroupNorm(nn.Module):
         return ops.group_norm(x, scale, bias, self.groups, self.epsilon)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(nn.Module, kw_only=True):
     """Layer norm over the channels of each pixel without bias. Parameter: ``scale`` (c,)."""
 
     epsilon: float = 1e-5
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         """Normalise ``x`` over its last axis."""
-        shape, dtype = (x.shape[-1],), jnp.dtype(self.param_dtype)
+        shape, dtype = (x.shape[-1],), jnp.dtype(self.types.param_dtype)
         scale = self.param("scale", nn.initializers.ones, shape, dtype)
         # A bias of zeros, since without one the norm would be Restormer's, which keeps the mean.
-        normed: Any = ops.channel_norm(x, scale, jnp.zeros(shape, dtype), self.epsilon)
-        return normed.astype(self.dtype)
+        normed: Array = ops.channel_norm(x, scale, jnp.zeros(shape, dtype), self.epsilon)
+        return normed.astype(self.types.dtype)
 
 
-class Block(nn.Module):
+class Block(nn.Module, kw_only=True):
     """Weight-standardised 3x3 convolution, group norm, SiLU."""
 
     features: int
     groups: int = 8
     eps: float = 1e-5
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w i"], film: Sequence[Float[Array, "b o"]] | None = None
     ) -> Float[Array, "b h w o"]:
         """Apply the block; see `GroupNorm` for ``film``."""
-        types = types_of(self)
+        types = self.types
         conv = StandardisedConv(
-            features=self.features, use_bias=True, epsilon=self.eps, name="proj", **types
+            features=self.features, use_bias=True, epsilon=self.eps, types=types, name="proj"
         )
-        norm = GroupNorm(self.groups, param_dtype=self.param_dtype, name="norm")
+        norm = GroupNorm(groups=self.groups, types=types, name="norm")
         return jax.nn.silu(norm(conv(x), film))
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(nn.Module, kw_only=True):
     """Two blocks, the first told the time, and a shortcut."""
 
     features: int
     groups: int = 8
     eps: float = 1e-5
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(
@@ -125,37 +122,38 @@ class ResnetBlock(nn.Module):
           x: maps.
           time: embedding of the time.
         """
-        types, width = types_of(self), self.features
-        x = x.astype(self.dtype)
-        dense = PointwiseConv(
-            features=(width, width), use_bias=True, name="mlp", **_time_types(self)
+        types, width = self.types, self.features
+        x = x.astype(self.types.dtype)
+        dense = PointwiseSplit(
+            features=(width, width), use_bias=True, types=_time_types(types), name="mlp"
         )
         film = dense(jax.nn.silu(time))
-        options = {"groups": self.groups, "eps": self.eps, **types}
-        h = Block(width, name="block1", **options)(x, film)
-        h = Block(width, name="block2", **options)(h)
+        block = functools.partial(
+            Block, features=width, groups=self.groups, eps=self.eps, types=types
+        )
+        h = block(name="block1")(x, film)
+        h = block(name="block2")(h)
         if x.shape[-1] != width:
-            x = PointwiseConv(features=width, use_bias=True, name="res_conv", **types)(x)
+            x = PointwiseConv(features=width, use_bias=True, types=types, name="res_conv")(x)
         return h + x
 
 
-class LinearAttention(nn.Module):
+class LinearAttention(nn.Module, kw_only=True):
     """Attention whose cost is proportional to the pixels, with a layer norm at the end."""
 
     heads: int = 4
     dim_head: int = 32
     eps: float = 1e-5
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Attend across all pixels."""
-        types, inner = types_of(self), self.heads * self.dim_head
-        q, k, v = PointwiseConv(features=(inner,) * 3, name="to_qkv", **types)(x)
+        types, inner = self.types, self.heads * self.dim_head
+        q, k, v = PointwiseSplit(features=(inner,) * 3, types=types, name="to_qkv")(x)
         out = linear_attention(q, k, v, self.heads)
-        out = PointwiseConv(features=x.shape[-1], use_bias=True, name="to_out", **types)(out)
-        return LayerNorm(self.eps, name="out_norm", **types)(out)
+        project = PointwiseConv(features=x.shape[-1], use_bias=True, types=types, name="to_out")
+        return LayerNorm(epsilon=self.eps, types=types, name="out_norm")(project(out))
 
 
 def linear_attention(
@@ -186,19 +184,18 @@ def linear_attention(
     return jnp.einsum("bhwd,bde->bhwe", q, context.astype(q.dtype))
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, kw_only=True):
     """Attention of every pixel to every pixel; for the coarsest level."""
 
     heads: int = 4
     dim_head: int = 32
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Attend across all pixels."""
-        types, inner = types_of(self), self.heads * self.dim_head
-        q, k, v = PointwiseConv(features=(inner,) * 3, name="to_qkv", **types)(x)
+        types, inner = self.types, self.heads * self.dim_head
+        q, k, v = PointwiseSplit(features=(inner,) * 3, types=types, name="to_qkv")(x)
 
         def split(a: Array) -> Array:
             return a.reshape(a.shape[0], -1, self.heads, self.dim_head)
@@ -209,10 +206,11 @@ class Attention(nn.Module):
         )
         weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
         out = jnp.einsum("bhij,bjhd->bihd", weights, split(v)).reshape(q.shape)
-        return PointwiseConv(features=x.shape[-1], use_bias=True, name="to_out", **types)(out)
+        project = PointwiseConv(features=x.shape[-1], use_bias=True, types=types, name="to_out")
+        return project(out)
 
 
-class AttentionLayer(nn.Module):
+class AttentionLayer(nn.Module, kw_only=True):
     """``x + attention(norm(x))``.
 
     Attributes:
@@ -220,62 +218,71 @@ class AttentionLayer(nn.Module):
       heads: heads of the attention.
       dim_head: channels of a head.
       eps: of the norms.
-      dtype: type of activations.
-      param_dtype: type of the stored parameters.
+      types: of activations and parameters.
     """
 
     full: bool = False
     heads: int = 4
     dim_head: int = 32
     eps: float = 1e-5
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Apply the layer."""
-        types = types_of(self, heads=self.heads, dim_head=self.dim_head, name="attention")
-        attention = Attention(**types) if self.full else LinearAttention(eps=self.eps, **types)
-        return x + attention(LayerNorm(self.eps, name="norm", **types_of(self))(x))
+        kind = Attention if self.full else functools.partial(LinearAttention, eps=self.eps)
+        attention = kind(
+            heads=self.heads, dim_head=self.dim_head, types=self.types, name="attention"
+        )
+        return x + attention(LayerNorm(epsilon=self.eps, types=self.types, name="norm")(x))
 
 
-class Downsample(nn.Module):
+class Downsample(nn.Module, kw_only=True):
     """Half the resolution: 4x4 convolution with stride 2."""
 
     features: int
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Shrink ``x``, whose height and width are even."""
-        options = {"kernel_size": 4, "stride": 2, "padding": 1, "use_bias": True}
-        return Conv(features=self.features, name="conv", **options, **types_of(self))(x)
+        conv = Conv(
+            features=self.features,
+            kernel_size=4,
+            stride=2,
+            padding=1,
+            use_bias=True,
+            types=self.types,
+            name="conv",
+        )
+        return conv(x)
 
 
-class RepeatedConv(Conv):
+class RepeatedConv(Filter, kw_only=True):
     """3x3 convolution of a map whose pixels are repeated 2x2. Parameters as of `Conv`."""
+
+    features: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Enlarge and convolve NHWC maps."""
-        kernel = self.kernel(3, 3, x.shape[-1], self.features)
-        y = ops.repeated_conv2d(x.astype(self.dtype), kernel)
-        return self.with_bias([y], 9 * x.shape[-1])
+        fan_in = 9 * x.shape[-1]
+        kernel = self.kernel((3, 3, x.shape[-1], self.features), fan_in)
+        y = ops.repeated_conv2d(x.astype(self.types.dtype), kernel)
+        return self.with_bias([y], fan_in)[0]
 
 
-class Upsample(nn.Module):
+class Upsample(nn.Module, kw_only=True):
     """Twice the resolution: every pixel repeated, then a 3x3 convolution."""
 
     features: int
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Enlarge ``x``."""
-        options = {"features": self.features, "use_bias": True, **types_of(self)}
-        return RepeatedConv(name="conv", **options)(x)
+        conv = RepeatedConv(features=self.features, use_bias=True, types=self.types, name="conv")
+        return conv(x)
 
 
 def frequencies(dim: int) -> Float[np.ndarray, " f"]:
@@ -310,38 +317,34 @@ def fourier_features(t: Float[Array, " b"], weights: Float[Array, " f"]) -> Floa
     return jnp.concatenate([t, jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-class TimeEmbedding(nn.Module):
+class TimeEmbedding(nn.Module, kw_only=True):
     """Features of the time, then two dense layers with a GELU between.
 
     Attributes:
       dim: channels of the network at full resolution; the result has four times as many.
       frequencies: of Fourier features; None takes fixed sinusoids.
-      param_dtype: type of the stored parameters.
+      types: of activations and parameters.
     """
 
     dim: int
     frequencies: int | None = None
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b d"]:
         """Embed times."""
+        types = _time_types(self.types)
         if self.frequencies is None:
             features = sinusoidal(t, self.dim)
         else:
-            shape, dtype = (self.frequencies,), jnp.dtype(self.param_dtype)
+            shape, dtype = (self.frequencies,), jnp.dtype(self.types.param_dtype)
             weights = self.param("frequencies", nn.initializers.normal(1.0), shape, dtype)
-            features = fourier_features(t, weights.astype(_time_types(self)["dtype"]))
-        options = {"features": 4 * self.dim, "use_bias": True, **_time_types(self)}
-        hidden = PointwiseConv(name="dense_1", **options)(features)
-        hidden = jax.nn.gelu(hidden, approximate=False)
-        return PointwiseConv(name="dense_3", **options)(hidden)
+            features = fourier_features(t, weights.astype(types.dtype))
+        dense = functools.partial(PointwiseConv, features=4 * self.dim, use_bias=True, types=types)
+        hidden = jax.nn.gelu(dense(name="dense_1")(features), approximate=False)
+        return dense(name="dense_3")(hidden)
 
 
-def _time_types(owner: Any) -> dict[str, Any]:
+def _time_types(types: Types) -> Types:
     """The time is computed in float32 also where activations are not."""
-    return {
-        "dtype": str(ops.accumulation_dtype(owner.dtype)),
-        "param_dtype": owner.param_dtype,
-    }
+    return Types(str(ops.accumulation_dtype(types.dtype)), types.param_dtype)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from jaxcore import ops
 from jaxcore.errors import UserError
 from jaxcore.models.rddm.network.blocks import TimeEmbedding, Upsample
-from jaxcore.nn import Conv, PointwiseConv, init_params, types_of
+from jaxcore.nn import Conv, PointwiseConv, PointwiseSplit, Types, init_params
 from jaxcore.typing import Key, Params
 
 MEMORY = 4
@@ -92,52 +92,50 @@ class DDPMUnetConfig:
         return cls(**values)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(nn.Module, kw_only=True):
     """Each pixel's channels divided by their root mean square. Parameter: ``scale`` (c,)."""
 
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], film: Sequence[Array] | None = None) -> Array:
         """Normalise; with ``film = (s, t)`` the result is ``norm(x) (s + 1) + t``."""
         wide = ops.accumulation_dtype(x.dtype)
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.dtype(self.param_dtype))
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.dtype(self.types.param_dtype))
         scale = scale.astype(wide).reshape((1,) * (x.ndim - 1) + shape)
         square = jnp.mean(jnp.square(x.astype(wide)), axis=-1, keepdims=True)
         # The package divides by the norm, but by no less than 1e-12.
         factor = jax.lax.rsqrt(jnp.maximum(square, 1e-24 / x.shape[-1]))
         if film is None:
-            return (x * factor * scale).astype(self.dtype)
+            return (x * factor * scale).astype(self.types.dtype)
         weight, shift = (f.astype(wide)[:, None, None, :] for f in film)
-        return (x * factor * (scale * (weight + 1)) + shift).astype(self.dtype)
+        return (x * factor * (scale * (weight + 1)) + shift).astype(self.types.dtype)
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(nn.Module, kw_only=True):
     """Two of convolution, norm and SiLU, the first told the time; and a shortcut."""
 
     features: int
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], time: Float[Array, "b d"]) -> Array:
         """Apply the block."""
-        types, width = types_of(self), self.features
-        dense = PointwiseConv(features=(width, width), use_bias=True, name="mlp", **types)
+        types, width = self.types, self.features
+        dense = PointwiseSplit(features=(width, width), use_bias=True, types=types, name="mlp")
         film: Sequence[Array] | None = dense(jax.nn.silu(time))
         h = x
         for i in (1, 2):
-            h = Conv(features=width, use_bias=True, name=f"block{i}_proj", **types)(h)
-            h = jax.nn.silu(RMSNorm(name=f"block{i}_norm", **types)(h, film))
+            h = Conv(features=width, use_bias=True, types=types, name=f"block{i}_proj")(h)
+            h = jax.nn.silu(RMSNorm(types=types, name=f"block{i}_norm")(h, film))
             film = None
         if x.shape[-1] != width:
-            x = PointwiseConv(features=width, use_bias=True, name="res_conv", **types)(x)
+            x = PointwiseConv(features=width, use_bias=True, types=types, name="res_conv")(x)
         return h + x
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, kw_only=True):
     """``x + attention(norm(x))``, linear or full, with learnt keys and values.
 
     Parameters: ``norm``, ``to_qkv``, ``to_out``, ``memory`` (2, heads, dim_head, 4) or, full,
@@ -147,22 +145,21 @@ class Attention(nn.Module):
     full: bool = False
     heads: int = 4
     dim_head: int = 32
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    types: Types = Types()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Attend across all pixels."""
-        types, inner = types_of(self), self.heads * self.dim_head
+        types, inner = self.types, self.heads * self.dim_head
         last = (MEMORY, self.dim_head) if self.full else (self.dim_head, MEMORY)
         draw, shape = nn.initializers.normal(1.0), (2, self.heads, *last)
-        memory = self.param("memory", draw, shape, jnp.dtype(self.param_dtype))
-        normed = RMSNorm(name="norm", **types)(x)
-        q, k, v = PointwiseConv(features=(inner,) * 3, name="to_qkv", **types)(normed)
+        memory = self.param("memory", draw, shape, jnp.dtype(self.types.param_dtype))
+        normed = RMSNorm(types=types, name="norm")(x)
+        q, k, v = PointwiseSplit(features=(inner,) * 3, types=types, name="to_qkv")(normed)
         attend = _full if self.full else _linear
         out = attend(q, k, v, memory.astype(q.dtype))
-        out = PointwiseConv(features=x.shape[-1], use_bias=True, name="to_out", **types)(out)
-        return x + (out if self.full else RMSNorm(name="out_norm", **types)(out))
+        out = PointwiseConv(features=x.shape[-1], use_bias=True, types=types, name="to_out")(out)
+        return x + (out if self.full else RMSNorm(types=types, name="out_norm")(out))
 
 
 def _linear(q: Array, k: Array, v: Array, memory: Array) -> Array:
@@ -214,12 +211,15 @@ class DDPMUnet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], time: Float[Array, " b"]) -> Array:
         """See :func:`apply`."""
-        cfg, types = self.cfg, types_of(self.cfg)
-        embed = TimeEmbedding(cfg.dim, cfg.learned_frequencies, name="time_mlp", **types)
+        cfg, types = self.cfg, Types.of(self.cfg)
+        conv = functools.partial(Conv, use_bias=True, types=types)
+        pointwise = functools.partial(PointwiseConv, use_bias=True, types=types)
+        embed = TimeEmbedding(
+            dim=cfg.dim, frequencies=cfg.learned_frequencies, types=types, name="time_mlp"
+        )
         told = embed(time).astype(cfg.dtype)
         start = cfg.init_dim or cfg.dim
-        options = {"features": start, "kernel_size": 7, "use_bias": True}
-        first = x = Conv(name="init_conv", **options, **types)(x)
+        first = x = conv(features=start, kernel_size=7, name="init_conv")(x)
         widths = (start, *(cfg.dim * m for m in cfg.dim_mults))
         skips = []
         for i in range(cfg.levels):
@@ -231,10 +231,9 @@ class DDPMUnet(nn.Module):
             skips.append(x)
             if i < cfg.levels - 1:
                 x = ops.pixel_unshuffle(x, 2)
-                down = PointwiseConv(features=wide, use_bias=True, name=f"downs_{i}_down", **types)
+                x = pointwise(features=wide, name=f"downs_{i}_down")(x)
             else:
-                down = Conv(features=wide, use_bias=True, name=f"downs_{i}_conv", **types)
-            x = down(x)
+                x = conv(features=wide, name=f"downs_{i}_conv")(x)
         x = self._block("mid_block1", widths[-1])(x, told)
         x = self._attention("mid_attn", True)(x)
         x = self._block("mid_block2", widths[-1])(x, told)
@@ -245,19 +244,21 @@ class DDPMUnet(nn.Module):
                 x = self._block(f"ups_{i}_block_{j}", wide)(x, told)
             x = self._attention(f"ups_{i}_attn", cfg.attends[level])(x)
             if level > 0:
-                x = Upsample(narrow, name=f"ups_{i}_up", **types)(x)
+                x = Upsample(features=narrow, types=types, name=f"ups_{i}_up")(x)
             else:
-                x = Conv(features=narrow, use_bias=True, name=f"ups_{i}_conv", **types)(x)
+                x = conv(features=narrow, name=f"ups_{i}_conv")(x)
         x = self._block("final_res_block", start)(jnp.concatenate([x, first], axis=-1), told)
-        last = {"features": cfg.out_channels, "use_bias": True, "name": "final_conv"}
-        return PointwiseConv(**last, **types)(x).astype(ops.accumulation_dtype(cfg.dtype))
+        x = pointwise(features=cfg.out_channels, name="final_conv")(x)
+        return x.astype(ops.accumulation_dtype(cfg.dtype))
 
     def _block(self, name: str, width: int) -> ResnetBlock:
-        return ResnetBlock(width, name=name, **types_of(self.cfg))
+        return ResnetBlock(features=width, types=Types.of(self.cfg), name=name)
 
     def _attention(self, name: str, full: bool) -> Attention:
-        sizes = {"heads": self.cfg.heads, "dim_head": self.cfg.dim_head}
-        return Attention(full, name=name, **sizes, **types_of(self.cfg))
+        cfg = self.cfg
+        return Attention(
+            full=full, heads=cfg.heads, dim_head=cfg.dim_head, types=Types.of(cfg), name=name
+        )
 
 
 def _linen_init(key: Key, cfg: DDPMUnetConfig) -> Any:

@@ -1,8 +1,8 @@
 """Forward process, posterior, and the algebra between residual, noise and clean image.
 
 All functions are pure and act on NHWC batches with values in [-1, 1]. The residual is ``R = I_in -
-I_0``; for generation the degraded image is nothing, ``I_in = 0``. What the schedules say of a time
-comes as a `Level`, so that the same functions serve training (one time per image) and sampling
+I_0``; for generation the degraded image is nothing, ``I_in = 0``. The schedules at a time
+come as a `Level`, so that the same functions serve training (one time per image) and sampling
 (one time for all).
 """
 
@@ -19,7 +19,7 @@ _TINY = 1e-12
 
 
 class Level(NamedTuple):
-    """What both schedules say of a time: scalars, or arrays that broadcast with the images."""
+    """Both schedules at a time: scalars, or arrays that broadcast with the images."""
 
     alpha: Array  # running sum of alpha: share of the residual
     beta: Array  # standard deviation of the noise
@@ -135,17 +135,6 @@ def q_posterior(
     return Posterior(mean, variance, jnp.log(jnp.maximum(variance, 1e-20)))
 
 
-def previous_level(schedule: RDDMSchedule, t: Int[Array, " b"]) -> Level:
-    """The level one time earlier; of time 0, that of the clean image."""
-    earlier = level_at(schedule, jnp.maximum(t - 1, 0))
-    first = (t == 0)[:, None, None, None]
-    return Level(
-        jnp.where(first, 0, earlier.alpha),
-        jnp.where(first, 0, earlier.beta),
-        jnp.where(first, 1, earlier.rest),
-    )
-
-
 def network_input(
     x: Float[Array, "b h w c"],
     *,
@@ -176,11 +165,11 @@ def network_input(
 def network_times(
     t: Int[Array, " b"], schedule: RDDMSchedule, conditioning: str, count: int
 ) -> tuple[Float[Array, " b"], ...]:
-    """What each of ``count`` networks is told of the time.
+    """The times that each of ``count`` networks takes.
 
-    "index" tells all of them the index. "cumulative" tells the first ``alphas_cumsum[t] T`` and
+    With "index" all take the index. With "cumulative" the first takes ``alphas_cumsum[t] T`` and
     the second ``betas_cumsum[t] T``, which makes the networks independent of the schedule; a
-    single network is told the first only, as in the released code.
+    single network takes the first only, as in the released code.
     """
     if conditioning == "index":
         return (t.astype(jnp.float32),) * count

@@ -155,23 +155,3 @@ def rddm_loss(
     parts = [distance(o, y, objective.loss) for o, y in zip(outputs, targets, strict=True)]
     total = jnp.sum(jnp.stack(parts))
     return total, {f"loss{i}": part for i, part in enumerate(parts)}
-
-
-def posterior_loss(
-    prediction: Prediction, drawn: Draw, schedule: RDDMSchedule, loss: LossName = "l1"
-) -> Float[Array, ""]:
-    """10000 times the distance between posterior means, ``I_t - a_t R - (b_t^2 / beta_t) e``.
-
-    The released code holds it as a switched-off alternative ("u_loss").
-    """
-    alpha = jnp.asarray(schedule.alphas)[drawn.t][:, None, None, None]
-    beta2 = jnp.asarray(schedule.betas2)[drawn.t][:, None, None, None]
-    present = drawn.level.beta > 0
-    share = jnp.where(present, beta2 / jnp.where(present, drawn.level.beta, 1), 0)
-
-    def mean(residual: Array, noise: Array) -> Array:
-        return drawn.x - alpha * residual - share * noise
-
-    return 10_000 * distance(
-        mean(prediction.residual, prediction.noise), mean(drawn.residual, drawn.noise), loss
-    )

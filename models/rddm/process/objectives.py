@@ -1,13 +1,13 @@
 """What the networks are trained to give, and how their outputs are read.
 
 An objective names the target of every network. When sampling, a mode chooses which outputs are
-believed: SM-Res-N ("res_noise") all of them, SM-Res ("res") only the residual, SM-N ("noise") only
+used: SM-Res-N ("res_noise") all of them, SM-Res ("res") only the residual, SM-N ("noise") only
 the noise, and "x0" only the clean image.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from jaxcore.errors import UserError
 from jaxcore.models.rddm.process import forward
 from jaxcore.models.rddm.process.forward import Level
+from jaxcore.serial import Positive, Serial
 
 ObjectiveName = Literal[
     "pred_res_noise",
@@ -28,6 +29,9 @@ ObjectiveName = Literal[
 Mode = Literal["res_noise", "res", "noise", "x0"]
 TimeConditioning = Literal["index", "cumulative"]
 LossName = Literal["l1", "l2"]
+
+SEARCH = "auto_res_noise"
+"""Name for the search between residual and noise (AOSA), which has a learnt weight."""
 
 
 class Form(NamedTuple):
@@ -49,7 +53,7 @@ FORMS: Mapping[str, Form] = {
 
 
 class Prediction(NamedTuple):
-    """What one call of the networks says."""
+    """What one call of the networks gives."""
 
     residual: Array
     noise: Array
@@ -57,8 +61,27 @@ class Prediction(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RDDMObjective:
-    """How the networks are asked and read; hashable, the same for training and sampling.
+class ObjectiveConfig(Serial):
+    """What the networks are trained to give; it may be left to a search (AOSA)."""
+
+    name: ObjectiveName | Literal["auto_res_noise"] = "pred_res_noise"
+    loss: LossName = "l1"
+    time_conditioning: TimeConditioning = "index"  # "cumulative": independent of the schedule
+    self_condition: bool = False  # show the last predicted clean image too
+    # The residual lies in [-2, 2]. The released code cuts it at 1, which costs range where a dark
+    # input has a bright target; 2 and None (no cut) are ours.
+    residual_clip: Positive | None = 1.0
+
+    def chosen(self, name: ObjectiveName | None = None, *, concat_input: bool) -> "RDDMObjective":
+        """The objective, with the result ``name`` of the search where it was left to that."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(ObjectiveConfig)}
+        fields["name"] = name or self.name
+        return RDDMObjective(**fields, concat_input=concat_input)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RDDMObjective(ObjectiveConfig):
+    """How the networks are called and their outputs read, in training and in sampling; hashable.
 
     >>> objective = RDDMObjective(name="pred_res_noise")
     >>> objective.num_outputs, objective.default_mode
@@ -66,30 +89,7 @@ class RDDMObjective:
     """
 
     name: ObjectiveName = "pred_res_noise"
-    loss: LossName = "l1"
-    time_conditioning: TimeConditioning = "index"  # see forward.network_times
     concat_input: bool = True  # False: the networks do not see I_in (image translation)
-    self_condition: bool = False  # feed the last estimate of the clean image
-    # The residual lies in [-2, 2]. The released code cuts it at 1, which costs range where a dark
-    # input has a bright target; 2 and None (no cut) are ours.
-    residual_clip: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        choices = {
-            "name": ObjectiveName,
-            "loss": LossName,
-            "time_conditioning": TimeConditioning,
-        }
-        for field, allowed in choices.items():
-            value = getattr(self, field)
-            if value not in get_args(allowed):
-                raise UserError(
-                    f"Unknown {'objective' if field == 'name' else field} {value!r}: expected one "
-                    f"of {', '.join(get_args(allowed))}."
-                )
-        clip = self.residual_clip
-        if clip is not None and not clip > 0:
-            raise UserError(f"Expected a positive residual_clip or None, found {clip}.")
 
     @property
     def num_outputs(self) -> int:
@@ -103,7 +103,7 @@ class RDDMObjective:
 
     @property
     def default_mode(self) -> Mode:
-        """All outputs are believed."""
+        """All outputs are used."""
         return self.modes[0]
 
     def targets(
@@ -120,7 +120,7 @@ class RDDMObjective:
         )
 
     def check_mode(self, mode: Mode | None) -> Mode:
-        """The mode asked for, or the default.
+        """The given mode, or the default.
 
         Raises:
           UserError: the objective cannot be sampled in it.
@@ -162,7 +162,7 @@ class RDDMObjective:
           x: images at the present time.
           degraded: ``I_in``; zeros for generation.
           level: of the present time.
-          mode: which outputs to believe; None for all.
+          mode: which outputs to use; None for all.
           clip: cut the residual and the clean image.
         """
         mode = self.check_mode(mode)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxcore.data.images.dehazing import dehazing, synthesize_haze
-from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.kinds import Dehazing, describe, evaluation_groups, training_groups
 from jaxcore.errors import UserError
 
 HAZY, CLEAR = (46, 62), (66, 82)  # rows and columns, with a border of 10 around the clear one
@@ -62,14 +62,14 @@ def test_every_set_is_paired_by_the_first_part_of_its_names(tree, split):
 
 @counts_differ
 def test_the_config_names_the_same_groups(tree):
-    cfg = DataConfig(kind="dehazing", root=str(tree))
+    cfg = Dehazing(root=str(tree))
     assert describe(training_groups(cfg)) == [("its", 8, 1, 8)]
     assert describe(evaluation_groups(cfg)) == [("its", 2, 1, 2)]
 
 
 @counts_differ
 def test_held_out_scenes_leave_with_all_their_hazy_versions(tree):
-    cfg = DataConfig(kind="dehazing", root=str(tree), held_out=2)
+    cfg = Dehazing(root=str(tree), held_out=2)
     kept, held = (
         {groups[0].source[i]["name"] for i in range(len(groups[0].source))}
         for groups in (training_groups(cfg), evaluation_groups(cfg))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.kinds import CDD11, AllInOne, describe, evaluation_groups, training_groups
 from jaxcore.data.images.layouts import (
     CDD11_TASKS,
     FIVE_TASKS,
@@ -158,7 +158,7 @@ def test_evaluation_groups(tree):
 
 @pytest.mark.filterwarnings("ignore:Expected the published numbers")
 def test_adair_through_the_config(tree):
-    cfg = DataConfig(kind="adair", root=str(tree), tasks=("denoise_50", "dehaze"))
+    cfg = AllInOne(root=str(tree), tasks=("denoise_50", "dehaze"))
     groups = training_groups(cfg)
     assert [g.name for g in evaluation_groups(cfg)] == [
         "denoise_50_bsd68",
@@ -167,7 +167,7 @@ def test_adair_through_the_config(tree):
     ]
     batch = next(training_batches(groups, stages=[Stage(patch=16, batch_size=13)], seed=0))
     assert np.bincount(batch["task"]).tolist() == [9, 4]
-    default = DataConfig(kind="adair", root=str(tree))
+    default = AllInOne(root=str(tree))
     assert tuple(g.name for g in training_groups(default)) == THREE_TASKS
 
 
@@ -178,7 +178,7 @@ def test_cdd11(tmp_path, folder):
             for k in (1, 2):
                 write(tmp_path / folder.format(split) / name / f"0000{k}.png", 20 * i + k)
     with pytest.warns(UserWarning, match="haze 2 instead of 1183"):
-        groups = training_groups(DataConfig(kind="cdd11", root=str(tmp_path)))
+        groups = training_groups(CDD11(root=str(tmp_path)))
     assert tuple(g.name for g in groups) == CDD11_TASKS and len(groups) == 11
     for i, group in enumerate(groups, start=1):
         sample = group.source[1]

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxcore.data.images.kinds import DataConfig, evaluation_groups, training_groups
+from jaxcore.data.images.kinds import (
+    CelebA,
+    CleanImages,
+    ImageData,
+    Pairs,
+    PlainImages,
+    evaluation_groups,
+    training_groups,
+)
 from jaxcore.data.images.pipeline import Stage, evaluation_samples, training_batches, turn
 from jaxcore.data.images.preparation import Preparation, equalise, resize_square
 from jaxcore.data.images.sources import ArraySource, Group
@@ -73,18 +81,18 @@ def test_the_order_of_a_preparation():
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(UserError, match="size of at least 1"):
+    with pytest.raises(UserError, match="size must be a whole number of at least 1"):
         Preparation(size=0)
-    with pytest.raises(UserError, match=r"Expected resampling among .* found 'lanczos'"):
+    with pytest.raises(UserError, match=r"resample must be one of bicubic, .*, found 'lanczos'"):
         Preparation(resample="lanczos")  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(UserError, match="at least 153x185 pixels for the crop, found 24x20 in 'a'"):
         Preparation(crop=(57, 25, 128, 128))(image(0), name="a")
     with pytest.raises(UserError, match="splits of CelebA, found no file"):
-        training_groups(DataConfig(kind="celeba", root=str(tmp_path)))
-    with pytest.raises(UserError, match="pair_by name or index, found 'size'"):
-        DataConfig(kind="pairs", root="x", pair_by="size")  # type: ignore[arg-type]  # the same
+        training_groups(CelebA(root=str(tmp_path)))
+    with pytest.raises(UserError, match="pair_by must be one of name, index, found 'size'"):
+        Pairs(root="x", pair_by="size")  # type: ignore[arg-type]  # the same
     with pytest.raises(UserError, match="by name beside a condition_folder"):
-        DataConfig(kind="pairs", root="x", pair_by="index", condition_folder="mask")
+        Pairs(root="x", pair_by="index", condition_folder="mask")
 
 
 def batch(groups, augment="none", images=("degraded", "clean"), side=16, rows=8):
@@ -107,7 +115,7 @@ def test_flips():
 
 def test_generation_needs_clean_images_only(tmp_path):
     write(tmp_path / "a.png", image(0, 30, 20))
-    cfg = DataConfig(kind="images", root=str(tmp_path), prepare=Preparation(size=16))
+    cfg = PlainImages(root=str(tmp_path), prepare=Preparation(size=16))
     groups = training_groups(cfg)
     found = batch(groups, images=("clean",))
     assert found.keys() == {"clean", "task"} and found["clean"].shape == (8, 16, 16, 3)
@@ -120,9 +128,7 @@ def test_pairs_by_index_may_differ_in_size_and_number(tmp_path):
         write(tmp_path / "degraded" / f"{name}.png", image(i, 20 + i, 30))
     for i, name in enumerate(("cat7", "cat9")):
         write(tmp_path / "clean" / f"{name}.png", image(10 + i, 40, 26))
-    cfg = DataConfig(
-        kind="pairs", root=str(tmp_path), pair_by="index", prepare=Preparation(size=16)
-    )
+    cfg = Pairs(root=str(tmp_path), pair_by="index", prepare=Preparation(size=16))
     (group,) = training_groups(cfg)
     assert len(group.source) == 3
     third = group.source[2]
@@ -140,7 +146,7 @@ def masked(tmp_path):
 
 
 def test_conditions_come_along(masked):
-    cfg = DataConfig(kind="pairs", root=str(masked), condition_folder="mask", held_out=1)
+    cfg = Pairs(root=str(masked), condition_folder="mask", held_out=1)
     images = ("degraded", "clean", "condition")
     (group,) = training_groups(cfg)
     found = batch([group], "all", images)
@@ -157,7 +163,7 @@ def test_conditions_come_along(masked):
 
 
 def test_conditions_that_are_missing_or_of_another_size(masked):
-    cfg = DataConfig(kind="pairs", root=str(masked), condition_folder="mask")
+    cfg = Pairs(root=str(masked), condition_folder="mask")
     write(masked / "mask" / "b.png", image(0, 20, 20))
     (group,) = training_groups(cfg)
     with pytest.raises(UserError, match=r"size of its image, found \(20, 20\) for \(20, 24\)"):
@@ -165,7 +171,7 @@ def test_conditions_that_are_missing_or_of_another_size(masked):
     (masked / "mask" / "b.png").unlink()
     with pytest.raises(UserError, match=r"an image in .*mask for each of 2 samples, found none"):
         training_groups(cfg)
-    plain = DataConfig(kind="pairs", root=str(masked))
+    plain = Pairs(root=str(masked))
     with pytest.raises(UserError, match="such as masks, found none in group 'pairs'"):
         batch(training_groups(plain), images=("clean", "condition"))
 
@@ -173,7 +179,7 @@ def test_conditions_that_are_missing_or_of_another_size(masked):
 def test_inpainting_hides_the_centre_exactly(tmp_path):
     write(tmp_path / "a.png", image(0, 40, 40))
     prepare = Preparation(size=16, resample="bilinear")
-    cfg = DataConfig(kind="clean", root=str(tmp_path), tasks=("centre_box",), prepare=prepare)
+    cfg = CleanImages(root=str(tmp_path), tasks=("centre_box",), prepare=prepare)
     found = batch(training_groups(cfg))
     signed = 2 * found["degraded"] - 1
     assert np.abs(signed[:, 4:12, 4:12]).max() < 1e-4
@@ -188,15 +194,13 @@ def test_celeba(tmp_path):
     (tmp_path / "list_eval_partition.txt").write_text("\n".join(lines))
     for i, name in enumerate(faces):
         write(tmp_path / "img_align_celeba" / name, image(i, 218, 178))
-    cfg = DataConfig(
-        kind="celeba", root=str(tmp_path), prepare=Preparation(size=64, resample="bilinear")
-    )
+    cfg = CelebA(root=str(tmp_path), prepare=Preparation(size=64, resample="bilinear"))
     (train,), (test,) = training_groups(cfg), evaluation_groups(cfg)
     assert (len(train.source), len(test.source)) == (2, 1)
     with Image.open(tmp_path / "img_align_celeba" / "000004.jpg") as file:
         box = np.asarray(file)[57:185, 25:153]
     np.testing.assert_array_equal(test.source[0]["clean"], resize_square(box, 64, "bilinear"))
-    inpaint = DataConfig(kind="celeba", root=str(tmp_path), tasks=("centre_box",))
+    inpaint = CelebA(root=str(tmp_path), tasks=("centre_box",))
     assert training_groups(inpaint)[0].degradation == "centre_box"
     (tmp_path / "img_align_celeba" / "000004.jpg").unlink()
     with pytest.raises(UserError, match=r"split test of CelebA, found no .*000004.jpg"):
@@ -205,7 +209,7 @@ def test_celeba(tmp_path):
 
 def test_a_configuration_survives_json():
     prepare = Preparation(crop=(1, 2, 3, 4), size=8, truth="matlab")
-    cfg = DataConfig(kind="images", root="x", prepare=prepare)
-    assert DataConfig.from_dict(cfg.to_dict()) == cfg
+    cfg = PlainImages(root="x", prepare=prepare)
+    assert ImageData.from_dict(cfg.to_dict()) == cfg
     old = {key: value for key, value in cfg.to_dict().items() if key != "prepare"}
-    assert DataConfig.from_dict(old).prepare == Preparation()
+    assert ImageData.from_dict(old).prepare == Preparation()

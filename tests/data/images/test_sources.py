@@ -4,13 +4,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.kinds import (
+    CleanImages,
+    ImageData,
+    Pairs,
+    Photos,
+    describe,
+    evaluation_groups,
+    training_groups,
+)
+from jaxcore.data.images.pairs import PairedFolder
 from jaxcore.data.images.pipeline import Stage, evaluation_items, training_batches
 from jaxcore.data.images.sources import (
     ArraySource,
     CleanFolder,
     Group,
-    PairedFolder,
     cached,
     hold_out,
     list_images,
@@ -204,32 +212,32 @@ def test_hold_out_splits_without_overlap():
 
 
 def test_config_of_photographs():
-    cfg = DataConfig()
+    cfg = Photos()
     train, held_out = training_groups(cfg), evaluation_groups(cfg)
     assert describe(train) == [(n, 4, 1, 4) for n in ("noise25", "noise50", "haze")]
     assert describe(held_out) == [(n, 2, 1, 2) for n in ("noise25", "noise50", "haze")]
     names = [{g.source[i]["name"] for i in range(len(g.source))} for g in (train[0], held_out[0])]
     assert names[0].isdisjoint(names[1])
-    (rain,) = training_groups(DataConfig(tasks=("rain+noise50",)))
+    (rain,) = training_groups(Photos(tasks=("rain+noise50",)))
     assert rain.degradation == "rain+noise50"
     shapes = [degraded.shape for _, degraded, _ in evaluation_items(held_out[2])]
     assert shapes == [(288, 448, 3), (416, 640, 3)]
 
 
 def test_config_of_pairs(pairs):
-    cfg = DataConfig(kind="pairs", root=str(pairs), held_out=1, tasks=("derain",))
+    cfg = Pairs(root=str(pairs), held_out=1, tasks=("derain",))
     assert describe(training_groups(cfg)) == [("derain", 2, 1, 2)]
     ((name, degraded, clean),) = evaluation_items(evaluation_groups(cfg)[0], crop_multiple=1)
     assert name == "a"
     np.testing.assert_array_equal(degraded, image(1) / np.float32(255))
     np.testing.assert_array_equal(clean, image(11) / np.float32(255))
-    other = DataConfig(kind="pairs", root=str(pairs), eval_root=str(pairs))
+    other = Pairs(root=str(pairs), eval_root=str(pairs))
     assert describe(training_groups(other)) == describe(evaluation_groups(other))
-    assert evaluation_groups(DataConfig(kind="pairs", root=str(pairs))) == ()
+    assert evaluation_groups(Pairs(root=str(pairs))) == ()
 
 
 def test_config_of_clean_images(pairs):
-    cfg = DataConfig(kind="clean", root=str(pairs / "clean"), tasks=("blur", "haze"), cache_gb=1)
+    cfg = CleanImages(root=str(pairs / "clean"), tasks=("blur", "haze"), cache_gb=1)
     groups = training_groups(cfg)
     assert describe(groups) == [("blur", 3, 1, 3), ("haze", 3, 1, 3)]
     assert groups[0].source is groups[1].source
@@ -243,23 +251,24 @@ BAD = [
     ({"kind": "pairs", "root": "x", "tasks": ("a", "b")}, "one task for one set"),
     ({"kind": "tfds", "root": "x"}, "Expected tfds_name"),
     ({"tasks": ("haze", "haze")}, "Expected different tasks"),
-    ({"held_out": -1}, "at least 0"),
+    ({"kind": "dehazing", "held_out": -1}, "held_out must be a whole number of at least 0"),
+    ({"root": "x"}, "root is not a field of Photos"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD, ids=[message for _, message in BAD])
 def test_impossible_configs_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
-        DataConfig(**fields)
+        ImageData.from_dict(fields)
 
 
 def test_config_from_json(tmp_path):
-    with pytest.raises(UserError, match="found colour, size"):
-        DataConfig.from_dict({"kind": "photos", "size": 3, "colour": 1})
+    with pytest.raises(UserError, match="size is not a field of Photos; colour is not a field"):
+        ImageData.from_dict({"kind": "photos", "size": 3, "colour": 1})
     with pytest.raises(UserError, match="Expected degradations among"):
-        training_groups(DataConfig(tasks=("snow",)))
+        training_groups(Photos(tasks=("snow",)))
     with pytest.raises(UserError, match="root folder for data of kind pairs, found none"):
-        training_groups(DataConfig(kind="pairs"))
-    missing = DataConfig(kind="pairs", root=str(tmp_path / "nowhere"))
+        training_groups(Pairs())
+    missing = Pairs(root=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="found no folder"):
         training_groups(missing)

@@ -15,10 +15,11 @@ import tifffile
 from PIL import Image
 
 from jaxcore.cli.data import data as data_command
-from jaxcore.data.images.kinds import DataConfig, describe, evaluation_groups, training_groups
+from jaxcore.data.images.kinds import TFDS, ImageData, describe, evaluation_groups, training_groups
 from jaxcore.data.images.pack import pack
+from jaxcore.data.images.pairs import PairedFolder
 from jaxcore.data.images.pipeline import Stage, training_batches
-from jaxcore.data.images.sources import Group, PairedFolder
+from jaxcore.data.images.sources import Group
 from jaxcore.data.images.tfds import tfds_source
 from jaxcore.errors import UserError
 
@@ -72,7 +73,7 @@ def test_packed_samples_equal_the_folder(folder, tmp_path):
 
 def test_training_through_tfds_equals_the_folder_and_resumes(folder, tmp_path):
     pack(folder, tmp_path / "pairs")
-    cfg = DataConfig(kind="tfds", root=str(tmp_path), tfds_name="pairs", tasks=("derain",))
+    cfg = TFDS(root=str(tmp_path), tfds_name="pairs", tasks=("derain",))
     groups = training_groups(cfg)
     assert describe(groups) == [("derain", 5, 1, 5)]
 
@@ -96,7 +97,7 @@ def test_splits_are_folders(tmp_path):
     for split in ("train", "test"):
         write_pairs(tmp_path / "folder" / split, 2 if split == "test" else 3)
     assert pack(tmp_path / "folder", tmp_path / "pairs") == {"test": 2, "train": 3}
-    cfg = DataConfig(kind="tfds", root=str(tmp_path), tfds_name="pairs", eval_split="test")
+    cfg = TFDS(root=str(tmp_path), tfds_name="pairs", eval_split="test")
     assert describe(training_groups(cfg)) == [("pairs", 3, 1, 3)]
     assert describe(evaluation_groups(cfg)) == [("pairs", 2, 1, 2)]
 
@@ -104,10 +105,10 @@ def test_splits_are_folders(tmp_path):
 def test_clean_feature_alone_is_degraded_on_the_fly(folder, tmp_path):
     pack(folder, tmp_path / "pairs")
     fields = {"kind": "tfds", "root": str(tmp_path), "tfds_name": "pairs", "degraded_feature": ""}
-    (group,) = training_groups(DataConfig(**fields, tasks=("haze",)))
+    (group,) = training_groups(ImageData.from_dict({**fields, "tasks": ["haze"]}))
     assert group.degradation == "haze" and set(group.source[0]) == {"clean", "name"}
     with pytest.raises(UserError, match="Expected tasks"):
-        DataConfig(**fields)
+        ImageData.from_dict(fields)
 
 
 def test_every_kind_of_file_is_read_back_exactly(tmp_path):

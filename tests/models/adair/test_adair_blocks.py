@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcore.models.adair import AFLB, AdaIRConfig, frequency
-from jaxcore.nn import init_params
+from jaxcore.nn import capture, init_params
 
 HEIGHT, WIDTH, CHANNELS = 12, 16, 16
 
@@ -25,7 +25,7 @@ def data():
 
 def make(cfg, data, spread=1.0):
     """Parameters with para1 != 0, so that the block contributes."""
-    block = AFLB(config(bias=cfg.bias))
+    block = AFLB(cfg=config(bias=cfg.bias))
 
     def init(key):
         return block.init(key, *data)["params"]
@@ -38,7 +38,9 @@ def make(cfg, data, spread=1.0):
 
 
 def run(cfg, params, data):
-    return jax.jit(lambda p, *a: AFLB(cfg).apply({"params": p}, *a))(params, *data)
+    """Features, and what was found on the way, named within the block's mining."""
+    y, values = jax.jit(capture(AFLB(cfg=cfg).apply))({"params": params}, *data)
+    return y, {name.removeprefix("mining/"): value for name, value in values.items()}
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -78,7 +80,7 @@ def test_windows_of_the_modes():
 
 def gradients(cfg, params, data, weight=1.0):
     def loss(params, image, features):
-        y = AFLB(cfg).apply({"params": params}, image, features)[0]
+        y = AFLB(cfg=cfg).apply({"params": params}, image, features)
         return jnp.mean(jnp.abs(y.astype(jnp.float32) - weight))
 
     return jax.jit(jax.grad(loss))(params, *data)
@@ -111,7 +113,8 @@ def test_a_new_threshold_needs_no_new_compilation(data):
     @jax.jit
     def block(params, image, features):
         traces.append(1)
-        return AFLB(cfg).apply({"params": params}, image, features)[1]["half_width"]
+        apply = capture(AFLB(cfg=cfg).apply, "mining/half_width")
+        return apply({"params": params}, image, features)[1]["mining/half_width"]
 
     one, other = (block(make(cfg, data, spread), *data) for spread in (1.0, -3.0))
     assert not np.array_equal(one, other)
@@ -135,8 +138,8 @@ def test_local_statistics(data):
     whole, _ = run(cfg, params, data)
 
     def with_window(window):
-        block = AFLB(cfg, window)
-        return jax.jit(lambda p, *a: block.apply({"params": p}, *a))(params, *data)[0]
+        block = AFLB(cfg=cfg, window=window)
+        return jax.jit(lambda p, *a: block.apply({"params": p}, *a))(params, *data)
 
     np.testing.assert_array_equal(with_window(16), whole)
     local = with_window(8)

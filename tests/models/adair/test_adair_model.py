@@ -11,6 +11,7 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.models import adair, export
 from jaxcore.models.adair import AdaIR, AdaIRConfig
+from jaxcore.nn import capture
 
 CFG = AdaIRConfig.tiny(dim=8, heads=(1, 2, 2, 4), num_blocks=(1, 2, 1, 1))
 
@@ -28,7 +29,7 @@ def images():
     return np.random.default_rng(0).uniform(size=(2, 40, 56, 3)).astype(np.float32)
 
 
-run = jax.jit(adair.apply, static_argnames=("cfg", "return_intermediates"))
+run = jax.jit(adair.apply, static_argnames="cfg")
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +86,14 @@ def test_remat_changes_no_gradient():
 
 def test_intermediates_and_context(params, images, output):
     context = jnp.zeros((2, 64))
-    with_all = jax.jit(lambda p, x, c: adair.apply(p, x, CFG, context=c, return_intermediates=True))
+    with_all = jax.jit(lambda p, x, c: capture(adair.apply)(p, x, CFG, context=c))
     y, seen = with_all(params, images, context)
     np.testing.assert_allclose(y, output, atol=1e-6)
     assert seen["latent"].shape == (2, 5, 7, 64)
     assert seen["encoder_level1"].shape == (2, 40, 56, 8)
     assert seen["fre2"].shape == (2, 10, 14, 32)
-    assert seen["fre3_mask"].shape == (2, 20, 28) and seen["fre3_threshold"].shape == (2, 2)
+    assert seen["fre3/mining/mask"].shape == (2, 20, 28)
+    assert seen["fre3/mining/threshold"].shape == (2, 2)
     moved, _ = with_all(params, images, context + 1)
     assert np.abs(moved - y).max() > 1e-4
 

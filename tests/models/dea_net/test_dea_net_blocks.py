@@ -8,6 +8,7 @@ import pytest
 from benchmarks.dea_net import five_convolutions
 from jaxcore import ops
 from jaxcore.models import dea_net
+from jaxcore.nn import Types
 
 
 def convolve(image, taps):
@@ -78,7 +79,7 @@ def test_the_merged_kernel_is_exact_in_float64():
 
 
 def test_gradients_of_the_merged_kernel_are_those_of_five_convolutions():
-    block = dea_net.DEBlock(dtype="float64", param_dtype="float64")
+    block = dea_net.DEBlock(types=Types("float64", "float64"))
 
     def loss(params, x):
         return jnp.sum(jnp.sin(block.apply({"params": params}, x)))
@@ -157,7 +158,7 @@ def test_fusion_without_attention_is_a_sum_and_the_second_sigmoid_bounds_the_wei
     np.testing.assert_allclose(plain.apply({"params": params}, low, high), expected, atol=1e-6)
     outputs = []
     for double in (True, False):
-        fusion = dea_net.CGAFusion(4, double_sigmoid=double)
+        fusion = dea_net.CGAFusion(reduction=4, double_sigmoid=double)
 
         @jax.jit
         def run(low, high, fusion=fusion):

@@ -26,7 +26,7 @@ def images():
     return np.random.default_rng(0).uniform(size=(2, 20, 28, 3)).astype(np.float32)
 
 
-run = jax.jit(dea_net.apply, static_argnames=("cfg", "return_intermediates"))
+run = jax.jit(dea_net.apply, static_argnames="cfg")
 
 
 @pytest.fixture(scope="module")

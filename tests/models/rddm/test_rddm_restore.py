@@ -9,7 +9,7 @@ from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig
 
 SMALL = {"dim": 8, "dim_mults": (1, 2), "groups": 4}
-CFG = RDDMConfig.low_light(**SMALL, condition_channels=1)
+CFG = RDDMConfig.low_light(unet=SMALL, condition_channels=1)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_tiles_and_conditions_are_cut_alike(params, picture):
 
 
 def test_a_search_is_read_as_its_weight_leans(params, picture):
-    cfg = RDDMConfig.tiny(objective="auto_res_noise", **{**SMALL, "dim_mults": (1,)})
+    cfg = RDDMConfig.objective_search(unet={**SMALL, "dim_mults": (1,)})
     search = rddm.init(jax.random.key(0), cfg)
     images = [
         rddm.restore({**search, "weight": np.float32(w)}, picture[0], cfg, steps=1)
@@ -94,7 +94,7 @@ def test_options_that_do_not_fit(params, picture, options, message):
 
 def test_a_step_at_every_time_adds_no_noise(picture):
     """The published rule would take the ancestral loop there, which restoration does not."""
-    cfg = RDDMConfig.low_light(**SMALL, timesteps=3)
+    cfg = RDDMConfig.low_light(unet=SMALL, schedule={"timesteps": 3})
     params = rddm.init(jax.random.key(0), cfg)
     out = rddm.restore(params, picture[0], cfg, steps=3)
     np.testing.assert_array_equal(rddm.restore(params, picture[0], cfg, steps=3), out)
@@ -110,6 +110,6 @@ def test_images_that_do_not_fit(params):
         rddm.restore(params, np.zeros((7, 9, 3), np.uint8), CFG, condition=mask)
     with pytest.raises(UserError, match="NaN or infinite"):
         rddm.restore(params, np.full((7, 9, 3), np.nan, np.float32), CFG, condition=mask)
-    cfg = RDDMConfig.generation(**SMALL)
+    cfg = RDDMConfig.generation(unet=SMALL)
     with pytest.raises(UserError, match="found networks that generate them"):
         rddm.restore({}, np.zeros((8, 8, 3), np.float32), cfg)

@@ -1,7 +1,5 @@
 """The networks: options that must not change what is computed, and inputs that are refused."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +11,10 @@ from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig
 from jaxcore.models.rddm.network.blocks import linear_attention
 
-CFG = RDDMConfig(dim=8, dim_mults=(1, 2), groups=4)
-FLAT = RDDMConfig.tiny(dim=8, groups=4, dim_mults=(1,))  # one level, quick to compile
+CFG = RDDMConfig.deraining(unet={"dim": 8, "dim_mults": (1, 2), "groups": 4})
+FLAT = RDDMConfig.tiny(
+    unet={"dim": 8, "groups": 4, "dim_mults": (1,)}
+)  # one level, quick to compile
 run = jax.jit(rddm.apply, static_argnames="cfg")
 
 
@@ -73,7 +73,7 @@ def test_kernels_standardised_beforehand_compute_the_same(params, outputs):
 
 def test_half_precision_stays_near_float32(flat):
     params, given = flat
-    (ours,) = run(params, *inputs(FLAT), cfg=dataclasses.replace(FLAT, dtype="bfloat16"))
+    (ours,) = run(params, *inputs(FLAT), cfg=FLAT.replace(unet={"dtype": "bfloat16"}))
     assert ours.dtype == jnp.float32
     assert 0 < np.abs(ours - given).mean() < 0.05 * np.abs(given).mean()
 
@@ -87,20 +87,20 @@ def test_gradients_are_finite_and_the_same_with_rematerialisation(flat):
 
     plain, again = (
         jax.jit(jax.grad(loss), static_argnames="cfg")(params, cfg=cfg)
-        for cfg in (FLAT, dataclasses.replace(FLAT, remat=True))
+        for cfg in (FLAT, FLAT.replace(unet={"remat": True}))
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), plain, again)
     assert all(np.isfinite(g).all() and np.any(g != 0) for g in jax.tree.leaves(plain))
 
 
 def test_fourier_features_learn_or_stay():
-    cfg = dataclasses.replace(FLAT, time_embedding="random")
+    cfg = FLAT.replace(unet={"time_embedding": "random"})
     shapes = rddm.param_shapes(cfg)
     assert shapes["unet0"]["time_mlp"]["dense_1"]["kernel"].shape == (17, 32)
     mask = rddm.trainable(shapes, cfg)
     assert mask["unet0"]["time_mlp"]["frequencies"] is False
     assert sum(not leaf for leaf in jax.tree.leaves(mask)) == 1
-    assert rddm.trainable(shapes, dataclasses.replace(cfg, time_embedding="learned")) is None
+    assert rddm.trainable(shapes, cfg.replace(unet={"time_embedding": "learned"})) is None
     (y,) = run(rddm.init(jax.random.key(0), cfg), *inputs(cfg), cfg=cfg)
     assert np.isfinite(y).all()
 

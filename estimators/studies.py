@@ -2,21 +2,25 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.estimate import default_float
 from jaxcore.estimators.monte_carlo import MonteCarlo, Study, replicate
 from jaxcore.estimators.selective_iv.studies import build_study
-from jaxcore.train.state import TrainState
-from jaxcore.typing import Batch, Key, Params
+from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
+from jaxcore.train.logging import Reporter, default_reporter
+from jaxcore.train.state import TrainState, create_state
+from jaxcore.train.step import Frozen, Metrics, Step
+from jaxcore.train.task import Task
+from jaxcore.typing import Batch, Key
 
 
 class IndexBatches:
@@ -43,7 +47,7 @@ class IndexBatches:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MonteCarloTask:
+class MonteCarloTask(Task):
     """Replications of a study of `estimators.selective_iv.studies`, `block` per step."""
 
     name: ClassVar[str] = "monte_carlo"
@@ -69,25 +73,25 @@ class MonteCarloTask:
         """Steps of the whole job."""
         return -(-self.reps // self.block)
 
-    def init_params(self, key: Key) -> Params:
-        """Nothing to fit: one zero, since a checkpoint must hold something."""
-        return {"nothing": jnp.zeros(1, jnp.float32)}
-
-    def collections(self) -> dict[str, Any]:
-        """Results so far; NaN where a replication is still to be done."""
+    def init_state(self, key: Key, tx: optax.GradientTransformation) -> TrainState:
+        """No parameters; results so far, NaN where a replication is still to be done."""
         study = self.build()
-        q = len(study.names) + len(study.extras)
+        shape = self.reps, len(study.names) + len(study.extras)
 
-        def empty():  # two arrays: the step donates both
-            return jnp.full((self.reps, q), jnp.nan, default_float())
+        def empty() -> jax.Array:  # two arrays: the step donates both
+            return jnp.full(shape, jnp.nan, default_float())
 
-        return {"theta": empty(), "se": empty(), "done": jnp.zeros(self.reps, bool)}
+        held = {"theta": empty(), "se": empty(), "done": jnp.zeros(self.reps, bool)}
+        key = jax.random.fold_in(key, 1)
+        return create_state({}, optax.identity(), key=key, collections=held)
 
-    def make_step(self, mesh: Mesh | None) -> Callable[..., Any]:
+    def step(self, tx: optax.GradientTransformation, cfg: TrainConfig, mesh: Mesh | None) -> Step:
         """Run a block of replications and write them into the collections."""
         draw = self.build().draw
 
-        def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        def step(
+            state: TrainState, batch: Batch, frozen: Frozen = None, /
+        ) -> tuple[TrainState, Metrics]:
             index = batch["index"]
             out = replicate(draw, state.rng, index, at_once=self.at_once, mesh=mesh)
             held = state.collections
@@ -101,15 +105,11 @@ class MonteCarloTask:
 
         return step
 
-    def loss(self, params: Params, batch: Batch, key: Key) -> tuple[jax.Array, dict[str, Any]]:
-        """Never asked for: `make_step` stands in for the gradient step."""
-        raise NotImplementedError
-
     def batches(self, seed: int, start_step: int) -> IndexBatches:
         """Blocks of replication numbers."""
         return IndexBatches(self.reps, self.block, start_step)
 
-    def evaluate(self, params: Params) -> dict[str, float]:
+    def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
         """Nothing to measure before the end."""
         return {}
 
@@ -130,7 +130,7 @@ def run_study(
     seed: int = 0,
     save_every: int = 10,
     mesh: Mesh | None = None,
-    reporter: Any = None,
+    reporter: Reporter | None = None,
 ) -> MonteCarlo | None:
     """Run a study in a run directory, or go on with it; the numbers do not depend on stops.
 
@@ -140,26 +140,30 @@ def run_study(
       seed: seed of the study.
       save_every: blocks between checkpoints.
       mesh: devices over which every block is split.
-      reporter: who is told, as in `train.fit`.
+      reporter: receives the progress, as in `train.fit`.
 
     Returns:
       All replications, or None when the run was asked to stop before the end.
     """
-    from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
-    from jaxcore.train.logging import default_reporter
-
     with jax.enable_x64(True) if task.double else contextlib.nullcontext():
         cfg = TrainConfig(
-            steps=task.steps, seed=seed, save_every=save_every, log_every=max(1, save_every),
-            tensorboard=False, optim=OptimConfig(schedule=ScheduleConfig(name="constant")),
-        )  # fmt: skip
-        told = reporter or default_reporter("replications")
-        result = fit(task, cfg, run_dir, mesh=mesh, reporter=told)
+            steps=task.steps,
+            seed=seed,
+            save_every=save_every,
+            log_every=max(1, save_every),
+            tensorboard=False,
+            optim=OptimConfig(schedule=ScheduleConfig(name="constant")),
+        )
+        reporter = reporter or default_reporter("replications")
+        result = fit(task, cfg, run_dir, mesh=mesh, reporter=reporter)
         if result.interrupted:
             return None
         held = jax.device_get(result.state.collections)
     study = task.build()
     return MonteCarlo(
-        names=study.names, extras=study.extras, truth=study.truth,
-        theta=held["theta"], se=held["se"],
-    )  # fmt: skip
+        names=study.names,
+        extras=study.extras,
+        truth=study.truth,
+        theta=held["theta"],
+        se=held["se"],
+    )

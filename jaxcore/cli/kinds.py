@@ -1,0 +1,77 @@
+"""Options of dataclasses that come in kinds: those of all kinds side by side, ``kind`` chooses.
+
+The class of an option has a static method ``kinds()``: name of a kind -> its dataclass. An option
+that is not given keeps the value of the default, also where another kind is chosen; one that the
+chosen kind does not have is refused.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+from tyro import MISSING
+from tyro.constructors import (
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from jaxcore.errors import UserError
+
+REGISTRY = ConstructorRegistry()
+_ALONE = object()  # marks one kind, whose options are being collected
+
+
+@REGISTRY.struct_rule
+def flat(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """The options of all kinds; None for what does not come in kinds."""
+    if _ALONE in info.markers or not hasattr(info.type, "kinds"):
+        return None
+    kinds: dict[str, type[Any]] = info.type.kinds()
+    options, owners = _options(tuple(kinds.items()))
+    shown = {name: getattr(info.default, name, one.default) for name, one in options.items()}
+    fields = tuple(
+        dataclasses.replace(option, default=shown[name]) for name, option in options.items()
+    )
+
+    def make(kind: str, **given: Any) -> Any:
+        foreign = [n for n in given if kind not in owners[n] and given[n] != shown[n]]
+        if foreign:
+            found = " and no ".join(
+                f"{n} (found {given[n]}, an option of {', '.join(owners[n])})" for n in foreign
+            )
+            raise UserError(
+                f"Expected no {found} for data of kind {kind}: name the kind of what is there, "
+                f"such as {owners[foreign[0]][0]}."
+            )
+        return kinds[kind](**{n: value for n, value in given.items() if kind in owners[n]})
+
+    return StructConstructorSpec(make, fields)
+
+
+@functools.cache
+def _options(
+    kinds: tuple[tuple[str, type[Any]], ...],
+) -> tuple[dict[str, StructFieldSpec], dict[str, list[str]]]:
+    """Name -> option, and the kinds that have it."""
+    options: dict[str, StructFieldSpec] = {}
+    texts: dict[str, dict[str, list[str]]] = {}  # name -> explanation -> kinds
+    for kind, cls in kinds:
+        info = dataclasses.replace(StructTypeInfo.make(cls, MISSING, False), markers=(_ALONE,))
+        spec = ConstructorRegistry.get_struct_spec(info)
+        assert isinstance(spec, StructConstructorSpec)
+        defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+        for option in spec.fields:
+            own = dataclasses.replace(option, default=defaults[option.name])
+            options.setdefault(option.name, own)
+            text = option.helptext() if callable(option.helptext) else option.helptext
+            texts.setdefault(option.name, {}).setdefault(text or "", []).append(kind)
+    owners = {name: [kind for of in found.values() for kind in of] for name, found in texts.items()}
+    for name, found in texts.items():
+        if len(owners[name]) < len(kinds):
+            text = "; ".join(f"{', '.join(of)}: {text}" for text, of in found.items())
+            options[name] = dataclasses.replace(options[name], helptext=text)
+    known: Any = Literal[tuple(kind for kind, _ in kinds)]
+    options["kind"] = dataclasses.replace(options["kind"], type=known)
+    return options, owners

@@ -1,0 +1,66 @@
+"""Where a run writes down what happens: records, pictures, event files, and its reporter."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from jaxcore.train.integrity import writing
+from jaxcore.train.logging import Reporter
+from jaxcore.train.records import MetricsFile, TensorBoard, write_sample
+
+
+class Journal:
+    """``metrics.jsonl``, ``samples/`` and ``tensorboard/`` of a run; use it as a context manager.
+
+    Only the first of several processes writes files.
+    """
+
+    def __init__(
+        self, run_dir: Path, start: int, reporter: Reporter, *, tensorboard: bool = True
+    ) -> None:
+        """Open for the steps after ``start``; later records of an earlier attempt are dropped."""
+        self.reporter = reporter
+        self._run_dir = run_dir
+        self._first = jax.process_index() == 0
+        with writing(run_dir):
+            path = run_dir / "metrics.jsonl"
+            self._file = MetricsFile(path, keep_to=start) if self._first else None
+            self._board = TensorBoard(
+                run_dir / "tensorboard", start=start, enabled=self._first and tensorboard
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reporter.end()
+        self._board.close()
+        if self._file is not None:
+            self._file.close()
+
+    def train(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Means since the last record."""
+        self._write("train", step, metrics)
+        self.reporter.train(step, metrics)
+
+    def evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Metrics on held-out data."""
+        self._write("eval", step, metrics)
+        self.reporter.evaluation(step, metrics)
+
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Named pictures, uint8 (height, width, 3)."""
+        for name, picture in pictures.items() if self._first else ():
+            path = self._run_dir / "samples" / f"step_{step:07d}_{name}.png"
+            with writing(path):
+                write_sample(path, picture)
+                self._board.picture(name, step, np.asarray(picture))
+
+    def _write(self, kind: str, step: int, metrics: Mapping[str, Any]) -> None:
+        if self._file is not None:
+            with writing(self._run_dir / "metrics.jsonl"):
+                self._file.write(kind, step, metrics)
+                self._board.scalars(kind, step, metrics)
