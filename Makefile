@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RIVALS := .venv-rivals
 
-.PHONY: demo test lint types bench bench-estimators
+.PHONY: demo test newest lint types bench bench-estimators
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -n 2
+
+# With another PYTHON and an environment of its own: make newest PYTHON=python3.13 VENV=.venv-newest
+newest: $(VENV)/.installed
+	$(BIN)/python -c "from importlib.metadata import version as v; import sys; \
+	  print('Python', sys.version.split()[0], *(f'{n} {v(n)}' for n in ('jax', 'flax', 'numpy', 'pandas')))"
+	$(BIN)/python -m pytest -q -n 2 -m "newest and not slow"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

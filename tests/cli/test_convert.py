@@ -47,6 +47,7 @@ def test_which_checkpoint_of_a_run(call, run, tmp_path):
     assert code == 2 and "moving average" in err and not (tmp_path / "ema.pth").exists()
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_what_weights_do_not_tell_is_kept(call, tmp_path, ending):
     cfg = dataclasses.replace(TINY, decoder=True, mask_mode="soft", soft_tau=2.0)

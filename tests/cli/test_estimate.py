@@ -25,6 +25,7 @@ def table(tmp_path_factory):
     return path, s
 
 
+@pytest.mark.newest
 def test_report_of_a_csv(table, tmp_path, capsys):
     path, s = table
     out = tmp_path / "report"

@@ -10,6 +10,8 @@ from PIL import Image
 
 from jaxcore.cli import COMMANDS
 
+pytestmark = pytest.mark.newest
+
 
 def test_help_shows_every_command_with_its_line(call):
     code, out, _ = call("--help")

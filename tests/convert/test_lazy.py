@@ -20,6 +20,8 @@ from jaxcore.convert import (
 )
 from jaxcore.errors import UserError
 
+pytestmark = pytest.mark.newest
+
 RULES = [Rule(r"(layer\d+)", r"\1.weight", LINEAR), Rule("stack", "stack.{i}.w", stacked=True)]
 WRITERS = [write_safetensors, write_torch]
 

@@ -18,6 +18,8 @@ from jaxcore.convert import (
 )
 from jaxcore.errors import UserError
 
+pytestmark = pytest.mark.newest
+
 PLACES = ("q_proj", "k_proj", "v_proj")
 SEPARATE = tuple(f"layers.{{i}}.{place}.weight" for place in PLACES)
 BIASES = tuple(f"layers.{{i}}.{place}.bias" for place in PLACES)

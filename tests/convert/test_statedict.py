@@ -28,6 +28,8 @@ from jaxcore.convert import (
 )
 from jaxcore.errors import UserError
 
+pytestmark = pytest.mark.newest
+
 RULES = [
     Rule(r"level(\d)/conv", r"encoder.\1.0.weight", CONV),
     Rule(r"level(\d)/depthwise", r"encoder.\1.1.weight", DEPTHWISE),

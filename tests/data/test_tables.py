@@ -6,6 +6,8 @@ import pytest
 from jaxcore.data.tables import as_table, design, formula_parts, read_table
 from jaxcore.errors import UserError
 
+pytestmark = pytest.mark.newest
+
 CSV = "y,a,z,x,marr,who\n1.5,1,0,0.1,1,ann\n2.5,0,1,,0,bob\n3.5,1,1,0.3,1,\n4.5,0,0,NA,0,dan\n"
 
 

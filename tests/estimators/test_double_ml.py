@@ -8,6 +8,8 @@ import pytest
 from jaxcore.estimators import double_ml
 from jaxcore.estimators.nuisance import HostLearner, Logistic, Ridge
 
+pytestmark = pytest.mark.newest
+
 N, K = 200, 4
 
 

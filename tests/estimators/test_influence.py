@@ -11,6 +11,8 @@ from jaxcore.errors import UserError
 from jaxcore.estimators import influence
 from jaxcore.estimators.variance import cluster_variance, covariance, variance
 
+pytestmark = pytest.mark.newest
+
 N = 60
 
 

@@ -112,6 +112,7 @@ def test_a_signal_saves_and_the_resumed_run_is_the_same_to_the_last_bit(straight
     assert _records(tmp_path / "run") == _records(straight[0])
 
 
+@pytest.mark.newest
 def test_a_killed_run_goes_on_from_its_last_save_to_the_same_last_bit(straight, tmp_path):
     run_dir = tmp_path / "run"
     script = textwrap.dedent(
