@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.parity.second_set import selective_iv
+from tests.parity.second_set import adair, dea_net, rddm, selective_iv
 from tests.parity.second_set.record import record
 from tests.parity.test_golden import SYSTEMS
 
-VARIANTS = {"selective_iv": selective_iv.VARIANTS}
+VARIANTS = {
+    "adair": adair.VARIANTS,
+    "dea_net": dea_net.VARIANTS,
+    "rddm": rddm.VARIANTS,
+    "selective_iv": selective_iv.VARIANTS,
+}
 
 
 def main() -> None:
@@ -30,10 +35,8 @@ def main() -> None:
             with np.load(source) as file:
                 arrays = dict(file)
             config = json.loads(str(arrays.pop("config", "{}")))
-            known = {id(value) for value in arrays.values()}
-            change(arrays, config)
-            results = {k for k in arrays if k.startswith(("out/", "mid/"))}
-            stale = {k for k in results if id(arrays[k]) in known}
+            given = change(arrays, config) or set()
+            stale = {key for key in arrays if key.startswith(("out/", "mid/"))} - given
             check = max((p for p in SYSTEMS[system] if name.startswith(p)), key=len)
             record(SYSTEMS[system][check], arrays, config, target, stale=stale)
             print(target)

@@ -1,5 +1,7 @@
 """Run a check of a golden file so that it writes down what it would compare."""
 
+import contextlib
+import functools
 import inspect
 import json
 from collections.abc import Callable
@@ -34,8 +36,10 @@ def record(
       ValueError: the check does not look at some of the results.
     """
     fresh: Arrays = {}
+    module = inspect.getmodule(check)
+    real = {"load": golden.load, "close": golden.close, "equal": golden.equal}
 
-    def write(ours: Any, stored: np.ndarray, **_: Any) -> None:
+    def write(compare: Callable[..., None], ours: Any, stored: np.ndarray, **how: Any) -> None:
         for key in stale:
             if arrays[key] is stored or np.shares_memory(arrays[key], stored):
                 moved = stored.strides != arrays[key].strides
@@ -43,23 +47,16 @@ def record(
                 # Of the precisions a file is checked in, the first is the one it is stored in.
                 fresh.setdefault(key, value.astype(arrays[key].dtype))
                 return
-        raise ValueError(f"{check.__name__} compares with something that is not in the file")
+        compare(ours, stored, **how)  # with another part of the check, or what is given
 
-    np.savez(path, config=json.dumps(config), **arrays)
-    module = inspect.getmodule(check)
-    patches = [mock.patch.object(golden, "load", lambda _: (arrays, config))]
-    patches += [
-        mock.patch.object(module, name, write)
-        for name in ("close", "equal")
-        if hasattr(module, name)
-    ]
-    for patch in patches:
-        patch.start()
-    try:
+    replaced = {name: functools.partial(write, real[name]) for name in ("close", "equal")}
+    replaced["load"] = lambda p: (arrays, config) if p == path else real["load"](p)
+    with contextlib.ExitStack() as stack:
+        for name, function in replaced.items():
+            for owner in (golden, module):
+                if hasattr(owner, name):
+                    stack.enter_context(mock.patch.object(owner, name, function))
         check(path)
-    finally:
-        for patch in reversed(patches):
-            patch.stop()
     if missing := stale - fresh.keys():
         raise ValueError(f"{check.__name__} does not look at {sorted(missing)[:5]}")
     np.savez(path, config=json.dumps(config), **{**arrays, **fresh})

@@ -1,11 +1,10 @@
 """Other units, learners, folds, laws and settings for the files of the selective estimator."""
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 
-from tests.parity.second_set.change import Arrays, Config, take
+from tests.parity.second_set.change import Arrays, Change, Config, take
 
 
 def _units(arrays: Arrays, count: int, seed: int) -> None:
@@ -69,7 +68,7 @@ def k401(arrays: Arrays, config: Config) -> None:
         del arrays[key]
 
 
-def discrete_law(arrays: Arrays, config: Config) -> None:
+def discrete_law(arrays: Arrays, config: Config) -> set[str]:
     rng = np.random.default_rng(9)
     P = rng.uniform(0.2, 1.0, size=(5, 2, 2, 4))
     arrays["in/P"], arrays["in/y_values"] = P / P.sum(), rng.normal(size=4)
@@ -79,9 +78,10 @@ def discrete_law(arrays: Arrays, config: Config) -> None:
     config["order"] = config["order"][::-1]
     codes = list(itertools.product((0, 1), repeat=5))[::3]
     arrays["out/correct_code"] = np.array(codes)
+    return {"out/correct_code"}
 
 
-VARIANTS: dict[str, Callable[[Arrays, Config], None]] = {
+VARIANTS: dict[str, Change] = {
     "crossfit_select": crossfit_select,
     "discrete_law": discrete_law,
     "if_core": if_core,
