@@ -74,9 +74,7 @@ def check_blocks(path: Path) -> None:
         "block_no_scale_shift": _part(file, "block", inner, block, x),
         "resnet_block": _part(file, "resnet_block", mid, res, x, time),
         "resnet_block_same": _part(file, "resnet_block_same", mid, same, x, time),
-        "linear_attention": _part(
-            file, "linear_attention", core, blocks.LinearAttention(**heads), x
-        ),
+        "linear_attention": _part(file, "linear_attention", core, linear, x),
         "res_prenorm_linear_attention": _part(
             file, "res_prenorm_linear_attention", level, blocks.AttentionLayer(**heads), x
         ),
