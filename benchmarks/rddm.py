@@ -39,9 +39,10 @@ from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
 from jaxcore.models.rddm.process.forward import to_unit
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
 from jaxcore.models.rddm.sampling import sampler
-from jaxcore.models.rddm.sampling.ddim import DDIMNetwork
+from jaxcore.models.rddm.sampling.ddim import DDIMNetwork, ddim
+from jaxcore.models.rddm.sampling.released import residual_then_noise, sampling_table
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import sampling_table
+from jaxcore.models.rddm.sampling.second_order import dpm_solver
 
 STEPS = 5
 OBJECTIVE = DDIMNetwork(prediction="v", rederive_noise=True)
@@ -140,7 +141,7 @@ def sampling(plan: Plan, rival: Rival | str) -> dict[str, Any]:
         if isinstance(rival, Rival):
             theirs = {name: rival.sampler(name, start) for name in LAYOUTS}
             schedule = RDDMSchedule.from_ddpm(rival.betas)
-        table = sampling_table(schedule, STEPS, clip_mode="ddim_exact")
+        table = ddim(schedule, STEPS)
 
         def run(params: Any, noise: Any, table: Any, shape: tuple[int, ...] = start.shape) -> Any:
             return to_unit(
@@ -196,8 +197,8 @@ def compilations(fn: Any, params: Any, x: np.ndarray, schedule: RDDMSchedule) ->
     half = STEPS - STEPS % 2
     tables = [
         *(sampling_table(schedule, half, eta=eta) for eta in (0.0, 0.5, 1.0)),
-        sampling_table(schedule, half, method="dpm2"),
-        sampling_table(schedule, half // 2, order="residual_then_noise"),
+        dpm_solver(schedule, half),
+        residual_then_noise(schedule, half // 2),
         sampling_table(schedule.reschedule(alpha="average", beta="average"), half),
         sampling_table(RDDMSchedule.polynomial(500, sum_scale=0.01), half),
     ]

@@ -40,8 +40,15 @@ from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig
 from jaxcore.models.rddm.process.forward import to_signed, to_unit
 from jaxcore.models.rddm.process.losses import rddm_loss
+from jaxcore.models.rddm.sampling.released import (
+    along_path,
+    noise_then_residual,
+    residual_then_noise,
+    sampling_table,
+)
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import padded, sampling_table
+from jaxcore.models.rddm.sampling.second_order import dpm_solver
+from jaxcore.models.rddm.sampling.table import padded
 from jaxcore.train.ema import EMAConfig, ema_update
 from jaxcore.train.radam import radam
 
@@ -186,29 +193,26 @@ def paths(params: Any, cfg: RDDMConfig) -> tuple[dict[str, Any], np.ndarray]:
     average = trained.reschedule(alpha="average", beta="average")
     crossed = trained.reschedule(alpha="increased", ratio_a=2.0, beta="decreased", ratio_b=0.3)
     apart = trained.reschedule(alpha="decreased", beta="increased")
-    cases: dict[str, tuple[Any, dict[str, Any]]] = {
-        "training schedule": (trained, {}),
-        "average, average": (average, {}),
-        "increased ratio 2, decreased ratio 0.3": (crossed, {}),
-        "decreased, increased": (apart, {}),
-        "residual then noise": (trained, {"order": "residual_then_noise"}),
-        "noise then residual": (trained, {"order": "noise_then_residual"}),
-        "residual then noise, on the path": (
-            trained,
-            {"order": "residual_then_noise", "passes": "path"},
-        ),
-        "second order": (trained, {"method": "dpm2"}),
+    cases: dict[str, tuple[Any, Callable[..., Any]]] = {
+        "training schedule": (trained, sampling_table),
+        "average, average": (average, sampling_table),
+        "increased ratio 2, decreased ratio 0.3": (crossed, sampling_table),
+        "decreased, increased": (apart, sampling_table),
+        "residual then noise": (trained, residual_then_noise),
+        "noise then residual": (trained, noise_then_residual),
+        "residual then noise, on the path": (trained, along_path),
+        "second order": (trained, dpm_solver),
     }
     found: dict[str, Any] = {}
     pictures: list[np.ndarray] = []
     for steps in PATH_STEPS:
         made = {}
-        for name, (schedule, options) in cases.items():
+        for name, (schedule, sampler) in cases.items():
             images = sample(
                 network(cfg),
                 params,
                 shape=noise.shape[1:],
-                table=padded(sampling_table(schedule, steps, **options), 2 * steps),
+                table=padded(sampler(schedule, steps), 2 * steps),
                 objective=cfg.make_objective(),
                 noise=noise,
             )

@@ -1,18 +1,40 @@
-"""Name -> (config class, module) for networks, tasks, estimators; imported on first use."""
+"""Name -> network, task, estimator; imported on first use.
+
+Networks of your own join those of this library:
+
+>>> from jaxcore.models import adair, base
+>>> mine = base.ImageNetwork(
+...     name="mine",
+...     package="my_package",
+...     config_class=adair.AdaIRConfig,
+...     draw=adair.NETWORK.draw,
+...     apply=adair.apply,
+...     channels=lambda cfg: cfg.in_channels,
+...     multiple=lambda cfg: 8,
+...     tiny=adair.AdaIRConfig.tiny,
+... )
+>>> register(mine)
+>>> network("mine").restores(adair.AdaIRConfig.tiny())
+True
+"""
 
 import dataclasses
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcore.errors import UserError
 
+if TYPE_CHECKING:
+    from jaxcore.models.base import Network
+
+# Each of these modules has its network under the name NETWORK.
 _NETWORKS = {
-    "adair": ("jaxcore.models.adair", "AdaIRConfig"),
-    "dea_net": ("jaxcore.models.dea_net", "DEANetConfig"),
-    "rddm": ("jaxcore.models.rddm", "RDDMConfig"),
+    "adair": "jaxcore.models.adair",
+    "dea_net": "jaxcore.models.dea_net",
+    "rddm": "jaxcore.models.rddm",
 }
-_TRAINED_BY = {"rddm": "diffusion"}  # network -> task; all others by restoration
+_registered: "dict[str, Network[Any]]" = {}
 _TASKS = {
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
@@ -21,15 +43,6 @@ _TASKS = {
 _ESTIMATORS = {
     "selective-iv": ("jaxcore.estimators.selective_iv", "SelectiveIV"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network the command line, training and planning can reach by name."""
-
-    name: str
-    config_class: type[Any]
-    module: ModuleType  # has init, apply, from_torch, to_torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +64,10 @@ def _resolve(table: dict[str, tuple[str, str]], kind: str, name: str) -> tuple[M
 
 def networks() -> tuple[str, ...]:
     """Names of all networks."""
-    return tuple(sorted(_NETWORKS))
+    return tuple(sorted(_NETWORKS | _registered))
 
 
-def network(name: str) -> Network:
+def network(name: str) -> "Network[Any]":
     """Look a network up.
 
     Raises:
@@ -63,8 +76,26 @@ def network(name: str) -> Network:
     >>> network("adair").config_class.__name__
     'AdaIRConfig'
     """
-    module, config_class = _resolve(_NETWORKS, "network", name)
-    return Network(name, config_class, module)
+    if name in _registered:
+        return _registered[name]
+    if name not in _NETWORKS:
+        raise UserError(f"Unknown network {name!r}: expected one of {', '.join(networks())}.")
+    return importlib.import_module(_NETWORKS[name]).NETWORK
+
+
+def register(network: "Network[Any]") -> None:
+    """Let commands, trainings and loaders of this process find a network by its name.
+
+    Args:
+      network: of whatever package; its configuration class is stored by this name in runs and
+        weight files, so whoever reads them must have registered it too.
+
+    Raises:
+      UserError: the name belongs to another network.
+    """
+    if network.name in _NETWORKS or _registered.get(network.name, network) is not network:
+        raise UserError(f"Expected a new name for a network, found {network.name!r}, a known one.")
+    _registered[network.name] = network
 
 
 def task_class(name: str) -> type[Any]:
@@ -76,13 +107,13 @@ def task_class(name: str) -> type[Any]:
     return _resolve(_TASKS, "task", name)[1]
 
 
-def task_of(network: str) -> type[Any]:
+def task_of(name: str) -> type[Any]:
     """The class of the task that trains and evaluates a network.
 
     >>> task_of("adair").name
     'restoration'
     """
-    return task_class(_TRAINED_BY.get(network, "restoration"))
+    return task_class(network(name).task)
 
 
 def estimators() -> tuple[str, ...]:

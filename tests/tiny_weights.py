@@ -46,7 +46,7 @@ def write_run(run, cfg=TINY, model="adair", **task):
     write_json(run / "config.json", {"task_config": task_config, "train": train})
     with Checkpointer(run / "checkpoints", best_metric="psnr") as checkpointer:
         for step in (1, 2):
-            drawn = params(step, cfg, registry.network(model).module)
+            drawn = params(step, cfg, registry.network(model))
             weights = jax.tree.map(jnp.asarray, drawn)
             state = create_state(weights, optax.sgd(0.1), key=jax.random.key(0))
             state = dataclasses.replace(state, step=jnp.int32(step))

@@ -21,14 +21,21 @@ if TYPE_CHECKING:
     from jaxcore.train.task import BatchIterator, GradientTask, Task
 
 _HOMES = {
-    "Checkpointer": "checkpoint", "load_params": "checkpoint", "read_config": "checkpoint",
-    "TrainConfig": "config", "EMAConfig": "ema", "EXIT_INTERRUPTED": "interrupt",
-    "FitResult": "loop", "fit": "loop", "GroupConfig": "optim", "OptimConfig": "optim",
-    "make_optimiser": "optim", "ScheduleConfig": "schedules", "make_schedule": "schedules",
-    "TrainState": "state", "create_state": "state", "Loss": "step",
-    "Mean": "step", "make_train_step": "step",
-    "BatchIterator": "task", "GradientTask": "task", "Task": "task",
-}  # fmt: skip
+    name: module
+    for module, names in {
+        "checkpoint": ("Checkpointer", "load_params", "read_config"),
+        "config": ("TrainConfig",),
+        "ema": ("EMAConfig",),
+        "interrupt": ("EXIT_INTERRUPTED",),
+        "loop": ("FitResult", "fit"),
+        "optim": ("GroupConfig", "OptimConfig", "make_optimiser"),
+        "schedules": ("ScheduleConfig", "make_schedule"),
+        "state": ("TrainState", "create_state"),
+        "step": ("Loss", "Mean", "make_train_step"),
+        "task": ("BatchIterator", "GradientTask", "Task"),
+    }.items()
+    for name in names
+}
 
 __all__ = [
     "EXIT_INTERRUPTED",

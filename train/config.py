@@ -9,18 +9,26 @@ from typing import Any, Literal
 import jaxcore
 from jaxcore import registry
 from jaxcore.errors import UserError
+from jaxcore.serial import Count, Index, Serial
 from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
 
 # These change what a run writes, not what it computes, and may differ when it is resumed.
 _FREE = (
-    "log_every", "eval_every", "save_every", "sample_every", "keep_last", "best_metric",
-    "best_mode", "max_in_flight", "tensorboard",
-)  # fmt: skip
+    "log_every",
+    "eval_every",
+    "save_every",
+    "sample_every",
+    "keep_last",
+    "best_metric",
+    "best_mode",
+    "max_in_flight",
+    "tensorboard",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Serial):
     """Everything about a run that is not the task; ``*_every`` 0 means only at the end.
 
     >>> cfg = TrainConfig(steps=100, ema=EMAConfig())
@@ -28,45 +36,22 @@ class TrainConfig:
     True
     """
 
-    steps: int  # updates of the whole run
-    seed: int = 0  # parameters, data order and random numbers of the steps
+    steps: Count  # updates of the whole run
+    seed: Index = 0  # parameters, data order and random numbers of the steps
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
-    accum_steps: int = 1  # micro-batches per update
+    accum_steps: Count = 1  # micro-batches per update
     ema: EMAConfig | None = None  # moving average of the parameters, used for evaluation
     skip_nonfinite: bool = True  # leave out updates that are NaN or infinite, and count them
     remat: bool = False  # recompute cheap activations in the backward pass
-    log_every: int = 50  # steps
-    eval_every: int = 0  # steps
-    save_every: int = 500  # steps
-    sample_every: int = 0  # steps
-    keep_last: int = 3  # newest checkpoints kept, besides the best
+    log_every: Index = 50  # steps
+    eval_every: Index = 0  # steps
+    save_every: Index = 500  # steps
+    sample_every: Index = 0  # steps
+    keep_last: Count = 3  # newest checkpoints kept, besides the best
     best_metric: str | None = None  # a metric of `Task.evaluate` that decides which is best
     best_mode: Literal["max", "min"] = "max"
-    max_in_flight: int = 2  # steps enqueued before the oldest is awaited
+    max_in_flight: Count = 2  # steps enqueued before the oldest is awaited
     tensorboard: bool = True  # write event files when the extra `log` is installed
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "accum_steps", "keep_last", "max_in_flight"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, found {getattr(self, name)}.")
-        for name in ("seed", "log_every", "eval_every", "save_every", "sample_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be at least 0, found {getattr(self, name)}.")
-        if self.best_mode not in ("max", "min"):
-            raise UserError(f"best_mode must be max or min, found {self.best_mode!r}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dict."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "TrainConfig":
-        """Inverse of `to_dict`."""
-        fields = dict(data)
-        fields["optim"] = OptimConfig.from_dict(fields.get("optim", {}))
-        if fields.get("ema") is not None:
-            fields["ema"] = EMAConfig.from_dict(fields["ema"])
-        return cls(**fields)
 
 
 def describe_run(task: Any, cfg: TrainConfig, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,22 +1,20 @@
 """Exponential moving average of the parameters as pure functions of the update number."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcore.errors import UserError
+from jaxcore.serial import AtLeast, Below, Count, Serial
 from jaxcore.typing import Params
 
 Warmup: TypeAlias = Literal["none", "debias", "ratio", "power"]
-_WARMUPS = ("none", "debias", "ratio", "power")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EMAConfig:
+class EMAConfig(Serial):
     """Decay of the average at call ``n = 0, 1, 2, ...`` (one call after every applied update).
 
     ``warmup`` gives the decay of early calls, never above ``decay``; with ``m = n - copy_until``
@@ -32,36 +30,17 @@ class EMAConfig:
     100
     """
 
-    decay: float = 0.999
+    decay: Annotated[float, AtLeast(0), Below(1)] = 0.999
     warmup: Warmup = "none"
-    every: int = 1  # average only at calls divisible by this
+    every: Count = 1  # average only at calls divisible by this
     copy_until: int | None = None  # calls up to this one, and the next, copy the parameters
     inv_gamma: float = 1.0
     power: float = 2.0 / 3.0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.decay < 1.0:
-            raise UserError(f"ema.decay must be in [0, 1), found {self.decay}.")
-        if self.warmup not in _WARMUPS:
-            raise UserError(
-                f"Unknown ema.warmup {self.warmup!r}: expected one of {', '.join(_WARMUPS)}."
-            )
-        if self.every < 1:
-            raise UserError(f"ema.every must be at least 1, found {self.every}.")
 
     @classmethod
     def rddm(cls) -> "EMAConfig":
         """RDDM (Liu et al., CVPR 2024): every 10 calls, after 100, decay up to 0.995."""
         return cls(decay=0.995, warmup="power", every=10, copy_until=100)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dict."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "EMAConfig":
-        """Inverse of `to_dict`."""
-        return cls(**data)
 
 
 def ema_decay(cfg: EMAConfig, n: ArrayLike) -> jax.Array:

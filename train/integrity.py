@@ -17,8 +17,14 @@ from jaxcore.train.optim import parameter_path
 T = TypeVar("T")
 
 _FORBIDDEN = (
-    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT,
-)  # fmt: skip
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOENT,
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEFT_BEHIND = ("Event loop is closed", "_read_array_index", "_write_array")
 _DISK_FULL = ("no space left", "disk quota exceeded", "file too large")

@@ -1,4 +1,4 @@
-"""What a run tells while it works."""
+"""What is printed while a run works."""
 
 import sys
 import time
@@ -47,7 +47,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Tells nothing."""
+    """Prints nothing."""
 
     def begin(self, step: int, total: int) -> None:
         """See `Reporter`."""

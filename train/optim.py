@@ -6,24 +6,24 @@ gradient for adam, radam and sgd, as in PyTorch.
 
 import dataclasses
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any, Literal, TypeAlias
 
 import jax
 import optax
 
 from jaxcore.errors import UserError
+from jaxcore.serial import Positive, Serial
 from jaxcore.train.radam import radam
 from jaxcore.train.schedules import Schedule, ScheduleConfig, make_schedule
 from jaxcore.typing import Params
 
 OptimName: TypeAlias = Literal["adamw", "adam", "nadamw", "radam", "sgd", "lion", "lamb", "muon"]
-_NAMES = ("adamw", "adam", "nadamw", "radam", "sgd", "lion", "lamb", "muon")
 _FROZEN, _REST = "frozen", "rest"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GroupConfig:
+class GroupConfig(Serial):
     """An optimiser of its own for the parameters whose path matches; None inherits.
 
     The first group whose ``pattern`` is found (``re.search``) in the path ``"a/b/kernel"`` wins.
@@ -31,14 +31,23 @@ class GroupConfig:
 
     pattern: str  # regular expression on the parameter path
     name: OptimName | None = None
-    learning_rate: float | None = None  # peak; the shape of the schedule is shared
+    learning_rate: Positive | None = None  # peak; the shape of the schedule is shared
     betas: tuple[float, float] | None = None
     eps: float | None = None
     weight_decay: float | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise UserError(
+                f"Optimiser group pattern {self.pattern!r} is not a regular expression: {error}."
+            ) from error
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Serial):
     """One optimiser, or several on disjoint parts of the parameters (``groups``).
 
     >>> OptimConfig.from_dict(OptimConfig(name="radam").to_dict()).name
@@ -46,52 +55,14 @@ class OptimConfig:
     """
 
     name: OptimName = "adamw"
-    learning_rate: float = 2e-4  # peak rate
+    learning_rate: Positive = 2e-4  # peak rate
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     betas: tuple[float, float] = (0.9, 0.999)  # sgd ignores them
     eps: float = 1e-8
     weight_decay: float = 0.0
     momentum: float = 0.9  # sgd, and the matrices of muon
-    clip_norm: float | None = None  # joint L2 norm over all trained parameters
+    clip_norm: Positive | None = None  # joint L2 norm over all trained parameters
     groups: tuple[GroupConfig, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in (self.name, *(g.name for g in self.groups if g.name is not None)):
-            if name not in _NAMES:
-                raise UserError(f"Unknown optimiser {name!r}: expected one of {', '.join(_NAMES)}.")
-        for rate in (self.learning_rate, *(g.learning_rate for g in self.groups)):
-            if rate is not None and not rate > 0:
-                raise UserError(f"The learning rate must be above 0, found {rate}.")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UserError(f"clip_norm must be above 0 or None, found {self.clip_norm}.")
-        for group in self.groups:
-            try:
-                re.compile(group.pattern)
-            except re.error as error:
-                raise UserError(
-                    f"Optimiser group pattern {group.pattern!r} is not a regular expression: "
-                    f"{error}."
-                ) from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dict."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "OptimConfig":
-        """Inverse of `to_dict`; also accepts lists for tuples, as JSON gives them."""
-        fields = dict(data)
-        fields["schedule"] = ScheduleConfig.from_dict(fields.get("schedule", {}))
-        fields["groups"] = tuple(
-            GroupConfig(**{**g, "betas": _pair(g.get("betas"))}) for g in fields.get("groups", ())
-        )
-        if "betas" in fields:
-            fields["betas"] = _pair(fields["betas"])
-        return cls(**fields)
-
-
-def _pair(value: Any) -> Any:
-    return None if value is None else tuple(value)
 
 
 def _single(cfg: OptimConfig, rate: Schedule) -> optax.GradientTransformation:

@@ -5,56 +5,41 @@ default float type (float32, or float64 under ``jax.enable_x64``).
 """
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxcore.errors import UserError
+from jaxcore.serial import AtLeast, Count, Index, Serial
 
 Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
-ScheduleName: TypeAlias = Literal["constant", "cosine", "warmup_cosine", "adair_official", "fixed"]
-
-_NAMES = ("constant", "cosine", "warmup_cosine", "adair_official", "fixed")
-# AdaIR's published shape: 15 warm-up epochs of a 180-epoch cosine, of which 150 epochs are run.
-_ADAIR_WARMUP, _ADAIR_MAX, _ADAIR_RUN = 15, 180, 150
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
+class ScheduleConfig(Serial):
     """Shape of the learning rate over a run; the peak is ``OptimConfig.learning_rate``.
 
     >>> ScheduleConfig(name="cosine", floor=1e-6).to_dict()["floor"]
     1e-06
     """
 
-    name: ScheduleName = "constant"  # see the functions of this module
-    floor: float = 0.0  # rate of the last update (cosine, warmup_cosine)
-    warmup_steps: int | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
-    steps_per_epoch: int | None = None  # adair_official; None: 1/150 of the run, as published
+    # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, or another of `SCHEDULES`
+    name: str = "constant"
+    floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosine, warmup_cosine)
+    warmup_steps: Index | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
+    steps_per_epoch: Count | None = None  # adair_official; None: 1/150 of the run, as published
 
     def __post_init__(self) -> None:
-        if self.name not in _NAMES:
-            raise UserError(f"Unknown schedule {self.name!r}: expected one of {', '.join(_NAMES)}.")
-        if self.floor < 0:
-            raise UserError(f"schedule.floor must be at least 0, found {self.floor}.")
-        for field in ("warmup_steps", "steps_per_epoch"):
-            value = getattr(self, field)
-            if value is not None and value < (1 if field == "steps_per_epoch" else 0):
-                raise UserError(f"schedule.{field} must be positive, found {value}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able dict."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "ScheduleConfig":
-        """Inverse of `to_dict`."""
-        return cls(**data)
+        super().__post_init__()
+        if self.name not in SCHEDULES:
+            raise UserError(
+                f"Unknown schedule {self.name!r}: expected one of {', '.join(SCHEDULES)}."
+            )
 
 
 def constant(value: float) -> Schedule:
@@ -112,42 +97,26 @@ def warmup_cosine(
     return rate
 
 
-def adair_official(peak: float, steps_per_epoch: int) -> Schedule:
-    """The rate per epoch that AdaIR's released training code really uses (quirk included).
+def _lazily(module: str, name: str) -> "Maker":
+    def make(config: ScheduleConfig, peak: float, total_steps: int) -> Schedule:
+        return getattr(importlib.import_module(module), name)(config, peak, total_steps)
 
-    With ``w = 15``, ``T = 180`` and ``f(k) = peak k / (w - 1)`` for ``k < w``, else
-    ``peak/2 (1 + cos(pi (k - w) / (T - w)))``: epoch 0 has rate 0 and epoch ``e >= 1`` has
-    ``f(e - 1)``, so two epochs run at rate 0 and the 150 published epochs end at 9 % of the peak.
-
-    >>> float(adair_official(2e-4, 10)(15)), float(adair_official(2e-4, 10)(150)) == 2e-4
-    (0.0, False)
-    """
-    k = np.maximum(np.arange(_ADAIR_MAX) - 1, 0).astype(np.float64)
-    rising = peak * k / (_ADAIR_WARMUP - 1)
-    angle = np.pi * (k - _ADAIR_WARMUP) / (_ADAIR_MAX - _ADAIR_WARMUP)
-    table = np.where(k < _ADAIR_WARMUP, rising, 0.5 * peak * (1.0 + np.cos(angle)))
-
-    def rate(step: ArrayLike) -> jax.Array:
-        epoch = jnp.minimum(jnp.asarray(step) // steps_per_epoch, _ADAIR_MAX - 1)
-        return jnp.asarray(table)[epoch]
-
-    return rate
+    return make
 
 
-def fixed(peak: float, total_steps: int, *, warmup_steps: int | None = None) -> Schedule:
-    """AdaIR's intended shape without the quirks: warm-up from update 0, down to 0 at the real end.
+Maker: TypeAlias = Callable[[ScheduleConfig, float, int], Schedule]
+"""From the shape, the highest rate and the updates of the whole run to the schedule."""
 
-    Args:
-      peak: rate at the end of the warm-up.
-      total_steps: updates of the whole run.
-      warmup_steps: None stands for the published share, 15 of 180.
-
-    >>> float(fixed(1.0, 120)(9)), float(fixed(1.0, 120)(119))
-    (1.0, 0.0)
-    """
-    if warmup_steps is None:
-        warmup_steps = round(total_steps * _ADAIR_WARMUP / _ADAIR_MAX)
-    return warmup_cosine(peak, total_steps, warmup_steps=warmup_steps)
+# Open to more: schedules that belong to one paper stand beside its recipe.
+SCHEDULES: dict[str, Maker] = {
+    "constant": lambda config, peak, total_steps: constant(peak),
+    "cosine": lambda config, peak, total_steps: cosine(peak, total_steps, floor=config.floor),
+    "warmup_cosine": lambda config, peak, total_steps: warmup_cosine(
+        peak, total_steps, warmup_steps=config.warmup_steps or 0, floor=config.floor
+    ),
+    "adair_official": _lazily("jaxcore.train.adair_schedule", "make_official"),
+    "fixed": _lazily("jaxcore.train.adair_schedule", "make_fixed"),
+}
 
 
 def make_schedule(config: ScheduleConfig, peak: float, total_steps: int) -> Schedule:
@@ -162,17 +131,4 @@ def make_schedule(config: ScheduleConfig, peak: float, total_steps: int) -> Sche
     >>> round(float(schedule(4)), 6)
     1.0
     """
-    match config.name:
-        case "constant":
-            return constant(peak)
-        case "cosine":
-            return cosine(peak, total_steps, floor=config.floor)
-        case "warmup_cosine":
-            return warmup_cosine(
-                peak, total_steps, warmup_steps=config.warmup_steps or 0, floor=config.floor
-            )
-        case "adair_official":
-            epoch = config.steps_per_epoch or max(1, total_steps // _ADAIR_RUN)
-            return adair_official(peak, epoch)
-        case "fixed":
-            return fixed(peak, total_steps, warmup_steps=config.warmup_steps)
+    return SCHEDULES[config.name](config, peak, total_steps)

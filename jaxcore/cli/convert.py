@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tyro
 
-from jaxcore.cli.weights import Which
+from jaxcore.weights import Which
 
 
 def convert(
@@ -31,21 +31,22 @@ def convert(
       deploy: merge what is only apart for training; for networks that have such a form (DEA-Net).
       overwrite: replace an existing output.
     """
-    from jaxcore.cli.weights import describe, load_network
     from jaxcore.convert import write_safetensors, write_torch
     from jaxcore.errors import UserError
+    from jaxcore.weights import describe, load
 
     endings = (".safetensors", ".pth", ".pt")
     if output.suffix not in endings:
         raise UserError(f"Expected an output ending in {', '.join(endings)}, found {output}.")
-    notes: list[str] = []
-    network, cfg, params = load_network(source, model, which=which, preset=preset, notes=notes)
+    loaded = load(source, model=model, preset=preset, which=which)
+    network, cfg, params = loaded.network, loaded.cfg, loaded.params
     if deploy:
-        if not hasattr(network.module, "deploy"):
+        if network.deploy is None:
             raise UserError(f"The network {network.name} has one form only: leave --deploy out.")
-        params, cfg = network.module.deploy(params, cfg)
-    tensors = network.module.to_torch(params, cfg)
-    about, told = describe(network, cfg), network.module.config_from_state_dict(tensors)
+        params, cfg = network.deploy(params, cfg)
+    tensors, about = network.to_torch(params, cfg), describe(network, cfg)
+    read = network.config_from_state_dict
+    told = None if read is None else read(tensors)
     note = ""
     if output.suffix == ".safetensors":
         about["format"] = "pt"  # what other readers expect of this layout
@@ -54,9 +55,9 @@ def convert(
         write_torch(output, tensors, overwrite=overwrite)
     else:
         write_torch(output, tensors, wrap="state_dict", extra=about, overwrite=overwrite)
-        fields = told.to_dict()
-        hidden = [name for name, value in cfg.to_dict().items() if fields[name] != value]
+        fields = {} if told is None else told.to_dict()
+        hidden = [name for name, value in cfg.to_dict().items() if fields.get(name) != value]
         note = f' below "state_dict", beside the settings {", ".join(hidden)}'
-    for line in notes:
+    for line in loaded.notes:
         print(line)
     print(f"{len(tensors)} tensors of {network.name} -> {output}{note}")

@@ -1,13 +1,13 @@
 """``jaxcore evaluate``."""
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import tyro
 
 from jaxcore.data.images.kinds import ImageData, Photos
+from jaxcore.weights import Which
 
 _UNSAID = Photos()
 
@@ -19,7 +19,7 @@ def evaluate(
     photos: bool = False,
     model: str | None = None,
     preset: str | None = None,
-    which: Literal["best", "last", "ema"] = "best",
+    which: Which = "best",
     images: int | None = None,
     tile: int | None = None,
     steps: int | None = None,
@@ -51,28 +51,30 @@ def evaluate(
       legacy_rng: draw noise 15, 25, 50 from one stream, as the official tester does.
     """
     from jaxcore.cli.progress import track
-    from jaxcore.cli.weights import load_network
     from jaxcore.errors import UserError
-    from jaxcore.registry import task_of
+    from jaxcore.registry import task_class
     from jaxcore.train import read_config
     from jaxcore.train.tasks.images import comparison, summarise
+    from jaxcore.weights import load
 
-    network, cfg, params = load_network(weights, model, which=which, preset=preset)
-    kind, further = task_of(network.name), {}
+    loaded = load(weights, model=model, preset=preset, which=which)
+    network, cfg, params = loaded.network, loaded.cfg, loaded.params
+    kind, further = task_class(network.task), {}
+    sampled = "steps" in network.restore_options
     if weights.is_dir():
         trained = kind.from_dict(read_config(weights)["task_config"])
         further = {n: getattr(trained, n) for n in ("eval_protocol", "crop_multiple")}
-        if hasattr(trained, "sample_steps"):
+        if sampled:
             further["sample_steps"] = trained.sample_steps
     if protocol is not None:
         further |= {"eval_protocol": protocol, "crop_multiple": 16 if protocol == "rgb" else 1}
     if crop_multiple is not None:
         further["crop_multiple"] = crop_multiple
     if steps is not None:
-        if "sample_steps" not in {f.name for f in dataclasses.fields(kind)}:
+        if not sampled:
             raise UserError(f"The network {network.name} has no option steps: leave it out.")
         further["sample_steps"] = steps
-    if getattr(cfg, "kind", "restoration") == "generation":
+    if not network.restores(cfg):
         raise UserError(f"Expected weights that restore images, found generation in {weights}.")
     if weights.is_dir() and data == _UNSAID and not photos:
         data = trained.data

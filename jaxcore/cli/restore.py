@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from jaxcore.cli.weights import Which
 from jaxcore.errors import UserError
+from jaxcore.weights import Loaded, Which
 
 _BUCKET = 64  # pixels; of several pictures, unless told otherwise
 
@@ -68,23 +68,26 @@ def restore(
     """
     import time
 
-    from jaxcore.cli.weights import load_network
+    from jaxcore.weights import load
 
     jobs = plan(pictures, output, overwrite=overwrite)
     jobs = [dataclasses.replace(job, condition=_condition(job, condition)) for job in jobs]
-    network, cfg, params = load_network(weights, model, which=which, preset=preset)
+    loaded = load(weights, model=model, preset=preset, which=which)
     if stat_window is not None:
-        cfg = _with_window(network.name, cfg, stat_window)
+        loaded = _with_window(loaded, stat_window)
     if bucket is None and len(jobs) > 1:
         bucket = _BUCKET
     options = {"tile": tile, "overlap": overlap, "ensemble": ensemble, "bucket": bucket}
     own = {"steps": steps, "seed": seed, "condition": condition}
-    sampler = {name: value for name, value in own.items() if value is not None}
-    _check_sampler(network.name, network.module, sampler)
-    if condition is not None and not cfg.condition_channels:
+    given = {name: value for name, value in own.items() if value is not None}
+    unknown = [name for name in given if name not in loaded.network.restore_options]
+    if unknown:
+        name = loaded.network.name
+        raise UserError(f"The network {name} has no option {unknown[0]}: leave it out.")
+    if condition is not None and not loaded.cfg.condition_channels:
         raise UserError("Expected no --condition for networks without further channels, found one.")
-    options |= {name: value for name, value in sampler.items() if name != "condition"}
-    run = _runner(network.module, params, cfg, options)
+    options |= {name: value for name, value in given.items() if name != "condition"}
+    run = _runner(loaded, options)
     start = time.perf_counter()
     if len(jobs) == 1:
         _restore_one(jobs[0], run, overwrite)
@@ -113,36 +116,27 @@ def _condition(job: Job, given: Path | None) -> Path | None:
     return found[0]
 
 
-def _check_sampler(name: str, module: Any, given: dict[str, Any]) -> None:
-    import inspect
-
-    if not given:
-        return
-    known = inspect.signature(module.restore).parameters if hasattr(module, "restore") else ()
-    unknown = [option for option in given if option not in known]
-    if unknown:
-        raise UserError(f"The network {name} has no option {unknown[0]}: leave it out.")
-
-
-def _with_window(name: str, cfg: Any, window: int) -> Any:
-    if not hasattr(cfg, "stat_window"):
+def _with_window(loaded: Loaded, window: int) -> Loaded:
+    if "stat_window" not in loaded.network.restore_changes:
+        name = loaded.network.name
         raise UserError(f"The network {name} has no statistics over windows: leave it out.")
-    return dataclasses.replace(cfg, stat_window=window)
+    cfg = dataclasses.replace(loaded.cfg, stat_window=window)
+    return dataclasses.replace(loaded, cfg=cfg)
 
 
-def _runner(module: Any, params: Any, cfg: Any, options: dict[str, Any]) -> Run:
+def _runner(loaded: Loaded, options: dict[str, Any]) -> Run:
     from jaxcore.tiling import check_options
 
-    channels = getattr(cfg, "in_channels", getattr(cfg, "channels", 3))
-    if not hasattr(module, "restore") or channels != 3:
+    network, cfg = loaded.network, loaded.cfg
+    if not network.restores(cfg) or network.channels(cfg) != 3:
         raise UserError("Expected weights of a network for RGB pictures, found others.")
-    multiple = cfg.multiple if hasattr(cfg, "multiple") else module.MULTIPLE
+    multiple = network.multiple(cfg)
     check_options(multiple, options["tile"], options["overlap"], "linear", options["bucket"])
 
     def run(pixels: np.ndarray, progress: Any, **further: Any) -> np.ndarray:
         if "condition" in further:
             further["condition"] = further["condition"][..., : cfg.condition_channels]
-        return module.restore(params, pixels, cfg, progress=progress, **options, **further)
+        return network.restore(loaded.params, pixels, cfg, progress=progress, **options, **further)
 
     return run
 

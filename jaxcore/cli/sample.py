@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxcore.cli.weights import Which
+from jaxcore.weights import Which
 
 FILES = ("samples.png", "trajectory.png", "schedules.png", "samples.json")
 
@@ -73,7 +73,6 @@ def sample(
     from jaxcore.models.rddm.process.forward import to_signed, to_unit
     from jaxcore.models.rddm.sampling.plots import plot_schedules, trajectory_cells
     from jaxcore.models.rddm.sampling.sampler import sample as run
-    from jaxcore.models.rddm.sampling.solvers import sampling_table
     from jaxcore.ops.padding import pad_to_multiple
 
     _check_output(output, overwrite)
@@ -90,9 +89,7 @@ def sample(
     if alpha is not None or beta is not None:
         model.check_reschedule()
         schedule = trained.reschedule(alpha=alpha, beta=beta, ratio_a=ratio_a, ratio_b=ratio_b)
-    table = sampling_table(
-        schedule, steps, eta=eta or None, order=order, method=method, clip_mode=clip_mode
-    )
+    table = _table(schedule, steps, eta=eta, order=order, method=method, clip_mode=clip_mode)
     degraded = model.degraded(picture)
     padded = None
     if degraded is not None:
@@ -137,6 +134,25 @@ def sample(
     write_json(output / "samples.json", settings)
     print(f"{count} pictures of {images.shape[2]}x{images.shape[1]} pixels, {len(table)} steps")
     print(f"written: {output}")
+
+
+def _table(
+    schedule: Any, steps: int, *, eta: float, order: str, method: str | None, clip_mode: str
+) -> Any:
+    """The table of the one sampler that the options name."""
+    from jaxcore.errors import UserError
+    from jaxcore.models.rddm.sampling import SAMPLERS
+    from jaxcore.models.rddm.sampling.released import sampling_table
+
+    own = (order, clip_mode) if method in (None, "euler") else (order, method, clip_mode)
+    names = [name for name in own if name not in ("simultaneous", "official", "none")]
+    if len(names) > 1:
+        raise UserError(f"Expected one sampler, found {' and '.join(names)}.")
+    name = names[0] if names else method
+    if eta and name in ("ancestral", "dpm2"):
+        raise UserError(f"Expected no eta for method {name!r}, found {eta}.")
+    options = {"clip": clip_mode != "none", **({"eta": eta} if eta else {})}
+    return (SAMPLERS[name] if name else sampling_table)(schedule, steps, **options)
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -201,8 +217,9 @@ class _Model:
 
 
 def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _Model:
-    from jaxcore.cli.weights import load_network
     from jaxcore.errors import UserError
+    from jaxcore.models import rddm
+    from jaxcore.weights import load
 
     tensors = None if weights.is_dir() else _tensors(weights)
     if tensors is not None and any(key.endswith("mid_attn.mem_kv") for key in tensors):
@@ -214,20 +231,18 @@ def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _
             "Expected no --prediction for networks of RDDM, which have objectives, found "
             f"{prediction!r}."
         )
-    network, cfg, params = load_network(
-        weights, None if weights.is_dir() else "rddm", which=which, preset=preset
-    )
-    if network.name != "rddm":
+    loaded = load(weights, model=None if weights.is_dir() else "rddm", preset=preset, which=which)
+    network, cfg, params = loaded.network, loaded.cfg, loaded.params
+    if network.task != "diffusion":
         raise UserError(f"Expected weights of a diffusion model, found weights of {network.name}.")
-    module = network.module
     return _Model(
-        module.apply_fn(cfg),
-        module.standardise(params.get("network", params), cfg),
+        rddm.apply_fn(cfg),
+        rddm.standardise(params.get("network", params), cfg),
         cfg.schedule.make(),
-        module.objective_of(params, cfg),
-        cfg.unet.channels,
-        cfg.multiple,
-        cfg.kind != "generation",
+        rddm.objective_of(params, cfg),
+        network.channels(cfg),
+        network.multiple(cfg),
+        network.restores(cfg),
         cfg.condition_channels,
         cfg.to_dict(),
     )

@@ -117,6 +117,7 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
 
     import jax
 
+    from jaxcore import registry
     from jaxcore.parallel import initialise, make_mesh
     from jaxcore.train import EXIT_INTERRUPTED, fit
 
@@ -130,7 +131,7 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
     alone = jax.device_count() == 1 and recipe.fsdp == 1
     mesh = None if alone else make_mesh(fsdp=recipe.fsdp)
     out = recipe.out
-    if getattr(chosen.task.network, "searching", False):
+    if registry.network(chosen.task.model).searching(chosen.task.network):
         chosen = _search(chosen, out / "search", mesh, params)
         params, out = None, out / "trained"
     result = fit(chosen.task, chosen.train, out, mesh=mesh, init_params=params)
@@ -144,12 +145,11 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
 
 def _start(weights: Path, task: ImageTask) -> Any:
     """Parameters to start from, of a kind that the training can go on with."""
-    from jaxcore.cli.weights import load_network
+    from jaxcore.weights import load
 
-    network, cfg, params = load_network(weights, task.model)
-    if hasattr(network.module, "check_start"):
-        network.module.check_start(cfg, task.network)
-    return params
+    loaded = load(weights, model=task.model)
+    loaded.network.check_start(loaded.cfg, task.network)
+    return loaded.params
 
 
 def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> Recipe:
@@ -158,19 +158,20 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> Recipe:
 
     import jax
 
+    from jaxcore import registry
     from jaxcore.errors import UserError
     from jaxcore.train import EXIT_INTERRUPTED, fit, load_params
     from jaxcore.train.checkpoint import CHECKPOINTS, complete_steps
 
-    module, cfg = recipe.task.module, recipe.task.network
+    network, cfg = registry.network(recipe.task.model), recipe.task.network
     found = None
     if complete_steps(out / CHECKPOINTS):
-        found = module.chosen(load_params(out, "last", ema=False), cfg)
+        found = network.chosen(load_params(out, "last", ema=False), cfg)
     if found is None:
         result = fit(recipe.task, recipe.train, out, mesh=mesh, init_params=params)
         if result.interrupted:
             sys.exit(EXIT_INTERRUPTED)
-        found = module.chosen(result.state.params, cfg)
+        found = network.chosen(result.state.params, cfg)
         if found is None:
             raise UserError(
                 f"Expected the search to find an objective, found its weight at "

@@ -26,7 +26,7 @@ def psnr(
 ) -> Float[Array, "*b"]:
     """Peak signal-to-noise ratio of each image, in dB, over all its pixels and channels.
 
-    Equal images give infinity (with gradient 0); see `MeanState` for what a mean makes of it.
+    Equal images give infinity (with gradient 0), and so does a mean with one of them.
 
     Args:
       image: restored; values outside [0, data_range] count as they are.

@@ -75,7 +75,7 @@ def apply_stack(
         split_rngs={True: True},
         in_axes=in_axes,
         length=length,
-        unroll=1 if scan else length,
+        unroll=1 if scan or block.is_initializing() else length,
     )
     layers = jnp.arange(length) if taps.active() else None
     x, (per_layer, values) = stack(block, x, broadcast, scanned, layers)

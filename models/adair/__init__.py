@@ -9,6 +9,14 @@ from jaxcore.models.adair.blocks import (
     Upsample,
 )
 from jaxcore.models.adair.config import MULTIPLE, AdaIRConfig
+from jaxcore.models.adair.entry import (
+    NETWORK,
+    from_torch,
+    init,
+    param_shapes,
+    restore,
+    to_torch,
+)
 from jaxcore.models.adair.frequency import (
     AFLB,
     ChannelGate,
@@ -16,21 +24,19 @@ from jaxcore.models.adair.frequency import (
     FrequencyModulation,
     SpatialGate,
 )
-from jaxcore.models.adair.model import AdaIR, apply, init, param_shapes
+from jaxcore.models.adair.model import AdaIR, apply
 from jaxcore.models.adair.params import (
     RULES,
     config_from_state_dict,
-    from_torch,
-    to_torch,
     trainable,
 )
-from jaxcore.models.adair.pipeline import restore
 
 __all__ = [
     "AFLB",
     "GDFN",
     "MDTA",
     "MULTIPLE",
+    "NETWORK",
     "RULES",
     "AdaIR",
     "AdaIRConfig",

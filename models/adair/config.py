@@ -1,23 +1,17 @@
 """Sizes and options of AdaIR and, with ``decoder=False``, of Restormer."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from jaxcore.errors import UserError
-from jaxcore.models.config import (
-    DType,
-    NetworkConfig,
-    check_choices,
-    check_counts,
-    check_flags,
-    check_positive,
-    is_count,
-)
+from jaxcore.models.config import DType, NetworkConfig
+from jaxcore.serial import Count, Positive
 
 MaskMode = Literal["official", "fixed", "ratio", "soft"]
 NormType = Literal["WithBias", "BiasFree"]
 Spectral = Literal["fft", "matrix"]
 Preset = Literal["official", "fixed"]
+Levels: TypeAlias = tuple[Count, Count, Count, Count]
 
 MULTIPLE = 8
 """Height and width of an input must be multiples of this: three halvings."""
@@ -46,32 +40,32 @@ class AdaIRConfig(NetworkConfig):
 
     title: ClassVar[str] = "AdaIR"
 
-    in_channels: int = 3
-    out_channels: int = 3  # equal to in_channels: the input is added to the output
-    dim: int = 48  # channels at full resolution; doubled at each of three halvings
-    num_blocks: tuple[int, int, int, int] = (4, 6, 6, 8)  # per level; the last is the latent
-    num_refinement_blocks: int = 4
-    heads: tuple[int, int, int, int] = (1, 2, 4, 8)  # per level; every AFLB takes the third
-    ffn_expansion: float = 2.66
+    in_channels: Count = 3
+    out_channels: Count = 3  # equal to in_channels: the input is added to the output
+    dim: Count = 48  # channels at full resolution; doubled at each of three halvings
+    num_blocks: Levels = (4, 6, 6, 8)  # per level; the last is the latent
+    num_refinement_blocks: Count = 4
+    heads: Levels = (1, 2, 4, 8)  # per level; every AFLB takes the third
+    ffn_expansion: Positive = 2.66
     bias: bool = False  # in attention, feed-forward, channel reduction and output convolutions
     norm_type: NormType = "WithBias"
     decoder: bool = True  # False: no frequency blocks at all, which is Restormer
 
     mask_mode: MaskMode = "official"
-    mask_unit: int = 128  # "official": map size per unit of half width, in pixels
-    mask_side: int = 10  # "fixed": side of the window, in frequency bins
-    soft_tau: float = 1.0  # "soft": width of the window's edge, in frequency bins
+    mask_unit: Count = 128  # "official": map size per unit of half width, in pixels
+    mask_side: Count = 10  # "fixed": side of the window, in frequency bins
+    soft_tau: Positive = 1.0  # "soft": width of the window's edge, in frequency bins
     skip_empty_mask: bool = True  # leave out spectral work where a window is empty for any t < 1
     spectral: Spectral = "fft"  # "matrix": two products with the window's kernel, no FFT
 
-    stat_window: int | None = None  # side, in input pixels, of windows for attention and pools
+    stat_window: Count | None = None  # side, in input pixels, of windows for attention and pools
     dtype: DType = "float32"  # of activations; norms, softmax, Gram and FFT stay in float32
     param_dtype: DType = "float32"
     remat: bool = False  # recompute each block in the backward pass
     scan_blocks: bool = True  # one compiled body per level; False unrolls. Same parameters
 
-    def __post_init__(self):
-        _check_types(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _check_ranges(self)
         _check_divisibility(self)
 
@@ -130,36 +124,10 @@ class AdaIRConfig(NetworkConfig):
         return cls(**{**sizes, **changes})
 
 
-_CHOICES = {
-    "mask_mode": MaskMode,
-    "norm_type": NormType,
-    "spectral": Spectral,
-    "dtype": DType,
-    "param_dtype": DType,
-}
-_FLAGS = ("bias", "decoder", "skip_empty_mask", "remat", "scan_blocks")
-_LEVELS = ("num_blocks", "heads")
-_COUNTS = dict.fromkeys(
-    ("in_channels", "out_channels", "dim", "num_refinement_blocks", "mask_unit", "mask_side"), 1
-)
-
-
-def _check_types(cfg: AdaIRConfig) -> None:
-    check_choices(cfg, {name: get_args(values) for name, values in _CHOICES.items()})
-    check_flags(cfg, _FLAGS)
-    check_counts(cfg, _COUNTS)
-    check_positive(cfg, ("ffn_expansion", "soft_tau"))
-    for name in _LEVELS:
-        value = getattr(cfg, name)
-        if not (isinstance(value, tuple) and len(value) == 4 and all(map(is_count, value))):
-            raise UserError(f"{name} must be four positive whole numbers, found {value!r}.")
-
-
 def _check_ranges(cfg: AdaIRConfig) -> None:
-    window = cfg.stat_window
-    if window is not None and not (is_count(window) and window % MULTIPLE == 0):
+    if cfg.stat_window is not None and cfg.stat_window % MULTIPLE:
         raise UserError(
-            f"stat_window must be None or a positive multiple of {MULTIPLE}, found {window!r}."
+            f"stat_window must be None or a multiple of {MULTIPLE}, found {cfg.stat_window}."
         )
     if cfg.in_channels != cfg.out_channels:
         raise UserError(

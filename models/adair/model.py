@@ -5,11 +5,9 @@ Cui, Zamir, Khan, Knoll, Shah, Khan, ICLR 2025; the backbone is Restormer (Zamir
 `AdaIRConfig` for the options that differ from it.
 """
 
-import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,7 +16,8 @@ from jaxcore.errors import UserError
 from jaxcore.models.adair.blocks import Downsample, TransformerBlock, Upsample
 from jaxcore.models.adair.config import MULTIPLE, AdaIRConfig
 from jaxcore.models.adair.frequency import AFLB
-from jaxcore.nn import Conv, PointwiseConv, Types, apply_block, apply_stack, init_params, tap
+from jaxcore.models.base import check_images
+from jaxcore.nn import Conv, PointwiseConv, Types, apply_block, apply_stack, tap
 from jaxcore.typing import Key, Params
 
 
@@ -109,46 +108,11 @@ class AdaIR(nn.Module):
         return tap(self, name, apply_block(block, image, y, remat=self.cfg.remat))
 
 
-def _linen_init(key: Key, cfg: AdaIRConfig) -> Any:
+def draw(key: Key, cfg: AdaIRConfig) -> Params:
+    """Parameters by the initialisers of the modules."""
     image = jnp.zeros((1, MULTIPLE, MULTIPLE, cfg.in_channels), jnp.float32)
-    return AdaIR(cfg).init(key, image)["params"]
-
-
-@functools.partial(jax.jit, static_argnames="cfg")
-def _init(key: Key, cfg: AdaIRConfig) -> Params:
-    return init_params(functools.partial(_linen_init, cfg=cfg), key)
-
-
-@functools.lru_cache(maxsize=16)
-def param_shapes(cfg: AdaIRConfig) -> Params:
-    """Shape and type of every parameter, without computing any.
-
-    >>> shapes = param_shapes(AdaIRConfig.five_task())
-    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    28784824
-    """
-    return jax.eval_shape(functools.partial(_linen_init, cfg=cfg), jax.random.key(0))
-
-
-def init(key: Key, cfg: AdaIRConfig) -> Params:
-    """Random parameters with the official initialisation.
-
-    Convolution weights and biases are uniform in ``+-1/sqrt(fan_in)``, norm scales and
-    temperatures 1, norm biases and ``para1`` 0, ``para2`` 1.
-
-    Args:
-      key: from ``jax.random.key``.
-      cfg: sizes and options.
-
-    Returns:
-      Nested dict of arrays of type ``cfg.param_dtype``. It includes the few weights that the
-      official checkpoints hold and nothing uses.
-
-    >>> params = init(jax.random.key(0), AdaIRConfig.tiny())
-    >>> params["encoder_level1"]["attn"]["qkv"]["kernel"].shape
-    (1, 16, 48)
-    """
-    return _init(key, cfg)
+    variables: Any = AdaIR(cfg).init(key, image)
+    return variables["params"]
 
 
 def apply(
@@ -161,7 +125,7 @@ def apply(
     """Restore images. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
-      params: from :func:`init` or `from_torch`.
+      params: from `init` or `from_torch`.
       x: degraded images in [0, 1], height and width multiples of 8. For other sizes see
         `restore`.
       cfg: sizes and options.
@@ -175,29 +139,19 @@ def apply(
     Raises:
       UserError: shape or type of ``x`` or ``context`` do not fit.
 
+    >>> from jaxcore.models import adair
     >>> cfg = AdaIRConfig.tiny()
-    >>> params = init(jax.random.key(0), cfg)
+    >>> params = adair.init(jax.random.key(0), cfg)
     >>> jax.jit(apply, static_argnames="cfg")(params, jnp.zeros((2, 16, 24, 3)), cfg=cfg).shape
     (2, 16, 24, 3)
     """
-    _check_input(x, context, cfg)
+    check_images(cfg.title, x, channels=cfg.in_channels, multiple=MULTIPLE)
+    _check_context(x, context, cfg)
     out: Any = AdaIR(cfg).apply({"params": params}, x, context)
     return out
 
 
-def _check_input(x: Array, context: Array | None, cfg: AdaIRConfig) -> None:
-    if x.ndim != 4 or x.shape[-1] != cfg.in_channels or x.shape[0] == 0:
-        raise UserError(
-            f"AdaIR expects images of shape (batch, height, width, {cfg.in_channels}), "
-            f"found {tuple(x.shape)}."
-        )
-    if x.shape[1] % MULTIPLE or x.shape[2] % MULTIPLE or 0 in x.shape:
-        raise UserError(
-            f"AdaIR expects a height and width that are positive multiples of {MULTIPLE}, "
-            f"found {x.shape[1]} and {x.shape[2]}."
-        )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise UserError(f"AdaIR expects floating-point images in [0, 1], found {x.dtype}.")
+def _check_context(x: Array, context: Array | None, cfg: AdaIRConfig) -> None:
     expected = (x.shape[0], cfg.dim * 8)
     if context is not None and tuple(context.shape) != expected:
         raise UserError(f"context must have shape {expected}, found {tuple(context.shape)}.")

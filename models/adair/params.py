@@ -13,14 +13,11 @@ from jaxcore.convert import (
     POINTWISE,
     VECTOR,
     Rule,
-    from_state_dict,
     strip_prefix,
-    to_state_dict,
 )
 from jaxcore.errors import UserError
 from jaxcore.models.adair.config import AdaIRConfig
-from jaxcore.models.adair.model import param_shapes
-from jaxcore.typing import Params, StateDict
+from jaxcore.typing import Params
 
 _STAGE = r"(encoder_level\d|latent|decoder_level\d|refinement)"
 
@@ -79,34 +76,6 @@ RULES: tuple[Rule, ...] = (
     *_frequency_rules(),
 )
 """Our parameter path -> official key. Restormer's files have the same keys without ``fre*``."""
-
-
-def from_torch(state_dict: StateDict, cfg: AdaIRConfig) -> Params:
-    """Official weights as our parameters; strict, nothing is left out.
-
-    Args:
-      state_dict: official key -> array. The prefixes of Lightning and of data-parallel wrappers
-        (``net.``, ``module.``) are removed when every key has them. The weights that the
-        official code never uses are kept.
-      cfg: configuration of the same sizes; see :func:`config_from_state_dict`.
-
-    Raises:
-      UserError: missing, unexpected or mis-shaped keys, all named in one sentence.
-    """
-    return from_state_dict(state_dict, RULES, param_shapes(cfg))
-
-
-def to_torch(params: Params, cfg: AdaIRConfig) -> dict[str, np.ndarray]:
-    """Exact inverse of :func:`from_torch`: official key -> array in PyTorch's layout.
-
-    Args:
-      params: from `init`, `from_torch` or training.
-      cfg: their configuration.
-
-    Raises:
-      UserError: the parameters do not belong to ``cfg``.
-    """
-    return to_state_dict(params, RULES, param_shapes(cfg))
 
 
 def trainable(params: Params, cfg: AdaIRConfig) -> Params:

@@ -17,22 +17,29 @@ from jaxcore.models.dea_net.contrastive import (
     vgg19_to_torch,
 )
 from jaxcore.models.dea_net.deconv import DEConv, effective_kernel, merge, reparameterize
-from jaxcore.models.dea_net.model import DEANet, apply, init, param_shapes
+from jaxcore.models.dea_net.entry import (
+    NETWORK,
+    dehaze,
+    from_torch,
+    init,
+    param_shapes,
+    restore,
+    to_torch,
+)
+from jaxcore.models.dea_net.model import DEANet, apply
 from jaxcore.models.dea_net.params import (
     RULES,
     check_start,
     config_from_state_dict,
     deploy,
     form_of,
-    from_torch,
-    to_torch,
 )
-from jaxcore.models.dea_net.pipeline import dehaze, restore
 
 __all__ = [
     "BRANCHES",
     "LEAST",
     "MULTIPLE",
+    "NETWORK",
     "RULES",
     "CGAFusion",
     "ChannelAttention",

@@ -1,19 +1,14 @@
 """Sizes and options of DEA-Net."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from jaxcore.errors import UserError
-from jaxcore.models.config import (
-    DType,
-    NetworkConfig,
-    check_choices,
-    check_counts,
-    check_flags,
-    is_count,
-)
+from jaxcore.models.config import DType, NetworkConfig
+from jaxcore.serial import AtLeast, Count
 
 Form = Literal["train", "deploy"]
+Depths: TypeAlias = tuple[Count, Count, Count, Count, Count]
 
 MULTIPLE = 4
 """Height and width of an input must be multiples of this: two halvings."""
@@ -45,14 +40,10 @@ class DEANetConfig(NetworkConfig):
     title: ClassVar[str] = "DEA-Net"
     in_channels: ClassVar[int] = 3  # RGB in, RGB out
 
-    base_dim: int = 32  # channels at full resolution; doubled at each of two halvings
-    depths: tuple[int, int, int, int, int] = (
-        4,
-        4,
-        8,
-        4,
-        4,
-    )  # down 1, down 2, 3, up 2, up 1
+    base_dim: Annotated[int, AtLeast(2)] = (
+        32  # channels at full resolution; doubled at each of two halvings
+    )
+    depths: Depths = (4, 4, 8, 4, 4)  # blocks of down 1, down 2, 3, up 2, up 1
     form: Form = "train"
     cdc: bool = True  # central difference convolution
     hdc: bool = True  # horizontal difference convolution
@@ -68,13 +59,8 @@ class DEANetConfig(NetworkConfig):
     remat: bool = False  # recompute each block in the backward pass
     scan_blocks: bool = True  # one compiled body per level; False unrolls. Same parameters
 
-    def __post_init__(self):
-        check_choices(self, {name: get_args(values) for name, values in _CHOICES.items()})
-        check_flags(self, _FLAGS)
-        check_counts(self, {"base_dim": 2})
-        depths = self.depths
-        if not (isinstance(depths, tuple) and len(depths) == 5 and all(map(is_count, depths))):
-            raise UserError(f"depths must be five positive whole numbers, found {depths!r}.")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.form == "deploy" and not all(getattr(self, name) for name in BRANCHES):
             raise UserError(
                 "Merged kernels do not tell what they are the sum of: leave cdc, hdc, vdc and adc "
@@ -109,9 +95,3 @@ class DEANetConfig(NetworkConfig):
     def deployed(self) -> Self:
         """The same network with merged kernels."""
         return dataclasses.replace(self, form="deploy", **dict.fromkeys(BRANCHES, True))
-
-
-_CHOICES = {"form": Form, "dtype": DType, "param_dtype": DType}
-_FLAGS = (
-    *BRANCHES, "cga", "mixup", "double_sigmoid", "global_residual", "remat", "scan_blocks",
-)  # fmt: skip

@@ -4,7 +4,6 @@ Chen, He, Lu, IEEE Transactions on Image Processing 33, 2024. Layout NHWC. Where
 code and the paper differ, the code is followed; see `DEANetConfig`.
 """
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -13,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore import ops
-from jaxcore.errors import UserError
+from jaxcore.models.base import check_images
 from jaxcore.models.dea_net.blocks import CGAFusion, DEBlock
 from jaxcore.models.dea_net.config import LEAST, MULTIPLE, DEANetConfig
-from jaxcore.nn import Conv, ConvTranspose, Types, apply_stack, init_params, tap
+from jaxcore.nn import Conv, ConvTranspose, Types, apply_stack, tap
 from jaxcore.typing import Key, Params
 
 
@@ -94,41 +93,11 @@ class DEANet(nn.Module):
         return tap(self, name, x)
 
 
-def _linen_init(key: Key, cfg: DEANetConfig) -> Any:
+def draw(key: Key, cfg: DEANetConfig) -> Params:
+    """Parameters by the initialisers of the modules."""
     image = jnp.zeros((1, LEAST, LEAST, cfg.in_channels), jnp.float32)
-    return DEANet(cfg).init(key, image)["params"]
-
-
-@functools.partial(jax.jit, static_argnames="cfg")
-def _init(key: Key, cfg: DEANetConfig) -> Params:
-    return init_params(functools.partial(_linen_init, cfg=cfg), key)
-
-
-@functools.lru_cache(maxsize=16)
-def param_shapes(cfg: DEANetConfig) -> Params:
-    """Shape and type of every parameter, without computing any.
-
-    >>> sum(leaf.size for leaf in jax.tree.leaves(param_shapes(DEANetConfig(form="deploy"))))
-    3653377
-    """
-    return jax.eval_shape(functools.partial(_linen_init, cfg=cfg), jax.random.key(0))
-
-
-def init(key: Key, cfg: DEANetConfig) -> Params:
-    """Random parameters with the official initialisation: uniform in ``+-1/sqrt(fan_in)``.
-
-    Args:
-      key: from ``jax.random.key``.
-      cfg: sizes and options.
-
-    Returns:
-      Nested dict of arrays of type ``cfg.param_dtype``.
-
-    >>> params = init(jax.random.key(0), DEANetConfig.tiny())
-    >>> params["down_level1"]["conv1"]["hdc"]["kernel"].shape
-    (1, 3, 1, 8, 8)
-    """
-    return _init(key, cfg)
+    variables: Any = DEANet(cfg).init(key, image)
+    return variables["params"]
 
 
 def apply(
@@ -139,7 +108,7 @@ def apply(
     """Restore images. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
-      params: from :func:`init`, `from_torch` or `reparameterize`.
+      params: from `init`, `from_torch` or `reparameterize`.
       x: hazy images in [0, 1], height and width multiples of 4 and at least 16. For other sizes
         see `restore`.
       cfg: sizes and options.
@@ -150,26 +119,12 @@ def apply(
     Raises:
       UserError: shape or type of ``x`` do not fit.
 
+    >>> from jaxcore.models import dea_net
     >>> cfg = DEANetConfig.tiny()
-    >>> params = init(jax.random.key(0), cfg)
+    >>> params = dea_net.init(jax.random.key(0), cfg)
     >>> jax.jit(apply, static_argnames="cfg")(params, jnp.zeros((2, 16, 24, 3)), cfg=cfg).shape
     (2, 16, 24, 3)
     """
-    _check_input(x, cfg)
+    check_images(cfg.title, x, channels=cfg.in_channels, multiple=MULTIPLE, least=LEAST)
     out: Any = DEANet(cfg).apply({"params": params}, x)
     return out
-
-
-def _check_input(x: Array, cfg: DEANetConfig) -> None:
-    if x.ndim != 4 or x.shape[-1] != cfg.in_channels:
-        raise UserError(
-            f"DEA-Net expects images of shape (batch, height, width, {cfg.in_channels}), "
-            f"found {tuple(x.shape)}."
-        )
-    if x.shape[1] % MULTIPLE or x.shape[2] % MULTIPLE or min(x.shape[1:3]) < LEAST:
-        raise UserError(
-            f"DEA-Net expects a height and width that are multiples of {MULTIPLE} and at least "
-            f"{LEAST}, found {x.shape[1]} and {x.shape[2]}."
-        )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise UserError(f"DEA-Net expects floating-point images in [0, 1], found {x.dtype}.")

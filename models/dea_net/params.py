@@ -12,15 +12,12 @@ from jaxcore.convert import (
     POINTWISE,
     Rule,
     Transform,
-    from_state_dict,
     strip_prefix,
-    to_state_dict,
 )
 from jaxcore.errors import UserError
 from jaxcore.models.dea_net.config import BRANCHES, DEANetConfig, Form
 from jaxcore.models.dea_net.deconv import reparameterize
-from jaxcore.models.dea_net.model import param_shapes
-from jaxcore.typing import Params, StateDict
+from jaxcore.typing import Params
 
 
 def _column(name: str, axis: int) -> Transform:
@@ -111,36 +108,6 @@ def check_form(found: Form, expected: Form) -> None:
             f"Expected weights with {_FORMS[expected]} (form {expected!r}), found {_FORMS[found]} "
             f"(form {found!r}): {_WAY_OUT[found]}."
         )
-
-
-def from_torch(state_dict: StateDict, cfg: DEANetConfig) -> Params:
-    """Official weights as our parameters; strict, nothing is left out.
-
-    Args:
-      state_dict: official key -> array. The prefix of data-parallel wrappers (``module.``) is
-        removed when every key has it.
-      cfg: configuration of the same sizes and form; see :func:`config_from_state_dict`.
-
-    Raises:
-      UserError: weights of the other form; or missing, unexpected or mis-shaped keys, all named
-        in one sentence.
-    """
-    if any(key.endswith("conv2.weight") for key in state_dict):
-        check_form(form_of(state_dict), cfg.form)
-    return from_state_dict(state_dict, RULES, param_shapes(cfg))
-
-
-def to_torch(params: Params, cfg: DEANetConfig) -> dict[str, np.ndarray]:
-    """Exact inverse of :func:`from_torch`: official key -> array in PyTorch's layout.
-
-    Args:
-      params: from `init`, `from_torch` or training.
-      cfg: their configuration.
-
-    Raises:
-      UserError: the parameters do not belong to ``cfg``.
-    """
-    return to_state_dict(params, RULES, param_shapes(cfg))
 
 
 _merge = jax.jit(reparameterize)

@@ -1,7 +1,8 @@
 """RDDM: residual denoising diffusion models; see README.md beside this file."""
 
 from jaxcore.models.rddm.config import PRESETS, RDDMConfig, ScheduleConfig
-from jaxcore.models.rddm.model import apply, init, param_shapes, standardise, trainable
+from jaxcore.models.rddm.entry import NETWORK, init, param_shapes
+from jaxcore.models.rddm.model import apply, standardise, trainable
 from jaxcore.models.rddm.network.config import UnetConfig
 from jaxcore.models.rddm.network.unet import Unet
 from jaxcore.models.rddm.params import RULES, config_from_state_dict, from_torch, to_torch
@@ -25,14 +26,26 @@ from jaxcore.models.rddm.process.selector import ObjectiveSelector
 from jaxcore.models.rddm.sampling.ddim import (
     DDIMNetwork,
     adjust_alpha,
+    ddim,
     ddim_step,
     ddim_step_as_rddm,
     ddim_table,
 )
+from jaxcore.models.rddm.sampling.released import (
+    along_path,
+    ancestral,
+    generalised,
+    generalised_clean,
+    noise_then_residual,
+    residual_then_noise,
+    sampling_table,
+)
 from jaxcore.models.rddm.sampling.sampler import Trajectory, sample
-from jaxcore.models.rddm.sampling.solvers import SamplingTable, sampling_table
+from jaxcore.models.rddm.sampling.second_order import dpm_solver
+from jaxcore.models.rddm.sampling.table import SamplingTable, padded
 
 __all__ = [
+    "NETWORK",
     "PRESETS",
     "RULES",
     "DDIMNetwork",
@@ -49,25 +62,34 @@ __all__ = [
     "Unet",
     "UnetConfig",
     "adjust_alpha",
+    "along_path",
+    "ancestral",
     "apply",
     "apply_fn",
     "chosen",
     "clean_from_both",
     "clean_from_noise",
     "config_from_state_dict",
+    "ddim",
     "ddim_step",
     "ddim_step_as_rddm",
     "ddim_table",
+    "dpm_solver",
     "from_torch",
+    "generalised",
+    "generalised_clean",
     "init",
     "level_at",
     "noise_from_residual",
+    "noise_then_residual",
     "objective_of",
     "official_buffers",
+    "padded",
     "param_shapes",
     "q_posterior",
     "q_sample",
     "rddm_loss",
+    "residual_then_noise",
     "restore",
     "sample",
     "sampling_table",

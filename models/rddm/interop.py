@@ -3,7 +3,7 @@
     cfg = config_from_ddpm_torch(weights)
     params = from_ddpm_torch(weights, cfg)
     sample(ddpm_network(cfg), params, shape=(4, 64, 64, 3), key=key,
-           table=sampling_table(schedule_from_ddpm_torch(weights), 20, clip_mode="ddim_exact"),
+           table=ddim(schedule_from_ddpm_torch(weights), 20),
            objective=DDIMNetwork(prediction="v"))
 
 That is the package's own DDIM sampler, if also ``rederive_noise=True``. The key table is in the

@@ -1,6 +1,5 @@
 """RDDM as a function of its configuration: parameters, and one call of its networks."""
 
-import functools
 from typing import Any
 
 import jax
@@ -8,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
+from jaxcore.models.base import check_images
 from jaxcore.models.rddm.config import RDDMConfig
 from jaxcore.models.rddm.network.blocks import STANDARDISED, standardise_kernel
 from jaxcore.models.rddm.network.unet import Networks, Times
-from jaxcore.nn import init_params
 from jaxcore.typing import Key, Params
 
 START = 0.5
@@ -29,42 +28,6 @@ def draw(key: Key, cfg: RDDMConfig) -> Params:
     return params
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
-def _init(key: Key, cfg: RDDMConfig) -> Params:
-    return init_params(functools.partial(draw, cfg=cfg), key)
-
-
-@functools.lru_cache(maxsize=16)
-def param_shapes(cfg: RDDMConfig) -> Params:
-    """Shape and type of every parameter, without computing any.
-
-    >>> shapes = param_shapes(RDDMConfig.deraining())
-    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    72522374
-    """
-    return jax.eval_shape(functools.partial(draw, cfg=cfg), jax.random.key(0))
-
-
-def init(key: Key, cfg: RDDMConfig) -> Params:
-    """Random parameters with the official initialisation.
-
-    Weights and biases of convolutions and dense layers are uniform in ``+-1/sqrt(fan_in)``, norm
-    scales 1 and biases 0, frequencies of Fourier features normal.
-
-    Args:
-      key: from ``jax.random.key``.
-      cfg: sizes and options.
-
-    Returns:
-      ``{"unet0": ...}``, with ``"unet1"`` for two networks, or ``{"shared": ...}``; while the
-      objective is searched (AOSA), ``{"network": {"unet0": ...}, "weight": 0.5}``.
-
-    >>> sorted(init(jax.random.key(0), RDDMConfig.tiny()))
-    ['unet0']
-    """
-    return _init(key, cfg)
-
-
 def trainable(params: Params, cfg: RDDMConfig) -> Any:
     """True for every parameter that learns: all but the frequencies of random Fourier features."""
     if cfg.unet.time_embedding != "random":
@@ -78,8 +41,9 @@ def standardise(params: Params, cfg: RDDMConfig) -> Params:
     The result computes the same and is accepted wherever parameters are applied; it cannot be
     trained or exported.
 
+    >>> from jaxcore.models import rddm
     >>> cfg = RDDMConfig.tiny()
-    >>> block = standardise(init(jax.random.key(0), cfg), cfg)["unet0"]["mid_block1"]["block1"]
+    >>> block = standardise(rddm.init(jax.random.key(0), cfg), cfg)["unet0"]["mid_block1"]["block1"]
     >>> sorted(block["proj"])
     ['bias', 'standardised']
     """
@@ -104,7 +68,7 @@ def apply(
     """Run the networks. Pure: can be jitted (``cfg`` static), mapped, differentiated, sharded.
 
     Args:
-      params: from :func:`init`, `from_torch` or :func:`standardise`.
+      params: from `init`, `from_torch` or :func:`standardise`.
       x: channels in the order self conditioning, I_t, I_in, conditions, images in [-1, 1]; height
         and width multiples of ``cfg.multiple``. See `network_input`.
       time: one time per network, or one for all.
@@ -116,33 +80,30 @@ def apply(
     Raises:
       UserError: shape or type of ``x`` or the number of times do not fit.
 
+    >>> from jaxcore.models import rddm
     >>> cfg = RDDMConfig.tiny()
-    >>> params = init(jax.random.key(0), cfg)
+    >>> params = rddm.init(jax.random.key(0), cfg)
     >>> x, time = jnp.zeros((2, 4, 6, 6)), jnp.array([3.0, 7.5])
     >>> [y.shape for y in jax.jit(apply, static_argnames="cfg")(params, x, time, cfg=cfg)]
     [(2, 4, 6, 3)]
     """
     times = time if isinstance(time, tuple) else (time,) * cfg.num_unet
-    _check_input(x, times, cfg)
+    check_images(
+        cfg.title,
+        x,
+        channels=cfg.input_channels,
+        multiple=cfg.multiple,
+        what=cfg.input_description,
+        values="[-1, 1]",
+    )
+    _check_times(x, times, cfg)
     if "network" in params:
         params = params["network"]
     out: Any = Networks(cfg.unet).apply({"params": params}, x, times)
     return out
 
 
-def _check_input(x: Array, times: Times, cfg: RDDMConfig) -> None:
-    if x.ndim != 4 or x.shape[-1] != cfg.input_channels:
-        raise UserError(
-            f"RDDM expects an input of shape (batch, height, width, {cfg.input_channels}) with "
-            f"the channels {cfg.input_description}, found {tuple(x.shape)}."
-        )
-    if x.shape[1] % cfg.multiple or x.shape[2] % cfg.multiple or 0 in x.shape:
-        raise UserError(
-            f"RDDM expects a height and width that are positive multiples of {cfg.multiple}, "
-            f"found {x.shape[1]} and {x.shape[2]}."
-        )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise UserError(f"RDDM expects floating-point images in [-1, 1], found {x.dtype}.")
+def _check_times(x: Array, times: Times, cfg: RDDMConfig) -> None:
     shapes = [tuple(time.shape) for time in times]
     if shapes != [x.shape[:1]] * cfg.num_unet:
         raise UserError(

@@ -20,8 +20,9 @@ from jaxcore.convert import (
     to_state_dict,
 )
 from jaxcore.errors import UserError
+from jaxcore.models.base import shapes_of
 from jaxcore.models.rddm.config import RDDMConfig, ScheduleConfig
-from jaxcore.models.rddm.model import param_shapes
+from jaxcore.models.rddm.model import draw
 from jaxcore.models.rddm.process.objectives import SEARCH
 from jaxcore.models.rddm.process.schedule import official_buffers
 from jaxcore.serial import to_json
@@ -110,7 +111,7 @@ def from_torch(state_dict: StateDict, cfg: RDDMConfig) -> Params:
     buffers = {key: tensors.pop(key) for key in _buffer_names() if key in tensors}
     if not cfg.searching and _WEIGHT in tensors:
         _check_choice(float(np.ravel(tensors.pop(_WEIGHT))[0]), cfg)
-    params = from_state_dict(tensors, RULES, param_shapes(cfg))
+    params = from_state_dict(tensors, RULES, shapes_of(draw, cfg))
     _check_schedule(buffers, cfg)
     return params
 
@@ -129,7 +130,7 @@ def to_torch(params: Params, cfg: RDDMConfig) -> dict[str, np.ndarray]:
     """
     return {
         **official_buffers(cfg.schedule.make()),
-        **to_state_dict(params, RULES, param_shapes(cfg)),
+        **to_state_dict(params, RULES, shapes_of(draw, cfg)),
     }
 
 

@@ -18,8 +18,9 @@ from jaxcore.models.rddm.process import forward
 from jaxcore.models.rddm.process.losses import ApplyFn
 from jaxcore.models.rddm.process.objectives import Mode, RDDMObjective
 from jaxcore.models.rddm.process.selector import OBJECTIVES, ObjectiveSelector
+from jaxcore.models.rddm.sampling.released import generalised
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import SamplingTable, sampling_table
+from jaxcore.models.rddm.sampling.table import SamplingTable
 from jaxcore.typing import Params
 
 
@@ -71,7 +72,7 @@ def chosen(params: Params, cfg: RDDMConfig) -> RDDMConfig | None:
 @functools.lru_cache(maxsize=16)
 def _table(cfg: RDDMConfig, steps: int) -> SamplingTable:
     # Never the ancestral loop: restoration adds no noise, also with a step at every time.
-    return sampling_table(cfg.schedule.make(), steps, method="euler")
+    return generalised(cfg.schedule.make(), steps)
 
 
 _standardise = jax.jit(standardise, static_argnames="cfg")

@@ -1,16 +1,14 @@
-"""``jaxcore convert`` and `load_network`: weights keep their numbers and what they belong to."""
+"""``jaxcore convert``: weights keep their numbers and what they belong to."""
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
 import pytest
 
-from jaxcore.cli.weights import load_network
-from jaxcore.convert import read_state_dict, write_safetensors
-from jaxcore.errors import UserError
+from jaxcore.convert import read_state_dict
 from jaxcore.models import adair
+from jaxcore.weights import load
 from tests.tiny_weights import TINY, params, write_run
 
 
@@ -26,23 +24,22 @@ def test_weights_survive_every_way(call, weights, run, tmp_path, source, ending)
     code, out, err = call("convert", run if source == "run" else weights / source, output)
     assert (code, err) == (0, "")
     assert out == f"{len(adair.to_torch(params(), TINY))} tensors of adair -> {output}\n"
-    network, cfg, found = load_network(output)
-    assert (network.name, cfg) == ("adair", TINY)
-    same(found, seed)
+    found = load(output)
+    assert (found.network.name, found.cfg) == ("adair", TINY)
+    same(found.params, seed)
     official = adair.to_torch(params(seed), TINY)
     tensors = read_state_dict(output).tensors
     assert tensors.keys() == official.keys()
     # And back.
     again = tmp_path / "again.pth"
     assert call("convert", output, again)[0] == 0
-    same(load_network(again)[2], seed)
+    same(load(again).params, seed)
 
 
 def test_which_checkpoint_of_a_run(call, run, tmp_path):
     for which, seed in (("best", 1), ("last", 2)):
-        same(load_network(run, which=which)[2], seed)
         assert call("convert", run, tmp_path / f"{which}.pth", "--which", which)[0] == 0
-        same(load_network(tmp_path / f"{which}.pth")[2], seed)
+        same(load(tmp_path / f"{which}.pth").params, seed)
     code, _, err = call("convert", run, tmp_path / "ema.pth", "--which", "ema")
     assert code == 2 and "moving average" in err and not (tmp_path / "ema.pth").exists()
 
@@ -55,22 +52,13 @@ def test_what_weights_do_not_tell_is_kept(call, tmp_path, ending):
     output = tmp_path / f"out{ending}"
     code, out, _ = call("convert", tmp_path / "run", output)
     assert code == 0
-    assert load_network(output)[1] == cfg
+    assert load(output).cfg == cfg
     if ending == ".pth":
         assert 'below "state_dict", beside the settings mask_mode, soft_tau' in out
         assert read_state_dict(output).where == "state_dict"
     # Exported weights that are exported again lose nothing either.
     assert call("convert", output, tmp_path / "again.safetensors")[0] == 0
-    assert load_network(tmp_path / "again.safetensors")[1] == cfg
-
-
-def test_older_runs_without_the_name_of_the_network_are_of_adair(tmp_path):
-    write_run(tmp_path / "run")
-    path = tmp_path / "run" / "config.json"
-    content = json.loads(path.read_text())
-    del content["task_config"]["model"]
-    path.write_text(json.dumps(content))
-    assert load_network(tmp_path / "run")[0].name == "adair"
+    assert load(tmp_path / "again.safetensors").cfg == cfg
 
 
 @pytest.mark.parametrize(
@@ -92,13 +80,3 @@ def test_mistakes_end_in_one_sentence(call, weights, tmp_path, source, output, s
     assert (tmp_path / "there.pth").read_text() == "mine"
     if output == "there.pth":
         assert call("convert", weights / source, tmp_path / output, "--overwrite")[0] == 0
-
-
-@pytest.mark.parametrize(
-    "entry", ["{", "[]", '{"model": "adair"}', '{"model": "adair", "config": 3}']
-)
-def test_a_damaged_description_is_refused(tmp_path, entry):
-    tensors = adair.to_torch(params(), TINY)
-    write_safetensors(tmp_path / "a.safetensors", tensors, {"jaxcore": entry})
-    with pytest.raises(UserError, match="Expected a model and its configuration"):
-        load_network(tmp_path / "a.safetensors")

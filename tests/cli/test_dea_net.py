@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.cli.weights import load_network
 from jaxcore.convert import read_state_dict, write_torch
 from jaxcore.models import dea_net
 from jaxcore.train import EXIT_INTERRUPTED
+from jaxcore.weights import load
 from tests.tiny_weights import params, write_run
 
 CFG = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 1, 1, 1))
@@ -50,14 +50,14 @@ def test_merging_on_export(call, files, tmp_path, source, seed):
     argv = ("--model", "dea_net", "--deploy")
     code, out, err = call("convert", files / source, output, *argv)
     assert (code, err) == (0, "") and "tensors of dea_net" in out
-    network, cfg, found = load_network(output, "dea_net")
-    assert (network.name, cfg) == ("dea_net", CFG.deployed())
+    found = load(output, model="dea_net")
+    assert (found.network.name, found.cfg) == ("dea_net", CFG.deployed())
     expected = dea_net.deploy(params(seed, CFG, dea_net), CFG)[0]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.params, expected)
     assert read_state_dict(output).tensors["level3_block1.conv1.weight"].shape == (16, 16, 3, 3)
     # Without --deploy the form stays.
     assert call("convert", files / source, tmp_path / "same.pth", "--model", "dea_net")[0] == 0
-    assert load_network(tmp_path / "same.pth", "dea_net")[1] == CFG
+    assert load(tmp_path / "same.pth", model="dea_net").cfg == CFG
 
 
 def test_a_small_picture_is_restored_alike_by_both_forms(call, files, tmp_path):

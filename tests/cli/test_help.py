@@ -30,7 +30,8 @@ def test_the_line_is_that_of_the_command(name):
 
 def test_a_setting_that_cannot_be_is_named(call):
     code, out, err = call("train", "demo", "-o", "gone", "--train.steps", "0")
-    assert code == 2 and "steps must be at least 1, found 0" in " ".join((out + err).split())
+    said = " ".join((out + err).split())
+    assert code == 2 and "steps must be a whole number of at least 1, found 0" in said
 
 
 @pytest.mark.parametrize("argv", [["--bogus"], ["train", "demo", "--bogus"], ["resotre"], []])

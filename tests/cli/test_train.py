@@ -92,7 +92,10 @@ def test_a_run_of_other_settings_is_not_overwritten(pairs, run, call):
         ("train adair --data.root {pairs} --init {gone} -o {run}", "found"),
         ("evaluate {gone}", "found"),
         ("evaluate {empty}", "found"),
-        ("evaluate {trained} --images -1", "eval_images must be at least 0, found -1"),
+        (
+            "evaluate {trained} --images -1",
+            "eval_images must be a whole number of at least 0 or None, found -1",
+        ),
     ],
 )
 def test_mistakes_end_in_one_sentence(pairs, run, tmp_path, call, argv, sentence):
@@ -123,8 +126,8 @@ def test_options_of_another_kind_of_data_are_refused(pairs, tmp_path, call):
         ("--fsdp 3", "fsdp=3, tensor=1 does not fit"),
         ("--eval-tile 30", "tile must be a positive multiple of 8, found 30"),
         ("--eval-tile 32", "below the tile 32"),
-        ("--eval-side 8", "eval_side must be at least 11, found 8"),
-        ("--eval-images -1", "eval_images must be at least 0, found -1"),
+        ("--eval-side 8", "eval_side must be a whole number of at least 11 or None, found 8"),
+        ("--eval-images -1", "eval_images must be a whole number of at least 0 or None, found -1"),
         ("--data.held-out 0 --data.eval-root {pairs}/gone", "found no folder"),
         ("--network.dim 16 --init {run}", "does not fit this network"),
     ],

@@ -1,15 +1,11 @@
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from jaxcore.errors import UserError
-from jaxcore.metrics import METRICS, PROTOCOLS, MeanState, luma, psnr, ssim
+from jaxcore.metrics import METRICS, PROTOCOLS, luma, psnr, ssim
 
 
 def _pair(shape, seed=0, spread=0.1):
@@ -161,45 +157,6 @@ def test_bad_input(call, message):
 def test_nan_is_not_hidden():
     image = jnp.full((8, 8, 3), jnp.nan)
     assert np.isnan(psnr(image, jnp.zeros((8, 8, 3))))
-
-
-@settings(deadline=None, derandomize=True, max_examples=30)
-@given(
-    values=st.lists(st.floats(10, 60, width=32), min_size=1, max_size=24),
-    cuts=st.lists(st.integers(0, 24), max_size=3),
-)
-def test_the_mean_does_not_depend_on_the_split(values, cuts):
-    update = jax.jit(MeanState.update)
-    pad = np.zeros(24, np.float32)
-
-    def batch(part):  # of one shape, so that it is compiled once
-        rows = pad.copy()
-        rows[: len(part)] = part
-        return update(MeanState.empty(), rows, np.arange(24) < len(part))
-
-    edges = [0, *sorted(min(c, len(values)) for c in cuts), len(values)]
-    parts = [batch(values[a:b]) for a, b in itertools.pairwise(edges)]
-    merged = MeanState.empty()
-    for part in reversed(parts):
-        merged = merged.merge(part)
-    assert int(merged.count) == len(values)
-    assert float(merged.compute()) == float(batch(values).compute())
-    assert float(merged.compute()) == pytest.approx(np.mean(values), rel=1e-7)
-
-
-def test_mean_of_many_values_keeps_its_digits():
-    values = np.random.default_rng(0).uniform(20, 40, 100_000).astype(np.float32)
-    state = jax.jit(MeanState.update)(MeanState.empty(), values)
-    assert float(state.compute()) == np.float32(values.mean(dtype=np.float64))
-
-
-def test_infinite_values_are_counted_apart():
-    state = MeanState.empty().update(jnp.array([30.0, jnp.inf, 20.0]))
-    assert (float(state.compute()), int(state.count), int(state.infinite)) == (25.0, 2, 1)
-    only = MeanState.empty().update(jnp.array([jnp.inf]))
-    assert np.isinf(only.compute())
-    assert np.isnan(MeanState.empty().compute())
-    assert np.isnan(state.update(jnp.array([jnp.nan])).compute())
 
 
 def test_matlab_protocol_is_the_plain_definition():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.models import adair, dea_net
+from jaxcore.models import dea_net
 from jaxcore.nn import Conv, PointwiseConv, apply_stack, init_params, torch_uniform
 
 WIDTH = 64
@@ -63,19 +63,11 @@ def test_a_layer_by_itself_has_the_same_distribution():
 
 
 def test_seeds_give_the_parameters_they_always_gave():
-    key = jax.random.key(7)
-    restorer = adair.init(key, adair.AdaIRConfig.tiny(num_blocks=(1, 2, 1, 1), bias=True))
-    dehazer = dea_net.init(key, dea_net.DEANetConfig.tiny())
+    params = dea_net.init(jax.random.key(7), dea_net.DEANetConfig.tiny())
     found = [
-        restorer["encoder_level2"]["attn"]["qkv"]["kernel"][1, 0, :2],
-        restorer["output"]["bias"][:2],
-        dehazer["down_level1"]["conv1"]["hdc"]["kernel"][0, 0, 0, 0, :2],
-        dehazer["up3"]["kernel"][2, 2, -1, -2:],
+        params["down_level1"]["conv1"]["hdc"]["kernel"][0, 0, 0, 0, :2],
+        params["up3"]["kernel"][2, 2, -1, -2:],
     ]
-    expected = [
-        [0.06667758, -0.034326542],
-        [0.013916145, 0.049257122],
-        [-0.002093362, -0.12964419],
-        [0.086242065, -0.10281797],
-    ]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        found, [[-0.002093362, -0.12964419], [0.086242065, -0.10281797]], rtol=1e-6
+    )

@@ -16,7 +16,7 @@ from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.nn import ChannelNorm, Conv, capture
 from jaxcore.ops import resize_bilinear
-from jaxcore.train.schedules import adair_official
+from jaxcore.train.adair_schedule import adair_official
 from tests.parity.golden import (
     Golden,
     close,
@@ -255,7 +255,8 @@ def check_noise(path: Path) -> None:
 
 def check_schedule(path: Path) -> None:
     file = Golden(path)
-    rate = jax.vmap(adair_official(file.config["base"], steps_per_epoch=7))
+    epochs = {name: file.config[name] for name in ("warmup_epochs", "max_epochs")}
+    rate = jax.vmap(adair_official(file.config["base"], steps_per_epoch=7, **epochs))
     for step in (0, 6):  # constant inside an epoch
         ours = rate(np.arange(len(file["out/lr"])) * 7 + step)
         close(ours, file["out/lr"], rtol=1e-5, atol=1e-11, what="learning rate")

@@ -26,8 +26,15 @@ from jaxcore.models.rddm.sampling.ddim import (
     ddim_step_as_rddm,
     ddim_table,
 )
+from jaxcore.models.rddm.sampling.released import (
+    along_path,
+    generalised,
+    noise_then_residual,
+    residual_then_noise,
+    sampling_table,
+)
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import padded, sampling_table
+from jaxcore.models.rddm.sampling.table import padded
 from tests.parity.golden import Golden, close, nhwc
 
 SAMPLER = {"atol": 5e-4, "rtol": 0}
@@ -139,7 +146,11 @@ def _choosing(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-_ORDERS = ("simultaneous", "residual_then_noise", "noise_then_residual")
+_ORDERS = {
+    "simultaneous": sampling_table,
+    "residual_then_noise": residual_then_noise,
+    "noise_then_residual": noise_then_residual,
+}
 
 
 def check_paths(path: Path) -> None:
@@ -151,16 +162,16 @@ def check_paths(path: Path) -> None:
     objective = RDDMObjective(time_conditioning="cumulative")
     pattern = re.compile(r"sched_alpha_([a-z]+)([\d.]*)_beta_([a-z]+)([\d.]*)$")
     for name in sorted({key.split("/")[0] for key in file.group("out")}):
-        schedule, order = trained, "simultaneous"
+        schedule, sampler = trained, sampling_table
         if found := pattern.match(name):
             alpha, ratio_a, beta, ratio_b = found.groups()
             schedule = trained.reschedule(
                 alpha=alpha, beta=beta, ratio_a=float(ratio_a or 1), ratio_b=float(ratio_b or 1)
             )
         else:
-            order = next(order for order in _ORDERS if name.startswith(order))
+            sampler = next(_ORDERS[order] for order in _ORDERS if name.startswith(order))
         noise = nhwc(file[f"in/{name}/noise"])
-        table = sampling_table(schedule, file.config["S"], order=order)
+        table = sampler(schedule, file.config["S"])
         _, seen = sample(
             apply_fn,
             params,
@@ -184,16 +195,20 @@ def _check_oracle(file: Golden, trained: RDDMSchedule) -> None:
         start.reschedule(alpha="average", beta="average"),
         start.reschedule(alpha="increased", ratio_a=2.0, beta="decreased", ratio_b=0.3),
     ):
-        for order in _ORDERS:
+        tables = {
+            f"{part} first": along_path(schedule, 4, first=part, clip=False)
+            for part in ("residual", "noise")
+        }
+        for name, table in {"both": generalised(schedule, 4, clip=False), **tables}.items():
             made = sample(
                 _constant,
                 (-clean, noise),
                 shape=clean.shape,
-                table=sampling_table(schedule, 4, order=order, passes="path", clip_mode="none"),
+                table=table,
                 objective=objective,
                 noise=noise[None],
             )
-            close(made, clean, atol=1e-5, rtol=0, what=f"oracle, {order}")
+            close(made, clean, atol=1e-5, rtol=0, what=f"oracle, {name}")
 
 
 def _constant(params: Any, x: Any, time: Any) -> Any:

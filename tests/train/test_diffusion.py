@@ -137,7 +137,7 @@ def test_settings_that_do_not_fit():
         DiffusionTask(network=network, data=Pairs(root="x", condition_folder="mask"))
     with pytest.raises(UserError, match="at most 3 condition_channels, those of a picture, found"):
         DiffusionTask(network=RDDMConfig.tiny(condition_channels=4))
-    with pytest.raises(UserError, match="preview must be at least 1"):
+    with pytest.raises(UserError, match="preview must be a whole number of at least 1"):
         DiffusionTask(network=network, preview=0)
 
 

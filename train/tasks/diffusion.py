@@ -14,10 +14,12 @@ from jaxcore.data.images.pipeline import Augment, Images
 from jaxcore.data.images.sources import Sample
 from jaxcore.errors import UserError
 from jaxcore.figures import grid
+from jaxcore.models import rddm
 from jaxcore.models.rddm.process.forward import to_signed, to_unit
 from jaxcore.models.rddm.process.losses import rddm_loss
+from jaxcore.models.rddm.sampling.released import sampling_table
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import sampling_table
+from jaxcore.serial import Count
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import ImageTask
@@ -30,8 +32,8 @@ _PICTURE = 3  # channels of a picture of the data
 class DiffusionTask(ImageTask):
     """Train the networks of RDDM on crops (or whole squares) taken to random times.
 
-    What is trained is said by the network's configuration: ``kind`` for restoration, translation
-    or generation, ``objective``, ``loss`` and the schedules. With the objective "auto_res_noise"
+    The network's configuration says what is trained: ``kind`` for restoration, translation or
+    generation, ``objective`` and ``schedule``. With the objective "auto_res_noise"
     a run is the search for an objective (AOSA) and ends when that is found.
 
     Restoration is evaluated on whole images with a few-step sampler; generation, which has nothing
@@ -46,18 +48,16 @@ class DiffusionTask(ImageTask):
     name: ClassVar[str] = "diffusion"
     model: str = "rddm"
     augment: Augment = "flip"
-    sample_steps: int = 5  # calls of the networks in evaluation and sample pictures
-    preview: int = 9  # generated images in a sample picture
+    sample_steps: Count = 5  # calls of the networks in evaluation and sample pictures
+    preview: Count = 9  # generated images in a sample picture
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.sample_steps <= self.network.schedule.timesteps:
+        if self.sample_steps > self.network.schedule.timesteps:
             raise UserError(
                 f"sample_steps must be from 1 to {self.network.schedule.timesteps}, found "
                 f"{self.sample_steps}."
             )
-        if self.preview < 1:
-            raise UserError(f"preview must be at least 1, found {self.preview}.")
         self._check_conditions()
 
     def _check_conditions(self) -> None:
@@ -83,9 +83,9 @@ class DiffusionTask(ImageTask):
     def loss(self, variables: Mapping[str, Any], batch: Batch, key: Key, frozen: Frozen) -> Loss:
         """Mean distance of the outputs to their targets at random times, summed over outputs."""
         params, cfg, images = variables["params"], self.network, self._signed(batch)
-        networks, schedule = self.module.apply_fn(cfg), cfg.schedule.make()
+        networks, schedule = rddm.apply_fn(cfg), cfg.schedule.make()
         if cfg.searching:
-            selector = self.module.selector(cfg)
+            selector = rddm.selector(cfg)
             value, parts = selector.search_loss(params, networks, images, key, schedule=schedule)
         else:
             value, parts = rddm_loss(
@@ -105,12 +105,12 @@ class DiffusionTask(ImageTask):
     def finished(self, state: TrainState) -> bool:
         """Whether a search for an objective has found one."""
         cfg = self.network
-        return cfg.searching and self.module.chosen(state.params, cfg) is not None
+        return cfg.searching and self.entry.chosen(state.params, cfg) is not None
 
     def restore(self, params: Params, sample: Sample) -> np.ndarray:
         """Restore one image of the evaluation."""
         shown = sample.get("condition")
-        return self.module.restore(
+        return self.entry.restore(
             params,
             sample["degraded"],
             self.network,
@@ -149,8 +149,8 @@ class DiffusionTask(ImageTask):
         if cfg.condition_channels:
             raise UserError("Expected no further conditions in generated samples, found some.")
         images = sample(
-            self.module.apply_fn(cfg),
-            self.module.standardise(params, cfg),
+            rddm.apply_fn(cfg),
+            rddm.standardise(params, cfg),
             table=sampling_table(cfg.schedule.make(), self.sample_steps),
             objective=cfg.make_objective(),
             key=jax.random.key(self.eval_seed),

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from jaxcore.data.images.sources import Group, Sample
 from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
+from jaxcore.models.base import Network
+from jaxcore.serial import AtLeast, Count, Index, Serial
 from jaxcore.tiling import check_options
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import BatchIterator, Frozen, GradientTask
@@ -53,7 +55,7 @@ _LEAST_SIDE = 11  # pixels; of the larger of the windows of SSIM
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageTask(GradientTask):
+class ImageTask(Serial, GradientTask):
     """Train a network of `jaxcore.registry` on crops, evaluate it on whole images.
 
     A subclass has a ``name``, a ``loss`` and, where a row is more than a pair, ``images``.
@@ -65,27 +67,23 @@ class ImageTask(GradientTask):
     data: ImageData = dataclasses.field(default_factory=Photos)
     stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
     augment: Augment = "all"  # see `jaxcore.data.images.pipeline.training_batches`
-    eval_images: int | None = None  # at most so many per degradation; None is all
+    eval_images: Index | None = None  # at most so many per degradation; None is all
     eval_tile: int | None = None  # side of tiles in pixels; None restores whole images
-    eval_side: int | None = None  # evaluate central squares of this side only, pixels
+    # evaluate central squares of this side only, pixels
+    eval_side: Annotated[int, AtLeast(_LEAST_SIDE)] | None = None
     eval_seed: int = 0  # of the degradations made on the fly, and of samplers
     eval_legacy_rng: bool = False  # noise 15, 25, 50 from the official tester's one stream
-    crop_multiple: int = 16  # whole images are first cropped to multiples of this; 1 keeps all
+    crop_multiple: Count = 16  # whole images are first cropped to multiples of this; 1 keeps all
     eval_protocol: str = "rgb"  # what is measured, see `jaxcore.metrics.PROTOCOLS`
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.stages:
             raise UserError("Expected at least one stage of patch and batch size, found none.")
-        if self.crop_multiple < 1:
-            raise UserError(f"crop_multiple must be at least 1, found {self.crop_multiple}.")
         if self.eval_protocol not in PROTOCOLS:
             raise UserError(
                 f"Unknown protocol {self.eval_protocol!r}: expected one of {', '.join(PROTOCOLS)}."
             )
-        if self.eval_images is not None and self.eval_images < 0:
-            raise UserError(f"eval_images must be at least 0, found {self.eval_images}.")
-        if self.eval_side is not None and self.eval_side < _LEAST_SIDE:
-            raise UserError(f"eval_side must be at least {_LEAST_SIDE}, found {self.eval_side}.")
 
     @property
     def _crop_multiple(self) -> int:
@@ -93,9 +91,9 @@ class ImageTask(GradientTask):
         return self.crop_multiple if self.data.prepare.size is None else 1
 
     @property
-    def module(self) -> Any:
-        """The network's functions."""
-        return registry.network(self.model).module
+    def entry(self) -> Network[Any]:
+        """What the registry knows of the network."""
+        return registry.network(self.model)
 
     @property
     def images(self) -> Images:
@@ -105,8 +103,7 @@ class ImageTask(GradientTask):
     @property
     def multiple(self) -> int:
         """Height and width of what the network sees are multiples of this."""
-        own = getattr(self.network, "multiple", None)
-        return self.module.MULTIPLE if own is None else own
+        return self.entry.multiple(self.network)
 
     def check(self) -> None:
         """Look for the data, and whatever else the run will need, before anything is written.
@@ -135,12 +132,11 @@ class ImageTask(GradientTask):
 
     def init_params(self, key: Key) -> Params:
         """Fresh parameters of the network."""
-        return self.module.init(key, self.network)
+        return self.entry.init(key, self.network)
 
     def trainable(self, params: Params) -> Any:
         """The network's own mask of weights that learn, if it has one."""
-        mask = getattr(self.module, "trainable", None)
-        return None if mask is None else mask(params, self.network)
+        return self.entry.trainable(params, self.network)
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -189,9 +185,13 @@ class ImageTask(GradientTask):
 
     def _of_group(self, group: Group, limit: int | None) -> Iterator[Sample]:
         samples = evaluation_samples(
-            group, seed=self.eval_seed, side=self.eval_side, legacy_rng=self.eval_legacy_rng,
-            images=self.images, crop_multiple=self._crop_multiple,
-        )  # fmt: skip
+            group,
+            seed=self.eval_seed,
+            side=self.eval_side,
+            legacy_rng=self.eval_legacy_rng,
+            images=self.images,
+            crop_multiple=self._crop_multiple,
+        )
         for i, sample in enumerate(samples):
             if limit is not None and i >= limit:
                 return
@@ -199,7 +199,7 @@ class ImageTask(GradientTask):
 
     def restore(self, params: Params, sample: Sample) -> np.ndarray:
         """Restore one image of the evaluation."""
-        return self.module.restore(params, sample["degraded"], self.network, tile=self.eval_tile)
+        return self.entry.restore(params, sample["degraded"], self.network, tile=self.eval_tile)
 
     def restored(self, params: Params, limit: int | None = None) -> Iterator[Restored]:
         """Restore the evaluation images one by one.
@@ -233,28 +233,13 @@ class ImageTask(GradientTask):
         images = list(self.restored(state.eval_params, limit=1))
         return {"restored": comparison(iter(images))} if images else {}
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {
-            **fields,
-            "network": self.network.to_dict(),
-            "data": self.data.to_dict(),
-            "stages": [dataclasses.asdict(stage) for stage in self.stages],
-        }
-
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`."""
-        config_class = registry.network(fields["model"]).config_class
-        return cls(
-            **{
-                **fields,
-                "network": config_class.from_dict(fields["network"]),
-                "data": ImageData.from_dict(fields["data"]),
-                "stages": tuple(Stage(**stage) for stage in fields["stages"]),
-            }
-        )
+    def field_types(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The network's configuration is of the class of its model, the data of their kind's."""
+        stored = data.get("data")
+        kind = stored.get("kind", "photos") if isinstance(stored, Mapping) else "photos"
+        config_class = registry.network(data.get("model", cls.model)).config_class
+        return {"network": config_class, "data": ImageData.of_kind(kind)}
 
 
 class Score(NamedTuple):

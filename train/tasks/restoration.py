@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxcore.convert import read_state_dict
 from jaxcore.errors import UserError
 from jaxcore.models.dea_net import contrastive_regularization, vgg19_from_torch
+from jaxcore.serial import AtLeast
 from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import (
     ImageTask,
@@ -40,19 +41,11 @@ class RestorationTask(ImageTask):
 
     name: ClassVar[str] = "restoration"
     loss_type: LossType = "l1"
-    contrastive_weight: float = 0.0  # of DEA-Net-CR's regularisation; 0 leaves it out
+    # of DEA-Net-CR's regularisation; 0 leaves it out
+    contrastive_weight: Annotated[float, AtLeast(0)] = 0.0
     contrast_per_sample: bool = False  # one ratio per image instead of one per batch
     contrast_positive_only: bool = False  # the distance to the clean image alone
     vgg: str = ""  # for it: file of torchvision's vgg19
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss_type not in ("l1", "charbonnier"):
-            raise UserError(f"loss_type must be l1 or charbonnier, found {self.loss_type!r}.")
-        if not self.contrastive_weight >= 0:
-            raise UserError(
-                f"contrastive_weight must be at least 0, found {self.contrastive_weight}."
-            )
 
     def check(self) -> None:
         """And for the weights of VGG19, if the loss needs them."""
@@ -73,7 +66,7 @@ class RestorationTask(ImageTask):
           key: nothing is drawn.
           frozen: of `frozen`, which the contrast needs.
         """
-        restored = self.module.apply(variables["params"], batch["degraded"], self.network)
+        restored = self.entry.apply(variables["params"], batch["degraded"], self.network)
         error = jnp.abs(restored - batch["clean"])
         if self.loss_type == "charbonnier":
             error = jnp.sqrt(error**2 + _CHARBONNIER**2)

@@ -8,8 +8,8 @@ two-by-two blocks of pixels taken together instead of a strided convolution. Lay
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -19,8 +19,11 @@ from jaxtyping import Array, Float
 
 from jaxcore import ops
 from jaxcore.errors import UserError
+from jaxcore.models.base import check_images, drawn, shapes_of
+from jaxcore.models.config import DType, NetworkConfig
 from jaxcore.models.rddm.network.blocks import TimeEmbedding, Upsample
-from jaxcore.nn import Conv, PointwiseConv, PointwiseSplit, Types, init_params
+from jaxcore.nn import Conv, PointwiseConv, PointwiseSplit, Types
+from jaxcore.serial import Count
 from jaxcore.typing import Key, Params
 
 MEMORY = 4
@@ -28,27 +31,30 @@ MEMORY = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDPMUnetConfig:
+class DDPMUnetConfig(NetworkConfig):
     """Sizes; the defaults are the package's.
 
     >>> DDPMUnetConfig(dim=32).levels
     4
     """
 
-    dim: int = 64
-    init_dim: int | None = None  # channels at full resolution; None is dim
-    dim_mults: tuple[int, ...] = (1, 2, 4, 8)
-    channels: int = 3
-    out_channels: int = 3  # 6 where the variance is learnt
+    title: ClassVar[str] = "The DDPM U-Net"
+
+    dim: Count = 64
+    init_dim: Count | None = None  # channels at full resolution; None is dim
+    dim_mults: tuple[Count, ...] = (1, 2, 4, 8)
+    channels: Count = 3
+    out_channels: Count = 3  # 6 where the variance is learnt
     self_condition: bool = False
     full_attention: tuple[bool, ...] | None = None  # per level; None: the last only
-    heads: int = 4
-    dim_head: int = 32
-    learned_frequencies: int | None = None  # of Fourier features of the time; None: sinusoids
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    heads: Count = 4
+    dim_head: Count = 32
+    learned_frequencies: Count | None = None  # of Fourier features of the time; None: sinusoids
+    dtype: DType = "float32"
+    param_dtype: DType = "float32"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.full_attention is not None and len(self.full_attention) != self.levels:
             raise UserError(
                 f"Expected full_attention for {self.levels} levels, found "
@@ -74,22 +80,6 @@ class DDPMUnetConfig:
     def attends(self) -> tuple[bool, ...]:
         """Whether each level has full attention."""
         return self.full_attention or (False,) * (self.levels - 1) + (True,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON types."""
-        fields = dataclasses.asdict(self)
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`."""
-        unknown = set(fields) - {f.name for f in dataclasses.fields(cls)}
-        if unknown:
-            raise UserError(f"A DDPM U-Net has no setting {', '.join(sorted(unknown))}.")
-        values: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
-        }
-        return cls(**values)
 
 
 class RMSNorm(nn.Module, kw_only=True):
@@ -261,13 +251,14 @@ class DDPMUnet(nn.Module):
         )
 
 
-def _linen_init(key: Key, cfg: DDPMUnetConfig) -> Any:
+def draw(key: Key, cfg: DDPMUnetConfig) -> Params:
+    """Parameters by the initialisers of the modules."""
     side = cfg.multiple
     x = jnp.zeros((1, side, side, cfg.input_channels), jnp.float32)
-    return DDPMUnet(cfg).init(key, x, jnp.zeros((1,), jnp.float32))["params"]
+    variables: Any = DDPMUnet(cfg).init(key, x, jnp.zeros((1,), jnp.float32))
+    return variables["params"]
 
 
-@functools.lru_cache(maxsize=16)
 def param_shapes(cfg: DDPMUnetConfig) -> Params:
     """Shape and type of every parameter, without computing any.
 
@@ -275,13 +266,12 @@ def param_shapes(cfg: DDPMUnetConfig) -> Params:
     >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
     35711491
     """
-    return jax.eval_shape(functools.partial(_linen_init, cfg=cfg), jax.random.key(0))
+    return shapes_of(draw, cfg)
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
 def init(key: Key, cfg: DDPMUnetConfig) -> Params:
     """Random parameters with PyTorch's initialisation."""
-    return init_params(functools.partial(_linen_init, cfg=cfg), key)
+    return drawn(draw, key, cfg)
 
 
 def apply(
@@ -298,15 +288,6 @@ def apply(
     Raises:
       UserError: the shape of ``x`` does not fit.
     """
-    if x.ndim != 4 or x.shape[-1] != cfg.input_channels:
-        raise UserError(
-            f"Expected an input of shape (batch, height, width, {cfg.input_channels}), found "
-            f"{tuple(x.shape)}."
-        )
-    if x.shape[1] % cfg.multiple or x.shape[2] % cfg.multiple:
-        raise UserError(
-            f"Expected a height and width that are multiples of {cfg.multiple}, found "
-            f"{x.shape[1]} and {x.shape[2]}."
-        )
+    check_images(cfg.title, x, channels=cfg.input_channels, multiple=cfg.multiple, values="[-1, 1]")
     out: Any = DDPMUnet(cfg).apply({"params": params}, x, time)
     return out

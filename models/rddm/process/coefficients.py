@@ -46,8 +46,8 @@ def coefficients(
     >>> coefficients(3, "decreased", ratio=2.0).tolist()
     [0.800000011920929, 0.20000000298023224, 0.0]
     """
-    _check_choice("version", version, Version)
-    _check_choice("schedule shape", shape, Shape)
+    check_choice("version", version, Version)
+    check_choice("schedule shape", shape, Shape)
     check_steps(steps)
     if version == "v1":
         if shape == "normal":
@@ -81,7 +81,7 @@ def ddpm_betas(name: DDPMName, steps: int = 1000) -> Float[np.ndarray, " t"]:
     >>> ddpm_betas("linear", 3).round(5).tolist() == np.float32([1e-4, 0.01005, 0.02]).tolist()
     True
     """
-    _check_choice("DDPM schedule", name, DDPMName)
+    check_choice("DDPM schedule", name, DDPMName)
     check_steps(steps)
     if name == "linear":
         return _linspace(1e-4, 0.02, steps, np.dtype(np.float32))
@@ -139,7 +139,8 @@ def _linspace(start: float, end: float, count: int, dtype: np.dtype) -> np.ndarr
     return np.where(i < count // 2, rising, falling).astype(np.float32)
 
 
-def _check_choice(what: str, value: Any, choices: Any) -> None:
+def check_choice(what: str, value: Any, choices: Any) -> None:
+    """Refuse a value that is not among those of a ``Literal``."""
     if value not in get_args(choices):
         raise UserError(
             f"Unknown {what} {value!r}: expected one of {', '.join(get_args(choices))}."

@@ -5,7 +5,7 @@ With nothing as the degraded image, ``R = -I_0``, and ``alphas_cumsum = 1 - sqrt
 its deterministic step is DDIM's. Two things differ. With predictions cut to [-1, 1], RDDM's step
 still starts from the uncut image, and differs from DDIM's by sqrt(a_t) times what was cut: that is
 ``clip_mode="official"``; "ddim_exact" agrees. And RDDM's own fresh noise has DDIM's variance times
-the ``a`` of the next time: ``variance="ddim"`` makes them agree.
+the ``a`` of the next time: `ddim_table` has DDIM's.
 
 Published: networks that predict the noise, `adjust_alpha`, thresholding. Ours: networks that
 predict the clean image or the velocity, and exact clipping.
@@ -24,8 +24,18 @@ from jaxcore.models.rddm.process.coefficients import Shape, coefficients
 from jaxcore.models.rddm.process.forward import Level
 from jaxcore.models.rddm.process.objectives import Mode, Prediction
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
-from jaxcore.models.rddm.sampling.solvers import ClipMode, SamplingTable, sampling_table
+from jaxcore.models.rddm.sampling.released import moves
+from jaxcore.models.rddm.sampling.table import (
+    SamplingTable,
+    Steps,
+    Weight,
+    along,
+    check_eta,
+    make_table,
+    steps_of,
+)
 
+ClipMode = Literal["official", "ddim_exact", "none"]
 Parametrisation = Literal["epsilon", "x0", "v"]
 
 
@@ -143,33 +153,75 @@ def adjust_alpha(schedule: RDDMSchedule, shape: Shape, ratio: float = 1.0) -> RD
     return dataclasses.replace(schedule, alphas=alphas.astype(np.float32), alphas_cumsum=sums)
 
 
-def ddim_table(
-    schedule: RDDMSchedule,
-    steps: int,
-    *,
-    eta: float = 0.0,
-    clip_mode: ClipMode = "official",
+def ddim(
+    schedule: RDDMSchedule, steps: int, *, eta: float = 0.0, clip: bool = True
 ) -> SamplingTable:
-    """DDIM's times and steps: leading spacing, DDIM's variance, the last step like the others.
+    """DDIM's form of RDDM's step at RDDM's times: the image is made anew from the predictions.
+
+    ``I_s = I_0 + a_s R + sqrt(b_s^2 - sigma^2) e + sigma z``, with ``sigma^2`` as in `generalised`,
+    from which it differs where predictions were cut. The last step gives the predicted clean image.
+
+    Args:
+      schedule: both schedules.
+      steps: calls of the networks.
+      eta: fresh noise, 0 to 1; multiplies the variance.
+      clip: cut the predictions.
+
+    Raises:
+      UserError: more steps than times, or a value out of range.
+    """
+    at = steps_of(schedule, steps)
+    return make_table(schedule, at, _remade(at, at.variance(eta)), clip=clip)
+
+
+def _remade(at: Steps, variance: Float[np.ndarray, " s"]) -> dict[str, Weight]:
+    """Weights of `ddim`, for fresh noise of any variance."""
+    return {
+        "clean": 1.0,
+        "residual": at.a_s,
+        "noise": at.kept(variance),
+        "sigma": np.sqrt(variance),
+    }
+
+
+def ddim_table(
+    schedule: RDDMSchedule, steps: int, *, eta: float = 0.0, clip_mode: ClipMode = "official"
+) -> SamplingTable:
+    """DDIM as converted to RDDM: Song et al., "Denoising Diffusion Implicit Models", ICLR 2021.
+
+    Times are multiples of T // steps, the last step is like the others, and fresh noise has DDIM's
+    variance ``sigma^2 = eta^2 (b_s^2 / b_t^2) (1 - p_t / p_s)`` with DDPM's running product
+    ``p = (1 - a)^2`` of the unadjusted schedule.
 
     Args:
       schedule: from `RDDMSchedule.from_ddpm`, or adjusted.
       steps: number of steps.
       eta: fresh noise as in DDIM: multiplies the standard deviation.
-      clip_mode: "official", "ddim_exact" (agrees with DDIM) or "none" (agrees with DDIM).
+      clip_mode: "official" cuts what is predicted but moves the image as it is, see `generalised`;
+        "ddim_exact" makes it anew from the cut predictions, see `ddim`, and agrees with DDIM;
+        "none" cuts nothing and agrees with DDIM.
+
+    Raises:
+      UserError: a schedule that is not DDPM's, more steps than times, or a value out of range.
 
     >>> table = ddim_table(RDDMSchedule.from_ddpm("linear"), 4)
     >>> table.rows.index.tolist()
     [750.0, 500.0, 250.0, 0.0]
     """
-    return sampling_table(
-        schedule, steps, method="euler", eta=eta, clip_mode=clip_mode, spacing="leading",
-        variance="ddim", final="step",
-    )  # fmt: skip
+    at = steps_of(schedule, steps, "leading")
+    check_eta(eta)
+    p_t, p_s = (np.square(v) for v in along(schedule.one_minus_alphas_cumsum, at.times, 1.0))
+    if (np.abs(p_t + at.b_t**2 - 1) > 1e-3).any():
+        raise UserError("Expected a schedule from DDPM for DDIM's variance, found another.")
+    added = np.maximum(at.b_t**2 - at.b_s**2, 0)
+    exact = np.where(p_s > 0.5, added, p_s - p_t)  # whichever float32 holds with more digits
+    variance = eta**2 * at.share * exact / p_s
+    weights = (_remade if clip_mode == "ddim_exact" else moves)(at, variance)
+    return make_table(schedule, at, weights, clip=clip_mode != "none", end="step")
 
 
 class Step(NamedTuple):
-    """One step, and the clean image it believed in."""
+    """One step, and the predicted clean image."""
 
     x: Array
     clean: Array
@@ -196,7 +248,7 @@ def ddim_step_as_rddm(
       network: how to read the output.
       sigma: standard deviation of the fresh noise.
       noise: the fresh noise.
-      clip_mode: see `sampling_table`.
+      clip_mode: see `ddim_table`.
     """
     found = network.predict((output,), x, x, level, clip=clip_mode != "none")
     keep = jnp.sqrt(jnp.maximum(jnp.square(before.beta) - jnp.square(sigma), 0))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from jaxcore.figures import Cell, new_figure
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
 from jaxcore.models.rddm.sampling.sampler import Trajectory
-from jaxcore.models.rddm.sampling.solvers import SamplingTable
+from jaxcore.models.rddm.sampling.table import SamplingTable
 
 _COLOURS = ("#2a6fbb", "#d9822b", "#5aa67b", "#7b5aa6", "#c0504d", "#8a8a8a")
 

@@ -1,8 +1,8 @@
 """Sampling: restoration and generation as one compiled loop over a table.
 
-The table (see `solvers`) says what to do, the objective how to read the networks.
-Both amount to a pure function of arrays, which is compiled once per network, objective, shape and
-number of rows.
+The table gives the weights of each step, the objective how the networks are called and their
+outputs read. Both amount to a pure function of arrays, which is compiled once per network,
+objective, shape and number of rows.
 """
 
 import functools
@@ -20,12 +20,12 @@ from jaxcore.models.rddm.process import forward
 from jaxcore.models.rddm.process.forward import Level
 from jaxcore.models.rddm.process.losses import ApplyFn
 from jaxcore.models.rddm.process.objectives import Mode, Prediction
-from jaxcore.models.rddm.sampling.solvers import Rows, SamplingTable, draws
+from jaxcore.models.rddm.sampling.table import Rows, SamplingTable, draws
 from jaxcore.typing import Key
 
 
 class Reader(Protocol):
-    """How networks are asked and read: an `RDDMObjective`, or a `DDIMNetwork`. Hashable."""
+    """How networks are called and read: an `RDDMObjective`, or a `DDIMNetwork`. Hashable."""
 
     @property
     def num_outputs(self) -> int:
@@ -34,7 +34,7 @@ class Reader(Protocol):
 
     @property
     def time_conditioning(self) -> str:
-        """Whether they are told "index" or "cumulative" times."""
+        """Whether they take "index" or "cumulative" times."""
         ...
 
     @property
@@ -125,18 +125,18 @@ def sample(
     so that its result depends on the noise even without fresh noise in the steps.
 
     Args:
-      apply_fn: networks, ``(params, input, times) -> outputs``. Hand in the same function object
-        at every call: it is what the compiled program is looked up by.
+      apply_fn: networks, ``(params, input, times) -> outputs``. Pass the same function object at
+        every call: the compiled program is found by it.
       params: of the networks.
       degraded: images to restore, NHWC in [-1, 1]; None generates.
-      table: the steps; see `sampling_table`.
-      objective: how the networks are asked and read.
+      table: the steps, see `sampling_table` and the other samplers.
+      objective: how the networks are called and their outputs read.
       key: for all noise.
       noise: standard normal noise instead: that of the start, alone or followed by one per step
         but the last (of each pass).
       shape: of images to generate.
       condition: further channels for the networks, such as a mask; passed on as they are.
-      mode: which outputs are believed; None for all.
+      mode: which outputs are used; None for all.
       return_trajectory: also give all steps.
 
     Returns:
@@ -148,7 +148,7 @@ def sample(
 
     >>> from jaxcore.models.rddm.process.objectives import RDDMObjective
     >>> from jaxcore.models.rddm.process.schedule import RDDMSchedule
-    >>> from jaxcore.models.rddm.sampling.solvers import sampling_table
+    >>> from jaxcore.models.rddm.sampling.released import sampling_table
     >>> def darker(params, x, time):  # a "network" that finds the residual -0.5 everywhere
     ...     return (jnp.full_like(x[..., :3], -0.5),)
     >>> table = sampling_table(RDDMSchedule.polynomial(10), 2)
@@ -264,9 +264,9 @@ def _run(
 def _times(
     objective: Reader, row: Rows, total: Array, batch: int
 ) -> tuple[Float[Array, " b"], ...]:
-    """What each network is told; see `forward.network_times`."""
+    """The time that each network takes; see `forward.network_times`."""
     if objective.time_conditioning == "index":
-        told = (row.index,) * objective.num_outputs
+        values = (row.index,) * objective.num_outputs
     else:
-        told = (row.alpha * total, row.beta * total)[: objective.num_outputs]
-    return tuple(jnp.full((batch,), value) for value in told)
+        values = (row.alpha * total, row.beta * total)[: objective.num_outputs]
+    return tuple(jnp.full((batch,), value) for value in values)

@@ -1,12 +1,9 @@
 """The configuration: published variants, JSON, and what it refuses."""
 
-import json
-
 import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.models.adair import AdaIRConfig
-from jaxcore.registry import network
 
 
 def test_published_variants():
@@ -16,21 +13,6 @@ def test_published_variants():
     assert AdaIRConfig.five_task(preset="fixed", mask_mode="ratio").mask_mode == "ratio"
     restormer = AdaIRConfig.restormer_bias_free(dim=16)
     assert (restormer.decoder, restormer.norm_type, restormer.dim) == (False, "BiasFree", 16)
-    assert network("adair").config_class is AdaIRConfig
-
-
-def test_json_round_trip_and_hash():
-    cfg = AdaIRConfig.tiny(bias=True, mask_mode="soft", stat_window=64, dtype="bfloat16")
-    again = AdaIRConfig.from_dict(json.loads(json.dumps(cfg.to_dict())))
-    assert again == cfg and hash(again) == hash(cfg)
-
-
-def test_missing_and_unknown_fields_are_named():
-    fields = AdaIRConfig().to_dict()
-    del fields["heads"]
-    fields["depth"] = 3
-    with pytest.raises(UserError, match="missing 'heads'; unknown 'depth'"):
-        AdaIRConfig.from_dict(fields)
 
 
 @pytest.mark.parametrize(
@@ -42,20 +24,23 @@ def test_missing_and_unknown_fields_are_named():
         ({"dim": 4}, "at least 8 with decoder=True, found 4"),
         ({"heads": (5, 2, 4, 8)}, "48 channels cannot be divided among 5 heads"),
         ({"heads": (1, 2, 64, 8)}, "cannot be divided among 64 heads"),
-        ({"num_blocks": (1, 2, 3)}, r"four positive whole numbers, found \(1, 2, 3\)"),
-        ({"num_blocks": (1, 2, 3, 0)}, "four positive whole numbers"),
+        (
+            {"num_blocks": (1, 2, 3)},
+            r"4 values, each a whole number .*, found \(1, 2, 3\)",
+        ),
+        ({"num_blocks": (1, 2, 3, 0)}, "num_blocks must be 4 values"),
         (
             {"num_refinement_blocks": 0},
             "num_refinement_blocks must be a whole number",
         ),
-        ({"ffn_expansion": 0.0}, "ffn_expansion must be a positive number, found 0.0"),
-        ({"soft_tau": -1.0}, "soft_tau must be a positive number"),
+        ({"ffn_expansion": 0.0}, "ffn_expansion must be a number above 0, found 0.0"),
+        ({"soft_tau": -1.0}, "soft_tau must be a number above 0"),
         ({"norm_type": "RMS"}, "norm_type must be one of WithBias, BiasFree, found 'RMS'"),
         ({"mask_mode": "hard"}, "mask_mode must be one of official, fixed, ratio, soft"),
         ({"spectral": "dct"}, "spectral must be one of fft, matrix"),
         ({"dtype": "int8"}, "dtype must be one of float32"),
         ({"bias": 1}, "bias must be true or false, found 1"),
-        ({"stat_window": 100}, "stat_window must be None or a positive multiple of 8, found 100"),
+        ({"stat_window": 100}, "stat_window must be None or a multiple of 8, found 100"),
         ({"out_channels": 1}, "out_channels must equal in_channels"),
     ],
 )

@@ -20,8 +20,8 @@ from jaxcore.models.rddm.sampling.ddim import (
     ddim_table,
     dynamic_threshold,
 )
+from jaxcore.models.rddm.sampling.released import generalised
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import sampling_table
 
 SHAPE = (2, 4, 4, 3)
 # Running products as diffusion libraries hold them: float32, accumulated in float64.
@@ -83,7 +83,7 @@ def test_official_clipping_differs_by_what_was_cut():
 
 
 def test_rddms_variance_is_ddims_times_the_product_of_the_next_time():
-    own = sampling_table(SCHEDULE, 10, eta=1.0, spacing="leading", final="step", method="euler")
+    own = generalised(SCHEDULE, 10, eta=1.0, spacing="leading")
     ddim = ddim_table(SCHEDULE, 10, eta=1.0)
     times = leading_times(1000, 10)
     expected = [sigma(t, s, 1.0) for t, s in itertools.pairwise(times)]
@@ -167,7 +167,7 @@ def test_thresholds_scale_each_image_by_its_own_quantile():
         (lambda: ddim_table(SCHEDULE, 1001), "between 1 and 1000 sampling steps, found 1001"),
         (
             lambda: ddim_table(RDDMSchedule.polynomial(1000), 5, eta=1.0),
-            "a schedule from DDPM for variance='ddim'",
+            "a schedule from DDPM for DDIM's variance",
         ),
     ],
 )

@@ -18,9 +18,8 @@ from jaxcore.models.rddm.interop import (
 from jaxcore.models.rddm.network import ddpm_unet
 from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
 from jaxcore.models.rddm.process import forward
-from jaxcore.models.rddm.sampling.ddim import DDIMNetwork
+from jaxcore.models.rddm.sampling.ddim import DDIMNetwork, ddim
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import sampling_table
 from tests.parity.golden import Golden
 
 
@@ -60,9 +59,7 @@ def test_other_sizes_are_read_from_the_weights_too(stored):
 
 def test_samples_are_those_of_the_packages_ddim(stored):
     cfg = config_from_ddpm_torch(weights(stored))
-    table = sampling_table(
-        schedule_from_ddpm_torch(weights(stored)), stored.config["steps"], clip_mode="ddim_exact"
-    )
+    table = ddim(schedule_from_ddpm_torch(weights(stored)), stored.config["steps"])
     start = stored.image("in/start")
     _, seen = sample(
         ddpm_network(cfg), from_ddpm_torch(weights(stored), cfg), shape=start.shape, table=table,
@@ -99,7 +96,7 @@ CFG = DDPMUnetConfig(dim=8, dim_mults=(1, 2))
         (lambda: config_from_ddpm_torch({"a": np.zeros(1)}), "weights of denoising-diffusion"),
         (lambda: schedule_from_ddpm_torch({"a": np.zeros(1)}), "the schedule 'betas'"),
         (lambda: DDPMUnetConfig(full_attention=(True,)), "full_attention for 4 levels, found 1"),
-        (lambda: DDPMUnetConfig.from_dict({"width": 3}), "no setting width"),
+        (lambda: DDPMUnetConfig.from_dict({"width": 3}), "width is not a field"),
         (
             lambda: ddpm_unet.apply({}, jnp.zeros((1, 4, 4, 6)), jnp.zeros(1), CFG),
             "shape \\(batch, height, width, 3\\), found \\(1, 4, 4, 6\\)",

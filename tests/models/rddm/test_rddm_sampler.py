@@ -1,5 +1,6 @@
 """The compiled sampler against the published formulas in a plain Python loop."""
 
+import functools
 import itertools
 
 import jax
@@ -13,8 +14,19 @@ from jaxcore.models.rddm.process.coefficients import sampling_times
 from jaxcore.models.rddm.process.objectives import RDDMObjective
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
 from jaxcore.models.rddm.sampling import sampler
+from jaxcore.models.rddm.sampling.ddim import ddim
+from jaxcore.models.rddm.sampling.released import (
+    along_path,
+    ancestral,
+    generalised,
+    generalised_clean,
+    noise_then_residual,
+    residual_then_noise,
+    sampling_table,
+)
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import draws, sampling_table
+from jaxcore.models.rddm.sampling.second_order import dpm_solver
+from jaxcore.models.rddm.sampling.table import draws
 
 SHAPE = (2, 4, 4, 3)
 
@@ -42,11 +54,16 @@ def noises(count, seed=0):
 
 FREE = RDDMObjective(residual_clip=None)
 CUMULATIVE = RDDMObjective(time_conditioning="cumulative")
+FORMS = {"noise": generalised, "clean": generalised_clean}
 
 
-@pytest.mark.parametrize("order", ["simultaneous", "residual_then_noise", "noise_then_residual"])
+@pytest.mark.parametrize(
+    "sampler",
+    [generalised, along_path, functools.partial(along_path, first="noise")],
+    ids=["both", "residual first", "noise first"],
+)
 @pytest.mark.parametrize("scale", [1.0, 0.01])
-def test_with_an_oracle_every_path_ends_at_the_clean_image(order, scale):
+def test_with_an_oracle_every_path_ends_at_the_clean_image(sampler, scale):
     clean, degraded, noise = images()
     start = RDDMSchedule.polynomial(1000, sum_scale=scale, version="v2")
     for schedule in (
@@ -56,7 +73,7 @@ def test_with_an_oracle_every_path_ends_at_the_clean_image(order, scale):
         RDDMSchedule.polynomial(1000, sum_scale=scale),
     ):
         for steps in (1, 2, 7):
-            table = sampling_table(schedule, steps, order=order, passes="path", clip_mode="none")
+            table = sampler(schedule, steps, clip=False)
             restored = sample(
                 oracle, (degraded - clean, noise), degraded, table=table, objective=FREE,
                 noise=noise[None],
@@ -92,12 +109,12 @@ def loop(schedule, steps, x, degraded, z, *, eta=0.0, form="noise", objective):
 
 
 @pytest.mark.parametrize("objective", [RDDMObjective(), CUMULATIVE])
-@pytest.mark.parametrize("form", ["noise", "clean"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_the_compiled_sampler_is_the_plain_loop(eta, form, objective):
     _, degraded, _ = images()
     schedule, z = RDDMSchedule.polynomial(1000), noises(5)
-    table = sampling_table(schedule, 5, eta=eta, form=form)
+    table = FORMS[form](schedule, 5, eta=eta)
     restored, seen = sample(
         network, jnp.float32(0.3), degraded, table=table, objective=objective, noise=z,
         return_trajectory=True,
@@ -124,22 +141,18 @@ def run(table, z, *, degraded, mode=None):
 def test_both_forms_agree_when_nothing_is_cut(eta):
     _, degraded, _ = images()
     schedule, z = RDDMSchedule.polynomial(1000), noises(5)
-    options = {"eta": eta, "clip_mode": "none"}
-    tables = [sampling_table(schedule, 5, form=f, **options) for f in ("noise", "clean")]
-    first, second = (run(t, z, degraded=degraded) for t in tables)
-    np.testing.assert_allclose(first, second, atol=2e-5)
-    exact = sampling_table(schedule, 5, eta=eta, clip_mode="ddim_exact")
-    loose = exact.__class__(exact.rows, exact.start_scale, exact.total, clip=False)
-    np.testing.assert_allclose(run(loose, z, degraded=degraded), first, atol=2e-5)
+    tables = [f(schedule, 5, eta=eta, clip=False) for f in (*FORMS.values(), ddim)]
+    first, *others = (run(t, z, degraded=degraded) for t in tables)
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=2e-5)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_all_fresh_noise_at_neighbouring_times_is_the_ancestral_loop(version):
     _, degraded, _ = images()
     schedule, z = RDDMSchedule.polynomial(6, version=version), noises(6)
-    ancestral = sampling_table(schedule, 6, clip_mode="none")
-    euler = sampling_table(schedule, 6, method="euler", eta=1.0, clip_mode="none")
-    first, second = (run(t, z, degraded=degraded) for t in (ancestral, euler))
+    tables = ancestral(schedule, 6, clip=False), generalised(schedule, 6, eta=1.0, clip=False)
+    first, second = (run(t, z, degraded=degraded) for t in tables)
     np.testing.assert_allclose(first, second, atol=2e-5)
 
 
@@ -178,17 +191,17 @@ def passes(schedule, steps, degraded, noise, first, second):
     return x
 
 
-@pytest.mark.parametrize("order", ["residual_then_noise", "noise_then_residual"])
-def test_two_passes_remove_one_part_each(order):
+@pytest.mark.parametrize("sampler", [residual_then_noise, noise_then_residual])
+def test_two_passes_remove_one_part_each(sampler):
     _, degraded, noise = images()
     schedule = RDDMSchedule.polynomial(1000)
-    table = sampling_table(schedule, 4, order=order)
+    table = sampler(schedule, 4)
     assert len(table) == 8 and draws(table) == 6
     restored = sample(
         network, jnp.float32(0.3), degraded, table=table, objective=RDDMObjective(),
         noise=noise[None],
     )  # fmt: skip
-    first, _, second = order.split("_")
+    first, _, second = sampler.__name__.split("_")
     expected = passes(schedule, 4, degraded, noise, first, second)
     np.testing.assert_allclose(restored, expected, atol=2e-5)
 
@@ -249,11 +262,11 @@ def test_other_values_of_the_table_compile_nothing(getkey):
     for schedule in schedules:
         tables = [
             *(sampling_table(schedule, 4, eta=eta) for eta in (0.0, 0.5, 1.0)),
-            sampling_table(schedule, 2, order="residual_then_noise"),
-            sampling_table(schedule, 2, order="noise_then_residual", passes="path"),
-            sampling_table(schedule, 4, form="clean"),
-            sampling_table(schedule, 4, method="dpm2", spacing="log_snr"),
-            sampling_table(schedule, 4, clip_mode="ddim_exact"),
+            residual_then_noise(schedule, 2),
+            along_path(schedule, 2, first="noise"),
+            generalised_clean(schedule, 4),
+            dpm_solver(schedule, 4, spacing="log_snr"),
+            ddim(schedule, 4),
         ]
         for table in tables:
             sample(network, jnp.float32(0.3), degraded, table=table, objective=FREE, key=getkey())

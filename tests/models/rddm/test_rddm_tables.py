@@ -8,8 +8,17 @@ from jaxcore.errors import UserError
 from jaxcore.models.rddm.process.coefficients import sampling_times
 from jaxcore.models.rddm.process.objectives import RDDMObjective
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
+from jaxcore.models.rddm.sampling.ddim import ddim
+from jaxcore.models.rddm.sampling.released import (
+    along_path,
+    ancestral,
+    generalised,
+    residual_then_noise,
+    sampling_table,
+)
 from jaxcore.models.rddm.sampling.sampler import sample
-from jaxcore.models.rddm.sampling.solvers import draws, log_snr_times, padded, sampling_table
+from jaxcore.models.rddm.sampling.second_order import dpm_solver
+from jaxcore.models.rddm.sampling.table import draws, log_snr_times, padded
 
 LOG_SNR = np.linspace(7, -5, 4000)
 SIGNAL, NOISE = (1 / np.sqrt(1 + np.exp(sign * 2 * LOG_SNR)) for sign in (-1, 1))
@@ -37,10 +46,10 @@ def solution(start, degraded):
     return MEAN + SPREAD * left / np.sqrt(signal**2 * SPREAD**2 + beta**2)
 
 
-def error(steps, degraded=None, **options):
+def error(sampler, steps, degraded=None, **options):
     noise = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
     base = np.zeros(SHAPE, np.float32) if degraded is None else degraded
-    table = sampling_table(SCHEDULE, steps, clip_mode="none", **options)
+    table = sampler(SCHEDULE, steps, clip=False, **options)
     objective = RDDMObjective(
         residual_clip=None, time_conditioning="cumulative", concat_input=False
     )
@@ -51,18 +60,18 @@ def error(steps, degraded=None, **options):
 
 @pytest.mark.parametrize("degraded", [None, np.full(SHAPE, 0.7, np.float32)])
 def test_second_order_needs_fewer_steps_for_the_same_error(degraded):
-    euler = {n: error(n, degraded, spacing="log_snr") for n in (10, 20, 40)}
-    second = {n: error(n, degraded, method="dpm2", spacing="log_snr") for n in (10, 20, 40)}
+    euler = {n: error(generalised, n, degraded, spacing="log_snr") for n in (10, 20, 40)}
+    second = {n: error(dpm_solver, n, degraded, spacing="log_snr") for n in (10, 20, 40)}
     # With half the steps it is more exact than the published step is.
     assert second[10] < euler[20] and second[20] < euler[40]
-    assert second[10] < error(20, degraded)  # at the published times
+    assert second[10] < error(generalised, 20, degraded)  # at the published times
     # Orders of convergence: one and two.
     assert 1.5 < euler[20] / euler[40] < 2.8
     assert second[20] / second[40] > 3
 
 
 def test_the_second_order_weights_leave_a_constant_clean_image_alone():
-    rows = sampling_table(SCHEDULE, 12, method="dpm2", spacing="log_snr").rows
+    rows = dpm_solver(SCHEDULE, 12, spacing="log_snr").rows
     alpha = np.append(rows.alpha, 0).astype(np.float64)
     np.testing.assert_allclose(rows.x * rows.beta, np.append(rows.beta[1:], 0), atol=1e-6)
     # x = (1 - alpha) I_0 + alpha I_in stays of that form.
@@ -74,13 +83,13 @@ def test_the_second_order_weights_leave_a_constant_clean_image_alone():
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-@pytest.mark.parametrize("method", ["euler", "dpm2"])
-def test_tables_are_finite_also_where_there_is_no_noise_or_no_signal(version, method):
+@pytest.mark.parametrize("sampler", [generalised, dpm_solver])
+def test_tables_are_finite_also_where_there_is_no_noise_or_no_signal(version, sampler):
     for scale in (1.0, 0.01):
         schedule = RDDMSchedule.polynomial(30, version=version, sum_scale=scale)
         for spacing in ("linear", "leading", "log_snr"):
             for steps in (1, 2, 5, 25):
-                table = sampling_table(schedule, steps, method=method, spacing=spacing)
+                table = sampler(schedule, steps, spacing=spacing)
                 assert all(np.isfinite(column).all() for column in table.rows)
 
 
@@ -114,20 +123,8 @@ def test_eta_moves_noise_from_the_image_to_fresh_noise():
 def test_as_many_steps_as_times_is_the_ancestral_loop():
     schedule = RDDMSchedule.polynomial(6)
     assert sampling_table(schedule, 6).rows.sigma[0] > 0
-    assert sampling_table(schedule, 6, method="euler").rows.sigma[0] == 0
-    assert sampling_table(schedule, 6, order="noise_then_residual").rows.sigma[0] == 0
+    assert sampling_table(schedule, 6, eta=0.0).rows.sigma[0] == 0
     assert draws(sampling_table(schedule, 6)) == 5 and draws(sampling_table(schedule, 1)) == 0
-
-
-@pytest.mark.parametrize(
-    "option",
-    [{"clip_mode": "ddim_exact"}, {"form": "clean"}, {"spacing": "leading"}, {"eta": 0.0}],
-)
-def test_options_the_ancestral_loop_does_not_have_are_heeded_at_every_time(option):
-    schedule = RDDMSchedule.polynomial(6)
-    rows, euler = (sampling_table(schedule, 6, method=m, **option).rows for m in (None, "euler"))
-    for name, value in rows._asdict().items():
-        np.testing.assert_array_equal(value, getattr(euler, name))
 
 
 def test_padding_leaves_the_result_alone():
@@ -147,11 +144,11 @@ def test_padding_leaves_the_result_alone():
 
 def test_two_passes_tell_the_levels_of_their_path():
     schedule = RDDMSchedule.polynomial(1000)
-    rows = sampling_table(schedule, 3, order="residual_then_noise", passes="path").rows
+    rows = along_path(schedule, 3).rows
     at = sampling_times(1000, 3)[:-1]
     np.testing.assert_array_equal(rows.alpha, [*schedule.alphas_cumsum[at], 0, 0, 0])
     np.testing.assert_array_equal(rows.beta, [1, 1, 1, *schedule.betas_cumsum[at]])
-    official = sampling_table(schedule, 3, order="residual_then_noise").rows
+    official = residual_then_noise(schedule, 3).rows
     np.testing.assert_array_equal(official.alpha, [*schedule.alphas_cumsum[at]] * 2)
     np.testing.assert_array_equal(official.clean, [0, 0, 1, 0, 0, 1])
 
@@ -160,33 +157,19 @@ S = RDDMSchedule.polynomial(10)
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("call", "sentence"),
     [
-        ({"steps": 11}, "between 1 and 10 sampling steps, found 11"),
-        ({"method": "heun"}, "Unknown method 'heun'"),
-        ({"order": "both"}, "Unknown order 'both'"),
-        ({"clip_mode": "hard"}, "Unknown clip_mode 'hard'"),
-        ({"spacing": "karras"}, "Unknown spacing 'karras'"),
-        ({"variance": "small"}, "Unknown variance 'small'"),
-        ({"eta": 1.5}, "eta between 0 and 1, found 1.5"),
-        ({"method": "dpm2", "eta": 0.5}, "no eta for method 'dpm2', found 0.5"),
-        ({"method": "ancestral"}, "10 steps for method 'ancestral', found 4"),
-        (
-            {"method": "dpm2", "order": "residual_then_noise"},
-            "order='simultaneous' for method 'dpm2'",
-        ),
-        ({"order": "residual_then_noise", "form": "clean"}, "where residual and noise are removed"),
-        ({"method": "dpm2", "clip_mode": "ddim_exact"}, "clip_mode 'official' or 'none' for"),
-        ({"method": "dpm2", "form": "clean"}, "form 'noise' for method 'dpm2', found 'clean'"),
-        (
-            {"method": "ancestral", "steps": 10, "spacing": "leading"},
-            "spacing 'linear' for method 'ancestral', found 'leading'",
-        ),
+        (lambda: sampling_table(S, 11), "between 1 and 10 sampling steps, found 11"),
+        (lambda: generalised(S, 4, spacing="karras"), "Unknown spacing 'karras'"),
+        (lambda: dpm_solver(S, 0, spacing="log_snr"), "between 1 and 10 sampling steps, found 0"),
+        (lambda: generalised(S, 4, eta=1.5), "eta between 0 and 1, found 1.5"),
+        (lambda: ddim(S, 4, eta=-0.5), "eta between 0 and 1, found -0.5"),
+        (lambda: ancestral(S, 4), "10 ancestral steps, found 4"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_in_one_sentence(options, sentence):
+def test_options_that_do_not_fit_are_refused_in_one_sentence(call, sentence):
     with pytest.raises(UserError, match=sentence):
-        sampling_table(S, **({"steps": 4} | options))
+        call()
 
 
 def test_the_analytic_network_is_the_posterior_mean():

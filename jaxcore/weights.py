@@ -1,54 +1,83 @@
 """Weights of a run or of a file, with the network they belong to."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jaxcore.errors import UserError
-from jaxcore.registry import Network
 from jaxcore.typing import Params
 
-Which = Literal["best", "last", "ema"]
+if TYPE_CHECKING:
+    from jaxcore.models.base import Network
+
+Which: TypeAlias = Literal["best", "last", "ema"]
 
 DEFAULT_MODEL = "adair"  # of files that do not name theirs
 _ENTRY = "jaxcore"  # in the metadata of weight files that we write
 
 
-def load_network(
-    weights: Path,
-    model: str | None = None,
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A network with weights."""
+
+    network: "Network[Any]"
+    cfg: Any  # of the network's configuration class
+    params: Params
+    notes: tuple[str, ...] = ()  # sentences on what a file holds besides the weights
+
+
+def load(
+    source: str | Path,
     *,
-    which: Which = "best",
+    model: str | None = None,
     preset: str | None = None,
-    notes: list[str] | None = None,
-) -> tuple[Network, Any, Params]:
+    which: Which = "best",
+) -> Loaded:
     """Network, configuration and parameters.
 
     Args:
-      weights: a run directory of ours, or a weight file (.safetensors, .pth, .pt, .ckpt, by
+      source: a run directory of ours, or a weight file (.safetensors, .pth, .pt, .ckpt, by
         content) of ours or of the official code.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and AdaIR (or Restormer) for other files.
-      which: checkpoint of a run directory.
       preset: published configuration of the network, for files of networks whose weights do not
         tell it (RDDM); None takes what the weights tell.
-      notes: receives sentences on what a file holds besides the weights.
+      which: checkpoint of a run directory.
 
     Raises:
       UserError: nothing there, damaged, or of another network or size.
+
+    >>> import tempfile, jax, numpy as np
+    >>> from jaxcore.convert import write_safetensors
+    >>> from jaxcore.models import adair
+    >>> cfg = adair.AdaIRConfig.tiny(decoder=False)
+    >>> params = adair.init(jax.random.key(0), cfg)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> write_safetensors(Path(folder.name, "w.safetensors"), adair.to_torch(params, cfg))
+    >>> found = load(Path(folder.name, "w.safetensors"))
+    >>> found.network.name, found.cfg == cfg
+    ('adair', True)
+    >>> found.network.restore(found.params, np.zeros((12, 9, 3), np.float32), found.cfg).shape
+    (12, 9, 3)
     """
-    weights = Path(weights)
-    if weights.is_dir():
+    source = Path(source)
+    if source.is_dir():
         if preset is not None:
             raise UserError(f"A run knows its configuration: leave the preset {preset!r} out.")
-        return _load_run(weights, model, which)
-    if not weights.exists():
-        raise UserError(f"Expected a run directory or a weight file, found nothing at {weights}.")
-    return _load_file(weights, model, preset, [] if notes is None else notes)
+        return _load_run(source, model, which)
+    if not source.exists():
+        raise UserError(f"Expected a run directory or a weight file, found nothing at {source}.")
+    return _load_file(source, model, preset)
 
 
-def _choose(model: str | None, stored: str | None, where: Path) -> Network:
+def describe(network: "Network[Any]", cfg: Any) -> dict[str, str]:
+    """Metadata of a weight file from which `load` knows what the weights do not tell."""
+    return {_ENTRY: json.dumps({"model": network.name, "config": cfg.to_dict()})}
+
+
+def _choose(model: str | None, stored: str | None, where: Path) -> "Network[Any]":
     from jaxcore import registry
 
     if model is not None and stored is not None and model != stored:
@@ -56,9 +85,7 @@ def _choose(model: str | None, stored: str | None, where: Path) -> Network:
     return registry.network(model or stored or DEFAULT_MODEL)
 
 
-def _load_run(run: Path, model: str | None, which: Which) -> tuple[Network, Any, Params]:
-    import jax
-
+def _load_run(run: Path, model: str | None, which: Which) -> Loaded:
     from jaxcore.train import load_params, read_config
 
     config = read_config(run)
@@ -68,39 +95,36 @@ def _load_run(run: Path, model: str | None, which: Which) -> tuple[Network, Any,
         raise UserError(f"Expected the run of an image network, found another kind in {run}.")
     network = _choose(model, task.get("model", DEFAULT_MODEL), run)
     cfg = network.config_class.from_dict(fields)
-    expected = jax.eval_shape(lambda: network.module.init(jax.random.key(0), cfg))
-    return network, cfg, load_params(run, which, expected=expected)
+    return Loaded(network, cfg, load_params(run, which, expected=network.param_shapes(cfg)))
 
 
-def _load_file(
-    path: Path, model: str | None, preset: str | None, notes: list[str]
-) -> tuple[Network, Any, Params]:
+def _load_file(path: Path, model: str | None, preset: str | None) -> Loaded:
     from jaxcore.convert import read_state_dict
 
     file = read_state_dict(path)
-    if file.unused:
-        notes.append(f"taken from {file.where!r}; left alone: {', '.join(file.unused)}")
+    unused = f"taken from {file.where!r}; left alone: {', '.join(file.unused)}"
     stored, fields = _stored(file.metadata, path)
     network = _choose(model, stored, path)
-    tensors = file.tensors
     try:
         if preset is not None:
             cfg = _preset(network, preset)
-        elif fields is None:
-            cfg = network.module.config_from_state_dict(tensors)
-        else:
+        elif fields is not None:
             cfg = network.config_class.from_dict(fields)
-        return network, cfg, network.module.from_torch(tensors, cfg)
+        elif network.config_from_state_dict is not None:
+            cfg = network.config_from_state_dict(file.tensors)
+        else:
+            raise UserError("the file does not tell their configuration.")
+        params = network.from_torch(file.tensors, cfg)
     except UserError as error:
         raise UserError(f"{path} does not hold weights of {network.name}: {error}") from None
+    return Loaded(network, cfg, params, (unused,) if file.unused else ())
 
 
-def _preset(network: Network, name: str) -> Any:
-    known = getattr(network.module, "PRESETS", {})
-    if name not in known:
-        listing = f"one of {', '.join(known)}" if known else "none"
+def _preset(network: "Network[Any]", name: str) -> Any:
+    if name not in network.presets:
+        listing = f"one of {', '.join(network.presets)}" if network.presets else "none"
         raise UserError(f"Expected as preset of {network.name} {listing}, found {name!r}.")
-    return known[name]()
+    return network.presets[name]()
 
 
 def _stored(metadata: Mapping[str, Any], path: Path) -> tuple[str | None, dict[str, Any] | None]:
@@ -112,8 +136,3 @@ def _stored(metadata: Mapping[str, Any], path: Path) -> tuple[str | None, dict[s
         return str(content["model"]), dict(content["config"])
     except (ValueError, TypeError, KeyError):
         raise UserError(f"Expected a model and its configuration in {path}, found none.") from None
-
-
-def describe(network: Network, cfg: Any) -> dict[str, str]:
-    """Metadata of a weight file from which `load_network` knows what the weights do not tell."""
-    return {_ENTRY: json.dumps({"model": network.name, "config": cfg.to_dict()})}

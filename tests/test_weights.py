@@ -1,0 +1,96 @@
+# ruff: noqa: F811  # fixtures that are imported
+"""`jaxcore.weights.load`: from runs and files to a network with its weights."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcore.convert import write_safetensors
+from jaxcore.errors import UserError
+from jaxcore.models import adair
+from jaxcore.weights import describe, load
+from tests.tiny_weights import TINY, params, run, weights, write_run  # noqa: F401  # fixtures
+
+
+def same(found, seed):
+    jax.tree.map(np.testing.assert_array_equal, found, params(seed))
+
+
+def test_a_run_gives_the_checkpoint_that_is_asked_for(run):
+    for which, seed in (("best", 1), ("last", 2)):
+        found = load(run, which=which)
+        assert (found.network.name, found.cfg, found.notes) == ("adair", TINY, ())
+        same(found.params, seed)
+    with pytest.raises(UserError, match="moving average"):
+        load(run, which="ema")
+
+
+@pytest.mark.parametrize("name", ["tiny.safetensors", "tiny.pth", "tiny.ckpt", "compiled.pt"])
+def test_files_of_the_official_code_tell_their_sizes(weights, name):
+    found = load(str(weights / name))
+    assert (found.network.name, found.cfg) == ("adair", TINY)
+    same(found.params, 0)
+    assert found.notes == ()
+
+
+def test_a_description_tells_what_weights_do_not(tmp_path):
+    cfg = dataclasses.replace(TINY, remat=True)
+    tensors = adair.to_torch(params(cfg=cfg), cfg)
+    write_safetensors(tmp_path / "w.safetensors", tensors, describe(adair.NETWORK, cfg))
+    assert load(tmp_path / "w.safetensors").cfg == cfg
+
+
+def test_older_runs_without_the_name_of_the_network_are_of_adair(tmp_path):
+    write_run(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    del content["task_config"]["model"]
+    path.write_text(json.dumps(content))
+    assert load(tmp_path / "run").network.name == "adair"
+
+
+def test_a_run_of_an_older_release_lacks_fields_that_came_later(tmp_path):
+    write_run(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    del content["task_config"]["network"]["spectral"]
+    path.write_text(json.dumps(content))
+    assert load(tmp_path / "run").cfg == TINY
+
+
+def test_the_network_must_be_the_one_asked_for(run, weights, tmp_path):
+    with pytest.raises(UserError, match="Expected weights of rddm, found weights of adair"):
+        load(run, model="rddm")
+    with pytest.raises(UserError, match=r"tiny.pth does not hold weights of rddm: "):
+        load(weights / "tiny.pth", model="rddm")
+    with pytest.raises(UserError, match=r"Unknown network 'resnet': expected one of adair"):
+        load(weights / "tiny.pth", model="resnet")
+
+
+def test_presets_are_for_files_of_networks_that_have_them(run, weights):
+    with pytest.raises(UserError, match="leave the preset 'deraining' out"):
+        load(run, preset="deraining")
+    with pytest.raises(UserError, match=r"Expected as preset of adair none, found 'deraining'"):
+        load(weights / "tiny.pth", preset="deraining")
+    with pytest.raises(UserError, match=r"of rddm one of deraining, .* found 'x'"):
+        load(weights / "tiny.pth", model="rddm", preset="x")
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"found nothing at .*gone.pth"):
+        load(tmp_path / "gone.pth")
+    with pytest.raises(UserError, match=r"Expected a run directory with config.json"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry", ["{", "[]", '{"model": "adair"}', '{"model": "adair", "config": 3}']
+)
+def test_a_damaged_description_is_refused(tmp_path, entry):
+    tensors = adair.to_torch(params(), TINY)
+    write_safetensors(tmp_path / "a.safetensors", tensors, {"jaxcore": entry})
+    with pytest.raises(UserError, match="Expected a model and its configuration"):
+        load(tmp_path / "a.safetensors")
