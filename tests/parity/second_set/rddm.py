@@ -7,6 +7,8 @@ import numpy as np
 
 from jaxcore.models import rddm
 from jaxcore.models.rddm import RDDMConfig, UnetConfig
+from jaxcore.models.rddm.process import forward
+from tests.parity.rddm_diffusion import SCHEDULES
 from tests.parity.second_set.change import (
     Arrays,
     Change,
@@ -77,10 +79,15 @@ def ema(arrays: Arrays, config: Config) -> set[str]:
     return {"out/decay_after_call"}
 
 
-def forward_posterior(arrays: Arrays, config: Config) -> None:
+def forward_posterior(arrays: Arrays, config: Config) -> set[str]:
     config |= {"exp": 6, "T": 40, "sum_scale": 0.5}
     resize(arrays, 6, batch=5, x0=(6, 4), x_input=(6, 4), noise=(6, 4))
     arrays["in/t"] = np.array([0, 1, 17, 38, 39], np.int64)
+    level = forward.level_at(SCHEDULES["exp6"](40, 0.5), arrays["in/t"].astype(np.int32))
+    clean, degraded, noise = (arrays[f"in/{name}"] for name in ("x0", "x_input", "noise"))
+    x = forward.q_sample(clean, degraded - clean, noise, level)
+    arrays["out/q_sample"] = np.asarray(x, np.float32)
+    return {"out/q_sample"}
 
 
 def losses_predictions(arrays: Arrays, config: Config) -> None:
