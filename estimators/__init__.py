@@ -31,23 +31,20 @@ if TYPE_CHECKING:
     from jaxcore.estimators.select import pseudo_risk, smooth_select
     from jaxcore.estimators.selective_iv import SelectiveIV
 
-_MODULES = (
-    "bootstrap", "checks", "crossfit", "datasets", "double_ml", "genius", "influence", "linear_iv",
-    "monte_carlo", "nuisance", "plots", "projection", "select", "selective_iv", "variance",
-)  # fmt: skip
-
-_HOMES = {
-    "Estimate": "estimate", "aggregate_repeats": "estimate",
-    "critical_value": "bootstrap", "multiplier": "bootstrap",
-    "fold_ids": "crossfit",
-    "iivm": "double_ml", "irm": "double_ml", "pliv": "double_ml", "plr": "double_ml",
-    "aipw": "influence", "gateaux": "influence", "hajek": "influence", "ipw": "influence",
-    "late": "influence", "multiply_robust": "influence", "partially_linear": "influence",
-    "partially_linear_iv": "influence", "solve": "influence",
-    "pseudo_risk": "select", "smooth_select": "select",
-    "SelectiveIV": "selective_iv", "load_401k": "datasets",
-    "ols": "linear_iv", "tsls": "linear_iv",
-}  # fmt: skip
+_NAMES = {
+    "bootstrap": ("critical_value", "multiplier"),
+    "crossfit": ("fold_ids",),
+    "datasets": ("load_401k",),
+    "double_ml": ("iivm", "irm", "pliv", "plr"),
+    "estimate": ("Estimate", "aggregate_repeats"),
+    "influence": ("aipw", "gateaux", "hajek", "ipw", "late", "multiply_robust", "partially_linear")
+    + ("partially_linear_iv", "solve"),
+    "linear_iv": ("ols", "tsls"),
+    "select": ("pseudo_risk", "smooth_select"),
+    "selective_iv": ("SelectiveIV",),
+}
+_MODULES = ("checks", "genius", "monte_carlo", "nuisance", "plots", "projection", "studies")
+_MODULES += ("units", "variance", *_NAMES)
 
 __all__ = [
     "Estimate",
@@ -78,10 +75,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"jaxcore.estimators.{_HOMES[name]}"), name)
     if name in _MODULES:
         return importlib.import_module(f"jaxcore.estimators.{name}")
+    for home, names in _NAMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"jaxcore.estimators.{home}"), name)
     raise AttributeError(f"module 'jaxcore.estimators' has no attribute {name!r}")
 
 

@@ -2,17 +2,18 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.variance import cluster_sums
+from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 KINDS = ("normal", "rademacher", "bayes")
 
 
 def multipliers(
-    key: Key, shape: tuple[int, ...], kind: str = "normal", dtype=None
+    key: Key, shape: tuple[int, ...], kind: str = "normal", dtype: DTypeLike | None = None
 ) -> Float[Array, "*shape"]:
     """Multipliers of mean zero and variance one.
 
@@ -42,6 +43,7 @@ def t_statistics(
     """Bootstrap t-statistics ``mean(xi_b psi) / se`` for given multipliers.
 
     >>> import jax.numpy as jnp
+    from jax.typing import DTypeLike
     >>> t_statistics(jnp.array([1.0, -1.0]), jnp.float32(0.5), jnp.array([[1.0, 0.0]])).tolist()
     [1.0]
     """
@@ -56,8 +58,7 @@ def multiplier(
     *,
     n_boot: int = 1000,
     kind: str = "normal",
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
     batch_size: int = 100,
 ) -> Float[Array, "b *q"]:
     """Bootstrap t-statistics with fresh multipliers, the same ones for every estimate.
@@ -68,32 +69,28 @@ def multiplier(
       se: standard errors.
       n_boot: number of draws.
       kind: see `multipliers`.
-      clusters: cluster number of each unit: one multiplier per cluster.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: every cluster gets one multiplier; without clusters every unit.
       batch_size: draws computed at a time; bounds the memory at ``batch_size * n`` numbers.
 
     References:
       Chernozhukov, Chetverikov and Kato (2013).
     """
-    n = psi.shape[0]
     psi = jnp.asarray(psi)
-    if clusters is not None:
-        psi = cluster_sums(psi, clusters, n_clusters=n_clusters)
-    rows = psi.shape[0]
-    flat = psi.reshape(rows, -1)
+    sums = units.sums(psi)
+    rows = sums.shape[0]
+    sums = sums * (rows / psi.shape[0])
 
-    def one(k):
-        return multipliers(k, (rows,), kind, psi.dtype) @ flat / n
+    def one(k: Key) -> Float[Array, "*q"]:
+        return t_statistics(sums, se, multipliers(k, (rows,), kind, psi.dtype)[None])[0]
 
-    draws = jax.lax.map(one, jax.random.split(key, n_boot), batch_size=min(batch_size, n_boot))
-    draws = draws.reshape((n_boot, *psi.shape[1:]))
-    return draws / jnp.broadcast_to(se, draws.shape)
+    return jax.lax.map(one, jax.random.split(key, n_boot), batch_size=min(batch_size, n_boot))
 
 
 def critical_value(t: Float[Array, "b *q"], level: float = 0.95) -> Float[Array, ""]:
     """The ``level`` quantile of max |t| over the estimates (linear interpolation).
 
     >>> import jax.numpy as jnp
+    from jax.typing import DTypeLike
     >>> float(critical_value(jnp.array([[1.0, -3.0], [2.0, 0.0]]), 0.5))
     2.5
     """

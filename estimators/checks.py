@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from jaxcore.errors import UserError
+from jaxcore.estimators.units import Units
 
 MISSING = ("error", "drop")
 
@@ -29,6 +31,12 @@ class Sample:
     def n(self) -> int:
         """Number of units."""
         return len(self.Y)
+
+    def units(self, dtype: DTypeLike = np.float64, *, clustered: bool = True) -> Units:
+        """Weights and, if wanted, clusters."""
+        weights: Any = None if self.weights is None else self.weights.astype(dtype)
+        clusters: Any = self.clusters if clustered else None
+        return Units(weights, clusters)
 
 
 def column(value: Any, name: str, *, n: int | None = None) -> np.ndarray:
@@ -242,7 +250,7 @@ def _refuse_same(one: str, a: np.ndarray, other: str, b: np.ndarray) -> None:
         )
 
 
-def _rows(clusters, kept, n):
+def _rows(clusters: ArrayLike, kept: np.ndarray, n: int) -> np.ndarray:
     a = np.asarray(clusters)
     if a.shape != (n,):
         raise UserError(f"Expected {n} cluster labels, found an array of shape {a.shape}.")

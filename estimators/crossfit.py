@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.nuisance.base import fit_predict
+from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
@@ -19,8 +20,7 @@ def fold_ids(
     n_folds: int,
     *,
     strata: Int[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Int[Array, " n"]:
     """Random balanced partition of ``n`` units into ``n_folds`` folds.
 
@@ -29,8 +29,7 @@ def fold_ids(
       n: number of units.
       n_folds: number of folds, at least 2 and at most the number of units or clusters.
       strata: stratum number of each unit; every fold gets its share of each stratum.
-      clusters: cluster number 0, 1, ... of each unit; a cluster is never split over folds.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: a cluster is never split over folds.
 
     Returns:
       Fold number of each unit, int32.
@@ -39,20 +38,16 @@ def fold_ids(
     >>> sorted(fold_ids(jax.random.key(0), 5, 2).tolist())
     [0, 0, 0, 1, 1]
     """
-    if clusters is not None:
-        if n_clusters is None:
-            n_clusters = int(np.max(np.asarray(clusters))) + 1
-        members = jax.ops.segment_sum(jnp.ones(n), clusters, num_segments=n_clusters)
+    if units.clusters is not None:
+        members = units.sums(jnp.ones(n))
         level = None
         if strata is not None:  # clusters are put in order of their mean stratum
-            level = jax.ops.segment_sum(
-                jnp.asarray(strata, members.dtype), clusters, num_segments=n_clusters
-            ) / jnp.maximum(members, 1)
-        return _balanced(key, n_clusters, n_folds, level, "clusters")[clusters]
+            level = units.sums(jnp.asarray(strata, members.dtype)) / jnp.maximum(members, 1)
+        return _balanced(key, len(members), n_folds, level, "clusters")[units.clusters]
     return _balanced(key, n, n_folds, strata, "units")
 
 
-def _balanced(key, n, n_folds, strata, what):
+def _balanced(key: Key, n: int, n_folds: int, strata: Array | None, what: str) -> Int[Array, " n"]:
     if not 2 <= n_folds <= n:
         raise UserError(f"Expected 2 to {n} folds for {n} {what}, found {n_folds}.")
     shuffled = jax.random.permutation(key, n)
@@ -63,7 +58,7 @@ def _balanced(key, n, n_folds, strata, what):
 
 
 def check_fold_ids(ids: Any, n: int) -> tuple[np.ndarray, int]:
-    """Fold ids handed in by a user, as int32, and their number.
+    """Fold ids given by a user, as int32, and their number.
 
     Raises:
       UserError: wrong length, not whole numbers 0 .. k-1, or an empty fold.

@@ -4,8 +4,6 @@ Names of models and learners are those of DoubleML. ``n_folds=1`` switches cross
 is right for parametric learners only.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -13,30 +11,28 @@ from jaxtyping import Array, Float, Int
 from jaxcore.estimators import influence
 from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.nuisance import HostLearner, Learner
+from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
-def _fit(learner, X, y, fold_ids, n_folds, weights, key, i):
+def _fit(
+    learner: Learner | HostLearner,
+    X: Float[Array, "n p"],
+    y: Float[Array, " n"],
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    weights: Float[Array, " n"] | None,
+    key: Key | None,
+    i: int,
+) -> Float[Array, " n"]:
     key = jax.random.fold_in(jax.random.key(0) if key is None else key, i)
     return crossfit(learner, X, y, fold_ids, n_folds, weights=weights, key=key)
 
 
-def _within(arm, weights):
+def _within(arm: Float[Array, " n"], weights: Float[Array, " n"] | None) -> Float[Array, " n"]:
     """Training weights restricted to one arm."""
     return arm if weights is None else arm * weights
-
-
-def _solve(score, how, name, estimator, diagnostics) -> Estimate:
-    weights, clusters, n_clusters = how
-    return influence.solve(
-        score,
-        weights=weights,
-        clusters=clusters,
-        n_clusters=n_clusters,
-        names=(name,),
-        estimator=estimator,
-        diagnostics=diagnostics,
-    )
 
 
 def plr(
@@ -44,13 +40,11 @@ def plr(
     d: Float[Array, " n"],
     X: Float[Array, "n p"],
     *,
-    ml_l: Any,
-    ml_m: Any,
+    ml_l: Learner | HostLearner,
+    ml_m: Learner | HostLearner,
     fold_ids: Int[Array, " n"],
     n_folds: int,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
     key: Key | None = None,
 ) -> Estimate:
     """Partially linear regression, partialling-out score.
@@ -63,16 +57,17 @@ def plr(
       ml_m: learner of E[D|X].
       fold_ids: fold of each unit.
       n_folds: number of folds.
-      weights: observation weights.
-      clusters: cluster number of each unit; make the folds with the same clusters.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters; make the folds with the same clusters.
       key: PRNG key for learners that draw.
     """
-    l = _fit(ml_l, X, y, fold_ids, n_folds, weights, key, 0)
-    m = _fit(ml_m, X, d, fold_ids, n_folds, weights, key, 1)
-    how = (weights, clusters, n_clusters)
-    return _solve(
-        influence.partially_linear(y, d, l, m), how, "theta", "PLR", {"ml_l": l, "ml_m": m}
+    l = _fit(ml_l, X, y, fold_ids, n_folds, units.weights, key, 0)
+    m = _fit(ml_m, X, d, fold_ids, n_folds, units.weights, key, 1)
+    return influence.solve(
+        influence.partially_linear(y, d, l, m),
+        units,
+        names=("theta",),
+        estimator="PLR",
+        diagnostics={"ml_l": l, "ml_m": m},
     )
 
 
@@ -82,30 +77,27 @@ def pliv(
     z: Float[Array, " n"],
     X: Float[Array, "n p"],
     *,
-    ml_l: Any,
-    ml_m: Any,
-    ml_r: Any,
+    ml_l: Learner | HostLearner,
+    ml_m: Learner | HostLearner,
+    ml_r: Learner | HostLearner,
     fold_ids: Int[Array, " n"],
     n_folds: int,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
     key: Key | None = None,
 ) -> Estimate:
     """Partially linear IV regression, partialling-out score; arguments as in `plr`.
 
     ``ml_l`` learns E[Y|X], ``ml_m`` E[Z|X], ``ml_r`` E[D|X].
     """
-    l = _fit(ml_l, X, y, fold_ids, n_folds, weights, key, 0)
-    m = _fit(ml_m, X, z, fold_ids, n_folds, weights, key, 1)
-    r = _fit(ml_r, X, d, fold_ids, n_folds, weights, key, 2)
-    how = (weights, clusters, n_clusters)
-    return _solve(
+    l = _fit(ml_l, X, y, fold_ids, n_folds, units.weights, key, 0)
+    m = _fit(ml_m, X, z, fold_ids, n_folds, units.weights, key, 1)
+    r = _fit(ml_r, X, d, fold_ids, n_folds, units.weights, key, 2)
+    return influence.solve(
         influence.partially_linear_iv(y, d, z, l, m, r),
-        how,
-        "theta",
-        "PLIV",
-        {"ml_l": l, "ml_m": m, "ml_r": r},
+        units,
+        names=("theta",),
+        estimator="PLIV",
+        diagnostics={"ml_l": l, "ml_m": m, "ml_r": r},
     )
 
 
@@ -114,31 +106,28 @@ def irm(
     d: Float[Array, " n"],
     X: Float[Array, "n p"],
     *,
-    ml_g: Any,
-    ml_m: Any,
+    ml_g: Learner | HostLearner,
+    ml_m: Learner | HostLearner,
     fold_ids: Int[Array, " n"],
     n_folds: int,
     clip: tuple[float, float] = (0.01, 0.99),
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
     key: Key | None = None,
 ) -> Estimate:
     """Average treatment effect under no unmeasured confounding (AIPW); arguments as in `plr`.
 
     ``ml_g`` learns E[Y|D=d,X] in each arm, ``ml_m`` the propensity, held within ``clip``.
     """
-    m_raw = _fit(ml_m, X, d, fold_ids, n_folds, weights, key, 0)
-    g0 = _fit(ml_g, X, y, fold_ids, n_folds, _within(1 - d, weights), key, 1)
-    g1 = _fit(ml_g, X, y, fold_ids, n_folds, _within(d, weights), key, 2)
+    m_raw = _fit(ml_m, X, d, fold_ids, n_folds, units.weights, key, 0)
+    g0 = _fit(ml_g, X, y, fold_ids, n_folds, _within(1 - d, units.weights), key, 1)
+    g1 = _fit(ml_g, X, y, fold_ids, n_folds, _within(d, units.weights), key, 2)
     m = jnp.clip(m_raw, *clip)
-    how = (weights, clusters, n_clusters)
-    return _solve(
+    return influence.solve(
         influence.aipw(y, d, m, g0, g1),
-        how,
-        "ATE",
-        "IRM (AIPW)",
-        {"ml_g0": g0, "ml_g1": g1, "ml_m": m, "n_clipped": jnp.sum(m != m_raw)},
+        units,
+        names=("ATE",),
+        estimator="IRM (AIPW)",
+        diagnostics={"ml_g0": g0, "ml_g1": g1, "ml_m": m, "n_clipped": jnp.sum(m != m_raw)},
     )
 
 
@@ -148,17 +137,15 @@ def iivm(
     z: Float[Array, " n"],
     X: Float[Array, "n p"],
     *,
-    ml_g: Any,
-    ml_m: Any,
-    ml_r: Any,
+    ml_g: Learner | HostLearner,
+    ml_m: Learner | HostLearner,
+    ml_r: Learner | HostLearner,
     fold_ids: Int[Array, " n"],
     n_folds: int,
     clip: tuple[float, float] = (0.01, 0.99),
     always_takers: bool = True,
     never_takers: bool = True,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
     key: Key | None = None,
 ) -> Estimate:
     """Local average treatment effect of a valid binary instrument; arguments as in `plr`.
@@ -167,8 +154,8 @@ def iivm(
     E[D|Z=z,X] in each arm. Without always-takers the latter is zero at Z=0, without never-takers
     one at Z=1.
     """
-    m_raw = _fit(ml_m, X, z, fold_ids, n_folds, weights, key, 0)
-    without, with_ = _within(1 - z, weights), _within(z, weights)
+    m_raw = _fit(ml_m, X, z, fold_ids, n_folds, units.weights, key, 0)
+    without, with_ = _within(1 - z, units.weights), _within(z, units.weights)
     g0 = _fit(ml_g, X, y, fold_ids, n_folds, without, key, 1)
     g1 = _fit(ml_g, X, y, fold_ids, n_folds, with_, key, 2)
     r0, r1 = jnp.zeros_like(y), jnp.ones_like(y)
@@ -178,11 +165,10 @@ def iivm(
         r1 = _fit(ml_r, X, d, fold_ids, n_folds, with_, key, 4)
     m = jnp.clip(m_raw, *clip)
     predictions = {"ml_g0": g0, "ml_g1": g1, "ml_m": m, "ml_r0": r0, "ml_r1": r1}
-    how = (weights, clusters, n_clusters)
-    return _solve(
+    return influence.solve(
         influence.late(y, d, z, m, g0, g1, r0, r1),
-        how,
-        "LATE",
-        "IIVM (LATE)",
-        {**predictions, "n_clipped": jnp.sum(m != m_raw)},
+        units,
+        names=("LATE",),
+        estimator="IIVM (LATE)",
+        diagnostics={**predictions, "n_clipped": jnp.sum(m != m_raw)},
     )

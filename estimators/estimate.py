@@ -2,9 +2,8 @@
 
 import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,56 +13,15 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import bootstrap
-from jaxcore.estimators.variance import cluster_variance, normal_quantile, variance
+from jaxcore.estimators.units import INDEPENDENT, Units
+from jaxcore.estimators.variance import normal_quantile, variance
 
 
-def default_float() -> Any:
-    """The widest floating type JAX computes in here: float64 inside an x64 scope, else float32.
-
-    >>> default_float().name
-    'float32'
-    """
-    return jnp.result_type(float)
-
-
-def scope_of(x: Any) -> contextlib.AbstractContextManager:
+def scope_of(x: Array | np.ndarray) -> contextlib.AbstractContextManager:
     """An x64 scope if ``x`` is a concrete float64 array, else a scope that changes nothing."""
     if not isinstance(x, Tracer) and np.dtype(x.dtype) == np.float64:
         return jax.enable_x64(True)
     return contextlib.nullcontext()
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(*settings: str) -> Callable[[F], F]:
-    """Compile an estimator once for all data of the same shapes: `jax.jit` as a decorator.
-
-    Args:
-      *settings: names of the arguments that are no arrays. With "n_clusters" among them the
-        clusters are counted before they are traced.
-
-    >>> @compiled("power")
-    ... def total(x, *, power):
-    ...     return jnp.sum(x**power)
-    >>> float(total(jnp.arange(3.0), power=2))
-    5.0
-    """
-
-    def wrap(fn: F) -> F:
-        program = jax.jit(fn, static_argnames=settings)
-        counts = "n_clusters" in settings
-
-        @functools.wraps(fn)
-        def call(*args, **kwargs):
-            clusters = kwargs.get("clusters") if counts else None
-            if clusters is not None and kwargs.get("n_clusters") is None:
-                kwargs["n_clusters"] = int(np.max(np.asarray(clusters))) + 1
-            return program(*args, **kwargs)
-
-        return cast(F, call)
-
-    return wrap
 
 
 @jax.tree_util.register_dataclass
@@ -94,25 +52,19 @@ class Estimate:
         cls,
         theta: Float[Array, "*q"],
         psi: Float[Array, "n *q"],
-        *,
-        clusters: Int[Array, " n"] | None = None,
-        n_clusters: int | None = None,
+        units: Units = INDEPENDENT,
         **fields: Any,
     ) -> "Estimate":
         """Build an estimate whose standard error is that of the mean of ``psi``.
 
         Args:
           theta: the estimates.
-          psi: centred influence values, one row per unit.
-          clusters: cluster number 0, 1, ... of each unit, or None.
-          n_clusters: number of clusters; needed only under ``jit``.
+          psi: centred influence values, one row per unit, observation weights included.
+          units: their clusters are used.
           **fields: the remaining fields.
         """
-        if clusters is None:
-            var = variance(psi)
-        else:
-            var = cluster_variance(psi, clusters, n_clusters=n_clusters)
-        return cls(theta=theta, se=jnp.sqrt(var), psi=psi, clusters=clusters, **fields)
+        se = jnp.sqrt(variance(psi, units))
+        return cls(theta=theta, se=se, psi=psi, clusters=units.clusters, **fields)
 
     @property
     def n_obs(self) -> int:
@@ -133,9 +85,7 @@ class Estimate:
         critical: Any = normal_quantile(level)
         with scope_of(self.psi):
             if joint:
-                draws = bootstrap.multiplier(
-                    jax.random.key(seed), self.psi, self.se, n_boot=n_boot, clusters=self.clusters
-                )
+                draws = self._multiplier(n_boot, "normal", seed)
                 critical = bootstrap.critical_value(draws, level)
             half = critical * self.se
             return self._like(jnp.stack([self.theta - half, self.theta + half], axis=-1))
@@ -146,19 +96,17 @@ class Estimate:
             t = jnp.abs((self.theta - null) / self.se)
             return self._like(2 * jax.scipy.stats.norm.sf(t))
 
-    def bootstrap(self, n: int = 1000, kind: str = "normal", *, seed: int = 0):
+    def bootstrap(
+        self, n: int = 1000, kind: str = "normal", *, seed: int = 0
+    ) -> Float[Array, "b *q"]:
         """Multiplier-bootstrap t-statistics, shape ``(n, q)``; see `bootstrap.multiplier`."""
         with scope_of(self.psi):
-            return self._like(
-                bootstrap.multiplier(
-                    jax.random.key(seed),
-                    self.psi,
-                    self.se,
-                    n_boot=n,
-                    kind=kind,
-                    clusters=self.clusters,
-                )
-            )
+            return self._like(self._multiplier(n, kind, seed))
+
+    def _multiplier(self, n: int, kind: str, seed: int) -> Array:
+        units = Units(clusters=self.clusters)
+        key = jax.random.key(seed)
+        return bootstrap.multiplier(key, self.psi, self.se, n_boot=n, kind=kind, units=units)
 
     def on_host(self) -> "Estimate":
         """The same estimate with NumPy arrays, safe to use outside the scope it was computed in."""
@@ -226,10 +174,16 @@ class Estimate:
         return np.asarray(x) if isinstance(self.psi, np.ndarray) else x
 
 
-def _table(title, n_obs, head, lines, notices) -> str:
+def _table(
+    title: str,
+    n_obs: int,
+    head: tuple[str, ...],
+    lines: list[tuple[str, ...]],
+    notices: tuple[str, ...],
+) -> str:
     widths = [max(len(row[i]) for row in (head, *lines)) for i in range(len(head))]
 
-    def text(row):
+    def text(row: tuple[str, ...]) -> str:
         cells = [row[0].ljust(widths[0])]
         return "  ".join(cells + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)])
 

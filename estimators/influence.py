@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jaxcore.errors import UserError
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.units import INDEPENDENT, Units
 
 
 class LinearScore(NamedTuple):
@@ -70,7 +70,7 @@ def hajek(
     """
     w = jnp.ones_like(y) if weights is None else weights
 
-    def mean(x):
+    def mean(x: Float[Array, " n"]) -> Float[Array, ""]:
         return jnp.sum(w * x) / jnp.sum(w)
 
     w1, w0 = a / ps, (1 - a) / (1 - ps)
@@ -218,33 +218,41 @@ def multiply_robust(
       Sun, Cui and Tchetgen Tchetgen (2022), Selective machine learning of the average treatment
       effect with an invalid instrumental variable.
     """
-    sign_over_f = signed_weight(pi, z)
-    u = delta + sign_over_f / d * ((a - mu) * (y - delta * a - g) - rho)
+    u = multiply_robust_signal(pi, z, delta, (a - mu) * (y - delta * a - g) - rho, d)
     return LinearScore(_constant(-1.0, y), u)
+
+
+def multiply_robust_signal(
+    pi: Float[Array, "*n"],
+    z: Float[Array, "*n"],
+    delta: Float[Array, "*n"],
+    residual: Float[Array, "*n"],
+    d: Float[Array, "*n"],
+) -> Float[Array, "*n"]:
+    """``delta + (2z-1)/(f(z) d) residual``: the moment of every unit, for shapes that broadcast.
+
+    ``residual`` is ``(A-mu)(Y - delta A - g) - rho``, of mean zero given X.
+    """
+    return delta + signed_weight(pi, z) / d * residual
 
 
 def solve(
     score: LinearScore,
-    *,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
     **fields: Any,
 ) -> Estimate:
     """Root of a linear score as an `Estimate` (population standard deviation, ddof 0).
 
     Args:
       score: the two parts of the score.
-      weights: observation weights, not all zero; None for equal weights.
-      clusters: cluster number of each unit for clustered standard errors.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights, and clusters for clustered standard errors.
       **fields: further fields of the estimate (names, estimator, diagnostics).
     """
     a, b = score
-    w = jnp.ones_like(b) if weights is None else weights * (weights.shape[0] / jnp.sum(weights))
+    w = units.weights_like(b)
     theta = -jnp.mean(w * b) / jnp.mean(w * a)
     psi = w * (a * theta + b) / -jnp.mean(w * a)
-    return Estimate.from_psi(theta, psi, clusters=clusters, n_clusters=n_clusters, **fields)
+    return Estimate.from_psi(theta, psi, units=units, **fields)
 
 
 def stacked(
@@ -293,27 +301,3 @@ def gateaux(
     """
     gradient = jax.grad(functional)(p)
     return gradient - jnp.sum(gradient * p)
-
-
-def derivative_error(
-    functional: Callable[[Float[Array, " s"]], Float[Array, ""]],
-    p: Float[Array, " s"],
-    psi: Float[Array, " s"],
-) -> Float[Array, ""]:
-    """Largest distance between a claimed influence function and the Gateaux derivatives."""
-    if psi.shape != p.shape:
-        raise UserError(f"Expected one influence value per point {p.shape}, found {psi.shape}.")
-    return jnp.max(jnp.abs(gateaux(functional, p) - psi))
-
-
-def nuisance_derivative(
-    moment: Callable[[Any], Float[Array, ""]], nuisances: Any, direction: Any
-) -> Float[Array, ""]:
-    """Derivative of a mean moment in a direction of its nuisances (zero if orthogonal).
-
-    Args:
-      moment: from a pytree of nuisances to the mean of the moment under the true law.
-      nuisances: the true nuisances.
-      direction: a pytree of the same structure.
-    """
-    return jax.jvp(moment, (nuisances,), (direction,))[1]

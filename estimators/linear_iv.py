@@ -4,24 +4,23 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from jaxcore.estimators.estimate import Estimate, compiled
+from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import normal_quantile
 
 
-@compiled("n_clusters")
+@jax.jit
 def tsls(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
     Z: Float[Array, " n"],
     W: Float[Array, "n q"],
-    *,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Two-stage least squares of ``Y`` on ``A`` and ``W`` with instrument ``Z`` (HC0 errors).
 
@@ -30,37 +29,39 @@ def tsls(
       A: treatment.
       Z: instrument, assumed valid.
       W: exogenous regressors, constant included.
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
 
     >>> import jax.numpy as jnp
     >>> z = jnp.array([0.0, 1.0, 0.0, 1.0])
     >>> round(float(tsls(1 + 4 * z, 2 * z, z, jnp.ones((4, 1))).theta), 4)
     2.0
     """
-    return _just_identified(Y, A, Z, W, "2SLS", weights, clusters, n_clusters)
+    return _just_identified(Y, A, Z, W, "2SLS", units)
 
 
-@compiled("n_clusters")
+@jax.jit
 def ols(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
     W: Float[Array, "n q"],
-    *,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Coefficient of ``A`` in the regression of ``Y`` on ``A`` and ``W`` (HC0 errors).
 
     Put the instrument among the columns of ``W`` to adjust for it.
     """
-    return _just_identified(Y, A, A, W, "OLS", weights, clusters, n_clusters)
+    return _just_identified(Y, A, A, W, "OLS", units)
 
 
-def _just_identified(Y, A, Z, W, name, weights, clusters, n_clusters):
-    w = jnp.ones_like(Y) if weights is None else weights * (Y.shape[0] / jnp.sum(weights))
+def _just_identified(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    W: Float[Array, "n q"],
+    name: str,
+    units: Units,
+) -> Estimate:
+    w = units.weights_like(Y)
     regressors = jnp.concatenate([A[:, None], W], axis=1)
     instruments = jnp.concatenate([Z[:, None], W], axis=1)
     scale = jnp.sqrt(jnp.mean(regressors**2, axis=0))  # columns of like size: a stable solve
@@ -75,8 +76,7 @@ def _just_identified(Y, A, Z, W, name, weights, clusters, n_clusters):
     return Estimate.from_psi(
         beta[0] / scale[0],
         psi,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         names=("effect",),
         estimator=name,
         diagnostics={"coefficients": beta / scale},

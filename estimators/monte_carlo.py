@@ -59,7 +59,7 @@ def replicate(
       The results with a leading axis over ``index``.
     """
 
-    def run(index):
+    def run(index: Int[Array, " b"]) -> Any:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         return jax.lax.map(draw, keys, batch_size=min(at_once, index.shape[0]))
 
@@ -108,7 +108,7 @@ def monte_carlo(
     devices = 1 if mesh is None else mesh.devices.size
     padded = -(-reps // devices) * devices
 
-    def draw(k):
+    def draw(k: Key) -> Replication:
         estimate = estimator(dgp(k, n))
         return Replication(jnp.ravel(estimate.theta), jnp.ravel(estimate.se))
 
@@ -202,7 +202,7 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
         cells.append(line)
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
 
-    def text(line):
+    def text(line: list[str]) -> str:
         right = [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
         return "  ".join([line[0].ljust(widths[0]), *right]).rstrip()
 

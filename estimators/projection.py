@@ -1,23 +1,22 @@
 """Conditional effects: the moment projected on covariates or averaged within groups."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import independent_columns, label_numbers
-from jaxcore.estimators.estimate import Estimate, default_float
+from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.units import INDEPENDENT, Units
 
 
 def best_linear(
-    u: Any,
-    W: Any,
+    u: ArrayLike,
+    W: ArrayLike,
     names: Sequence[str] | None = None,
-    *,
-    weights: Any = None,
-    clusters: Any = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Best linear projection of the conditional effect on the columns of ``W``.
 
@@ -28,8 +27,7 @@ def best_linear(
       u: moment of every unit.
       W: regressors (n, q), with a constant if one is wanted.
       names: names of the columns.
-      weights: observation weights.
-      clusters: cluster number of each unit.
+      units: observation weights and clusters.
 
     References:
       Semenova and Chernozhukov (2021).
@@ -46,7 +44,7 @@ def best_linear(
     if W.dtype.kind not in "biuf" or not np.isfinite(W).all():
         raise UserError("Expected finite numbers as regressors, found others.")
     W = W.astype(np.float64)
-    w = np.ones(len(W)) if weights is None else np.asarray(weights) / np.mean(weights)
+    u, w = np.asarray(u), units.weights_like(np.ones(len(W)))
     if not independent_columns(W, w).all():
         raise UserError("Expected linearly independent regressors, found dependent ones.")
     if names is None:
@@ -56,23 +54,22 @@ def best_linear(
     gram = (W * w[:, None]).T @ W / len(W)
     theta = np.linalg.solve(gram, W.T @ (w * u) / len(W))
     psi = np.linalg.solve(gram, (W * (w * (u - W @ theta))[:, None]).T).T
-    return _estimate(theta, psi, names, clusters, "best linear projection of the effect")
+    return _estimate(theta, psi, names, units, "best linear projection of the effect")
 
 
-def group_effects(u: Any, groups: Any, *, weights: Any = None, clusters: Any = None) -> Estimate:
+def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -> Estimate:
     """Average effect within each group, jointly (for joint intervals).
 
     Args:
       u: moment of every unit.
       groups: label of each unit.
-      weights: observation weights.
-      clusters: cluster number of each unit.
+      units: observation weights and clusters.
 
     >>> import numpy as np
     >>> group_effects(np.array([1.0, 2.0, 3.0, 5.0]), np.array(list("aabb"))).theta.tolist()
     [1.5, 4.0]
     """
-    labels = np.asarray(groups)
+    u, labels = np.asarray(u), np.asarray(groups)
     if labels.ndim != 1:
         raise UserError(f"Expected one label per unit, found an array of shape {labels.shape}.")
     found, number = label_numbers(labels, "group")
@@ -80,19 +77,22 @@ def group_effects(u: Any, groups: Any, *, weights: Any = None, clusters: Any = N
     if len(alone):
         raise UserError(f"Expected at least 2 units in every group, found one in {alone[0]!s}.")
     member = np.eye(len(found))[number]
-    if weights is not None:
-        member = member * (np.asarray(weights) / np.mean(weights))[:, None]
+    member = member * units.weights_like(np.ones(len(member)))[:, None]
     share = member.mean(axis=0)
     if np.any(share == 0):
         raise UserError("Expected positive weights in every group, found a group without.")
     theta = member.T @ u / len(u) / share
-    psi = member * (np.asarray(u)[:, None] - theta) / share
-    return _estimate(theta, psi, [str(g) for g in found], clusters, "average effects of groups")
+    psi = member * (u[:, None] - theta) / share
+    return _estimate(theta, psi, [str(g) for g in found], units, "average effects of groups")
 
 
-def _estimate(theta, psi, names, clusters, title) -> Estimate:
-    dtype = default_float()
+def _estimate(
+    theta: np.ndarray, psi: np.ndarray, names: Sequence[str], units: Units, title: str
+) -> Estimate:
     return Estimate.from_psi(
-        jnp.asarray(theta, dtype), jnp.asarray(psi, dtype), names=tuple(names), estimator=title,
-        clusters=None if clusters is None else jnp.asarray(clusters),
-    )  # fmt: skip
+        jnp.asarray(theta, float),
+        jnp.asarray(psi, float),
+        units,
+        names=tuple(names),
+        estimator=title,
+    )

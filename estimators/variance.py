@@ -2,12 +2,11 @@
 
 import statistics
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
+from jaxcore.estimators.units import INDEPENDENT, Units
 
 
 def normal_quantile(level: float) -> float:
@@ -21,55 +20,31 @@ def normal_quantile(level: float) -> float:
     return statistics.NormalDist().inv_cdf(0.5 + level / 2)
 
 
-def variance(psi: Float[Array, "n *q"]) -> Float[Array, "*q"]:
-    """Variance of the estimate: ``mean(psi**2) / n``.
+def variance(
+    psi: Float[Array, "n *q"], units: Units = INDEPENDENT, *, small_sample: bool = False
+) -> Float[Array, "*q"]:
+    """Variance of the estimate: ``mean(psi**2) / n``, or that of sums within clusters.
+
+    Args:
+      psi: centred influence values, observation weights included.
+      units: their clusters are used, their weights must be in ``psi``.
+      small_sample: with g clusters, multiply by g / (g - 1).
 
     >>> import jax.numpy as jnp
     >>> float(variance(jnp.array([1.0, -1.0])))
     0.5
+    >>> two = Units(clusters=jnp.array([0, 0, 1, 1]))
+    >>> float(variance(jnp.array([1.0, 1.0, -1.0, -1.0]), two))
+    0.5
     """
-    return jnp.mean(psi**2, axis=0) / psi.shape[0]
+    n = psi.shape[0]
+    if units.clusters is None:
+        return jnp.mean(psi**2, axis=0) / n
+    sums = units.sums(psi)
+    factor = sums.shape[0] / (sums.shape[0] - 1) if small_sample else 1.0
+    return factor * jnp.sum(sums**2, axis=0) / n**2
 
 
 def covariance(psi: Float[Array, "n q"]) -> Float[Array, "q q"]:
     """Covariance matrix of several estimates."""
     return psi.T @ psi / psi.shape[0] ** 2
-
-
-def cluster_sums(
-    psi: Float[Array, "n *q"], clusters: Int[Array, " n"], *, n_clusters: int | None = None
-) -> Float[Array, "g *q"]:
-    """Sum of ``psi`` within each cluster.
-
-    Args:
-      psi: influence values.
-      clusters: cluster number 0, 1, ... of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
-    """
-    if n_clusters is None:
-        n_clusters = int(np.max(np.asarray(clusters))) + 1
-    return jax.ops.segment_sum(psi, clusters, num_segments=n_clusters)
-
-
-def cluster_variance(
-    psi: Float[Array, "n *q"],
-    clusters: Int[Array, " n"],
-    *,
-    n_clusters: int | None = None,
-    small_sample: bool = False,
-) -> Float[Array, "*q"]:
-    """Variance of the estimate when units of a cluster depend on each other.
-
-    Args:
-      psi: influence values.
-      clusters: cluster number 0, 1, ... of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
-      small_sample: multiply by g / (g - 1).
-
-    >>> import jax.numpy as jnp
-    >>> float(cluster_variance(jnp.array([1.0, 1.0, -1.0, -1.0]), jnp.array([0, 0, 1, 1])))
-    0.5
-    """
-    sums = cluster_sums(psi, clusters, n_clusters=n_clusters)
-    factor = sums.shape[0] / (sums.shape[0] - 1) if small_sample else 1.0
-    return factor * jnp.sum(sums**2, axis=0) / psi.shape[0] ** 2

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcore.estimators.estimate import default_float
-
 COVARIATES = ("inc", "age", "fsize", "marr")
 
 
@@ -43,4 +41,4 @@ def load_401k() -> K401:
     columns = load_401k_columns()
     X = np.stack([columns[name] for name in COVARIATES], axis=1)
     arrays = (columns["nettfa"], columns["p401k"], columns["e401k"], X)
-    return K401(*(jnp.asarray(a, default_float()) for a in arrays))
+    return K401(*(jnp.asarray(a, float) for a in arrays))

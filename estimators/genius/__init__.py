@@ -5,11 +5,6 @@
 'genius_plm'
 """
 
-from jaxcore.estimators.genius.constant_effect import (
-    genius,
-    genius_gmm,
-    genius_multiplicative,
-    genius_plm,
-)
+from jaxcore.estimators.genius.constant_effect import genius, genius_gmm, genius_plm
 
-__all__ = ["genius", "genius_gmm", "genius_multiplicative", "genius_plm"]
+__all__ = ["genius", "genius_gmm", "genius_plm"]

@@ -5,21 +5,25 @@ References:
   inference; Lewbel (2012).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.estimate import Estimate, compiled
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.linear_iv import robust_set
 from jaxcore.estimators.nuisance.penalised import newton_logistic
-from jaxcore.estimators.variance import cluster_sums
+from jaxcore.estimators.units import INDEPENDENT, Units
 
 KINDS = ("logistic", "linear")
 
 
-def _mean_model(kind, B, y, w):
+def _mean_model(
+    kind: str, B: Float[Array, "n q"], y: Float[Array, " n"], w: Float[Array, " n"]
+) -> Float[Array, " q"]:
     """Coefficients of a logistic or linear mean model."""
     if kind == "logistic":
         return newton_logistic(B, y, w).coef
@@ -27,11 +31,11 @@ def _mean_model(kind, B, y, w):
     return jnp.linalg.solve(weighted.T @ B, weighted.T @ y)
 
 
-def _predict(kind, B, b):
+def _predict(kind: str, B: Float[Array, "n q"], b: Float[Array, " q"]) -> Float[Array, " n"]:
     return jax.nn.sigmoid(B @ b) if kind == "logistic" else B @ b
 
 
-@compiled("z_model", "a_model", "one_sided", "n_clusters")
+@functools.partial(jax.jit, static_argnames=("z_model", "a_model", "one_sided"))
 def genius(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -42,9 +46,7 @@ def genius(
     z_model: str = "logistic",
     a_model: str = "logistic",
     one_sided: bool = False,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Constant effect from the moment ``(Z - pi)(A - mu)(Y - beta A)``.
 
@@ -57,9 +59,7 @@ def genius(
       z_model: "logistic" or "linear".
       a_model: "logistic", or "linear" for a continuous treatment.
       one_sided: nobody with Z=0 is treated; ``Bmu`` then serves among Z=1 only.
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
 
     Returns:
       The estimate with sandwich errors that include the two mean models.
@@ -69,7 +69,7 @@ def genius(
             f"Expected z_model and a_model of {', '.join(KINDS)}, found {z_model!r}, {a_model!r}."
         )
     one = jnp.ones_like(Y)
-    w = one if weights is None else weights * (Y.shape[0] / jnp.sum(weights))
+    w = units.weights_like(Y)
     Bpi = one[:, None] if Bpi is None else Bpi
     if Bmu is None:
         Bmu = one[:, None] if one_sided else jnp.stack([one, Z], axis=1)
@@ -77,7 +77,7 @@ def genius(
     a = _mean_model(z_model, Bpi, Z, w)
     b = _mean_model(a_model, Bmu, A, w * arm)
 
-    def parts(params):
+    def parts(params: tuple[Array, Array, Array]) -> list[tuple[Array, Array]]:
         a, b, beta = params
         h = Z - _predict(z_model, Bpi, a)
         e = A - arm * _predict(a_model, Bmu, b)
@@ -93,15 +93,14 @@ def genius(
     return Estimate.from_psi(
         beta,
         psi,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         names=("effect",),
         estimator="GENIUS, constant effect",
         diagnostics={"relevance": jnp.mean(w * h * e * A)},
     )
 
 
-@compiled("a_model", "iterations")
+@functools.partial(jax.jit, static_argnames=("a_model", "iterations"))
 def genius_gmm(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -131,12 +130,12 @@ def genius_gmm(
     zbar = jnp.mean(Z, axis=0)
     b = _mean_model(a_model, Bmu, A, jnp.ones_like(Y))
 
-    def moments(params, beta):
+    def moments(params: tuple[Array, Array], beta: Array) -> Float[Array, "n k"]:
         zbar, b = params
         e = A - _predict(a_model, Bmu, b)
         return (Z - zbar[None]) * (e * (Y - beta * A))[:, None]
 
-    def nuisance_rows(params):
+    def nuisance_rows(params: tuple[Array, Array]) -> Float[Array, "n q"]:
         zbar, b = params
         e = A - _predict(a_model, Bmu, b)
         return jnp.concatenate([Z - zbar[None], Bmu * e[:, None]], axis=1)
@@ -148,15 +147,15 @@ def genius_gmm(
     at_zero = jnp.mean(moments(params, jnp.zeros((), Y.dtype)), axis=0)
     slope = at_zero - jnp.mean(moments(params, jnp.ones((), Y.dtype)), axis=0)
 
-    def corrected(beta):
+    def corrected(beta: Float[Array, ""]) -> Float[Array, "n k"]:
         jacobian = jax.jacfwd(lambda p: jnp.mean(moments(p, beta), axis=0))(params)
         flat = jnp.concatenate([j.reshape(k, -1) for j in jacobian], axis=1)
         return moments(params, beta) + nuisance_psi @ flat.T
 
-    def solve(weight):
+    def solve(weight: Float[Array, "k k"]) -> Float[Array, ""]:
         return slope @ weight @ at_zero / (slope @ weight @ slope)
 
-    def step(_, weight):
+    def step(_: Array, weight: Float[Array, "k k"]) -> Float[Array, "k k"]:
         rows = corrected(solve(weight))
         return jnp.linalg.inv(rows.T @ rows / n)
 
@@ -175,40 +174,7 @@ def genius_gmm(
     )
 
 
-@compiled("steps")
-def genius_multiplicative(
-    Y: Float[Array, " n"], A: Float[Array, " n"], Z: Float[Array, " n"], *, steps: int = 50
-) -> Estimate:
-    """Constant log-ratio from the moment ``(Z - zbar)(A - mu) Y exp(-beta A)``, binary treatment.
-
-    Args:
-      Y: outcome with a multiplicative effect (counts, rates).
-      A: treatment, 0 or 1.
-      Z: instrument.
-      steps: Newton steps.
-    """
-    one = jnp.ones_like(Y)
-    Bmu = jnp.stack([one, Z], axis=1)
-    zbar, b = jnp.mean(Z), newton_logistic(Bmu, A, one).coef
-
-    def rows(params):
-        zbar, b, beta = params
-        h, e = Z - zbar, A - jax.nn.sigmoid(Bmu @ b)
-        last = h * e * Y * jnp.exp(-beta * A)
-        return jnp.concatenate([h[:, None], Bmu * e[:, None], last[:, None]], axis=1)
-
-    def moment(beta):
-        return jnp.mean(rows((zbar, b, beta))[:, -1])
-
-    def step(_, beta):
-        return beta - moment(beta) / jax.grad(moment)(beta)
-
-    beta = jax.lax.fori_loop(0, steps, step, jnp.zeros((), Y.dtype))
-    psi = influence.stacked(lambda p: jnp.mean(rows(p), axis=0), rows, (zbar, b, beta))[:, -1]
-    return Estimate.from_psi(beta, psi, names=("log ratio",), estimator="GENIUS, multiplicative")
-
-
-@compiled("level", "n_clusters")
+@functools.partial(jax.jit, static_argnames=("level",))
 def genius_plm(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -220,9 +186,7 @@ def genius_plm(
     c: Float[Array, " n"],
     *,
     level: float = 0.95,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Orthogonal partially linear form of GENIUS, from nuisance predictions.
 
@@ -238,22 +202,17 @@ def genius_plm(
       v: E[(A-mu)^2|X].
       c: E[(A-mu)(Y-m)|X].
       level: coverage of the weak-identification-robust set in the diagnostics.
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
     """
     h, e = Z - pi, A - mu
     a, b = h * (e**2 - v), h * (e * (Y - m) - c)
     parts = jnp.stack([a, b], axis=1)
-    if weights is not None:
-        parts = parts * weights[:, None]
-    if clusters is not None:
-        parts = cluster_sums(parts, clusters, n_clusters=n_clusters)
+    if units.weights is not None:
+        parts = parts * units.weights[:, None]
+    parts = units.sums(parts)
     return influence.solve(
         influence.LinearScore(-a, b),
-        weights=weights,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         names=("weighted effect",),
         estimator="GENIUS, orthogonal partially linear",
         diagnostics={"a": a, "b": b, "robust_set": robust_set(parts[:, 0], parts[:, 1], level)},

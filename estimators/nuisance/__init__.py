@@ -1,23 +1,45 @@
 """Nuisance learners: frozen pytrees with pure ``fit`` and ``predict`` of fixed shape."""
 
-import importlib
+from typing import TYPE_CHECKING, Any
 
-_WHERE = {
-    "Learner": "base", "fit_predict": "base", "fit_predict_many": "base",
-    "HostLearner": "host",
-    "BSpline": "basis", "FourierFeatures": "basis", "Polynomial": "basis",
-    "Ridge": "linear", "Lasso": "linear", "ElasticNet": "linear",
-    "Logistic": "logistic", "LogisticLasso": "logistic",
-    "KernelRidge": "kernel",
-    "MLP": "mlp",
-    "Boosting": "boosting",
-    "Stack": "stack", "Calibrated": "calibrate",
-}  # fmt: skip
+from jaxcore.estimators.nuisance.base import Learner, fit_predict, label
+from jaxcore.estimators.nuisance.basis import Basis, BSpline, FourierFeatures, Polynomial
+from jaxcore.estimators.nuisance.boosting import Boosting
+from jaxcore.estimators.nuisance.calibrate import Calibrated
+from jaxcore.estimators.nuisance.host import HostLearner
+from jaxcore.estimators.nuisance.kernel import KernelRidge
+from jaxcore.estimators.nuisance.linear import ElasticNet, Lasso, Ridge
+from jaxcore.estimators.nuisance.logistic import Logistic, LogisticLasso
+from jaxcore.estimators.nuisance.stack import Stack
 
-__all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll] (names come from __getattr__)
+if TYPE_CHECKING:
+    from jaxcore.estimators.nuisance.mlp import MLP
+
+__all__ = [
+    "MLP",
+    "BSpline",
+    "Basis",
+    "Boosting",
+    "Calibrated",
+    "ElasticNet",
+    "FourierFeatures",
+    "HostLearner",
+    "KernelRidge",
+    "Lasso",
+    "Learner",
+    "Logistic",
+    "LogisticLasso",
+    "Polynomial",
+    "Ridge",
+    "Stack",
+    "fit_predict",
+    "label",
+]
 
 
-def __getattr__(name: str):
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+def __getattr__(name: str) -> Any:
+    if name == "MLP":  # flax, optax and the training step only where they are used
+        from jaxcore.estimators.nuisance.mlp import MLP
+
+        return MLP
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

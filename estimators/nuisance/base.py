@@ -1,7 +1,8 @@
 """What a nuisance learner is, and the one function that fits learners over many weightings."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,11 @@ from jaxcore.estimators.nuisance.host import HostLearner
 from jaxcore.typing import Key
 
 
+def static(default: Any) -> Any:
+    """A field of a learner that is no leaf: another value is another program."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
 @runtime_checkable
 class Learner(Protocol):
     """A frozen pytree that fits and predicts with pure functions of fixed shape.
@@ -18,6 +24,10 @@ class Learner(Protocol):
     Rows left out of a fit carry weight zero, so that `jax.vmap` runs over folds; numeric settings
     are leaves, so that it runs over settings.
     """
+
+    # Of a binary instrument or treatment: one fit in each arm (learners that add up terms), or one
+    # fit with the arm as a feature (those that find interactions themselves).
+    per_arm: ClassVar[bool]
 
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
@@ -31,7 +41,7 @@ class Learner(Protocol):
 
 
 def fit_predict(
-    learner: Any,
+    learner: Learner | HostLearner,
     X: Float[Array, "n p"],
     y: Float[Array, "*k n"],
     masks: Float[Array, "k n"],
@@ -59,8 +69,15 @@ def fit_predict(
 
 
 @jax.jit
-def _fit_predict(learner, X, y, masks, at, key):
-    def one(y_k, w, k):
+def _fit_predict(
+    learner: Learner,
+    X: Float[Array, "n p"],
+    y: Float[Array, "*k n"],
+    masks: Float[Array, "k n"],
+    at: tuple[Float[Array, "m p"], ...],
+    key: Key,
+) -> Float[Array, "k e m"]:
+    def one(y_k: Array, w: Array, k: Key) -> Float[Array, "e m"]:
         fitted = learner.fit(X, y_k, w, k)
         return jnp.stack([learner.predict(fitted, x) for x in at])
 
@@ -68,31 +85,22 @@ def _fit_predict(learner, X, y, masks, at, key):
     return jax.vmap(one, in_axes=(0 if y.ndim == 2 else None, 0, 0))(y, masks, keys)
 
 
-def fit_predict_many(
-    learners: Sequence[Any],
-    X: Float[Array, "n p"],
-    y: Float[Array, "*k n"],
-    masks: Float[Array, "k n"],
-    at: Sequence[Float[Array, "m p"]],
-    *,
-    key: Key | None = None,
-) -> Float[Array, "l k e m"]:
-    """`fit_predict` for several learners; learners that differ only in numbers share one `vmap`."""
-    key = jax.random.key(0) if key is None else key
-    groups: dict[Any, list[int]] = {}
-    for i, learner in enumerate(learners):
-        on_host = isinstance(learner, HostLearner)
-        groups.setdefault(i if on_host else jax.tree.structure(learner), []).append(i)
-    out: dict[int, Any] = {}
-    for members in groups.values():
-        if len(members) == 1:
-            i = members[0]
-            out[i] = fit_predict(learners[i], X, y, masks, at, key=key)
-            continue
-        stacked = jax.tree.map(
-            lambda *leaves: jnp.stack([jnp.asarray(v, X.dtype) for v in leaves]),
-            *[learners[i] for i in members],
-        )
-        together = jax.vmap(lambda one: _fit_predict(one, X, y, masks, tuple(at), key))(stacked)
-        out.update(zip(members, together, strict=True))
-    return jnp.stack([out[i] for i in range(len(learners))])
+def label(learner: object) -> str:
+    """Short name of a candidate.
+
+    >>> from jaxcore.estimators.nuisance import Polynomial
+    >>> label("quad"), label(Polynomial(degree=2))
+    ('quad', 'Polynomial(degree=2)')
+    """
+    if isinstance(learner, str):
+        return learner
+    if isinstance(learner, HostLearner) or not dataclasses.is_dataclass(learner):
+        return repr(learner)
+    changed = []
+    for field in dataclasses.fields(learner):
+        value = getattr(learner, field.name)
+        plain = field.default is not dataclasses.MISSING and value == field.default
+        if not plain:
+            text = label(value) if dataclasses.is_dataclass(value) else repr(value)
+            changed.append(f"{field.name}={text}")
+    return f"{type(learner).__name__}({', '.join(changed)})"

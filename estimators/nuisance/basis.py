@@ -1,12 +1,15 @@
-"""Feature bases: constant, polynomial, additive B-spline, random Fourier features."""
+"""Feature bases: constant, polynomial, additive B-spline, random Fourier features.
+
+Bases compute with the library their covariates come from: NumPy on the host, where nothing needs
+compiling, JAX inside a compiled program.
+"""
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -65,14 +68,15 @@ class Polynomial:
     def expand(self, state: Any, X: Float[Array, "n p"]) -> Float[Array, "n q"]:
         """Columns in the order of `keys`."""
         del state
+        xp = X.__array_namespace__()
         columns = []
         for exponents in self.keys(X.shape[1]):
-            column = jnp.ones(X.shape[0], X.dtype)
+            column = xp.ones(X.shape[0], X.dtype)
             for i, e in enumerate(exponents):
-                if e:
-                    column = column * X[:, i] ** e
+                for _ in range(e):
+                    column = column * X[:, i]
             columns.append(column)
-        return jnp.stack(columns, axis=1)
+        return xp.stack(columns, axis=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,11 +94,12 @@ class BSpline:
         inner = self.df - self.degree
         if inner < 0:
             raise UserError(f"Expected df >= degree = {self.degree}, found df = {self.df}.")
-        q = jnp.linspace(0.0, 1.0, inner + 2, dtype=X.dtype)
-        knots = jnp.quantile(X, q, axis=0).T
+        xp = X.__array_namespace__()
+        q = xp.linspace(0.0, 1.0, inner + 2, dtype=X.dtype)
+        knots = xp.quantile(X, q, axis=0).T
         ends = self.degree
-        return jnp.concatenate(
-            [jnp.repeat(knots[:, :1], ends, 1), knots, jnp.repeat(knots[:, -1:], ends, 1)], axis=1
+        return xp.concatenate(
+            [xp.repeat(knots[:, :1], ends, 1), knots, xp.repeat(knots[:, -1:], ends, 1)], axis=1
         )
 
     def keys(self, p: int) -> tuple[Any, ...]:
@@ -104,24 +109,26 @@ class BSpline:
 
     def expand(self, state: Any, X: Float[Array, "n p"]) -> Float[Array, "n q"]:
         """The first spline of each covariate is dropped: with the constant it is redundant."""
-        one = jnp.ones((X.shape[0], 1), X.dtype)
-        splines = jax.vmap(self._one, in_axes=(0, 1))(state, X)  # p, n, df + 1
-        flat = jnp.moveaxis(splines[:, :, 1:], 0, 1).reshape(X.shape[0], -1)
-        return jnp.concatenate([one, flat], axis=1)
+        xp = X.__array_namespace__()
+        one = xp.ones((X.shape[0], 1), X.dtype)
+        splines = self._splines(state, X)  # n, p, df + 1
+        return xp.concatenate([one, splines[:, :, 1:].reshape(X.shape[0], -1)], axis=1)
 
-    def _one(self, t, x):
-        """Cox-de Boor recursion for one covariate."""
-        x = jnp.clip(x, t[0], t[-1])
-        last = jnp.searchsorted(t, t[-1]) - 1  # the last non-empty interval is closed
-        cell = jnp.clip(jnp.searchsorted(t, x, side="right") - 1, 0, last)
-        b = jax.nn.one_hot(cell, t.shape[0] - 1, dtype=x.dtype)
+    def _splines(self, knots: Float[Array, "p m"], X: Float[Array, "n p"]) -> Float[Array, "n p d"]:
+        """Cox-de Boor recursion for every covariate."""
+        xp = X.__array_namespace__()
+        x, t = xp.clip(X, knots[None, :, 0], knots[None, :, -1])[:, :, None], knots[None]
+        last = xp.sum(t < t[..., -1:], axis=2) - 1  # the last non-empty interval is closed
+        cell = xp.clip(xp.sum(t <= x, axis=2) - 1, 0, last)
+        b = (cell[..., None] == xp.arange(t.shape[2] - 1)[None, None]).astype(X.dtype)
         for k in range(1, self.degree + 1):
-            m = t.shape[0] - 1 - k
-            left, right = t[k : k + m] - t[:m], t[k + 1 : k + 1 + m] - t[1 : 1 + m]
-            wl = (x[:, None] - t[None, :m]) / jnp.where(left > 0, left, 1.0)[None]
-            wr = (t[None, k + 1 : k + 1 + m] - x[:, None]) / jnp.where(right > 0, right, 1.0)[None]
-            wl, wr = jnp.where(left[None] > 0, wl, 0), jnp.where(right[None] > 0, wr, 0)
-            b = wl * b[:, :m] + wr * b[:, 1 : 1 + m]
+            m = t.shape[2] - 1 - k
+            left = t[..., k : k + m] - t[..., :m]
+            right = t[..., k + 1 : k + 1 + m] - t[..., 1 : 1 + m]
+            wl = (x - t[..., :m]) / xp.where(left > 0, left, 1.0)
+            wr = (t[..., k + 1 : k + 1 + m] - x) / xp.where(right > 0, right, 1.0)
+            wl, wr = xp.where(left > 0, wl, 0), xp.where(right > 0, wr, 0)
+            b = wl * b[..., :m] + wr * b[..., 1 : 1 + m]
         return b
 
 
@@ -142,9 +149,10 @@ class FourierFeatures:
         rng = np.random.default_rng(self.seed)
         omega = rng.standard_normal((X.shape[1], self.n_features)) * np.sqrt(2 * self.gamma)
         phase = rng.uniform(0, 2 * np.pi, self.n_features)
-        sd = jnp.std(X, axis=0)
-        scale = 1 / jnp.where(sd > 0, sd, 1.0)
-        return jnp.asarray(omega, X.dtype), jnp.asarray(phase, X.dtype), jnp.mean(X, axis=0), scale
+        xp = X.__array_namespace__()
+        sd = xp.std(X, axis=0)
+        scale = 1 / xp.where(sd > 0, sd, 1.0)
+        return xp.asarray(omega, X.dtype), xp.asarray(phase, X.dtype), xp.mean(X, axis=0), scale
 
     def keys(self, p: int) -> tuple[Any, ...]:
         """The constant, then the features."""
@@ -153,10 +161,11 @@ class FourierFeatures:
 
     def expand(self, state: Any, X: Float[Array, "n p"]) -> Float[Array, "n q"]:
         """Cosines of random projections."""
+        xp = X.__array_namespace__()
         omega, phase, mean, scale = state
         projected = ((X - mean[None]) * scale[None]) @ omega + phase[None]
-        features = jnp.cos(projected) * np.sqrt(2 / self.n_features)
-        return jnp.concatenate([jnp.ones((X.shape[0], 1), X.dtype), features], axis=1)
+        features = xp.cos(projected) * math.sqrt(2 / self.n_features)
+        return xp.concatenate([xp.ones((X.shape[0], 1), X.dtype), features], axis=1)
 
 
 NAMED = {
@@ -209,4 +218,5 @@ def library(
     masks = np.zeros((len(resolved), len(place)))
     for i, mine in enumerate(used):
         masks[i, mine] = 1
-    return jnp.stack(columns, axis=1), jnp.asarray(masks, X.dtype)
+    xp = X.__array_namespace__()
+    return xp.stack(columns, axis=1), xp.asarray(masks, X.dtype)

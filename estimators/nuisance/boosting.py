@@ -1,13 +1,13 @@
 """Gradient-boosted oblivious trees by histograms, in fixed shapes."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.estimators.nuisance.base import static
 from jaxcore.typing import Key
 
 
@@ -29,12 +29,13 @@ class Boosting:
     `jax.vmap` over folds costs no more than its arithmetic.
     """
 
+    per_arm: ClassVar[bool] = False
     learning_rate: float = 0.1
     l2: float = 1.0  # quadratic penalty on leaf values
-    binary: bool = _static(False)  # log-loss and probabilities instead of squared error
-    n_trees: int = _static(100)
-    depth: int = _static(4)
-    n_bins: int = _static(32)
+    binary: bool = static(False)  # log-loss and probabilities instead of squared error
+    n_trees: int = static(100)
+    depth: int = static(4)
+    n_bins: int = static(32)
 
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
@@ -53,7 +54,7 @@ class Boosting:
             mean = jnp.clip(mean, 1e-6, 1 - 1e-6)
             start = jnp.log(mean / (1 - mean))
 
-        def step(f, _):
+        def step(f: Array, _: None) -> tuple[Array, tuple[Array, Array, Array]]:
             if self.binary:
                 p = jax.nn.sigmoid(f)
                 gradient, curvature = w * (p - y), w * p * (1 - p)
@@ -65,13 +66,15 @@ class Boosting:
         _, trees = jax.lax.scan(step, jnp.full_like(y, 1.0) * start, None, length=self.n_trees)
         return BoostingFit(start, *trees)
 
-    def _tree(self, codes, bins, edges, gradient, curvature):
+    def _tree(
+        self, codes: Array, bins: Array, edges: Array, gradient: Array, curvature: Array
+    ) -> tuple[tuple[Array, Array, Array], Int[Array, " n"]]:
         n, p = codes.shape
         leaf = jnp.zeros(n, jnp.int32)
         features, thresholds = [], []
         both = jnp.stack([gradient, curvature], axis=1)
 
-        def sums(leaf, count):
+        def sums(leaf: Array, count: int) -> Array:
             member = jax.nn.one_hot(leaf, count, dtype=bins.dtype)
             return (member[:, :, None] * both[:, None, :]).reshape(n, -1)
 
@@ -90,13 +93,13 @@ class Boosting:
         value = -self.learning_rate * total[:, 0] / (total[:, 1] + self.l2)
         return (jnp.stack(features), jnp.stack(thresholds), value), leaf
 
-    def _gain(self, stats):
+    def _gain(self, stats: Array) -> Array:
         return stats[:, 0] ** 2 / (stats[:, 1] + self.l2)
 
     def predict(self, fitted: BoostingFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
         """Predicted mean (a probability if binary)."""
 
-        def add(f, tree):
+        def add(f: Array, tree: tuple[Array, Array, Array]) -> tuple[Array, None]:
             feature, threshold, value = tree
             above = (X[:, feature] > threshold[None]).astype(jnp.int32)
             place = 2 ** jnp.arange(self.depth - 1, -1, -1, dtype=jnp.int32)

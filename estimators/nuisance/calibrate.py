@@ -1,7 +1,7 @@
 """Calibration of predicted probabilities: Platt scaling and isotonic regression."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.nuisance import penalised
-from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.estimators.nuisance.base import Learner, fit_predict, static
 from jaxcore.typing import Key
 
 
@@ -19,6 +19,9 @@ class CalibratedFit(NamedTuple):
     fit: Any
     place: Float[Array, " n"]
     value: Float[Array, " n"]
+
+
+_Blocks = tuple[Array, Array, Array, Array]  # index of the last; means, weights, sizes
 
 
 def isotonic(y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -31,12 +34,12 @@ def isotonic(y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]
     n = y.shape[0]
     w = jnp.maximum(w, 1e-12)  # a row without weight joins its neighbours
 
-    def push(i, state):
-        def violated(s):
+    def push(i: Array, state: _Blocks) -> _Blocks:
+        def violated(s: _Blocks) -> Array:
             top, mean, _, _ = s
             return (top > 0) & (mean[jnp.maximum(top - 1, 0)] > mean[top])
 
-        def merge(s):
+        def merge(s: _Blocks) -> _Blocks:
             top, mean, weight, size = s
             total = weight[top - 1] + weight[top]
             pooled = (mean[top - 1] * weight[top - 1] + mean[top] * weight[top]) / total
@@ -64,10 +67,11 @@ def isotonic(y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]
 class Calibrated:
     """A classifier whose probabilities are recalibrated on inner two-fold predictions."""
 
-    learner: Any
-    method: str = _static("platt")  # or "isotonic"
+    per_arm: ClassVar[bool] = False
+    learner: Learner
+    method: str = static("platt")  # or "isotonic"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in ("platt", "isotonic"):
             raise UserError(f"Expected method='platt' or 'isotonic', found {self.method!r}.")
 
@@ -75,8 +79,6 @@ class Calibrated:
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> CalibratedFit:
         """Fit the classifier on all rows, the calibration map on out-of-fold predictions."""
-        from jaxcore.estimators.nuisance.base import fit_predict
-
         k_folds, k_inner, k_full = jax.random.split(key, 3)
         half = jax.random.permutation(k_folds, X.shape[0]) % 2
         held = jax.nn.one_hot(half, 2, dtype=X.dtype, axis=0)
@@ -100,6 +102,6 @@ class Calibrated:
         return fitted.value[jnp.clip(at, 0, fitted.value.shape[0] - 1)]
 
 
-def _log_odds(p):
+def _log_odds(p: Float[Array, " n"]) -> Float[Array, " n"]:
     p = jnp.clip(p, 1e-6, 1 - 1e-6)
     return jnp.log(p) - jnp.log1p(-p)

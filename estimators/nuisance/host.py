@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,9 @@ class HostLearner:
     (1, 1, 2)
     """
 
-    def __init__(self, model: Any, *, binary: bool = False):
+    per_arm: ClassVar[bool] = False
+
+    def __init__(self, model: Any, *, binary: bool = False) -> None:
         is_object = hasattr(model, "fit") and (
             hasattr(model, "predict") or hasattr(model, "predict_proba")
         )
@@ -58,7 +60,9 @@ class HostLearner:
         ]
         return jnp.asarray(np.stack(out), jax.dtypes.canonicalize_dtype(X.dtype))
 
-    def _one(self, X, y, w, at):
+    def _one(
+        self, X: np.ndarray, y: np.ndarray, w: np.ndarray, at: tuple[np.ndarray, ...]
+    ) -> np.ndarray:
         rows = w > 0
         X, y, w = X[rows], y[rows], w[rows]
         if not self._is_object:
@@ -82,7 +86,7 @@ class HostLearner:
                 )
         return np.stack(values)
 
-    def _predict(self, model, x):
+    def _predict(self, model: Any, x: np.ndarray) -> np.ndarray:
         if self.binary and hasattr(model, "predict_proba"):
             p = np.asarray(model.predict_proba(x))
             if p.shape[1] == 1:  # only one class was seen

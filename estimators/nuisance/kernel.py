@@ -1,14 +1,14 @@
 """Kernel ridge regression with a Gaussian kernel."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.estimators.nuisance import penalised
-from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.estimators.nuisance.base import static
 from jaxcore.typing import Key
 
 
@@ -43,9 +43,10 @@ class KernelRidge:
     With weights one this is ``(K + alpha I) c = y``.
     """
 
+    per_arm: ClassVar[bool] = True
     alpha: float = 1.0
     gamma: float = 0.2
-    standardize: bool = _static(True)  # standardise the features and centre the target
+    standardize: bool = static(True)  # standardise the features and centre the target
 
     @jax.jit
     def fit(

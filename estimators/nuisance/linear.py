@@ -5,14 +5,15 @@ intercept unpenalised. With ``standardize=True`` the penalty applies to standard
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.estimators.nuisance import penalised
-from jaxcore.estimators.nuisance.basis import Polynomial
+from jaxcore.estimators.nuisance.base import static
+from jaxcore.estimators.nuisance.basis import Basis, Polynomial
 from jaxcore.typing import Key
 
 
@@ -27,10 +28,6 @@ class LinearFit(NamedTuple):
     def predictor(self, learner: Any, X: Float[Array, "n p"]) -> Float[Array, " n"]:
         """Linear predictor at ``X``."""
         return self.intercept + learner.basis.expand(self.basis, X)[:, 1:] @ self.coef
-
-
-def _static(default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"static": True})
 
 
 class _Moments(NamedTuple):
@@ -99,9 +96,10 @@ class Ridge:
     2.0
     """
 
+    per_arm: ClassVar[bool] = True
     alpha: float = 1e-3
-    basis: Any = _static(Polynomial(degree=1))
-    standardize: bool = _static(True)
+    basis: Basis = static(Polynomial(degree=1))
+    standardize: bool = static(True)
 
     @jax.jit
     def fit(
@@ -111,22 +109,12 @@ class Ridge:
         del key
         state, w, _, (gram, cross, mean, factor, mean_y, _) = _prepared(self, X, y, w)
         removed = (factor == 0).astype(gram.dtype)  # keeps the system solvable
-        b = _solve(gram + jnp.diag(removed + self.alpha), cross)
+        b = penalised.solve_positive(gram + jnp.diag(removed + self.alpha), cross)
         return LinearFit(state, *_unscale(b, mean, factor, mean_y), jnp.asarray(self.alpha))
 
     def predict(self, fitted: LinearFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
         """Predicted mean."""
         return fitted.predictor(self, X)
-
-
-def _solve(a, b):
-    """Cholesky with a jitter of rounding size and one step of refinement."""
-    if a.shape[0] == 0:
-        return b
-    jitter = 1e-14 if a.dtype == jnp.float64 else 1e-6
-    factor = jax.scipy.linalg.cho_factor(a + jnp.diag(jitter * jnp.diagonal(a)))
-    x = jax.scipy.linalg.cho_solve(factor, b)
-    return x + jax.scipy.linalg.cho_solve(factor, b - a @ x)
 
 
 @jax.tree_util.register_dataclass
@@ -137,13 +125,14 @@ class ElasticNet:
     With ``alpha=None`` the penalty is chosen by inner cross-validation over a path.
     """
 
+    per_arm: ClassVar[bool] = True
     alpha: float | None = None
     l1_ratio: float = 0.5
-    basis: Any = _static(Polynomial(degree=1))
-    standardize: bool = _static(True)
-    n_alphas: int = _static(50)  # length of the path
-    eps: float = _static(1e-3)  # smallest penalty of the path relative to the largest
-    n_inner: int = _static(5)  # inner folds
+    basis: Basis = static(Polynomial(degree=1))
+    standardize: bool = static(True)
+    n_alphas: int = static(50)  # length of the path
+    eps: float = static(1e-3)  # smallest penalty of the path relative to the largest
+    n_inner: int = static(5)  # inner folds
 
     @jax.jit
     def fit(

@@ -5,15 +5,16 @@ intercept unpenalised.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.estimators.nuisance import penalised
-from jaxcore.estimators.nuisance.basis import Polynomial
-from jaxcore.estimators.nuisance.linear import LinearFit, _static
+from jaxcore.estimators.nuisance.base import static
+from jaxcore.estimators.nuisance.basis import Basis, Polynomial
+from jaxcore.estimators.nuisance.linear import LinearFit
 from jaxcore.typing import Key
 
 _CV_TOL = 1e-4
@@ -71,10 +72,11 @@ class Logistic:
     True
     """
 
+    per_arm: ClassVar[bool] = True
     alpha: float = 1e-3
-    basis: Any = _static(Polynomial(degree=1))
-    standardize: bool = _static(True)
-    max_steps: int = _static(25)
+    basis: Basis = static(Polynomial(degree=1))
+    standardize: bool = static(True)
+    max_steps: int = static(25)
 
     @jax.jit
     def fit(
@@ -102,13 +104,14 @@ class LogisticLasso:
     Proximal Newton: weighted least-squares outside, coordinate descent inside.
     """
 
+    per_arm: ClassVar[bool] = True
     alpha: float | None = None
-    basis: Any = _static(Polynomial(degree=1))
-    standardize: bool = _static(True)
-    n_alphas: int = _static(50)
-    eps: float = _static(1e-3)
-    n_inner: int = _static(5)
-    max_steps: int = _static(50)
+    basis: Basis = static(Polynomial(degree=1))
+    standardize: bool = static(True)
+    n_alphas: int = static(50)
+    eps: float = static(1e-3)
+    n_inner: int = static(5)
+    max_steps: int = static(50)
 
     @jax.jit
     def fit(

@@ -1,7 +1,7 @@
 """An ensemble of small multilayer perceptrons."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,10 +10,10 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxcore.estimators.nuisance import penalised
-from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.estimators.nuisance.base import static
 from jaxcore.train.state import create_state
 from jaxcore.train.step import Loss, Mean, make_train_step
-from jaxcore.typing import Batch, Key
+from jaxcore.typing import Batch, Key, Params
 
 
 class _Network(nn.Module):
@@ -22,7 +22,7 @@ class _Network(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "n p"]) -> Float[Array, " n"]:
         for _ in range(self.depth):
             x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, param_dtype=self.dtype)(x))
         return nn.Dense(1, dtype=self.dtype, param_dtype=self.dtype)(x)[:, 0]
@@ -49,14 +49,15 @@ class MLP:
     Inputs (and the target of a regression) are standardised on the training rows.
     """
 
+    per_arm: ClassVar[bool] = False
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    binary: bool = _static(False)  # log-loss and probabilities instead of squared error
-    width: int = _static(64)
-    depth: int = _static(2)
-    steps: int = _static(500)
-    members: int = _static(5)
-    holdout: float = _static(0.2)  # share of the training rows kept for early stopping
+    binary: bool = static(False)  # log-loss and probabilities instead of squared error
+    width: int = static(64)
+    depth: int = static(2)
+    steps: int = static(500)
+    members: int = static(5)
+    holdout: float = static(0.2)  # share of the training rows kept for early stopping
 
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
@@ -82,10 +83,10 @@ class MLP:
             return jnp.mean(jax.nn.sigmoid(out), axis=0)
         return fitted.centre + fitted.spread * jnp.mean(out, axis=0)
 
-    def _network(self, dtype):
+    def _network(self, dtype: Any) -> _Network:
         return _Network(self.width, self.depth, dtype)
 
-    def _train(self, S, t, w, key):
+    def _train(self, S: Array, t: Array, w: Array, key: Key) -> Params:
         k_split, k_init = jax.random.split(key)
         held = jax.random.uniform(k_split, w.shape) < self.holdout
         train, check = jnp.where(held, 0, w), jnp.where(held, w, 0)
@@ -101,7 +102,7 @@ class MLP:
 
         one_step = make_train_step(loss, tx)
 
-        def step(carry, _):
+        def step(carry: Any, _: None) -> tuple[Any, None]:
             state, best, least = carry
             new, metrics = one_step(state, {"features": S, "target": t})
             better = metrics["held_out"] < least  # of the parameters before the step

@@ -251,3 +251,13 @@ def standardisation(
     varies = sd > floor * jnp.maximum(jnp.abs(mean), 1)
     factor = 1 / jnp.where(varies, sd, 1.0) if scale else jnp.ones_like(sd)
     return mean, jnp.where(varies, factor, 0.0)
+
+
+def solve_positive(a: Float[Array, "q q"], b: Float[Array, "q *k"]) -> Float[Array, "q *k"]:
+    """Solve a positive definite system: Cholesky, jitter of rounding size, one refinement."""
+    if a.shape[0] == 0:
+        return b
+    jitter = 1e-14 if a.dtype == jnp.float64 else 1e-6
+    factor = jax.scipy.linalg.cho_factor(a + jnp.diag(jitter * jnp.diagonal(a)))
+    x = jax.scipy.linalg.cho_solve(factor, b)
+    return x + jax.scipy.linalg.cho_solve(factor, b - a @ x)

@@ -1,13 +1,13 @@
 """Stacking: a convex combination of learners (a super learner)."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcore.estimators.nuisance.linear import _static
+from jaxcore.estimators.nuisance.base import Learner, fit_predict, static
 from jaxcore.typing import Key
 
 
@@ -43,7 +43,7 @@ def convex_weights(
     gram, cross = (P * w[:, None]).T @ P, P.T @ (w * y)
     rate = 1 / jnp.maximum(jnp.trace(gram), 1e-30)
 
-    def step(i, state):
+    def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         a, previous = state
         ahead = a + (i / (i + 3)) * (a - previous)
         return simplex_projection(ahead - rate * (gram @ ahead - cross)), a
@@ -61,15 +61,14 @@ class Stack:
       van der Laan, Polley and Hubbard (2007), Super learner.
     """
 
-    learners: tuple[Any, ...]
-    n_inner: int = _static(3)
+    per_arm: ClassVar[bool] = False
+    learners: tuple[Learner, ...]
+    n_inner: int = static(3)
 
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> StackFit:
         """Inner folds for the weights, then every learner on all rows."""
-        from jaxcore.estimators.nuisance.base import fit_predict
-
         k_folds, k_inner, k_full = jax.random.split(key, 3)
         inner = jax.random.permutation(k_folds, X.shape[0]) % self.n_inner
         held = jax.nn.one_hot(inner, self.n_inner, dtype=X.dtype, axis=0)

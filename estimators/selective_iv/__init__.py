@@ -16,7 +16,6 @@ from jaxcore.estimators.selective_iv.moment import (
     influence_function,
     moment_general,
     moment_uncentred,
-    onesided_moment,
 )
 from jaxcore.estimators.selective_iv.parametric import Bases, mr_parametric
 from jaxcore.estimators.selective_iv.result import SelectiveIVResult
@@ -40,7 +39,6 @@ __all__ = [
     "moment_general",
     "moment_uncentred",
     "mr_parametric",
-    "onesided_moment",
     "sensitivity_bounds",
     "simulate_siv1",
     "simulate_siv2",

@@ -5,6 +5,7 @@ three linear equations of the parametric estimator on the training rows. Bases o
 column masks of one matrix ``B``, so every combination is a masked system of the same size.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -14,7 +15,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
-from jaxcore.estimators.estimate import compiled
 from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, combination_moments
 
@@ -36,7 +36,7 @@ def with_instrument(B: Float[Array, "n q"], Z: Float[Array, " n"]) -> Float[Arra
     return jnp.concatenate([B, Z[:, None] * B], axis=1)
 
 
-@compiled("n_folds", "clip", "one_sided")
+@functools.partial(jax.jit, static_argnames=("n_folds", "clip"))
 def fit_bases(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -48,7 +48,6 @@ def fit_bases(
     *,
     ridge: float = 1e-3,
     clip: Clip,
-    one_sided: bool = False,
     weights: Float[Array, " n"] | None = None,
 ) -> BasisFits:
     """Fit every learner of every block on the training rows of every fold.
@@ -63,13 +62,12 @@ def fit_bases(
       n_folds: number of folds.
       ridge: penalty added to the mean log-likelihood (the constant is free).
       clip: bounds of pi and mu.
-      one_sided: nobody with Z=0 is treated.
       weights: observation weights.
     """
     train = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
     pairs = masks["pi"].shape[0] * masks["mu"].shape[0]
     rows = rows_at_once(n_folds * pairs * B.shape[1])
-    one_fold = _one_sided_fold if one_sided else _fold
+    one_fold = _one_sided_fold if clip.one_sided else _fold
 
     def fit(w):
         return one_fold(Y, A, Z, B, w / jnp.sum(w), masks, ridge, clip, rows)
@@ -211,7 +209,7 @@ def both_arms(
     return mu1, jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(pick(mu[..., :q], B))
 
 
-@compiled("clip", "one_sided")
+@functools.partial(jax.jit, static_argnames=("clip",))
 def all_moments(
     fits: BasisFits,
     Y: Float[Array, " n"],
@@ -221,16 +219,15 @@ def all_moments(
     fold_ids: Int[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> Float[Array, "n pi mu g delta rho"]:
     """Out-of-fold moments ``u`` of every unit under every combination of learners."""
     pick = own_predictors(fold_ids, fits.pi)
     pi = jax.nn.sigmoid(pick(fits.pi, B))
-    mu1, mu0 = both_arms(fits.mu, B, pick, one_sided)
+    mu1, mu0 = both_arms(fits.mu, B, pick, clip.one_sided)
     g = pick(fits.g, with_instrument(B, Z))
     return combination_moments(
         Y, A, Z, pi=pi, mu1=mu1, mu0=mu0, g=g, delta=pick(fits.delta, B), rho=pick(fits.rho, B),
-        clip=clip, one_sided=one_sided,
+        clip=clip,
     )  # fmt: skip
 
 
@@ -254,13 +251,12 @@ def moment_sums(
     weights: Float[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> MomentSums:
     """Sums of `all_moments`, in chunks of rows: no array of units times combinations is kept."""
     k = fits.pi.shape[0]
 
     def sums(Y, A, Z, B, fold, w):
-        u = all_moments(fits, Y, A, Z, B, fold, clip=clip, one_sided=one_sided)
+        u = all_moments(fits, Y, A, Z, B, fold, clip=clip)
         u = jnp.where((w > 0).reshape(-1, 1, 1, 1, 1, 1), u, 0)  # filled-up rows may be infinite
         flat = u.reshape(u.shape[0], -1)
         member = jax.nn.one_hot(fold, k, dtype=u.dtype, axis=0) * w[None]

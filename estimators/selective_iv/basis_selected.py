@@ -22,6 +22,7 @@ from jaxcore.estimators.selective_iv.moment import (
     overlap_mask,
 )
 from jaxcore.estimators.selective_iv.selected import hard_choice
+from jaxcore.estimators.units import INDEPENDENT, Units
 
 
 def estimate_bases(
@@ -35,14 +36,11 @@ def estimate_bases(
     *,
     clip: Clip,
     ridge: float = 1e-3,
-    one_sided: bool = False,
     criterion: str | None = "mixed_minimax",
     models: Mapping[str, tuple[str, ...]] = MODELS,
     beta: float = 5.0,
     lam: float = 10.0,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Cross-fit all combinations of bases, select one, and estimate with it.
 
@@ -57,14 +55,11 @@ def estimate_bases(
       clip: bounds of pi, mu and D. With ``overlap="discard"`` the learners are selected on
         truncated moments and units beyond the bounds leave the final mean only.
       ridge: penalty of the logistic regressions.
-      one_sided: nobody with Z=0 is treated.
       criterion: "mixed_minimax", "minimax", "smooth", or None with one learner per block.
       models: see `select.pseudo_risk`.
       beta: sharpness of the soft maximum of "smooth".
       lam: sharpness of the soft weights of "smooth".
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
 
     Returns:
       The estimate. Its standard error does not account for a hard selection. Diagnostics as in
@@ -73,23 +68,23 @@ def estimate_bases(
       (``selected_by_loss``, ``u_by_loss``), and convergence flags of the logistic regressions.
     """
     n = Y.shape[0]
-    w = jnp.ones_like(Y) if weights is None else weights * (n / jnp.sum(weights))
+    w = units.weights_like(Y)
     fits = bases.fit_bases(
         Y, A, Z, B, masks, fold_ids, n_folds,
-        ridge=ridge, clip=clip, one_sided=one_sided, weights=weights,
+        ridge=ridge, clip=clip, weights=units.weights,
     )  # fmt: skip
-    sums = bases.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided)
+    sums = bases.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip)
     T = sums.total / sums.weight.reshape(-1, 1, 1, 1, 1, 1)
     hard = hard_choice(T, criterion, models)
     theta_all = jnp.sum(sums.total, axis=0) / n
     spread = sums.w2u2 - 2 * theta_all * sums.w2u + theta_all**2 * sums.w2
-    raw = bases.selected_nuisances(fits, Z, B, fold_ids, hard.index, one_sided=one_sided)
-    u = moment_uncentred(Y, A, Z, raw, clip=clip, one_sided=one_sided)
+    raw = bases.selected_nuisances(fits, Z, B, fold_ids, hard.index, one_sided=clip.one_sided)
+    u = moment_uncentred(Y, A, Z, raw, clip=clip)
     kept = overlap_mask(raw, clip)
     by_loss = cv_loss.choose_bases(
-        fits, Y, A, Z, B, fold_ids, w, clip=clip, one_sided=one_sided
+        fits, Y, A, Z, B, fold_ids, w, clip=clip
     )  # fmt: skip
-    other = bases.selected_nuisances(fits, Z, B, fold_ids, by_loss, one_sided=one_sided)
+    other = bases.selected_nuisances(fits, Z, B, fold_ids, by_loss, one_sided=clip.one_sided)
     final = w
     if clip.overlap == "discard":
         final = jnp.where(kept, w, 0)
@@ -104,10 +99,10 @@ def estimate_bases(
         "se_all": jnp.sqrt(jnp.maximum(spread, 0)) / n,
         "u": u,
         "selected_by_loss": by_loss,
-        "u_by_loss": moment_uncentred(Y, A, Z, other, clip=clip, one_sided=one_sided),
+        "u_by_loss": moment_uncentred(Y, A, Z, other, clip=clip),
         "fold_ids": fold_ids,
         "raw": raw,
-        "nuisances": clip_nuisances(raw, clip, one_sided=one_sided),
+        "nuisances": clip_nuisances(raw, clip),
         "inside_overlap": kept,
         "converged": jnp.stack([jnp.all(fits.converged_pi), jnp.all(fits.converged_mu)]),
     }
@@ -115,21 +110,21 @@ def estimate_bases(
     if criterion == "smooth":
         theta, psi = _smooth(
             fits, (Y, A, Z, B, fold_ids, w), T, sums.weight, models, beta, lam, clip,
-            one_sided, diagnostics,
+            diagnostics,
         )  # fmt: skip
     return Estimate.from_psi(
-        theta, psi, clusters=clusters, n_clusters=n_clusters, names=("ATE",),
+        theta, psi, units=units, names=("ATE",),
         estimator="selective multiply debiased machine learning", diagnostics=diagnostics,
     )  # fmt: skip
 
 
-def _smooth(fits, rows, T, fold_weight, models, beta, lam, clip, one_sided, diagnostics):
+def _smooth(fits, rows, T, fold_weight, models, beta, lam, clip, diagnostics):
     """Smooth estimate and influence values; a second pass over the rows."""
     soft = select.smooth_weights(T, fold_weight, models, BLOCKS, beta=beta, lam=lam)
     n = rows[0].shape[0]
 
     def psi_of(Y, A, Z, B, fold, w):
-        U = bases.all_moments(fits, Y, A, Z, B, fold, clip=clip, one_sided=one_sided)
+        U = bases.all_moments(fits, Y, A, Z, B, fold, clip=clip)
         return select.smooth_psi(U, fold, T, fold_weight, soft.gradient, weights=w, n=n)
 
     diagnostics["soft_weights"] = soft.weights

@@ -58,7 +58,6 @@ def choose_bases(
     weights: Float[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> Int[Array, "5"]:
     """Indices of the learners of `bases.fit_bases` with the smallest losses."""
     rows = bases.moment_rows(fits)
@@ -67,7 +66,7 @@ def choose_bases(
     def first(Y, A, Z, B, fold, w):
         pick = bases.own_predictors(fold, fits.pi)
         pi = jnp.clip(jax.nn.sigmoid(pick(fits.pi, B)), *clip.pi)
-        mu = _at_z(Z[None], bases.both_arms(fits.mu, B, pick, one_sided), clip, one_sided)
+        mu = _at_z(Z[None], bases.both_arms(fits.mu, B, pick, clip.one_sided), clip)
         return log_loss(pi, Z[None]) @ w, log_loss(mu, A[None]) @ w
 
     loss_pi, loss_mu = sum_chunks(first, chunks)
@@ -75,7 +74,7 @@ def choose_bases(
 
     def second(Y, A, Z, B, fold, w):
         pick = bases.own_predictors(fold, fits.pi)
-        mu = _at_z(Z, bases.both_arms(fits.mu[:, j], B, pick, one_sided), clip, one_sided)
+        mu = _at_z(Z, bases.both_arms(fits.mu[:, j], B, pick, clip.one_sided), clip)
         g = pick(fits.g[:, i, j], bases.with_instrument(B, Z))
         delta, rho = pick(fits.delta[:, i, j], B), pick(fits.rho[:, i, j], B)
         Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
@@ -92,12 +91,11 @@ def choose_candidates(
     weights: Float[Array, " n"],
     *,
     clip: Clip,
-    one_sided: bool = False,
 ) -> Int[Array, "5"]:
     """Indices of the predictions with the smallest losses; see `estimate_from_candidates`."""
     c = candidates
     loss_pi = log_loss(jnp.clip(c["pi"], *clip.pi), Z[None]) @ weights
-    every_mu = _at_z(Z[None], (c["mu1"], c["mu0"]), clip, one_sided)
+    every_mu = _at_z(Z[None], (c["mu1"], c["mu0"]), clip)
     loss_mu = log_loss(every_mu, A[None]) @ weights
     mu = every_mu[jnp.argmin(loss_mu)]
     Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
@@ -106,7 +104,7 @@ def choose_candidates(
     return _index(loss_pi, loss_mu, product_loss(Y, A, mu, g, delta, rho) @ weights)
 
 
-def _at_z(Z, arms, clip, one_sided):
+def _at_z(Z, arms, clip):
     """Clipped P(A=1|Z,X) at the observed Z."""
-    one, zero = clip_arms(arms[0], arms[1], clip, one_sided=one_sided)
+    one, zero = clip_arms(arms[0], arms[1], clip)
     return jnp.where(Z > 0.5, one, zero)

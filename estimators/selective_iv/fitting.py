@@ -1,6 +1,11 @@
-"""From checked data and settings to estimates of every repetition."""
+"""From checked data and settings to estimates of every repetition.
+
+What is small stays in NumPy: every operation on JAX arrays outside a compiled program would be a
+program of its own.
+"""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -10,56 +15,88 @@ import numpy as np
 from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
 from jaxcore.estimators.checks import Sample, independent_columns
-from jaxcore.estimators.estimate import Estimate, compiled, default_float
+from jaxcore.estimators.chunks import rounded_up
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
 from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient, fit_learners
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
+    Clip,
     clip_nuisances,
     from_predictions,
     overlap_mask,
 )
 from jaxcore.estimators.selective_iv.parametric import Bases, mr_parametric
 from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
+from jaxcore.estimators.selective_iv.settings import BASIS_KINDS, Settings
+from jaxcore.estimators.units import Units
 
-BASIS_KINDS = (str, bases.Polynomial, bases.BSpline, bases.FourierFeatures)
-
-_STATIC = ("clip", "ridge", "one_sided", "criterion", "models", "beta", "lam",
-           "n_clusters")  # fmt: skip
+_STATIC = ("n_folds", "clip", "ridge", "criterion", "models", "beta", "lam")
 
 
-@compiled("n_folds", *_STATIC)
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def _estimate_bases(Y, A, Z, B, masks, ids, n_folds, *, models, **options):
     return estimate_bases(Y, A, Z, B, masks, ids, n_folds, models=dict(models), **options)
 
 
-@compiled("n_folds", *_STATIC)
+@functools.partial(jax.jit, static_argnames=("n", "n_folds"))
+def _random_folds(seed, repetition, strata, units, *, n, n_folds):
+    key = jax.random.fold_in(jax.random.key(seed), repetition)
+    return crossfit.fold_ids(key, n, n_folds, strata=strata, units=units)
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def _estimate_candidates(Y, A, Z, ids, n_folds, found, *, models, **options):
     return estimate_from_candidates(Y, A, Z, ids, n_folds, found, models=dict(models), **options)
+
+
+def _filled(values: Any, value: float | None = None, *, rows: int) -> Any:
+    """As many rows as asked for: with copies of the last row, or with ``value``."""
+    if values is None:
+        return None
+    width = [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1)
+    if value is None:
+        return np.pad(values, width, mode="edge")
+    return np.pad(values, width, constant_values=value)
+
+
+_OF_UNITS = ("u", "u_by_loss", "fold_ids", "raw", "nuisances", "inside_overlap")
+
+
+def _first_rows(estimate: Estimate, n: int) -> Estimate:
+    """The estimate of the first ``n`` units when the others had weight zero.
+
+    Influence values count all rows in their weights; nothing else does.
+    """
+    clusters = None if estimate.clusters is None else estimate.clusters[:n]
+    cut = {
+        name: jax.tree.map(lambda v: v[:n], value) if name in _OF_UNITS else value
+        for name, value in estimate.diagnostics.items()
+    }
+    psi = estimate.psi[:n] * (n / len(estimate.psi))
+    return dataclasses.replace(estimate, psi=psi, clusters=clusters, diagnostics=cut)
 
 
 class Fitter:
     """One call of ``SelectiveIV.fit`` (``config``), inside the precision it runs in."""
 
-    def __init__(self, config: Any, sample: Sample, one_sided: bool):
-        self.config, self.sample, self.one_sided = config, sample, one_sided
+    def __init__(self, config: Settings, sample: Sample, clip: Clip) -> None:
+        self.config, self.sample, self.clip = config, sample, clip
         self.notices: list[str] = []
-        dtype = default_float()
+        dtype = np.dtype(jnp.result_type(float))
 
-        self.Y, self.A, self.Z = (jnp.asarray(v, dtype) for v in (sample.Y, sample.A, sample.Z))
-        self.weights = None if sample.weights is None else jnp.asarray(sample.weights, dtype)
+        # NumPy arrays, for compiled functions
+        self.Y: Any = sample.Y.astype(dtype)
+        self.A: Any = sample.A.astype(dtype)
+        self.Z: Any = sample.Z.astype(dtype)
         X = sample.X
         if config.standardise and X.size:
             X = (X - X.mean(axis=0)) / X.std(axis=0)
-        self.X = jnp.asarray(X, dtype)
-        self.clusters, self.n_clusters = None, None
-        if sample.clusters is not None and config.clustered:
-            self.clusters = jnp.asarray(sample.clusters)
-            self.n_clusters = int(sample.clusters.max()) + 1
+        self.X: Any = X.astype(dtype)
+        self.units = sample.units(dtype, clustered=config.clustered)
         self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
-        self.key = jax.random.key(config.seed)
 
     def repetitions(self, fold_ids: Any = None) -> list[Estimate]:
         """Estimates of all partitions, on the host."""
@@ -90,15 +127,17 @@ class Fitter:
             self._check_clusters(ids)
         else:
             k = self.config.n_folds
-            strata = jnp.asarray(2 * s.Z + s.A, jnp.int32) if self.config.stratify else None
-            clusters = None if s.clusters is None else jnp.asarray(s.clusters)
-            key = jax.random.fold_in(self.key, r)
-            ids = np.asarray(crossfit.fold_ids(key, n, k, strata=strata, clusters=clusters))
+            strata = (2 * s.Z + s.A).astype(np.int32) if self.config.stratify else None
+            ids = np.asarray(
+                _random_folds(
+                    np.int64(self.config.seed), np.int32(r), strata, s.units(), n=n, n_folds=k,
+                )
+            )  # fmt: skip
         weighted = np.ones(n, bool) if s.weights is None else s.weights > 0
         for f in range(k):
             rows = (ids != f) & weighted
             self._check_training(rows, f)
-        return jnp.asarray(ids), k
+        return ids, k
 
     def _check_clusters(self, ids: np.ndarray) -> None:
         """Given folds must keep clusters together: a fit must not see relatives of its fold."""
@@ -119,7 +158,7 @@ class Fitter:
                 "Expected both values of the instrument outside every fold, found only "
                 f"{Z[0] if len(Z) else 'none'} outside fold {fold}."
             )
-        for z in (1,) if self.one_sided else (0, 1):
+        for z in (1,) if self.clip.one_sided else (0, 1):
             if len(np.unique(A[z == Z])) < 2:
                 raise UserError(
                     f"Expected treated and untreated units with Z={z} outside every fold, found "
@@ -132,12 +171,12 @@ class Fitter:
         """All columns once, and per block the independent columns of every candidate."""
         blocks = self.config.blocks
         flat = [bases.resolve(c) for b in BLOCKS for c in blocks[b]]
+        B: Any
         B, masks = bases.library(flat, self.X)
-        host, masks = np.asarray(B), np.array(masks)
         dropped: set[int] = set()
         for mask in masks:
             used = np.flatnonzero(mask)
-            keep = independent_columns(host[:, used], self.sample.weights)
+            keep = independent_columns(B[:, used], self.sample.weights)
             dropped.update(used[~keep].tolist())
             mask[used[~keep]] = 0
         if dropped:
@@ -147,13 +186,13 @@ class Fitter:
         out, start = {}, 0
         for b in BLOCKS:
             end = start + len(blocks[b])
-            out[b] = jnp.asarray(masks[start:end], B.dtype)
+            out[b] = masks[start:end]
             start = end
         return B, out
 
     def _check_size(self, masks, rows: int) -> None:
-        widest = {b: int(np.max(np.sum(np.asarray(masks[b]), axis=1))) for b in BLOCKS}
-        if self.one_sided:
+        widest = {b: int(np.max(np.sum(masks[b], axis=1))) for b in BLOCKS}
+        if self.clip.one_sided:
             size, rows = widest["g"] + widest["delta"], int(rows * np.mean(self.sample.Z))
         else:
             size = 2 * widest["g"] + widest["delta"] + widest["rho"]
@@ -168,14 +207,24 @@ class Fitter:
         B, masks = self._library()
         self._check_size(masks, int(self.sample.n * (1 - 1 / c.n_folds)))
 
+        n = self.sample.n
+        fill = functools.partial(_filled, rows=rounded_up(n))
+        weights = np.ones_like(self.Y) if self.units.weights is None else self.units.weights
+        arrays = [fill(v) for v in (self.Y, self.A, self.Z, B)]
+        count = self.units.n_clusters
+        units = Units(  # some clusters may be empty
+            fill(weights, 0),
+            fill(self.units.clusters),
+            None if count is None else rounded_up(count),
+        )
+
         def run(ids, k):
-            return _estimate_bases(
-                self.Y, self.A, self.Z, B, masks, ids, k,
-                clip=c.bounds, ridge=c.ridge, one_sided=self.one_sided, criterion=c.criterion,
-                models=self.models,
-                beta=c.beta, lam=c.lam, weights=self.weights, clusters=self.clusters,
-                n_clusters=self.n_clusters,
+            estimate = _estimate_bases(
+                *arrays, masks, fill(ids), k,
+                clip=self.clip, ridge=c.ridge, criterion=c.criterion, models=self.models,
+                beta=c.beta, lam=c.lam, units=units,
             )  # fmt: skip
+            return _first_rows(estimate.on_host(), n)
 
         return run
 
@@ -185,16 +234,17 @@ class Fitter:
             raise UserError("Expected one basis per block with se='sandwich', found others.")
         B, masks = self._library()
         self._check_size(masks, self.sample.n)
-        of = {b: B[:, np.flatnonzero(np.asarray(masks[b][0]))] for b in BLOCKS}
+        of: dict[str, Any] = {b: B[:, np.flatnonzero(masks[b][0])] for b in BLOCKS}
         Z = self.Z[:, None]
-        both = {b: of[b] if self.one_sided else jnp.concatenate([of[b], Z * of[b]], 1) for b in of}
-        zero = jnp.zeros_like(of["mu"])
-        mu1 = of["mu"] if self.one_sided else jnp.concatenate([of["mu"], of["mu"]], 1)
-        mu0 = of["mu"] if self.one_sided else jnp.concatenate([of["mu"], zero], 1)
+        both: dict[str, Any] = {
+            b: of[b] if self.clip.one_sided else np.concatenate([of[b], Z * of[b]], 1) for b in of
+        }
+        zero = np.zeros_like(of["mu"])
+        mu1: Any = of["mu"] if self.clip.one_sided else np.concatenate([of["mu"], of["mu"]], 1)
+        mu0: Any = of["mu"] if self.clip.one_sided else np.concatenate([of["mu"], zero], 1)
         designs = Bases(of["pi"], both["mu"], mu1, mu0, both["g"], of["delta"], of["rho"])
         estimate = mr_parametric(
-            self.Y, self.A, self.Z, designs, one_sided=self.one_sided, weights=self.weights,
-            clusters=self.clusters, n_clusters=self.n_clusters,
+            self.Y, self.A, self.Z, designs, one_sided=self.clip.one_sided, units=self.units
         )  # fmt: skip
         if not bool(estimate.diagnostics["converged"]):
             raise UserError(
@@ -203,7 +253,7 @@ class Fitter:
             )
         raw = estimate.diagnostics["nuisances"]
         estimate.diagnostics["raw"] = raw
-        estimate.diagnostics["fold_ids"] = jnp.zeros(self.sample.n, jnp.int32)
+        estimate.diagnostics["fold_ids"] = np.zeros(self.sample.n, np.int32)
         return estimate
 
     # --- general learners, fitted one after the other -------------------------------------------
@@ -214,25 +264,24 @@ class Fitter:
         for block, candidates in c.blocks.items():
             learners[block] = [self._as_learner(block, one) for one in candidates]
         learners.setdefault("m", learners["g"])
-        if self.one_sided:
+        if self.clip.one_sided:
             learners["rho"] = learners["rho"][:1]
+
+        key = jax.random.key(c.seed)
 
         def run(ids, k):
             found = fit_learners(
                 self.Y, self.A, self.Z, self.X, learners, ids, k,
-                clip=c.bounds, key=self.key, one_sided=self.one_sided, weights=self.weights,
+                clip=self.clip, key=key, weights=self.units.weights,
             )  # fmt: skip
             estimate = _estimate_candidates(
-                self.Y, self.A, self.Z, ids, k, found, clip=c.bounds, one_sided=self.one_sided,
-                criterion=c.criterion, models=self.models, beta=c.beta, lam=c.lam,
-                weights=self.weights, clusters=self.clusters, n_clusters=self.n_clusters,
+                self.Y, self.A, self.Z, ids, k, found, clip=self.clip, criterion=c.criterion,
+                models=self.models, beta=c.beta, lam=c.lam, units=self.units,
             )  # fmt: skip
             raw = estimate.diagnostics["nuisances"]
             estimate.diagnostics["raw"] = raw
-            estimate.diagnostics["nuisances"] = clip_nuisances(
-                raw, c.bounds, one_sided=self.one_sided
-            )
-            estimate.diagnostics["inside_overlap"] = overlap_mask(raw, c.bounds)
+            estimate.diagnostics["nuisances"] = clip_nuisances(raw, self.clip)
+            estimate.diagnostics["inside_overlap"] = overlap_mask(raw, self.clip)
             return self._discard(estimate, raw) if c.overlap == "discard" else estimate
 
         return run
@@ -240,8 +289,7 @@ class Fitter:
     def _discard(self, estimate: Estimate, raw: Any) -> Estimate:
         """The mean over the units within the bounds only."""
         final = from_predictions(
-            self.Y, self.A, self.Z, raw, clip=self.config.bounds, one_sided=self.one_sided,
-            weights=self.weights, clusters=self.clusters, n_clusters=self.n_clusters,
+            self.Y, self.A, self.Z, raw, clip=self.clip, units=self.units
         )  # fmt: skip
         return dataclasses.replace(estimate, theta=final.theta, se=final.se, psi=final.psi)
 

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators.crossfit import own_fold, training_masks
-from jaxcore.estimators.influence import signed_weight
-from jaxcore.estimators.nuisance.base import fit_predict
-from jaxcore.estimators.nuisance.basis import Polynomial
-from jaxcore.estimators.nuisance.linear import _solve, _static
+from jaxcore.estimators.influence import multiply_robust_signal
+from jaxcore.estimators.nuisance.base import Learner, fit_predict, static
+from jaxcore.estimators.nuisance.basis import Basis, Polynomial
+from jaxcore.estimators.nuisance.host import HostLearner
+from jaxcore.estimators.nuisance.penalised import solve_positive
 from jaxcore.estimators.selective_iv.cv_loss import log_loss
 from jaxcore.estimators.selective_iv.moment import Clip, clip_arms, variance_contrast
 from jaxcore.typing import Key
@@ -36,8 +37,8 @@ class VaryingCoefficient:
     """
 
     alpha: float = 1e-3  # ridge penalty relative to the mean squared column
-    basis: Any = _static(Polynomial(degree=1))
-    rho_basis: Any = _static(Polynomial(degree=1))
+    basis: Basis = static(Polynomial(degree=1))
+    rho_basis: Basis = static(Polynomial(degree=1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class PlugIn:
     A learner for the block delta only.
     """
 
-    learner: Any  # regression of (A-mu)(Y-m) on X within each arm of Z
+    learner: Learner | HostLearner  # regression of (A-mu)(Y-m) on X within each arm of Z
 
 
 class Pilot(NamedTuple):
@@ -74,7 +75,6 @@ class _Frame:
     inner: Any  # training weights of the inner halves, [fold, half, unit]
     half: Any  # inner half of each unit
     clip: Clip = dataclasses.field(metadata={"static": True})
-    one_sided: bool = dataclasses.field(metadata={"static": True})
     key: Any
 
 
@@ -107,10 +107,10 @@ def _assembled(f: _Frame, out):
 
 def _by_arm(f: _Frame, learner, y, step: int) -> tuple[World, World]:
     """Predictions with Z set to 1 and to 0: Z as a feature, or one fit per arm on a basis."""
-    if f.one_sided:
+    if f.clip.one_sided:
         one = _world(f, learner, f.X, y, (f.X,), step, f.Z)[0]
         return one, jnp.zeros_like(one)
-    if hasattr(learner, "basis") or hasattr(learner, "gamma"):
+    if learner.per_arm:
         one = _world(f, learner, f.X, y, (f.X,), step, f.Z)[0]
         return one, _world(f, learner, f.X, y, (f.X,), step + 1, 1 - f.Z)[0]
     n = f.X.shape[0]
@@ -140,7 +140,6 @@ def fit_learners(
     *,
     clip: Clip,
     key: Key,
-    one_sided: bool = False,
     weights: Float[Array, " n"] | None = None,
 ) -> dict[str, Array]:
     """Out-of-fold predictions of all learners of all blocks.
@@ -157,14 +156,13 @@ def fit_learners(
       n_folds: number of folds.
       clip: bounds of pi, mu and D inside the fits.
       key: PRNG key.
-      one_sided: nobody with Z=0 is treated.
       weights: observation weights.
 
     Returns:
       "pi", "mu1", "mu0", "delta" with axes [learner, unit] and "g", "rho" with axes
       [learner, delta learner, unit].
     """
-    f = _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, one_sided, weights)
+    f = _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, weights)
     pi = jnp.stack([_world(f, l, X, Z, (X,), 10 + i)[0] for i, l in enumerate(learners["pi"])])
     mu = [_by_arm(f, l, A, 100 + 2 * i) for i, l in enumerate(learners["mu"])]
     m = [_by_arm(f, l, Y, 200 + 2 * i) for i, l in enumerate(learners["m"])]
@@ -189,13 +187,13 @@ def fit_learners(
     return {k: own_fold(jnp.moveaxis(v, -2, 0), fold_ids) for k, v in out.items()}
 
 
-def _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, one_sided, weights) -> _Frame:
+def _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, weights) -> _Frame:
     outer = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
     half = jax.random.permutation(jax.random.fold_in(key, 0), Y.shape[0]) % 2
     keep = jnp.stack([half != 0, half != 1]).astype(Y.dtype)  # the half that is predicted is out
     return _Frame(
         Y=Y, A=A, Z=Z, X=X, fold_ids=fold_ids, n_folds=n_folds, outer=outer,
-        inner=outer[:, None] * keep[None], half=half, clip=clip, one_sided=one_sided, key=key,
+        inner=outer[:, None] * keep[None], half=half, clip=clip, key=key,
     )  # fmt: skip
 
 
@@ -208,11 +206,11 @@ def _at_z(f: _Frame, one, zero):
 @jax.jit
 def _pilot(f: _Frame, pi, mu1, mu0, m) -> Pilot:
     at_z = jnp.where(f.Z[None, None] > 0.5, mu1, mu0)
-    arm = f.Z[None, None] if f.one_sided else jnp.ones_like(f.Z)[None, None]
+    arm = f.Z[None, None] if f.clip.one_sided else jnp.ones_like(f.Z)[None, None]
     b_pi = _best(f, log_loss(pi, f.Z[None, None]))
     b_mu = _best(f, arm * log_loss(at_z, f.A[None, None]))
     b_m = _best(f, arm * (m - f.Y[None, None]) ** 2)
-    arms = clip_arms(_take(mu1, b_mu), _take(mu0, b_mu), f.clip, one_sided=f.one_sided)
+    arms = clip_arms(_take(mu1, b_mu), _take(mu0, b_mu), f.clip)
     return Pilot(jnp.clip(_take(pi, b_pi), *f.clip.pi), *arms, _take(m, b_m))
 
 
@@ -226,13 +224,13 @@ def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[Worl
     variance = mu * (1 - mu)
 
     def one(w, v, y):
-        if f.one_sided:
+        if f.clip.one_sided:
             w = w * f.Z
-        design = Bd * v[:, None] if f.one_sided else jnp.concatenate([Br, Bd * v[:, None]], 1)
+        design = Bd * v[:, None] if f.clip.one_sided else jnp.concatenate([Br, Bd * v[:, None]], 1)
         w = w / jnp.sum(w)
         gram = (design * w[:, None]).T @ design
-        x = _solve(gram + learner.alpha * jnp.diag(jnp.diagonal(gram)), design.T @ (w * y))
-        if f.one_sided:
+        x = solve_positive(gram + learner.alpha * jnp.diag(jnp.diagonal(gram)), design.T @ (w * y))
+        if f.clip.one_sided:
             return Bd @ x, jnp.zeros_like(y)
         return Bd @ x[Br.shape[1] :], Br @ x[: Br.shape[1]]
 
@@ -256,7 +254,7 @@ def _targets(f: _Frame, pilot: Pilot, first):
     e = f.A[None] - _at_z(f, pilot.mu1, pilot.mu0)
     product = e * (f.Y[None] - pilot.m)
     delta, rho = first
-    u = delta + signed_weight(pilot.pi, f.Z[None]) / d * (product - rho - delta * e**2)
+    u = multiply_robust_signal(pilot.pi, f.Z[None], delta, product - rho - delta * e**2, d)
     weighted = dataclasses.replace(f, outer=f.outer * d**2, inner=f.inner * (d**2)[:, None])
     return d, product, u, weighted
 
@@ -269,7 +267,7 @@ def _product(f: _Frame, pilot: Pilot, target, g_all) -> World:
 
 
 def _rho(f: _Frame, learners, product, step: int) -> Float[Array, "l k n"]:
-    if f.one_sided:
+    if f.clip.one_sided:
         return jnp.zeros((1, *product.shape), product.dtype)
     key = jax.random.fold_in(f.key, step)
     return jnp.stack(

@@ -13,16 +13,18 @@ References:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.estimate import Estimate, compiled
+from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.units import INDEPENDENT, Units
 
 BLOCKS = ("pi", "mu", "g", "delta", "rho")
 """Nuisance blocks, in the order of the learner axes."""
@@ -57,8 +59,9 @@ class Clip:
     mu: tuple[float, float] = (0.01, 0.99)
     min_abs_D: float = 0.01  # floor of |D|, the sign is kept (zero counts as positive)
     overlap: str = "truncate"  # or "discard": units beyond the bounds leave the estimand
+    one_sided: bool = False  # nobody with Z=0 is treated: mu0 and rho are zero and stay so
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("pi", "mu"):
             low, high = getattr(self, name)
             if not 0 <= low < high <= 1:
@@ -95,15 +98,15 @@ def variance_contrast(
 
 
 def clip_arms(
-    mu1: Float[Array, "*n"], mu0: Float[Array, "*n"], clip: Clip, *, one_sided: bool = False
+    mu1: Float[Array, "*n"], mu0: Float[Array, "*n"], clip: Clip
 ) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
     """P(A=1|Z=z,X) of both arms inside their bounds; if one-sided the second stays zero."""
-    return jnp.clip(mu1, *clip.mu), mu0 if one_sided else jnp.clip(mu0, *clip.mu)
+    return jnp.clip(mu1, *clip.mu), mu0 if clip.one_sided else jnp.clip(mu0, *clip.mu)
 
 
-def clip_nuisances(nuisances: Nuisances, clip: Clip, *, one_sided: bool = False) -> Nuisances:
+def clip_nuisances(nuisances: Nuisances, clip: Clip) -> Nuisances:
     """Nuisances with pi and mu inside their bounds (mu0 stays zero if one-sided)."""
-    mu1, mu0 = clip_arms(nuisances.mu1, nuisances.mu0, clip, one_sided=one_sided)
+    mu1, mu0 = clip_arms(nuisances.mu1, nuisances.mu0, clip)
     return dataclasses.replace(nuisances, pi=jnp.clip(nuisances.pi, *clip.pi), mu1=mu1, mu0=mu0)
 
 
@@ -121,7 +124,6 @@ def moment_uncentred(
     nuisances: Nuisances,
     *,
     clip: Clip = NO_CLIP,
-    one_sided: bool = False,
 ) -> Float[Array, " n"]:
     """The moment ``u`` of every unit; its mean estimates the average treatment effect.
 
@@ -131,9 +133,8 @@ def moment_uncentred(
       Z: instrument, 0 or 1.
       nuisances: one value per unit each.
       clip: bounds of pi, mu and D.
-      one_sided: nobody with Z=0 is treated; mu0 and rho are then zero and stay so.
     """
-    nu = clip_nuisances(nuisances, clip, one_sided=one_sided)
+    nu = clip_nuisances(nuisances, clip)
     d = variance_contrast(nu.mu1, nu.mu0, clip.min_abs_D)
     mu = jnp.where(Z > 0.5, nu.mu1, nu.mu0)
     return influence.multiply_robust(Y, A, Z, nu.pi, mu, nu.g, nu.delta, nu.rho, d).psi_b
@@ -151,14 +152,13 @@ def combination_moments(
     delta: Float[Array, "#pi #mu #g #delta #rho n"],
     rho: Float[Array, "#pi #mu #g #delta #rho n"],
     clip: Clip,
-    one_sided: bool = False,
 ) -> Float[Array, "n pi mu g delta rho"]:
     """Moments of every unit under all combinations of candidates.
 
     Candidates for g, delta and rho may depend on those of the other blocks they were fitted with;
     axes of length one where they do not.
     """
-    mu1, mu0 = clip_arms(mu1, mu0, clip, one_sided=one_sided)
+    mu1, mu0 = clip_arms(mu1, mu0, clip)
     d = variance_contrast(mu1, mu0, clip.min_abs_D)
     e = A[None] - jnp.where(Z[None] > 0.5, mu1, mu0)
     factor = influence.signed_weight(jnp.clip(pi, *clip.pi), Z[None])[:, None] / d[None]
@@ -175,14 +175,13 @@ def influence_function(
     nuisances: Nuisances,
     *,
     clip: Clip = NO_CLIP,
-    one_sided: bool = False,
 ) -> Float[Array, " n"]:
     """Efficient influence function at each unit: the moment minus its mean."""
-    u = moment_uncentred(Y, A, Z, nuisances, clip=clip, one_sided=one_sided)
+    u = moment_uncentred(Y, A, Z, nuisances, clip=clip)
     return u - jnp.mean(u)
 
 
-@compiled("clip", "one_sided", "n_clusters")
+@functools.partial(jax.jit, static_argnames=("clip",))
 def from_predictions(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -190,10 +189,7 @@ def from_predictions(
     nuisances: Nuisances,
     *,
     clip: Clip = NO_CLIP,
-    one_sided: bool = False,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Estimate from nuisance predictions made elsewhere.
 
@@ -203,26 +199,21 @@ def from_predictions(
       Z: instrument, 0 or 1.
       nuisances: predictions, best made out of fold.
       clip: bounds; with ``overlap="discard"`` units beyond them get weight zero.
-      one_sided: nobody with Z=0 is treated.
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
     """
-    u = moment_uncentred(Y, A, Z, nuisances, clip=clip, one_sided=one_sided)
+    u = moment_uncentred(Y, A, Z, nuisances, clip=clip)
     kept = overlap_mask(nuisances, clip)
     if clip.overlap == "discard":
-        weights = jnp.ones_like(Y) if weights is None else weights
-        weights = jnp.where(kept, weights, 0)
+        weights = jnp.where(kept, units.weights_like(Y), 0)
+        units = dataclasses.replace(units, weights=weights)
     diagnostics: dict[str, Any] = {
         "u": u,
-        "nuisances": clip_nuisances(nuisances, clip, one_sided=one_sided),
+        "nuisances": clip_nuisances(nuisances, clip),
         "n_outside_overlap": jnp.sum(~kept),
     }
     return influence.solve(
         influence.LinearScore(jnp.full_like(u, -1.0), u),
-        weights=weights,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         names=("ATE",),
         estimator="multiply robust, given nuisances",
         diagnostics=diagnostics,
@@ -254,21 +245,3 @@ def moment_general(
       d_h: ``E[(Z-pi) Var(A|Z,X)|X]``, non-zero.
     """
     return delta + (Z - pi) / d_h * ((A - mu) * (Y - delta * A - g) - rho)
-
-
-def onesided_moment(
-    Y: Float[Array, " n"],
-    A: Float[Array, " n"],
-    Z: Float[Array, " n"],
-    pi: Float[Array, " n"],
-    mu1: Float[Array, " n"],
-    g1: Float[Array, " n"],
-    delta: Float[Array, " n"],
-) -> Float[Array, " n"]:
-    """The moment under one-sided non-compliance, as AIPW among Z=1 weighted by 1/pi.
-
-    Equal to `moment_uncentred` with mu0 = rho = 0 and g = 0 where Z = 0.
-    """
-    treated = A / mu1 * (Y - g1 - delta)
-    untreated = (1 - A) / (1 - mu1) * (Y - g1)
-    return delta + Z / pi * (treated - untreated)

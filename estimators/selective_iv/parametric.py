@@ -1,16 +1,19 @@
 """Parametric multiply robust estimator with sandwich standard errors."""
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.estimate import Estimate, compiled
-from jaxcore.estimators.nuisance.penalised import newton_logistic
+from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.nuisance.penalised import NewtonResult, newton_logistic
+from jaxcore.estimators.selective_iv import one_sided as one_sided_fit
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
+from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import covariance, variance
 
 
@@ -81,45 +84,75 @@ def solve_linear_blocks(
     return x[q_g : q_g + q_d], x[:q_g], x[q_g + q_d :]
 
 
-def _values(c: Coefficients, bases: Bases, one_sided: bool) -> Nuisances:
-    mu1 = jax.nn.sigmoid(bases.mu1 @ c.beta)
-    mu0 = jnp.zeros_like(mu1) if one_sided else jax.nn.sigmoid(bases.mu0 @ c.beta)
-    rho = jnp.zeros_like(mu1) if one_sided else bases.rho @ c.eta
-    pi = jax.nn.sigmoid(bases.pi @ c.alpha)
-    return Nuisances(
-        pi=pi, mu1=mu1, mu0=mu0, g=bases.g @ c.kappa, delta=bases.delta @ c.psi, rho=rho
-    )
+class _Problem(NamedTuple):
+    """Data, designs and weights; one-sided: those of mu and g count among Z=1 only."""
+
+    Y: Float[Array, " n"]
+    A: Float[Array, " n"]
+    Z: Float[Array, " n"]
+    bases: Bases
+    w: Float[Array, " n"]
+    one_sided: bool
+
+    def values(self, c: Coefficients) -> Nuisances:
+        """Nuisances at the units."""
+        b = self.bases
+        mu1 = jax.nn.sigmoid(b.mu1 @ c.beta)
+        zero = jnp.zeros_like(mu1)
+        return Nuisances(
+            pi=jax.nn.sigmoid(b.pi @ c.alpha),
+            mu1=mu1,
+            mu0=zero if self.one_sided else jax.nn.sigmoid(b.mu0 @ c.beta),
+            g=b.g @ c.kappa,
+            delta=b.delta @ c.psi,
+            rho=zero if self.one_sided else b.rho @ c.eta,
+        )
+
+    def residuals(self, c: Coefficients) -> tuple[list[tuple[Array, Array]], Float[Array, " n"]]:
+        """Every estimating equation as (basis, residual per row), and u."""
+        (Y, A, Z, b), nu = self[:4], self.values(c)
+        e, h = A - jnp.where(Z > 0.5, nu.mu1, nu.mu0), Z - nu.pi
+        r = Y - A * nu.delta - nu.g
+        d = variance_contrast(nu.mu1, nu.mu0)
+        u = influence.multiply_robust_signal(nu.pi, Z, nu.delta, e * r - nu.rho, d)
+        if self.one_sided:  # g and delta by least squares of Y on [A Bd, Bg] among Z = 1
+            return [(b.pi, h), (b.mu, Z * e), (b.g, Z * r), (b.delta, Z * A * r)], u
+        last = e * r - nu.rho
+        return [(b.pi, h), (b.mu, e), (b.g, r), (b.rho, last), (b.delta, h * last)], u
+
+    def mean(self, c: Coefficients) -> Float[Array, " q"]:
+        """Means of the stacked equations, the last one that of theta."""
+        equations, u = self.residuals(c)
+        parts = [B.T @ (self.w * r) for B, r in equations] + [jnp.sum(self.w * (u - c.theta))[None]]
+        return jnp.concatenate(parts) / u.shape[0]
+
+    def rows(self, c: Coefficients) -> Float[Array, "n q"]:
+        """The stacked equations of every unit."""
+        equations, u = self.residuals(c)
+        parts = [B * (self.w * r)[:, None] for B, r in equations]
+        return jnp.concatenate([*parts, (self.w * (u - c.theta))[:, None]], axis=1)
+
+    def fit(self, ridge: float | Array) -> tuple[Coefficients, Bool[Array, ""]]:
+        """Coefficients but for theta, and whether the logistic regressions converged."""
+        Y, A, Z, bases, w = self[:5]
+
+        def logistic(B: Array, y: Array, weight: Array) -> NewtonResult:
+            return newton_logistic(B, y, weight, penalty=jnp.full(B.shape[1], ridge, B.dtype))
+
+        a = logistic(bases.pi, Z, w)
+        b = logistic(bases.mu, A, w * Z if self.one_sided else w)
+        if self.one_sided:
+            psi, kappa = one_sided_fit.least_squares(Y, A, bases.delta, bases.g, w * Z)
+            eta = jnp.zeros(bases.rho.shape[1], Y.dtype)
+        else:
+            e = A - jax.nn.sigmoid(bases.mu @ b.coef)
+            h = Z - jax.nn.sigmoid(bases.pi @ a.coef)
+            psi, kappa, eta = solve_linear_blocks(bases.g, bases.delta, bases.rho, Y, A, e, h, w)
+        zero = jnp.zeros((), Y.dtype)
+        return Coefficients(a.coef, b.coef, psi, kappa, eta, zero), a.converged & b.converged
 
 
-def _residuals(c: Coefficients, bases: Bases, data: Any, one_sided: bool):
-    """Every estimating equation as (basis, residual per row), and u."""
-    Y, A, Z = data
-    nu = _values(c, bases, one_sided)
-    e, h = A - jnp.where(Z > 0.5, nu.mu1, nu.mu0), Z - nu.pi
-    r = Y - A * nu.delta - nu.g
-    d = variance_contrast(nu.mu1, nu.mu0)
-    u = nu.delta + influence.signed_weight(nu.pi, Z) / d * (e * r - nu.rho)
-    if one_sided:  # g and delta by least squares of Y on [A Bd, Bg] among Z = 1
-        equations = [(bases.g, Z * r), (bases.delta, Z * A * r)]
-    else:
-        equations = [(bases.g, r), (bases.rho, e * r - nu.rho), (bases.delta, h * (e * r - nu.rho))]
-    mu_weight = Z if one_sided else jnp.ones_like(Z)
-    return [(bases.pi, h), (bases.mu, mu_weight * e), *equations], u
-
-
-def _stack_mean(c, bases, data, w, one_sided):
-    equations, u = _residuals(c, bases, data, one_sided)
-    parts = [B.T @ (w * r) for B, r in equations] + [jnp.sum(w * (u - c.theta))[None]]
-    return jnp.concatenate(parts) / u.shape[0]
-
-
-def _stack_rows(c, bases, data, w, one_sided):
-    equations, u = _residuals(c, bases, data, one_sided)
-    parts = [B * (w * r)[:, None] for B, r in equations] + [(w * (u - c.theta))[:, None]]
-    return jnp.concatenate(parts, axis=1)
-
-
-@compiled("se", "one_sided", "n_clusters")
+@functools.partial(jax.jit, static_argnames=("se", "one_sided"))
 def mr_parametric(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
@@ -129,9 +162,7 @@ def mr_parametric(
     se: str = "sandwich",
     one_sided: bool = False,
     ridge: float = 0.0,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Parametric multiply robust, locally efficient estimate of the average treatment effect.
 
@@ -146,9 +177,7 @@ def mr_parametric(
       se: "sandwich" (right whenever the estimate is) or "if" (right if all models are).
       one_sided: nobody with Z=0 is treated: mu0 = rho = 0, and g = 0 where Z = 0.
       ridge: penalty of the two logistic regressions (added to the mean log-likelihood).
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
 
     Returns:
       The estimate; its diagnostics hold ``u``, ``nuisances``, ``coefficients``, the covariance
@@ -157,21 +186,26 @@ def mr_parametric(
     """
     if se not in ("sandwich", "if"):
         raise UserError(f"Expected se='sandwich' or 'if', found {se!r}.")
-    w = jnp.ones_like(Y) if weights is None else weights * (Y.shape[0] / jnp.sum(weights))
-    data = (Y, A, Z)
-    c, converged = _fit(data, bases, w, ridge, one_sided)
+    w = units.weights_like(Y)
+    problem = _Problem(Y, A, Z, bases, w, one_sided)
+    c, converged = problem.fit(ridge)
     if one_sided:  # g is zero where Z = 0; the design says so from here on
-        bases = bases._replace(g=bases.g * Z[:, None])
-    _, u = _residuals(c, bases, data, one_sided)
+        problem = problem._replace(bases=bases._replace(g=bases.g * Z[:, None]))
+    u = problem.residuals(c)[1]
     c = c._replace(theta=jnp.mean(w * u))
     psi_if = w * (u - c.theta)
-    full, cov = _sandwich(c, bases, data, w, one_sided)
+    stacked, at = problem, c
+    if one_sided:  # rho has no equation
+        stacked = problem._replace(bases=problem.bases._replace(rho=bases.rho[:, :0]))
+        at = c._replace(eta=c.eta[:0])
+    every = influence.stacked(stacked.mean, stacked.rows, at)
+    full = every[:, -1]
     psi = full if se == "sandwich" else psi_if
     diagnostics = {
         "u": u,
-        "nuisances": _values(c, bases, one_sided),
+        "nuisances": problem.values(c),
         "coefficients": c,
-        "cov": cov,
+        "cov": covariance(every),
         "influence_full": full,
         "se_if": jnp.sqrt(variance(psi_if)),
         "se_sandwich": jnp.sqrt(variance(full)),
@@ -180,46 +214,8 @@ def mr_parametric(
     return Estimate.from_psi(
         c.theta,
         psi,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         diagnostics=diagnostics,
         names=("ATE",),
         estimator="multiply robust, parametric" + (", one-sided" if one_sided else ""),
     )
-
-
-def _fit(data, bases, w, ridge, one_sided):
-    Y, A, Z = data
-
-    def logistic(B, y, weight):
-        return newton_logistic(B, y, weight, penalty=jnp.full(B.shape[1], ridge, B.dtype))
-
-    a = logistic(bases.pi, Z, w)
-    b = logistic(bases.mu, A, w * Z if one_sided else w)
-    zero = jnp.zeros((), Y.dtype)
-    if one_sided:
-        both = jnp.concatenate([A[:, None] * bases.delta, bases.g], axis=1)
-        weighted = both * (w * Z)[:, None]
-        x = jnp.linalg.solve(weighted.T @ both / jnp.sum(w), weighted.T @ Y / jnp.sum(w))
-        q = bases.delta.shape[1]
-        eta = jnp.zeros(bases.rho.shape[1], Y.dtype)
-        c = Coefficients(a.coef, b.coef, x[:q], x[q:], eta, zero)
-    else:
-        e = A - jax.nn.sigmoid(bases.mu @ b.coef)
-        h = Z - jax.nn.sigmoid(bases.pi @ a.coef)
-        psi, kappa, eta = solve_linear_blocks(bases.g, bases.delta, bases.rho, Y, A, e, h, w)
-        c = Coefficients(a.coef, b.coef, psi, kappa, eta, zero)
-    return c, a.converged & b.converged
-
-
-def _sandwich(c, bases, data, w, one_sided):
-    """Influence function of theta that includes the estimation of the nuisances; covariance."""
-    if one_sided:  # rho has no equation
-        c = c._replace(eta=c.eta[:0])
-        bases = bases._replace(rho=bases.rho[:, :0])
-    full = influence.stacked(
-        lambda p: _stack_mean(p, bases, data, w, one_sided),
-        lambda p: _stack_rows(p, bases, data, w, one_sided),
-        c,
-    )
-    return full[:, -1], covariance(full)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances
+from jaxcore.estimators.units import Units
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 WEAK_T = 3.16  # first-stage F of 10
@@ -41,7 +42,7 @@ class Relevance:
         return dataclasses.asdict(self)
 
     def warnings(self) -> list[str]:
-        """What the user must know before believing the estimate."""
+        """What the user must know before the estimate is used."""
         out = []
         weak = abs(self.d_test_t) < WEAK_T
         if weak:
@@ -83,10 +84,7 @@ def relevance(
     Z: np.ndarray,
     raw: Nuisances,
     clip: Clip,
-    *,
-    one_sided: bool,
-    weights: np.ndarray | None = None,
-    clusters: np.ndarray | None = None,
+    units: Units,
 ) -> Relevance:
     """Diagnostics from unclipped nuisances (NumPy arrays, one value per unit).
 
@@ -95,14 +93,12 @@ def relevance(
       Z: instrument.
       raw: nuisances before clipping; pi, mu1 and mu0 are used.
       clip: the bounds.
-      one_sided: nobody with Z=0 is treated.
-      weights: observation weights.
-      clusters: cluster number of each unit.
+      units: observation weights and clusters.
     """
     n = len(A)
-    w = np.ones(n) if weights is None else weights / np.mean(weights)
+    w = units.weights_like(np.ones(n))
     pi, mu1 = np.clip(raw.pi, *clip.pi), np.clip(raw.mu1, *clip.mu)
-    mu0 = np.asarray(raw.mu0) if one_sided else np.clip(raw.mu0, *clip.mu)
+    mu0 = np.asarray(raw.mu0) if clip.one_sided else np.clip(raw.mu0, *clip.mu)
     v1, v0 = mu1 * (1 - mu1), mu0 * (1 - mu0)
     d = v1 - v0
     floored = np.where(d < 0, np.minimum(d, -clip.min_abs_D), np.maximum(d, clip.min_abs_D))
@@ -110,13 +106,13 @@ def relevance(
     f = np.where(Z > 0.5, pi, 1 - pi)
     load = w / (f * np.abs(floored))
     clipped_mu = mu1 != raw.mu1
-    if not one_sided:
+    if not clip.one_sided:
         clipped_mu = clipped_mu | (mu0 != raw.mu0)
     e2 = (A - np.where(Z > 0.5, mu1, mu0)) ** 2
     contrast = w * (Z - pi) * (e2 - (pi * v1 + (1 - pi) * v0))
     effect = mu1 - mu0 + (Z / pi - (1 - Z) / (1 - pi)) * (A - np.where(Z > 0.5, mu1, mu0))
     return Relevance(
-        n=n, one_sided=one_sided,
+        n=n, one_sided=clip.one_sided,
         pi_quantiles=_quantiles(np.asarray(raw.pi)),
         abs_d_quantiles=_quantiles(np.abs(d)),
         n_clipped_pi=int(np.sum(pi != raw.pi)),
@@ -125,9 +121,9 @@ def relevance(
         share_negative_d=float(np.average(d < 0, weights=w)),
         mean_inverse_d=float(np.average(1 / np.abs(floored), weights=w)),
         effective_n=float(np.sum(load) ** 2 / np.sum(load**2)),
-        d_test_t=_t(contrast, clusters),
+        d_test_t=_t(contrast, units),
         first_stage=float(np.average(effect, weights=w)),
-        first_stage_t=_t(w * effect, clusters),
+        first_stage_t=_t(w * effect, units),
     )  # fmt: skip
 
 
@@ -135,9 +131,9 @@ def _quantiles(x: np.ndarray) -> dict[str, float]:
     return {f"{q:g}": float(v) for q, v in zip(QUANTILES, np.quantile(x, QUANTILES), strict=True)}
 
 
-def _t(x: np.ndarray, clusters: np.ndarray | None) -> float:
+def _t(x: np.ndarray, units: Units) -> float:
     centred = x - np.mean(x)
-    if clusters is not None:
-        centred = np.bincount(clusters, centred)
+    if units.clusters is not None:
+        centred = np.bincount(units.clusters, centred)
     se = np.sqrt(np.sum(centred**2)) / len(x)
     return float(np.mean(x) / se) if se > 0 else float("inf")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +11,49 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import plots, projection
+from jaxcore.estimators import nuisance, plots, saved
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, majority
-from jaxcore.estimators.selective_iv import compare, relevance, sensitivity
-from jaxcore.estimators.selective_iv.moment import BLOCKS, Nuisances
+from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.report import Report, comparison_text, save_npz, strict_json
+from jaxcore.estimators.result import Result
+from jaxcore.estimators.selective_iv import compare, one_sided, relevance, sensitivity
+from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
+from jaxcore.estimators.selective_iv.moment import BLOCKS, Clip, Nuisances
+from jaxcore.estimators.selective_iv.settings import Settings
 
-_ONE_SIDED = (
-    "non-compliance is one-sided (nobody with Z=0 is treated): P(A=1|Z=0)=0 and rho=0 hold by "
-    "design, and the estimate leaves no room for unmeasured confounding"
-)
+_FORMAT = "selective_iv fit, version 1"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SelectiveIVResult:
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class SelectiveIVResult(Result):
     """Estimate of the average treatment effect and everything it was made from (on the host)."""
 
-    config: Any  # SelectiveIV
-    sample: Sample
+    config: Settings  # a `SelectiveIV`
     one_sided: bool
-    estimate: Estimate
-    repetitions: tuple[Estimate, ...]
     relevance: relevance.Relevance
     learner_names: dict[str, tuple[str, ...]]
 
     @classmethod
     def build(
         cls,
-        config: Any,
+        config: Settings,
         sample: Sample,
-        one_sided: bool,
+        clip: Clip,
         repetitions: Sequence[Estimate],
         notices: Sequence[str],
     ) -> "SelectiveIVResult":
         """Aggregate the partitions' estimates; add diagnostics and notices."""
-        from jaxcore.estimators.selective_iv.estimator import label
-
         with config.precision():
             estimate = aggregate_estimates(repetitions, how=config.aggregate).on_host()
         strength = relevance.relevance(
-            sample.A, sample.Z, estimate.diagnostics["raw"], config.bounds,
-            one_sided=one_sided, weights=sample.weights,
-            clusters=sample.clusters if config.clustered else None,
+            sample.A, sample.Z, estimate.diagnostics["raw"], clip,
+            sample.units(clustered=config.clustered),
         )  # fmt: skip
         notes = list(notices)
-        if one_sided:
-            notes.append(_ONE_SIDED)
+        if clip.one_sided:
+            notes.append(one_sided.NOTICE)
         flags = np.asarray(estimate.diagnostics.get("converged", True))
         if not flags.all():
             notes.append(
@@ -70,73 +66,32 @@ class SelectiveIVResult:
         notes += strength.warnings()
         estimate = dataclasses.replace(estimate, notices=tuple(notes))
         names = {b: tuple(label(c) for c in config.blocks[b]) for b in BLOCKS}
-        if one_sided:
+        if clip.one_sided:
             names["rho"] = ("zero",) * np.shape(estimate.diagnostics.get("T", np.zeros(6)))[-1]
         return cls(
-            config=config, sample=sample, one_sided=one_sided, estimate=estimate,
+            config=config, sample=sample, one_sided=clip.one_sided, estimate=estimate,
             repetitions=tuple(repetitions), relevance=strength, learner_names=names,
         )  # fmt: skip
-
-    def __repr__(self) -> str:
-        """One line, without the arrays."""
-        numbers = f"theta={self.theta:.6g}, se={self.se:.6g}, n={self.sample.n}"
-        return f"{type(self).__name__}({numbers})"
 
     # --- the estimate ---------------------------------------------------------------------------
 
     @property
-    def theta(self) -> float:
-        """Average treatment effect."""
-        return float(self.estimate.theta)
-
-    @property
-    def se(self) -> float:
-        """Its standard error."""
-        return float(self.estimate.se)
-
-    @property
-    def psi(self) -> np.ndarray:
-        """Influence value of each unit."""
-        return np.asarray(self.estimate.psi)
-
-    @property
-    def u(self) -> np.ndarray:
-        """Uncentred moment of each unit, averaged over the repetitions."""
-        return np.mean([e.diagnostics["u"] for e in self.repetitions], axis=0)
+    def clip(self) -> Clip:
+        """The bounds of the nuisances."""
+        return dataclasses.replace(self.config.bounds, one_sided=self.one_sided)
 
     @property
     def nuisances(self) -> Nuisances:
         """Clipped out-of-fold nuisances of the selected learners (first repetition)."""
         return self.estimate.diagnostics["nuisances"]
 
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What was left out, clipped, or is doubtful."""
-        return self.estimate.notices
-
-    def confint(self, level: float = 0.95, *, joint: bool = False) -> np.ndarray:
-        """Confidence interval ``[lower, upper]``."""
-        return np.asarray(self.estimate.confint(level, joint=joint))
-
-    def pvalue(self, null: float = 0.0) -> float:
-        """Two-sided Wald p-value."""
-        return float(self.estimate.pvalue(null))
-
-    def bootstrap(self, n: int = 1000, kind: str = "normal") -> np.ndarray:
-        """Multiplier-bootstrap t-statistics."""
-        return np.asarray(self.estimate.bootstrap(n, kind, seed=self.config.seed))
-
-    def summary(self, level: float = 0.95) -> str:
-        """Table of the estimate with what was selected and what to beware of."""
-        lines = [self.estimate.summary(level)]
-        if self._clusters is not None:
-            lines.append(f"errors heed {int(self._clusters.max()) + 1} clusters")
+    def details(self) -> list[str]:
+        """What was selected, and what to beware of."""
+        lines = []
         if self.one_sided or self.config.se != "sandwich":
             chosen = ", ".join(f"{b}: {n}" for b, n in self.chosen().items())
             lines.append(f"selected learners ({self.config.criterion}): {chosen}")
-        if len(self.repetitions) > 1:
-            all_of = ", ".join(f"{float(e.theta):.4g}" for e in self.repetitions)
-            lines.append(f"{self.config.aggregate} of {len(self.repetitions)} partitions: {all_of}")
+        lines += super().details()
         r = self.relevance
         lines.append(
             f"first stage {r.first_stage:.4g} (t = {r.first_stage_t:.1f}); median |D| "
@@ -145,11 +100,7 @@ class SelectiveIVResult:
         )
         if len(self.combinations()) > 1:
             lines.append("the interval does not account for the selection of learners")
-        return "\n".join(lines)
-
-    def to_frame(self, level: float = 0.95, *, library: str | None = None) -> Any:
-        """The estimate as a dataframe."""
-        return self.estimate.to_frame(level, library=library)
+        return lines
 
     # --- the selection --------------------------------------------------------------------------
 
@@ -189,7 +140,7 @@ class SelectiveIVResult:
     def combinations(self) -> list[dict[str, Any]]:
         """Every combination of learners with its estimate, error, criterion and pseudo-risks.
 
-        These errors take the units as independent, even if the estimate's own heeds clusters.
+        These errors take the units as independent, even if that of the estimate is clustered.
         """
         d = self.estimate.diagnostics
         if "criterion" not in d:
@@ -206,27 +157,6 @@ class SelectiveIVResult:
 
     # --- further analyses -----------------------------------------------------------------------
 
-    def cate(self, W: Any, names: Sequence[str] | None = None) -> Estimate:
-        """Best linear projection of the conditional effect on the columns of ``W``.
-
-        Put a constant column into ``W`` for an intercept. Rows as in the data given to ``fit``.
-        """
-        rows = self._rows(W)
-        return self._over_partitions(
-            lambda u: projection.best_linear(
-                u, rows, names, weights=self.sample.weights, clusters=self._clusters
-            )
-        )
-
-    def gate(self, groups: Any) -> Estimate:
-        """Average effects of groups given by a label per unit."""
-        rows = self._rows(groups)
-        return self._over_partitions(
-            lambda u: projection.group_effects(
-                u, rows, weights=self.sample.weights, clusters=self._clusters
-            )
-        )
-
     def sensitivity(self, G: float, level: float = 0.95) -> sensitivity.Sensitivity:
         """Bounds if the assumptions are violated by at most ``G``, aggregated over the partitions.
 
@@ -241,8 +171,7 @@ class SelectiveIVResult:
             out = sensitivity.sensitivity_bounds(
                 u, jnp.asarray(s.A, u.dtype), jnp.asarray(s.Z, u.dtype), nu, G, level=level,
                 min_abs_D=self.config.min_abs_D, how=self.config.aggregate,
-                weights=None if s.weights is None else jnp.asarray(s.weights, u.dtype),
-                clusters=None if self._clusters is None else jnp.asarray(self._clusters),
+                units=s.units(u.dtype, clustered=self.config.clustered),
             )  # fmt: skip
         out = jax.device_get(out)
         share = float(out.share_negative_D)
@@ -259,13 +188,13 @@ class SelectiveIVResult:
         Of several partitions: the values that at least half of them do not reject.
         """
         with self.config.precision():
-            every = compare.partially_linear(self, level)
+            every = compare.partially_linear(self, self.clip, level)
             return majority([e.diagnostics["robust_set"].pieces() for e in every])
 
     def baselines(self) -> list[Estimate]:
         """Other estimators on the same data and folds; see `compare`."""
         with self.config.precision():
-            return [e.on_host() for e in compare.baselines(self)]
+            return [e.on_host() for e in compare.baselines(self, self.clip)]
 
     def diagnostics(self) -> dict[str, Any]:
         """Overlap, strength of the instrument, counts."""
@@ -275,9 +204,7 @@ class SelectiveIVResult:
 
     def plot_estimates(self, ax: Any = None, *, level: float = 0.95) -> Any:
         """This estimate beside the baselines."""
-        rows = [{**self.estimate.rows(level)[0], "name": "selective IV"}]
-        rows += [{**e.rows(level)[0], "name": e.estimator} for e in self.baselines()]
-        return plots.intervals(rows, ax=ax, level=level, highlight=0)
+        return plots.intervals(self._compared(level), ax=ax, level=level, highlight=0)
 
     def plot_overlap(self, figure: Any = None) -> Any:
         """Distributions of P(Z=1|X) by instrument and of D."""
@@ -310,49 +237,127 @@ class SelectiveIVResult:
             "config": self.config.to_dict(),
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write everything into a new folder, from which `load` restores the fit."""
-        from jaxcore.estimators.selective_iv import saved
+    def report(self, level: float = 0.95) -> Report:
+        """Summary, numbers and pictures, beside the baselines and the robust set."""
+        rows, robust = self._compared(level), self.robust_set(level).describe()
+        text = (
+            f"{self.summary(level)}\n\nall estimators (each under its own assumptions)\n"
+            f"{comparison_text(rows, level)}\n\n"
+            f"{100 * level:g}% set of a constant effect, robust to weak D: {robust}"
+        )
+        content = {**self.to_dict(level), "estimators": rows, "robust_set": robust}
+        figures = (
+            plots.intervals(rows, level=level, highlight=0).figure,
+            self.plot_overlap(),
+            self.plot_pseudo_risk(),
+        )
+        return Report(text, content, dict(zip(self.report_pictures, figures, strict=True)))
 
-        saved.save_fit(self, path)
+    @property
+    def report_pictures(self) -> Sequence[str]:
+        """Names of the pictures in a report."""
+        return self.config.report_pictures
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into a new folder, from which `load` restores the fit.
+
+        Raises:
+          UserError: the folder exists, the disk is full or may not be written.
+        """
+        config, classes = self.config, _learner_classes()
+        settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        settings["learners"] = config.blocks
+        meta = {
+            "format": _FORMAT,
+            "settings": {k: saved.encoded(v, classes) for k, v in settings.items()},
+            "covariates": list(self.sample.covariates),
+            "one_sided": self.one_sided,
+            "notices": list(self.notices),
+            "names": list(self.estimate.names),
+            "estimator": self.estimate.estimator,
+        }
+        fields = ("Y", "A", "Z", "X", "weights", "clusters", "kept")
+        sample = {name: getattr(self.sample, name) for name in fields}
+        repetitions = {
+            str(r): {name: getattr(e, name) for name in ("theta", "se", "psi", "diagnostics")}
+            for r, e in enumerate(self.repetitions)
+        }
+        arrays = {"sample": sample, "repetitions": repetitions}
+        saved.write_fit(path, meta, arrays, config.precision())
 
     @classmethod
     def load(cls, path: str | Path) -> "SelectiveIVResult":
-        """Restore a fit that `save` wrote; see `saved` for what becomes of its learners."""
-        from jaxcore.estimators.selective_iv import saved
+        """Restore a fit that `save` wrote; see `saved` for what becomes of its learners.
 
-        return saved.load_fit(path)
+        Raises:
+          UserError: no such folder, another kind of folder, or damaged files.
+        """
+        from jaxcore import registry
+
+        meta, classes = saved.read_meta(path, _FORMAT), _learner_classes()
+        settings = {k: saved.decoded(v, classes) for k, v in meta["settings"].items()}
+        config = registry.estimator("selective-iv").config_class(**settings)
+        tree = saved.read_arrays(path, config.precision())
+        arrays = {"weights": None, "clusters": None, **tree["sample"]}
+        arrays.setdefault("X", np.zeros((len(arrays["Y"]), 0)))
+        sample = Sample(**arrays, covariates=tuple(meta["covariates"]), notices=())
+        clusters = sample.clusters if config.clustered else None
+        common = {
+            "clusters": clusters,
+            "names": tuple(meta["names"]),
+            "estimator": meta["estimator"],
+        }
+        parts = (tree["repetitions"][str(r)] for r in range(len(tree["repetitions"])))
+        repetitions = [
+            Estimate(**{**part, "diagnostics": _restored(part["diagnostics"])}, **common)
+            for part in parts
+        ]
+        clip = dataclasses.replace(config.bounds, one_sided=meta["one_sided"])
+        result = cls.build(config, sample, clip, repetitions, ())
+        noted = dataclasses.replace(result.estimate, notices=tuple(meta["notices"]))
+        return dataclasses.replace(result, estimate=noted)
 
     def to_npz(self, path: str | Path) -> None:
         """Arrays for other programs as one ``.npz`` file, written under a temporary name first.
 
         Keys: theta, se, u, phi, fold, nuisances/*, T, theta_all, se_all, R/*, B, selected, and
         ``config`` (JSON). Read it with ``numpy.load(path)``.
+
+        Raises:
+          UserError: the name does not end in ``.npz`` or the file cannot be written.
         """
-        from jaxcore.estimators.selective_iv import report
+        d = self.estimate.diagnostics
+        arrays = {
+            "theta": self.estimate.theta,
+            "se": self.estimate.se,
+            "u": self.u,
+            "phi": self.psi,
+            "fold": d["fold_ids"],
+            "kept": self.sample.kept,
+        }
+        for field in dataclasses.fields(Nuisances):
+            arrays[f"nuisances/{field.name}"] = getattr(self.nuisances, field.name)
+        names = ("T", "theta_all", "se_all", "selected", "soft_weights", "cov")
+        arrays |= {name: d[name] for name in names if name in d}
+        if "criterion" in d:
+            arrays["B"] = d["criterion"]
+        arrays |= {f"R/{model}": risk for model, risk in d.get("risks", {}).items()}
+        arrays["config"] = np.array(strict_json(self.to_dict()))
+        save_npz(Path(path), arrays)
 
-        report.save_npz(self, Path(path))
+    def _compared(self, level: float) -> list[dict[str, Any]]:
+        """Rows of this estimate and of the baselines."""
+        rows = [{**self.estimate.rows(level)[0], "name": "selective IV"}]
+        return rows + [{**e.rows(level)[0], "name": e.estimator} for e in self.baselines()]
 
-    # --- inside ---------------------------------------------------------------------------------
 
-    @property
-    def _clusters(self):
-        return self.sample.clusters if self.config.clustered else None
+def _learner_classes() -> dict[str, type]:
+    """Classes of the learners that a saved fit holds whole."""
+    ours = {name: getattr(nuisance, name) for name in nuisance.__all__}
+    classes = {name: one for name, one in ours.items() if isinstance(one, type)}
+    return {**classes, "PlugIn": PlugIn, "VaryingCoefficient": VaryingCoefficient}
 
-    def _over_partitions(self, of: Callable[[np.ndarray], Estimate]) -> Estimate:
-        """An estimate from the moments of every partition, aggregated."""
-        with self.config.precision():
-            every = [of(e.diagnostics["u"]) for e in self.repetitions]
-            return aggregate_estimates(every, how=self.config.aggregate).on_host()
 
-    def _rows(self, values: Any) -> np.ndarray:
-        """Values of the units in use, from one per unit given to ``fit`` or one per unit in use."""
-        a = np.asarray(values)
-        if a.ndim and len(a) == len(self.sample.kept):
-            return a[self.sample.kept]
-        if a.ndim and len(a) == self.sample.n:
-            return a
-        raise UserError(
-            f"Expected one row per unit ({len(self.sample.kept)}), found an array of shape "
-            f"{a.shape}."
-        )
+def _restored(diagnostics: dict[str, Any]) -> dict[str, Any]:
+    held = {name: diagnostics[name] for name in ("raw", "nuisances") if name in diagnostics}
+    return diagnostics | {name: Nuisances(**values) for name, values in held.items()}

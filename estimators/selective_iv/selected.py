@@ -1,6 +1,7 @@
 """From out-of-fold moments of all learner combinations to one estimate."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -16,6 +17,7 @@ from jaxcore.estimators.selective_iv.moment import (
     Nuisances,
     combination_moments,
 )
+from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import variance
 
 CRITERIA = ("mixed_minimax", "minimax", "smooth", None)
@@ -52,9 +54,7 @@ def estimate_selected(
     blocks: tuple[str, ...] = BLOCKS,
     beta: float = 5.0,
     lam: float = 10.0,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
 ) -> Estimate:
     """Select a combination of learners and estimate with it.
 
@@ -67,9 +67,7 @@ def estimate_selected(
       blocks: names of the learner axes.
       beta: sharpness of the soft maximum of "smooth".
       lam: sharpness of the soft weights of "smooth".
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
 
     Returns:
       The estimate. Its standard error does not account for a hard selection. Diagnostics hold
@@ -78,7 +76,7 @@ def estimate_selected(
     """
     n = U.shape[0]
     flat = U.reshape(n, -1)
-    w = jnp.ones(n, U.dtype) if weights is None else weights * (n / jnp.sum(weights))
+    w = units.weights_like(flat[:, 0])
     T, _ = select.fold_means(U, fold_ids, n_folds, weights=w)
     hard = hard_choice(T, criterion, models, blocks)
     position = jnp.argmin(hard.criterion)
@@ -107,8 +105,7 @@ def estimate_selected(
     return Estimate.from_psi(
         theta,
         psi,
-        clusters=clusters,
-        n_clusters=n_clusters,
+        units=units,
         names=("ATE",),
         estimator="selective multiply debiased machine learning",
         diagnostics=diagnostics,
@@ -124,8 +121,8 @@ def estimate_from_candidates(
     candidates: Mapping[str, Float[Array, "*l n"]],
     *,
     clip: Clip,
-    one_sided: bool = False,
-    **options,
+    units: Units = INDEPENDENT,
+    **options: Any,
 ) -> Estimate:
     """Select among predictions made elsewhere.
 
@@ -138,7 +135,7 @@ def estimate_from_candidates(
       candidates: predictions "pi", "mu1", "mu0", "delta" with axes [learner, unit] and "g", "rho"
         with axes [learner, delta learner, unit] (or [learner, unit] if the same for every delta).
       clip: bounds of pi, mu and D.
-      one_sided: nobody with Z=0 is treated.
+      units: observation weights and clusters.
       **options: options of `estimate_selected`.
 
     Returns:
@@ -158,18 +155,16 @@ def estimate_from_candidates(
     U = combination_moments(
         Y, A, Z, pi=c["pi"], mu1=c["mu1"], mu0=c["mu0"], g=c["g"][None, None, :, :, None],
         delta=c["delta"][None, None, None, :, None],
-        rho=jnp.swapaxes(c["rho"], 0, 1)[None, None, None], clip=clip, one_sided=one_sided,
+        rho=jnp.swapaxes(c["rho"], 0, 1)[None, None, None], clip=clip,
     )  # fmt: skip
-    estimate = estimate_selected(U, fold_ids, n_folds, **options)
+    estimate = estimate_selected(U, fold_ids, n_folds, units=units, **options)
     i, j, k, l, r = estimate.diagnostics["selected"]
     chosen = Nuisances(
         pi=c["pi"][i], mu1=c["mu1"][j], mu0=c["mu0"][j],
         g=c["g"][k, l], delta=c["delta"][l], rho=c["rho"][r, l],
     )  # fmt: skip
     estimate.diagnostics["nuisances"] = chosen
-    weights = options.get("weights")
-    w = jnp.ones_like(Y) if weights is None else weights
-    by_loss = cv_loss.choose_candidates(Y, A, Z, c, w, clip=clip, one_sided=one_sided)
+    by_loss = cv_loss.choose_candidates(Y, A, Z, c, units.weights_like(Y), clip=clip)
     estimate.diagnostics["selected_by_loss"] = by_loss
     estimate.diagnostics["u_by_loss"] = U[(slice(None), *by_loss)]
     return estimate

@@ -5,22 +5,25 @@ it, the true effect differs from the estimate by ``E[Gamma(X)/D(X)]``. This modu
 ``|Gamma| <= G``.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxcore.estimators import influence
-from jaxcore.estimators.estimate import aggregate_repeats, compiled
+from jaxcore.estimators.estimate import aggregate_repeats
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
-from jaxcore.estimators.variance import cluster_variance, normal_quantile, variance
+from jaxcore.estimators.units import INDEPENDENT, Units
+from jaxcore.estimators.variance import normal_quantile, variance
 
 
 class Sensitivity(NamedTuple):
     """Bounds on the effect for a violation of at most G, and the violation needed to explain it."""
 
-    G: float
+    G: float | Array
     nu: Float[Array, ""]  # E[1/|D|]
     nu_se: Float[Array, ""]
     nu_if: Float[Array, " n"]
@@ -39,9 +42,7 @@ def sensitivity_bounds(
     *,
     level: float = 0.95,
     min_abs_D: float = 0.0,
-    weights: Float[Array, " n"] | None = None,
-    clusters: Int[Array, " n"] | None = None,
-    n_clusters: int | None = None,
+    units: Units = INDEPENDENT,
     how: str = "median",
 ) -> Sensitivity:
     """Bounds ``theta -+ G nu`` with ``nu = E[1/|D|]`` estimated in one step from its own score.
@@ -57,22 +58,31 @@ def sensitivity_bounds(
       G: largest |Gamma|, in units of treatment times outcome.
       level: coverage of the limits.
       min_abs_D: floor of |D|.
-      weights: observation weights.
-      clusters: cluster number of each unit.
-      n_clusters: number of clusters; needed only under ``jit``.
+      units: observation weights and clusters.
       how: "median" or "mean" over the partitions.
     """
     found = _bounds(
-        u, A, Z, nuisances, G, weights, clusters=clusters, n_clusters=n_clusters, level=level,
+        u, A, Z, nuisances, G, units, level=level,
         min_abs_D=min_abs_D, how=how,
     )  # fmt: skip
     return found._replace(G=G)
 
 
-@compiled("n_clusters", "level", "min_abs_D", "how")
-def _bounds(u, A, Z, nuisances, G, weights, *, clusters, n_clusters, level, min_abs_D, how):
+@functools.partial(jax.jit, static_argnames=("level", "min_abs_D", "how"))
+def _bounds(
+    u: Float[Array, "*r n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    nuisances: Nuisances,
+    G: float | Array,
+    units: Units,
+    *,
+    level: float,
+    min_abs_D: float,
+    how: str,
+) -> Sensitivity:
     n, z = u.shape[-1], normal_quantile(level)
-    w = jnp.ones(n, u.dtype) if weights is None else weights / jnp.mean(weights)
+    w = units.weights_like(A)
     d = variance_contrast(nuisances.mu1, nuisances.mu0, min_abs_D)
     Z, A, w = (jnp.broadcast_to(v, u.shape) for v in (Z, A, w))
     mu = jnp.where(Z > 0.5, nuisances.mu1, nuisances.mu0)
@@ -80,21 +90,17 @@ def _bounds(u, A, Z, nuisances, G, weights, *, clusters, n_clusters, level, min_
     negative = jnp.mean(d, axis=-1, keepdims=True) < 0
     s = jnp.where(negative, -1.0, 1.0).astype(s.dtype) * s
 
-    def mean_and_se(x):
+    def mean_and_se(x: Array) -> tuple[Array, Array]:
         x = x.reshape(-1, n)
         mean = jnp.mean(w.reshape(-1, n) * x, axis=1)
         psi = (w.reshape(-1, n) * (x - mean[:, None])).T
-        if clusters is None:
-            var = variance(psi)
-        else:
-            var = cluster_variance(psi, clusters, n_clusters=n_clusters)
-        return aggregate_repeats(mean, jnp.sqrt(var), how=how)
+        return aggregate_repeats(mean, jnp.sqrt(variance(psi, units)), how=how)
 
     nu, nu_se = mean_and_se(s)
     low, low_se = mean_and_se(u - G * s)
     high, high_se = mean_and_se(u + G * s)
 
-    def nearest_limit(g):
+    def nearest_limit(g: Array) -> Array:
         """The confidence limit that moves towards zero as G grows, positive before it is there."""
         centre, se = mean_and_se(sign * u - g * s)
         return centre - z * se
@@ -113,7 +119,7 @@ def _bounds(u, A, Z, nuisances, G, weights, *, clusters, n_clusters, level, min_
     )
 
 
-def _first_zero(falling, ahead):
+def _first_zero(falling: Callable[[Array], Array], ahead: Float[Array, ""]) -> Float[Array, ""]:
     """Where a function that falls from a positive value crosses zero, by bisection.
 
     Zero if it is not positive at zero, infinity if it still is at ``ahead``, where the bound
@@ -121,7 +127,7 @@ def _first_zero(falling, ahead):
     """
     zero = jnp.zeros_like(ahead)
 
-    def halve(_, ends):
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         left, right = ends
         middle = (left + right) / 2
         positive = falling(middle) > 0

@@ -4,6 +4,7 @@ In both the average treatment effect is 1, the treatment is confounded by U, and
 a direct effect on the outcome.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
 """Name of each scenario -> the nuisances that get the wrong basis."""
 
 
-class Sample(NamedTuple):
+class Drawn(NamedTuple):
     """Outcome, treatment, instrument, covariates."""
 
     Y: Float[Array, " n"]
@@ -38,7 +39,7 @@ class Sample(NamedTuple):
     X: Float[Array, "n p"]
 
 
-def _draw(key, n, p):
+def _draw(key: Key, n: int, p: int) -> tuple[Array, Array, Array, Array, Array]:
     """X, U, and uniforms for Z and A, and the outcome noise."""
     dtype = jnp.result_type(float)
     kx, ku, kz, ka, ke = jax.random.split(key, 5)
@@ -50,14 +51,14 @@ def _draw(key, n, p):
     )  # fmt: skip
 
 
-def _sample(key, n, p, truth):
+def _sample(key: Key, n: int, p: int, truth: Callable[[Array, Array], Nuisances]) -> Drawn:
     X, U, z, a, noise = _draw(key, n, p)
     Z = (z < truth(X, jnp.zeros(n, X.dtype)).pi).astype(X.dtype)
     t = truth(X, Z)
     mu = jnp.where(Z > 0.5, t.mu1, t.mu0)
     A = (a < mu + 0.07 * U).astype(X.dtype)
     Y = t.delta * A + t.g + 2 * (1 + 0.4 * X[:, 0]) * U + noise
-    return Sample(Y, A, Z, X)
+    return Drawn(Y, A, Z, X)
 
 
 def truth_siv1(X: Float[Array, "n p"], Z: Float[Array, " n"]) -> Nuisances:
@@ -88,7 +89,7 @@ def truth_siv2(X: Float[Array, "n p"], Z: Float[Array, " n"]) -> Nuisances:
     )
 
 
-def simulate_siv1(key: Key, n: int, *, p: int = 2) -> Sample:
+def simulate_siv1(key: Key, n: int, *, p: int = 2) -> Drawn:
     """Design in which all five parametric models of `bases_siv1` are right.
 
     Args:
@@ -103,7 +104,7 @@ def simulate_siv1(key: Key, n: int, *, p: int = 2) -> Sample:
     return _sample(key, n, p, truth_siv1)
 
 
-def simulate_siv2(key: Key, n: int, *, p: int = 2) -> Sample:
+def simulate_siv2(key: Key, n: int, *, p: int = 2) -> Drawn:
     """Design with quadratic terms in every nuisance, for learner selection; see `simulate_siv1`."""
     return _sample(key, n, p, truth_siv2)
 
@@ -119,10 +120,10 @@ def bases_siv1(Z: Float[Array, " n"], X: Float[Array, "n p"], wrong: tuple[str, 
     one, x1, x2 = jnp.ones_like(Z), X[:, 0], X[:, 1]
     off = jnp.abs(x1)
 
-    def stack(*columns):
+    def stack(*columns: Float[Array, " n"]) -> Float[Array, "n q"]:
         return jnp.stack(columns, axis=1)
 
-    def mu(z):
+    def mu(z: Float[Array, " n"]) -> Float[Array, "n q"]:
         return stack(one, z, off) if "mu" in wrong else stack(one, z, x1, x2)
 
     return Bases(

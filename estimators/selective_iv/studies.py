@@ -20,6 +20,7 @@ from jaxcore.estimators.selective_iv import simulate
 from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
 from jaxcore.estimators.selective_iv.moment import BLOCKS, MODELS, Clip, from_predictions
 from jaxcore.estimators.selective_iv.parametric import mr_parametric
+from jaxcore.typing import Key
 
 
 def siv1_study(n: int, *, scenarios: tuple[str, ...] | None = None) -> Study:
@@ -33,7 +34,7 @@ def siv1_study(n: int, *, scenarios: tuple[str, ...] | None = None) -> Study:
     names = [f"{s}, {kind} se" for s in scenarios for kind in ("IF", "sandwich")]
     names += ["oracle nuisances", "OLS of Y on A, Z, X", "2SLS", "GENIUS constant effect"]
 
-    def draw(key):
+    def draw(key: Key) -> Replication:
         s = simulate.simulate_siv1(key, n)
         theta, se = [], []
         for scenario in scenarios:
@@ -77,7 +78,7 @@ def siv2_study(
         "oracle nuisances",
     )
 
-    def draw(key):
+    def draw(key: Key) -> Replication:
         k_data, k_fold = jax.random.split(key)
         s = simulate.simulate_siv2(k_data, n)
         strata = (2 * s.Z + s.A).astype(jnp.int32)

@@ -53,12 +53,13 @@ def estimate(
     from jaxcore import registry
     from jaxcore.data.tables import read_table
     from jaxcore.errors import UserError
-    from jaxcore.estimators.selective_iv.report import check_folder, summary_path, write_report
+    from jaxcore.estimators.report import check_folder, summary_path, write_report
     from jaxcore.estimators.variance import normal_quantile
 
     normal_quantile(level)  # refuses a level outside (0, 1) before any work
-    check_folder(output, overwrite=overwrite)
-    config = registry.estimator(method).config_class(
+    config_class = registry.estimator(method).config_class
+    check_folder(output, config_class.report_pictures, overwrite=overwrite)
+    config = config_class(
         learners=learners, criterion=criterion, n_folds=folds, n_rep=repetitions, clip=clip,
         missing=missing, seed=seed,
     )  # fmt: skip

@@ -8,8 +8,9 @@ import pytest
 
 from jaxcore.cli import main
 from jaxcore.estimators.selective_iv import SelectiveIV
-from jaxcore.estimators.selective_iv.report import FILES
 from jaxcore.estimators.selective_iv.simulate import simulate_siv1
+
+FILES = ("summary.txt", "estimate.json", "estimates.png", "overlap.png", "pseudo_risk.png")
 
 COLUMNS = ["--outcome", "y", "--treatment", "a", "--instrument", "z"]
 QUICK = ["--learners", "lin", "--folds", "2"]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
-from jaxcore.estimators.nuisance import HostLearner, Ridge, fit_predict_many
+from jaxcore.estimators.nuisance import HostLearner, Ridge
+from jaxcore.estimators.units import Units
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
@@ -33,7 +34,7 @@ def test_clusters_are_never_split():
     for strata in (None, jnp.asarray((clusters % 2).astype(np.int32))):
         ids = np.asarray(
             crossfit.fold_ids(
-                jax.random.key(1), 90, 4, clusters=jnp.asarray(clusters), strata=strata
+                jax.random.key(1), 90, 4, units=Units(clusters=clusters), strata=strata
             )
         )
         assert all(len(np.unique(ids[clusters == c])) == 1 for c in range(12))
@@ -101,18 +102,6 @@ def test_host_and_jax_learners_agree():
     ours = crossfit.crossfit(Ridge(alpha=0.0), X, y, ids, 4)
     theirs = crossfit.crossfit(HostLearner(LinearRegression()), X, y, ids, 4)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
-
-
-def test_learners_that_differ_in_numbers_share_a_fit():
-    X, y, ids = _sample()
-    masks = crossfit.training_masks(ids, 4)
-    learners = [Ridge(alpha=0.01), Ridge(alpha=10.0), Ridge(alpha=1.0, standardize=False)]
-    many = fit_predict_many(learners, X, y, masks, (X,))
-    for i, one in enumerate(learners):
-        alone = crossfit.own_fold(many[i], ids)[0]
-        np.testing.assert_allclose(
-            alone, crossfit.crossfit(one, X, y, ids, 4), rtol=1e-4, atol=1e-5
-        )
 
 
 def test_predictions_elsewhere():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jaxcore.errors import UserError
 from jaxcore.estimators import bootstrap, plots
 from jaxcore.estimators.estimate import Estimate, aggregate_repeats
+from jaxcore.estimators.units import Units
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,8 @@ def test_bootstrap_batches_do_not_change_the_draws(pair):
 def test_bootstrap_by_cluster_uses_one_multiplier_per_cluster():
     psi = jnp.ones(10).at[5:].set(-1.0)
     clusters = jnp.array([0] * 5 + [1] * 5)
-    t = bootstrap.multiplier(
-        jax.random.key(0), psi, jnp.float32(1.0), n_boot=500, kind="rademacher", clusters=clusters
-    )
+    two, se = Units(clusters=clusters), jnp.float32(1.0)
+    t = bootstrap.multiplier(jax.random.key(0), psi, se, n_boot=500, kind="rademacher", units=two)
     assert set(np.round(np.asarray(t), 4).tolist()) == {-1.0, 0.0, 1.0}
 
 

@@ -111,16 +111,22 @@ def check_process(path: Path) -> None:
 
     inputs = schedule, nhwc(file["out/q_sample"]), clean, degraded, noise, t
     separate, fused = run(*inputs), jax.jit(run)(*inputs)
-    # A compiled product and sum are rounded once, not twice; what is left of the noise at the first
-    # times, and of the image at the last ones, divides that difference.
+    # A compiled product and sum are rounded once, not twice, and that difference is divided: by the
+    # standard deviation of the noise, small at time 0, and by what is left of the image, small at
+    # the last time.
+    least = np.finfo(np.float32).tiny  # what is left can be nothing, and the result infinite
     rounding = {
-        "predict_noise_from_res": 2**-22 / schedule.betas_cumsum[t.min()],
-        "predict_start_from_xinput_noise": 2**-22 / schedule.one_minus_alphas_cumsum[t.max()],
+        "predict_noise_from_res": 2**-22 / np.maximum(schedule.betas_cumsum[t], least),
+        "predict_start_from_xinput_noise": 2**-22
+        / np.maximum(schedule.one_minus_alphas_cumsum[t], least),
     }
     for name, golden in file.group("out").items():
-        close(separate[name], nhwc(golden), **ALGEBRA, what=name)
-        allowed = {"atol": 1e-5 + rounding.get(name, 0), "rtol": 1e-5}
-        close(fused[name], nhwc(golden), **allowed, what=f"{name}, compiled")
+        close(separate[name], nhwc(golden), **ALGEBRA, what=name, where_finite=True)
+        found = np.asarray(fused[name])
+        for i, allowed in enumerate(1e-5 + rounding.get(name, np.zeros(len(t)))):
+            what = f"{name}, compiled, time {t[i]}"
+            how = {"atol": allowed, "rtol": 1e-5, "where_finite": True}
+            close(found[i], nhwc(golden)[i], what=what, **how)
 
 
 def _draw(file: Golden, schedule: RDDMSchedule, *, restoration: bool = True) -> Draw:

@@ -12,9 +12,11 @@ from jaxcore.errors import UserError
 from jaxcore.estimators import nuisance
 from jaxcore.estimators.datasets import load_401k
 from jaxcore.estimators.nuisance import BSpline, HostLearner
+from jaxcore.estimators.report import write_report
 from jaxcore.estimators.selective_iv import PlugIn, SelectiveIV, VaryingCoefficient
-from jaxcore.estimators.selective_iv.report import FILES, write_report
 from jaxcore.estimators.selective_iv.simulate import simulate_siv2
+
+FILES = ("summary.txt", "estimate.json", "estimates.png", "overlap.png", "pseudo_risk.png")
 
 N = 400
 FAST = SelectiveIV(learners=("const", "lin"), n_folds=2)
@@ -111,7 +113,7 @@ def test_clusters_change_the_error_not_the_folds_inside(sample):
 
 
 def test_every_unit_twice_in_clusters_tells_no_more_than_once(sample):
-    """Errors of everything that is shown beside the estimate heed the clusters too."""
+    """Errors of everything that is shown beside the estimate are clustered too."""
     pairs, ids = np.tile(np.arange(N), 2), np.arange(N) % 2
     twice = [np.concatenate([v, v]) for v in sample]
     one = dataclasses.replace(FAST, learners=("lin",))
@@ -241,10 +243,10 @@ def test_report_and_file(result, tmp_path):
 def test_a_report_on_a_full_disk_leaves_nothing(result, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(result), "plot_overlap", full)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     with pytest.raises(UserError, match="No space left"):
         write_report(result, tmp_path / "r")
     (tmp_path / "mine").mkdir()

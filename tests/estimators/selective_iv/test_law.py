@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.estimators import influence
 from jaxcore.estimators.selective_iv import MODELS, Nuisances, moment_general, moment_uncentred
+from tests.estimators.derivatives import derivative_error, nuisance_derivative
 from tests.parity.selective_iv import DiscreteLaw
 
 FILE = Path(__file__).parents[2] / "golden" / "selective_iv" / "discrete_law.npz"
@@ -37,7 +37,7 @@ def test_gateaux_derivative_is_the_influence_function(law):
     shape = law.P.shape
     true = law.nuisances()
     phi = law.moment_at(true) - law.theta(true)
-    error = influence.derivative_error(
+    error = derivative_error(
         lambda p: theta_of(p.reshape(shape), law.y), law.P.reshape(-1), phi.reshape(-1)
     )
     assert float(error) < 1e-8
@@ -54,7 +54,7 @@ def test_mean_moment_is_orthogonal_in_every_nuisance(law):
         for _ in range(3):
             direction = {k: jnp.zeros_like(v) for k, v in true.items()}
             direction[name] = jnp.asarray(rng.normal(size=true[name].shape))
-            first = influence.nuisance_derivative(mean_u, true, direction)
+            first = nuisance_derivative(mean_u, true, direction)
             assert abs(float(first)) < 1e-10, name
 
             def along(t, direction=direction):
@@ -115,7 +115,7 @@ def test_general_moment_with_three_levels_has_the_gateaux_derivative():
             d_h[xi],
         )  # fmt: skip
         flat = P.reshape(-1)
-        assert float(influence.derivative_error(theta, flat, u - theta(flat))) < 1e-8
+        assert float(derivative_error(theta, flat, u - theta(flat))) < 1e-8
 
 
 def test_general_moment_is_the_binary_one_for_binary_instruments():

@@ -1,0 +1,179 @@
+"""Settings of `SelectiveIV`, checked when they are made."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from jaxcore.errors import UserError
+from jaxcore.estimators.nuisance import HostLearner, Learner, label
+from jaxcore.estimators.nuisance import basis as bases
+from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
+from jaxcore.estimators.selective_iv.moment import BLOCKS, MODELS, Clip
+from jaxcore.estimators.selective_iv.selected import CRITERIA
+
+BASIS_KINDS = (str, bases.Polynomial, bases.BSpline, bases.FourierFeatures)
+SES = ("if", "sandwich", "cluster")
+AGGREGATES = ("median", "mean")
+_NUMBERS = (int, float, np.generic, np.ndarray, jax.Array)  # leaves of a learner are settings
+
+Candidate = str | bases.Basis | Learner | HostLearner | PlugIn | VaryingCoefficient
+"""A learner of a block: the name of a basis, a basis, or a learner."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the effect is estimated; see `SelectiveIV`."""
+
+    # Names of the pictures in a report.
+    report_pictures: ClassVar[tuple[str, ...]] = ("estimates.png", "overlap.png", "pseudo_risk.png")
+
+    # Candidates, the same for every block or one sequence per block of `BLOCKS` (and "m" =
+    # E[Y|Z,X] for general learners): names or objects of `nuisance.basis` (fitted jointly), or
+    # learners of `nuisance` (fitted one after the other).
+    learners: Sequence[Candidate] | Mapping[str, Sequence[Candidate]] = ("const", "lin", "quad")
+    criterion: str | None = "mixed_minimax"  # "minimax", "smooth", None with one learner a block
+    n_folds: int = 5  # 1 only with se="sandwich": parametric, all rows
+    n_rep: int = 1  # repeated partitions
+    aggregate: str = "median"  # of the repetitions, or "mean"
+    clip: tuple[float, float] = (0.01, 0.99)  # bounds of P(Z=1|X) and P(A=1|Z,X)
+    min_abs_D: float = 0.01  # floor of |D|
+    overlap: str = "truncate"  # or "discard" units beyond the bounds
+    # "if", "cluster" or "sandwich"; None: "cluster" if clusters are given. With clusters only "if"
+    # takes the units as independent.
+    se: str | None = None
+    one_sided: bool | str = "auto"  # nobody with Z=0 is treated
+    ridge: float = 1e-3  # penalty of the logistic regressions on bases
+    beta: float = 5.0  # sharpness of the soft maximum of "smooth"
+    lam: float = 10.0  # sharpness of the soft weights of "smooth"
+    models: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: MODELS)
+    missing: str = "error"  # or "drop": rows with missing values are left out and counted
+    standardise: bool = True  # covariates to mean 0 and variance 1 before the bases
+    stratify: bool = True  # folds with equal shares of (Z, A)
+    double: bool = True  # float64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise UserError(f"Expected a criterion of {CRITERIA}, found {self.criterion!r}.")
+        if self.se not in (*SES, None):
+            raise UserError(f"Expected se of {SES} or None, found {self.se!r}.")
+        for name in ("n_folds", "n_rep", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or abs(value) >= 1 << 63:
+                raise UserError(f"Expected a 64-bit whole number for {name}, found {value!r}.")
+        if self.n_rep < 1:
+            raise UserError(f"Expected at least one repetition, found n_rep={self.n_rep}.")
+        if self.aggregate not in AGGREGATES:
+            raise UserError(f"Expected aggregate of {AGGREGATES}, found {self.aggregate!r}.")
+        if self.se == "sandwich" and (self.n_folds, self.n_rep) != (1, 1):
+            raise UserError(
+                "Expected n_folds=1 and n_rep=1 with se='sandwich' (a parametric fit on all "
+                f"rows), found n_folds={self.n_folds} and n_rep={self.n_rep}."
+            )
+        if self.se != "sandwich" and self.n_folds < 2:
+            raise UserError(
+                f"Expected at least 2 folds (1 only with se='sandwich'), found {self.n_folds}."
+            )
+        if self.one_sided not in (True, False, "auto"):
+            raise UserError(f"Expected one_sided True, False or 'auto', found {self.one_sided!r}.")
+        for name in ("ridge", "beta", "lam"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"Expected a finite {name} >= 0, found {getattr(self, name)}.")
+        if not self.models or any(not set(kept) <= set(BLOCKS) for kept in self.models.values()):
+            raise UserError(
+                f"Expected at least one model, each keeping blocks of {BLOCKS}, found "
+                f"{dict(self.models)}."
+            )
+        if self.overlap == "discard" and (self.criterion == "smooth" or self.se == "sandwich"):
+            raise UserError(
+                "Expected overlap='truncate' with the smooth criterion or se='sandwich', found "
+                "'discard'."
+            )
+        _ = self.bounds, self.blocks
+
+    @property
+    def bounds(self) -> Clip:
+        """All bounds of nuisances in one place."""
+        if np.shape(self.clip) != (2,):
+            raise UserError(f"Expected two numbers for clip, found {self.clip!r}.")
+        low, high = self.clip
+        return Clip(
+            pi=(low, high), mu=(low, high), min_abs_D=self.min_abs_D,
+            overlap=self.overlap,
+        )  # fmt: skip
+
+    @property
+    def blocks(self) -> dict[str, tuple[Candidate, ...]]:
+        """Candidates of every block."""
+        given = self.learners
+        if not isinstance(given, Mapping):
+            given = dict.fromkeys(BLOCKS, given)
+        unknown = set(given) - {*BLOCKS, "m"}
+        absent = set(BLOCKS) - set(given)
+        if unknown or absent:
+            raise UserError(
+                f"Expected learners for the blocks {', '.join(BLOCKS)} (and m), "
+                f"found {', '.join(given) or 'none'}."
+            )
+        out: dict[str, tuple[Any, ...]] = {
+            k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in given.items()
+        }
+        for name, candidates in out.items():
+            if not candidates:
+                raise UserError(f"Expected at least one learner for {name}, found none.")
+            for one in candidates:
+                _check_candidate(name, one)
+        if self.criterion is None and any(len(out[b]) != 1 for b in BLOCKS):
+            raise UserError(
+                "Expected one learner per block without a criterion, found "
+                f"{[len(out[b]) for b in BLOCKS]}."
+            )
+        return out
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The scope the arithmetic runs in."""
+        return jax.enable_x64(True) if self.double else contextlib.nullcontext()
+
+    @property
+    def clustered(self) -> bool:
+        """Whether standard errors are clustered, if there are clusters."""
+        return self.se != "if"
+
+    @property
+    def all_bases(self) -> bool:
+        """Whether every candidate is a basis."""
+        return all(isinstance(c, BASIS_KINDS) for b in BLOCKS for c in self.blocks[b])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able description."""
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        out["learners"] = {k: [label(c) for c in v] for k, v in self.blocks.items()}
+        out["models"] = {k: list(v) for k, v in self.models.items()}
+        out["clip"] = list(self.clip)
+        return out
+
+
+def _check_candidate(block: str, candidate: Any) -> None:
+    """Refuse what is no candidate for a block."""
+    if isinstance(candidate, str):
+        bases.resolve(candidate)
+    elif isinstance(candidate, (VaryingCoefficient, PlugIn)):
+        if block != "delta":
+            raise UserError(f"Expected {label(candidate)} for delta only, found it for {block}.")
+        if isinstance(candidate, PlugIn):
+            _check_candidate(block, candidate.learner)
+    elif not isinstance(candidate, (*BASIS_KINDS, HostLearner)):
+        outside = jax.tree_util.all_leaves([candidate])  # no learner of ours, which are pytrees
+        if outside or not isinstance(candidate, Learner):
+            raise UserError(
+                f"Expected bases or learners of jaxcore.estimators.nuisance for {block} (others "
+                f"as HostLearner(...)), found {candidate!r}."
+            )
+        if not all(isinstance(leaf, _NUMBERS) for leaf in jax.tree.leaves(candidate)):
+            raise UserError(
+                f"Expected {type(candidate).__name__} of JAX learners, found {label(candidate)}."
+            )
