@@ -38,7 +38,6 @@ from jaxcore.models.rddm.network import ddpm_unet
 from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
 from jaxcore.models.rddm.process.forward import to_unit
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
-from jaxcore.models.rddm.sampling import sampler
 from jaxcore.models.rddm.sampling.ddim import DDIMNetwork, ddim
 from jaxcore.models.rddm.sampling.released import residual_then_noise, sampling_table
 from jaxcore.models.rddm.sampling.sampler import sample
@@ -192,8 +191,13 @@ def overhead(plan: Plan, rival: Rival | str) -> dict[str, Any]:
 
 def compilations(fn: Any, params: Any, x: np.ndarray, schedule: RDDMSchedule) -> dict[str, int]:
     """How many programs tables of equal length need."""
-    program: Any = sampler._run
-    before, tried = program._cache_size(), 0
+    traces: list[int] = []
+
+    def counted(params: Any, x: Any, time: Any) -> Any:  # runs in Python only while compiling
+        traces.append(tried)
+        return fn(params, x, time)
+
+    tried = 0
     half = STEPS - STEPS % 2
     tables = [
         *(sampling_table(schedule, half, eta=eta) for eta in (0.0, 0.5, 1.0)),
@@ -203,11 +207,10 @@ def compilations(fn: Any, params: Any, x: np.ndarray, schedule: RDDMSchedule) ->
         sampling_table(RDDMSchedule.polynomial(500, sum_scale=0.01), half),
     ]
     for table in tables:
-        sample(
-            fn, params, shape=x.shape, table=table, objective=OBJECTIVE, key=jax.random.key(tried)
-        )
+        key = jax.random.key(tried)
+        sample(counted, params, shape=x.shape, table=table, objective=OBJECTIVE, key=key)
         tried += 1
-    found = {"tables": tried, "programs": program._cache_size() - before}
+    found = {"tables": tried, "programs": len(set(traces))}
     say(f"  {found['tables']} tables of {half} rows: {found['programs']} program(s)")
     return found
 

@@ -62,6 +62,7 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
     """
     if not isinstance(task, Task):
         raise UserError(f"Expected a jaxcore.train.Task, found {type(task).__name__}.")
+    frozen, rules = task.frozen(), task.sharding_rules  # first: files may be missing
     key, updates = jax.random.key(cfg.seed), cfg.steps * task.inner_steps
     bare = jax.eval_shape(lambda k: task.init_state(k, optax.identity()), key)
     tx = make_optimiser(cfg.optim, updates, task.trainable(bare.params))
@@ -70,10 +71,9 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
     if mesh is None:
         places = jax.tree.map(lambda _: here, abstract)
     else:
-        places = state_shardings(abstract, mesh, task.sharding_rules)
-    frozen, frozen_places = task.frozen(), None
+        places = state_shardings(abstract, mesh, rules)
+    frozen_places = None
     if frozen is not None and mesh is not None:
-        rules = task.sharding_rules
         frozen_places = state_shardings({"frozen": frozen}, mesh, rules)["frozen"]
     step = compile_step(
         task.step(tx, cfg, mesh),

@@ -42,13 +42,19 @@ class Mean(NamedTuple):
 
         Args:
           values: of any shape.
-          weights: as ``values``; 0 leaves an element out. None counts all of them once.
+          weights: of the same; 0 leaves an element out, NaN or not. None counts all once.
+
+        Raises:
+          ValueError: the shapes differ.
         """
         values = _wide(values)
         if weights is None:
             return cls(jnp.sum(values), jnp.full((), values.size, values.dtype))
+        if weights.shape != values.shape:
+            raise ValueError(f"Expected weights {values.shape}, found {weights.shape}.")
         weights = jnp.asarray(weights, values.dtype)
-        return cls(jnp.sum(values * weights), jnp.sum(weights))
+        kept = jnp.where(weights == 0, 0, values)
+        return cls(jnp.sum(kept * weights), jnp.sum(weights))
 
     def value(self) -> jax.Array:
         """The mean; NaN of nothing."""

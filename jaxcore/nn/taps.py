@@ -30,6 +30,7 @@ import flax.linen as nn
 import jax
 import jax.extend
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxcore.errors import UserError
@@ -37,9 +38,11 @@ from jaxcore.errors import UserError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Edit = Callable[[Array, Array], Array]
-"""``edit(value, layer)`` returns what takes the place of ``value``, of its shape and type;
-``layer`` is the index within a stack of blocks (a scalar array), and 0 outside of stacks."""
+Layer = Array | np.ndarray
+"""Index within a stack of blocks, a scalar; 0 outside of stacks."""
+
+Edit = Callable[[Array, Layer], Array]
+"""``edit(value, layer)`` returns what takes the place of ``value``, of its shape and type."""
 
 
 def tap(owner: nn.Module, name: str, value: Array, *, editable: bool = True) -> Array:
@@ -85,7 +88,7 @@ def capture(fn: Callable[P, R], *names: str) -> Callable[P, tuple[R, dict[str, A
     @functools.wraps(fn)
     def captured(*args: P.args, **kwargs: P.kwargs) -> tuple[R, dict[str, Array]]:
         request = _Request(patterns=patterns)
-        with _asked(request, key=patterns), nested() as found:
+        with _asked(request), nested() as found:
             out = fn(*args, **kwargs)
         request.check()
         if any(outer.captures(place) for outer in _requests.get() for place in found):
@@ -113,7 +116,7 @@ def intervene(fn: Callable[P, R], edits: Mapping[str, Edit]) -> Callable[P, R]:
 
     @functools.wraps(fn)
     def edited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _asked(request, key=request):
+        with _asked(request):
             out = fn(*args, **kwargs)
         request.check()
         return out
@@ -132,7 +135,7 @@ class _Request:
     def captures(self, place: str) -> bool:
         return any(fnmatchcase(place, pattern) for pattern in self.patterns)
 
-    def edited(self, place: str, value: Array, layer: Array, editable: bool) -> Array:
+    def edited(self, place: str, value: Array, layer: Layer, editable: bool) -> Array:
         self.names.add(place)
         for pattern, edit in self.edits.items():
             if not fnmatchcase(place, pattern):
@@ -163,7 +166,7 @@ class _Request:
 class _Frame:
     """The values met under one level of JAX's transformations."""
 
-    def __init__(self, layer: Array):
+    def __init__(self, layer: Layer):
         self.layer = layer
         self.level = _level()
         self.values: dict[str, Array] = {}
@@ -197,11 +200,14 @@ def _level() -> Any:
 
 
 @contextlib.contextmanager
-def _asked(request: _Request, key: Any) -> Iterator[None]:
-    token = _requests.set((*_requests.get(), request))
+def _asked(request: _Request) -> Iterator[None]:
+    requests = (*_requests.get(), request)
+    token = _requests.set(requests)
     try:
-        with _compiled_for((*_compiled_for.value, key)), contextlib.ExitStack() as stack:
-            if len(_requests.get()) == 1:
+        # Captures of the same names share compiled programs, interventions only with themselves.
+        key = tuple(r if r.edits else r.patterns for r in requests)
+        with _compiled_for(key), contextlib.ExitStack() as stack:
+            if len(requests) == 1:
                 stack.enter_context(nested())
             yield
     finally:
@@ -222,7 +228,8 @@ def nested(layer: Array | None = None) -> Iterator[dict[str, Array]]:
     if not active():
         yield {}
         return
-    frame = _Frame(jnp.int32(0) if layer is None else layer)
+    # NumPy's zero belongs to no trace, so that compiled functions may keep it.
+    frame = _Frame(np.zeros((), np.int32) if layer is None else layer)
     token = _frame.set(frame)
     try:
         yield frame.values

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from jaxcore.errors import UserError
+from jaxcore.models.config import NetworkConfig
 from jaxcore.models.rddm.network.config import UnetConfig
 from jaxcore.models.rddm.process.coefficients import DDPMName, Shape, Version
 from jaxcore.models.rddm.process.objectives import FORMS, SEARCH, ObjectiveConfig, RDDMObjective
@@ -59,7 +60,7 @@ class ScheduleConfig(Serial):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RDDMConfig(Serial):
+class RDDMConfig(NetworkConfig):
     """Everything that decides what the networks compute and how they are trained and sampled.
 
     A checkpoint does not tell the objective, the loss, the time conditioning and the groups, so an

@@ -70,6 +70,12 @@ def test_a_function_compiled_before_is_not_left_as_it_was():
     assert intervene(compiled, {"scaled": lambda v, layer: 0 * v})(PARAMS, X) == 0
     again = intervene(compiled, {"scaled": double})
     assert again(PARAMS, X) == again(PARAMS, X) == 4 * plain
+    by_layer = intervene(compiled, {"scaled": lambda v, layer: jnp.where(layer == 0, 2 * v, v)})
+    for enclosing in (
+        jax.jit(lambda x: by_layer(PARAMS, x)),
+        jax.jit(lambda x: by_layer(PARAMS, x)),
+    ):
+        assert enclosing(X) == 4 * plain
     assert compiled(PARAMS, X) == plain
     with pytest.raises(UserError, match="'scaled' is computed inside a function"):
         capture(compiled, "scaled")(PARAMS, X)

@@ -37,9 +37,9 @@ SCHEDULES |= {"exp4": SCHEDULES["exp6"], "exp3": SCHEDULES["exp0"]}
 def check_schedules(path: Path) -> None:
     file = Golden(path)
     before_testing = {
-        "exp0_init": SCHEDULES["exp0"](1000, 1.0),
-        "exp6_init": RDDMSchedule.polynomial(
-            1000, beta="average", ratio_a=2.0, version="v2", compat_last_one_minus_alpha=True
+        "exp0": lambda steps: SCHEDULES["exp0"](steps, 1.0),
+        "exp6": lambda steps: RDDMSchedule.polynomial(
+            steps, beta="average", ratio_a=2.0, version="v2", compat_last_one_minus_alpha=True
         ),
     }
     buffers = {}
@@ -59,7 +59,8 @@ def check_schedules(path: Path) -> None:
             group = key.rpartition("/")[0]
             if group not in buffers:
                 if "_init" in name:
-                    schedule = before_testing[name.removesuffix("_T1000")]
+                    experiment, _, steps = name.split("_")
+                    schedule = before_testing[experiment](int(steps[1:]))
                     repeat = name.startswith("exp0")
                     buffers[group] = official_buffers(schedule, before_testing=repeat)
                 else:
@@ -107,13 +108,19 @@ def check_process(path: Path) -> None:
 
     inputs = schedule, nhwc(file["out/q_sample"]), clean, degraded, noise, t
     separate, fused = run(*inputs), jax.jit(run)(*inputs)
-    # A compiled product and sum are rounded once, not twice; at time 0 the noise from the residual
-    # divides that difference by its small standard deviation.
-    rounding = {"predict_noise_from_res": 2**-22 / schedule.betas_cumsum[t.min()]}
+    # A compiled product and sum are rounded once, not twice, and that difference is divided: by the
+    # standard deviation of the noise, small at time 0, and by what is left of the image, small at
+    # the last time.
+    rounding = {
+        "predict_noise_from_res": 2**-22 / schedule.betas_cumsum[t],
+        "predict_start_from_xinput_noise": 2**-22 / schedule.one_minus_alphas_cumsum[t],
+    }
     for name, golden in file.group("out").items():
         close(separate[name], nhwc(golden), **ALGEBRA, what=name)
-        allowed = {"atol": 1e-5 + rounding.get(name, 0), "rtol": 1e-5}
-        close(fused[name], nhwc(golden), **allowed, what=f"{name}, compiled")
+        found = np.asarray(fused[name])
+        for i, allowed in enumerate(1e-5 + rounding.get(name, np.zeros(len(t)))):
+            what = f"{name}, compiled, time {t[i]}"
+            close(found[i], nhwc(golden)[i], atol=allowed, rtol=1e-5, what=what)
 
 
 def _draw(file: Golden, schedule: RDDMSchedule, *, restoration: bool = True) -> Draw:

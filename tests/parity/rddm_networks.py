@@ -1,6 +1,8 @@
 """Checks of RDDM's golden files: networks, training steps, moving average, checkpoint keys."""
 
+import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,9 +87,9 @@ def check_blocks(path: Path) -> None:
     for name, found in ours.items():
         close(found, nhwc(file[f"out/{name}"]), **BLOCK, what=name)
     for kind in ("int", "float"):
-        t = file[f"in/t_{kind}"]
-        for dim in (8, 64):
-            embedded = jax.jit(blocks.sinusoidal, static_argnums=1)(t, dim)
+        widths = [k.split("_")[1] for k in file.group("out") if re.fullmatch(rf"sin.*_{kind}", k)]
+        for dim in map(int, widths):
+            embedded = jax.jit(blocks.sinusoidal, static_argnums=1)(file[f"in/t_{kind}"], dim)
             name = f"sinusoidal_{dim}_{kind}"
             close(embedded, file[f"out/{name}"], **BLOCK, what=name)
     features = jax.jit(blocks.fourier_features)(
@@ -130,7 +132,8 @@ def check_shared_encoder(path: Path) -> None:
         objective={"self_condition": file.config["self_condition"]},
     )
     params = rddm.from_torch({f"model.{k}": v for k, v in file.group("param").items()}, cfg)
-    x = np.concatenate([file.image("in/x_self_cond"), file.image("in/x")], axis=-1)
+    seen = ["in/x_self_cond"] * cfg.objective.self_condition + ["in/x"]
+    x = np.concatenate([file.image(name) for name in seen], axis=-1)
     outputs = _apply(params, x, file["in/t"], cfg=cfg)
     for name, ours in zip(("res", "second"), outputs, strict=True):
         close(ours, nhwc(file[f"out/{name}"]), **NETWORK, what=name)
@@ -139,10 +142,14 @@ def check_shared_encoder(path: Path) -> None:
 def check_ema(path: Path) -> None:
     file = Golden(path)
     given = file.config
-    cfg = EMAConfig.rddm()
-    stated = (cfg.decay, cfg.every, cfg.copy_until, cfg.inv_gamma, cfg.power)
-    names = ("beta", "update_every", "update_after_step", "inv_gamma", "power")
-    assert stated == tuple(given[name] for name in names)
+    cfg = dataclasses.replace(
+        EMAConfig.rddm(),
+        decay=given["beta"],
+        every=given["update_every"],
+        copy_until=given["update_after_step"],
+        inv_gamma=given["inv_gamma"],
+        power=given["power"],
+    )
     update = jax.jit(lambda average, params, n: ema_update(cfg, average, params, n))
     average = {"weight": jnp.zeros((2, 3)), "bias": jnp.zeros(2)}
     rows = []
@@ -151,9 +158,10 @@ def check_ema(path: Path) -> None:
         average = update(average, online, n)
         rows.append(np.concatenate([np.ravel(average["weight"]), average["bias"]]))
     close(np.stack(rows), file["out/ema"], atol=1e-6, rtol=0, what="average")
-    decays = jax.vmap(lambda n: ema_decay(cfg, n))(np.arange(101, 400))
+    after = np.arange(given["update_after_step"] + 1, len(rows))
+    decays = jax.vmap(lambda n: ema_decay(cfg, n))(after)
     first = given["update_after_step"] + given["update_every"]  # the copy before the first average
-    golden = np.where(np.arange(101, 400) <= first, 0, file["out/decay_after_call"][101:])
+    golden = np.where(after <= first, 0, file["out/decay_after_call"][after])
     np.testing.assert_allclose(decays, golden, atol=1e-6)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcore import registry
 from jaxcore.convert import write_torch
 from jaxcore.data.images.kinds import Toy, evaluation_groups
 from jaxcore.data.images.pipeline import Stage
@@ -70,7 +71,9 @@ def test_the_contrast_takes_the_weights_of_vgg_as_an_argument(tmp_path, monkeypa
     write_torch(tmp_path / "vgg.pth", contrastive.vgg19_to_torch(narrow))
     read = functools.partial(contrastive.vgg19_from_torch, width=4)
     monkeypatch.setattr(restoration, "vgg19_from_torch", read)
-    monkeypatch.setattr(dea_net, "apply", lambda params, x, cfg: x * params["gain"])
+    entry = registry.network("dea_net")
+    gain = dataclasses.replace(entry, apply=lambda params, x, cfg: x * params["gain"])
+    monkeypatch.setattr(registry, "network", lambda name: gain)
     task = RestorationTask(
         model="dea_net",
         network=DEANetConfig(),

@@ -256,3 +256,11 @@ def test_inner_steps_are_updates_on_one_batch():
     _close(three.ema_params, state.ema_params)
     assert int(three.step) == 1 and int(state.step) == 3
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
+
+
+def test_elements_of_weight_zero_count_for_nothing_even_if_they_are_not_finite():
+    values, weights = jnp.array([1.0, jnp.nan, 3.0]), jnp.array([1, 0, 1])
+    assert float(Mean.of(values, weights).value()) == 2.0
+    assert np.array_equal(jax.grad(lambda v: Mean.of(v, weights).total)(values), [1.0, 0.0, 1.0])
+    with pytest.raises(ValueError, match=r"Expected weights \(3,\), found \(1,\)"):
+        Mean.of(values, weights[:1])

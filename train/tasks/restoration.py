@@ -1,7 +1,6 @@
 """Restoration of photographs: any network from image to image, any mixture of degradations."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -47,15 +46,13 @@ class RestorationTask(ImageTask):
     contrast_positive_only: bool = False  # the distance to the clean image alone
     vgg: str = ""  # for it: file of torchvision's vgg19
 
-    def check(self) -> None:
-        """And for the weights of VGG19, if the loss needs them."""
-        super().check()
-        if self.contrastive_weight > 0:
-            _vgg(self.vgg)
-
     def frozen(self) -> Params | None:
         """Weights of VGG19, if the loss needs them."""
-        return _vgg(self.vgg) if self.contrastive_weight > 0 else None
+        if self.contrastive_weight == 0:
+            return None
+        if not self.vgg:
+            raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
+        return vgg19_from_torch(read_state_dict(self.vgg).tensors)
 
     def loss(self, variables: Mapping[str, Any], batch: Batch, key: Key, frozen: Frozen) -> Loss:
         """Mean over all elements, and the mean of every degradation in the batch.
@@ -87,14 +84,6 @@ class RestorationTask(ImageTask):
         total = loss.total + self.contrastive_weight * contrast * loss.weight
         parts["contrast"] = Mean(contrast * loss.weight, loss.weight)
         return Loss(total, loss.weight, metrics=parts)
-
-
-@functools.lru_cache(maxsize=1)
-def _vgg(path: str) -> Params:
-    """Weights of VGG19, read once."""
-    if not path:
-        raise UserError("Expected a file of torchvision's vgg19 for the contrast, found none.")
-    return vgg19_from_torch(read_state_dict(path).tensors)
 
 
 def _by_group(rows: jax.Array, task: jax.Array, names: tuple[str, ...]) -> dict[str, Mean]:

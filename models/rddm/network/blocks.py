@@ -105,7 +105,7 @@ class Block(nn.Module, kw_only=True):
 
 
 class ResnetBlock(nn.Module, kw_only=True):
-    """Two blocks, the first told the time, and a shortcut."""
+    """Two blocks, the first modulated by the time, and a shortcut."""
 
     features: int
     groups: int = 8

@@ -104,7 +104,7 @@ class RMSNorm(nn.Module, kw_only=True):
 
 
 class ResnetBlock(nn.Module, kw_only=True):
-    """Two of convolution, norm and SiLU, the first told the time; and a shortcut."""
+    """Two of convolution, norm and SiLU, the first modulated by the time; and a shortcut."""
 
     features: int
     types: Types = Types()
@@ -207,16 +207,16 @@ class DDPMUnet(nn.Module):
         embed = TimeEmbedding(
             dim=cfg.dim, frequencies=cfg.learned_frequencies, types=types, name="time_mlp"
         )
-        told = embed(time).astype(cfg.dtype)
+        embedded = embed(time).astype(cfg.dtype)
         start = cfg.init_dim or cfg.dim
         first = x = conv(features=start, kernel_size=7, name="init_conv")(x)
         widths = (start, *(cfg.dim * m for m in cfg.dim_mults))
         skips = []
         for i in range(cfg.levels):
             narrow, wide = widths[i], widths[i + 1]
-            x = self._block(f"downs_{i}_block_0", narrow)(x, told)
+            x = self._block(f"downs_{i}_block_0", narrow)(x, embedded)
             skips.append(x)
-            x = self._block(f"downs_{i}_block_1", narrow)(x, told)
+            x = self._block(f"downs_{i}_block_1", narrow)(x, embedded)
             x = self._attention(f"downs_{i}_attn", cfg.attends[i])(x)
             skips.append(x)
             if i < cfg.levels - 1:
@@ -224,20 +224,20 @@ class DDPMUnet(nn.Module):
                 x = pointwise(features=wide, name=f"downs_{i}_down")(x)
             else:
                 x = conv(features=wide, name=f"downs_{i}_conv")(x)
-        x = self._block("mid_block1", widths[-1])(x, told)
+        x = self._block("mid_block1", widths[-1])(x, embedded)
         x = self._attention("mid_attn", True)(x)
-        x = self._block("mid_block2", widths[-1])(x, told)
+        x = self._block("mid_block2", widths[-1])(x, embedded)
         for i, level in enumerate(reversed(range(cfg.levels))):
             narrow, wide = widths[level], widths[level + 1]
             for j in (0, 1):
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
-                x = self._block(f"ups_{i}_block_{j}", wide)(x, told)
+                x = self._block(f"ups_{i}_block_{j}", wide)(x, embedded)
             x = self._attention(f"ups_{i}_attn", cfg.attends[level])(x)
             if level > 0:
                 x = Upsample(features=narrow, types=types, name=f"ups_{i}_up")(x)
             else:
                 x = conv(features=narrow, name=f"ups_{i}_conv")(x)
-        x = self._block("final_res_block", start)(jnp.concatenate([x, first], axis=-1), told)
+        x = self._block("final_res_block", start)(jnp.concatenate([x, first], axis=-1), embedded)
         x = pointwise(features=cfg.out_channels, name="final_conv")(x)
         return x.astype(ops.accumulation_dtype(cfg.dtype))
 

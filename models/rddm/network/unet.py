@@ -52,7 +52,7 @@ class Unet(nn.Module):
         learned = None if cfg.time_embedding == "sinusoidal" else cfg.learned_frequencies
         types = Types.of(cfg)
         embed = TimeEmbedding(dim=cfg.dim, frequencies=learned, types=types, name="time_mlp")
-        told = tap(self, "time_mlp", embed(time))
+        embedded = tap(self, "time_mlp", embed(time))
         stem = Conv(features=cfg.dim, kernel_size=7, use_bias=True, types=types, name="init_conv")
         first = x = tap(self, "init_conv", stem(x))
         widths = cfg.widths
@@ -60,17 +60,17 @@ class Unet(nn.Module):
         for i, (narrow, wide) in enumerate(itertools.pairwise(widths)):
             last = i == len(cfg.dim_mults) - 1
             for j in (0, 1):
-                x = self._block(f"downs_{i}_block_{j}", narrow, x, told)
+                x = self._block(f"downs_{i}_block_{j}", narrow, x, embedded)
                 x = tap(self, f"downs.{i}.{j}", x)
                 if j:
                     x = tap(self, f"downs.{i}.2", self._attention(f"downs_{i}_attn", x))
                 skips.append(x)
             x = self._resample(f"downs_{i}", wide, not last, Downsample)(x)
             x = tap(self, f"downs.{i}.3", x)
-        x = tap(self, "mid_block1", self._block("mid_block1", widths[-1], x, told))
+        x = tap(self, "mid_block1", self._block("mid_block1", widths[-1], x, embedded))
         x = tap(self, "mid_attn", self._attention("mid_attn", x, full=True))
-        x = tap(self, "mid_block2", self._block("mid_block2", widths[-1], x, told))
-        decode = functools.partial(self._decode, x, told, widths)
+        x = tap(self, "mid_block2", self._block("mid_block2", widths[-1], x, embedded))
+        decode = functools.partial(self._decode, x, embedded, widths)
         if self.decoders == 1:
             return (decode("ups", [first, *skips], ""),)
         return decode("ups_no_skip", None, "_1"), decode("ups", [first, *skips], "_2")
@@ -78,7 +78,7 @@ class Unet(nn.Module):
     def _decode(
         self,
         x: Array,
-        told: Array,
+        embedded: Array,
         widths: Sequence[int],
         side: str,
         skips: list[Array] | None,
@@ -93,12 +93,12 @@ class Unet(nn.Module):
         for i, level in enumerate(reversed(levels)):
             narrow, wide = widths[level], widths[level + 1]
             for j in (0, 1):
-                x = self._block(f"{side}_{i}_block_{j}", wide, join(x), told)
+                x = self._block(f"{side}_{i}_block_{j}", wide, join(x), embedded)
                 x = tap(self, f"{side}.{i}.{j}", x)
             x = tap(self, f"{side}.{i}.2", self._attention(f"{side}_{i}_attn", x))
             x = self._resample(f"{side}_{i}", narrow, i < len(levels) - 1, Upsample)(x)
             x = tap(self, f"{side}.{i}.3", x)
-        x = self._block(f"final_res_block{ending}", self.cfg.dim, join(x), told)
+        x = self._block(f"final_res_block{ending}", self.cfg.dim, join(x), embedded)
         x = tap(self, f"final_res_block{ending}", x)
         last = PointwiseConv(
             features=self.cfg.channels,
@@ -108,12 +108,12 @@ class Unet(nn.Module):
         )
         return last(x).astype(ops.accumulation_dtype(self.cfg.dtype))
 
-    def _block(self, name: str, width: int, x: Array, told: Array) -> Array:
+    def _block(self, name: str, width: int, x: Array, embedded: Array) -> Array:
         cfg = self.cfg
         block = ResnetBlock(
             features=width, groups=cfg.groups, eps=cfg.eps, types=Types.of(cfg), name=name
         )
-        return apply_block(block, x, told, remat=cfg.remat)
+        return apply_block(block, x, embedded, remat=cfg.remat)
 
     def _attention(self, name: str, x: Array, *, full: bool = False) -> Array:
         cfg = self.cfg

@@ -218,7 +218,7 @@ class RDDMSchedule:
     ) -> "RDDMSchedule":
         """Another schedule of the same length and noise variance, for sampling only.
 
-        Only networks told the running sums instead of the time index ("cumulative" conditioning)
+        Only networks that take the running sums instead of the index ("cumulative" conditioning)
         make sense of it.
 
         Args:

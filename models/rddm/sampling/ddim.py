@@ -12,7 +12,7 @@ predict the clean image or the velocity, and exact clipping.
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,13 +34,14 @@ from jaxcore.models.rddm.sampling.table import (
     make_table,
     steps_of,
 )
+from jaxcore.serial import Above, AtLeast, AtMost, Positive, Serial
 
 ClipMode = Literal["official", "ddim_exact", "none"]
 Parametrisation = Literal["epsilon", "x0", "v"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDIMNetwork:
+class DDIMNetwork(Serial):
     """How a network trained for DDPM is read as RDDM; stands where an `RDDMObjective` stands.
 
     >>> DDIMNetwork(prediction="v").num_outputs
@@ -48,29 +49,16 @@ class DDIMNetwork:
     """
 
     prediction: Parametrisation = "epsilon"
-    clip_range: float = 1.0  # images are cut to [-clip_range, clip_range]
+    clip_range: Positive = 1.0  # images are cut to [-clip_range, clip_range]
     # Dynamic thresholding instead: this quantile of the absolute values of each image, at least 1
     # and at most max_threshold, becomes the new 1. None leaves it out.
-    threshold: float | None = None
-    max_threshold: float = 1.0
+    threshold: Annotated[float, Above(0), AtMost(1)] | None = None
+    max_threshold: Annotated[float, AtLeast(1)] = 1.0
     rederive_noise: bool = False  # "use_clipped_model_output": noise that fits what was cut
     self_condition: bool = False  # show the last estimate of the clean image too
     # Fixed for this kind of network.
     time_conditioning: Literal["index"] = "index"
     concat_input: Literal[False] = False
-
-    def __post_init__(self) -> None:
-        if self.prediction not in get_args(Parametrisation):
-            raise UserError(
-                f"Unknown prediction {self.prediction!r}: expected one of "
-                f"{', '.join(get_args(Parametrisation))}."
-            )
-        if not self.clip_range > 0:
-            raise UserError(f"Expected a positive clip_range, found {self.clip_range}.")
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise UserError(f"Expected a threshold in (0, 1], found {self.threshold}.")
-        if not self.max_threshold >= 1:
-            raise UserError(f"Expected max_threshold of at least 1, found {self.max_threshold}.")
 
     @property
     def num_outputs(self) -> int:

@@ -64,8 +64,8 @@ def generalised(
       UserError: more steps than times, or a value out of range.
 
     >>> rows = generalised(RDDMSchedule.polynomial(), 2).rows
-    >>> rows.residual.round(4).tolist(), rows.clean.tolist()
-    ([-0.2502, 0.0], [0.0, 1.0])
+    >>> rows.residual.tolist(), rows.clean.tolist()
+    ([-0.2502497434616089, 0.0], [0.0, 1.0])
     """
     at = steps_of(schedule, steps, spacing)
     return make_table(schedule, at, moves(at, at.variance(eta)), clip=clip)

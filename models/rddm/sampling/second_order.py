@@ -27,8 +27,8 @@ def dpm_solver(
     Raises:
       UserError: more steps than times.
 
-    >>> dpm_solver(RDDMSchedule.polynomial(), 3).rows.previous[0]
-    0.0
+    >>> dpm_solver(RDDMSchedule.polynomial(), 3).rows.clean.tolist()
+    [0.11177819967269897, 0.38917994499206543, 1.0]
     """
     at = steps_of(schedule, steps, spacing)
     with np.errstate(divide="ignore", invalid="ignore"):

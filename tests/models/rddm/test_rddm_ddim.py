@@ -155,10 +155,19 @@ def test_thresholds_scale_each_image_by_its_own_quantile():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: DDIMNetwork(prediction="score"), "Unknown prediction 'score'"),
-        (lambda: DDIMNetwork(clip_range=0.0), "positive clip_range, found 0.0"),
-        (lambda: DDIMNetwork(threshold=1.5), "threshold in \\(0, 1\\], found 1.5"),
-        (lambda: DDIMNetwork(max_threshold=0.5), "max_threshold of at least 1, found 0.5"),
+        (
+            lambda: DDIMNetwork(prediction="score"),
+            "prediction must be one of epsilon, x0, v",
+        ),
+        (lambda: DDIMNetwork(clip_range=0.0), "clip_range must be a number above 0, found 0.0"),
+        (
+            lambda: DDIMNetwork(threshold=1.5),
+            "threshold must be a number above 0 and of at most 1",
+        ),
+        (
+            lambda: DDIMNetwork(max_threshold=0.5),
+            "max_threshold must be a number of at least 1",
+        ),
         (lambda: DDIMNetwork().check_mode("res"), "no mode for a DDIM network, found 'res'"),
         (
             lambda: DDIMNetwork().predict((X[..., :1],), X, X, level(5)),
