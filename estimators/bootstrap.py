@@ -43,7 +43,6 @@ def t_statistics(
     """Bootstrap t-statistics ``mean(xi_b psi) / se`` for given multipliers.
 
     >>> import jax.numpy as jnp
-    from jax.typing import DTypeLike
     >>> t_statistics(jnp.array([1.0, -1.0]), jnp.float32(0.5), jnp.array([[1.0, 0.0]])).tolist()
     [1.0]
     """
@@ -90,7 +89,6 @@ def critical_value(t: Float[Array, "b *q"], level: float = 0.95) -> Float[Array,
     """The ``level`` quantile of max |t| over the estimates (linear interpolation).
 
     >>> import jax.numpy as jnp
-    from jax.typing import DTypeLike
     >>> float(critical_value(jnp.array([[1.0, -3.0], [2.0, 0.0]]), 0.5))
     2.5
     """

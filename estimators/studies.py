@@ -11,9 +11,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxcore.errors import UserError
 from jaxcore.estimators.monte_carlo import MonteCarlo, Study, replicate
 from jaxcore.estimators.selective_iv.studies import build_study
+from jaxcore.serial import Count, Serial
 from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
 from jaxcore.train.logging import Reporter, default_reporter
 from jaxcore.train.state import TrainState, create_state
@@ -46,22 +46,17 @@ class IndexBatches:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MonteCarloTask(Task):
+class MonteCarloTask(Serial, Task):
     """Replications of a study of `estimators.selective_iv.studies`, `block` per step."""
 
     name: ClassVar[str] = "monte_carlo"
     study: str  # name in `studies.STUDIES`
-    n: int  # units per sample
-    reps: int
-    block: int = 10  # replications per step; a mesh must divide it
-    at_once: int = 1  # replications computed together on one device
+    n: Count  # units per sample
+    reps: Count
+    block: Count = 10  # replications per step; a mesh must divide it
+    at_once: Count = 1  # replications computed together on one device
     double: bool = True  # float64
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the study
-
-    def __post_init__(self) -> None:
-        for field in ("n", "reps", "block", "at_once"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} must be at least 1, found {getattr(self, field)}.")
 
     def build(self) -> Study:
         """The study."""
@@ -112,14 +107,10 @@ class MonteCarloTask(Task):
         """Nothing to measure before the end."""
         return {}
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description."""
-        return {"name": self.name, **dataclasses.asdict(self)}
-
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "MonteCarloTask":
-        """Inverse of `to_dict`."""
-        return cls(**{k: v for k, v in data.items() if k != "name"})
+    def migrate(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Leave out the name of the task, which stood beside its fields."""
+        return {name: value for name, value in data.items() if name != "name"}
 
 
 def run_study(

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "convert", "data", "errors", "estimators", "metrics", "models", "nn", "ops", "parallel",
-    "registry", "train", "typing",
+    "registry", "serial", "train", "typing", "weights",
 )  # fmt: skip
 
 __all__ = ["__version__"]

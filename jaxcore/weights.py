@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jaxcore.errors import UserError
+from jaxcore.serial import from_json
 from jaxcore.typing import Params
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def load(
     ('adair', True)
     >>> found.network.restore(found.params, np.zeros((12, 9, 3), np.float32), found.cfg).shape
     (12, 9, 3)
+    >>> folder.cleanup()
     """
     source = Path(source)
     if source.is_dir():
@@ -94,7 +96,7 @@ def _load_run(run: Path, model: str | None, which: Which) -> Loaded:
     if not isinstance(task, dict) or not isinstance(fields, dict):
         raise UserError(f"Expected the run of an image network, found another kind in {run}.")
     network = _choose(model, task.get("model", DEFAULT_MODEL), run)
-    cfg = network.config_class.from_dict(fields)
+    cfg = from_json(network.config_class, fields, where="task_config.network")
     return Loaded(network, cfg, load_params(run, which, expected=network.param_shapes(cfg)))
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcore.serial import Serial
 from jaxcore.train import GradientTask, Loss, Mean
 
 
@@ -32,7 +33,7 @@ class _Source:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TinyTask(GradientTask):
+class TinyTask(Serial, GradientTask):
     """Two layers; noise from the key of the step, so that keys matter too."""
 
     name: ClassVar[str] = "tiny"
@@ -87,10 +88,3 @@ class TinyTask(GradientTask):
         if not self.freeze:
             return None
         return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key != "first", params)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "TinyTask":
-        return cls(**{**data, "poison": tuple(data["poison"])})

@@ -11,23 +11,25 @@ from jaxcore.train.schedules import Schedule, ScheduleConfig, warmup_cosine
 _WARMUP, _MAX, _RUN = 15, 180, 150
 
 
-def adair_official(peak: float, steps_per_epoch: int) -> Schedule:
+def adair_official(
+    peak: float, steps_per_epoch: int, *, warmup_epochs: int = _WARMUP, max_epochs: int = _MAX
+) -> Schedule:
     """The rate per epoch that AdaIR's released training code really uses (quirk included).
 
-    With ``w = 15``, ``T = 180`` and ``f(k) = peak k / (w - 1)`` for ``k < w``, else
-    ``peak/2 (1 + cos(pi (k - w) / (T - w)))``: epoch 0 has rate 0 and epoch ``e >= 1`` has
+    With ``w`` warm-up epochs of ``T`` (15 of 180) and ``f(k) = peak k / (w - 1)`` for ``k < w``,
+    else ``peak/2 (1 + cos(pi (k - w) / (T - w)))``: epoch 0 has rate 0 and epoch ``e >= 1`` has
     ``f(e - 1)``, so two epochs run at rate 0 and the 150 published epochs end at 9 % of the peak.
 
     >>> float(adair_official(2e-4, 10)(15)), float(adair_official(2e-4, 10)(150)) == 2e-4
     (0.0, False)
     """
-    k = np.maximum(np.arange(_MAX) - 1, 0).astype(np.float64)
-    rising = peak * k / (_WARMUP - 1)
-    angle = np.pi * (k - _WARMUP) / (_MAX - _WARMUP)
-    table = np.where(k < _WARMUP, rising, 0.5 * peak * (1.0 + np.cos(angle)))
+    k = np.maximum(np.arange(max_epochs) - 1, 0).astype(np.float64)
+    rising = peak * k / (warmup_epochs - 1)
+    angle = np.pi * (k - warmup_epochs) / (max_epochs - warmup_epochs)
+    table = np.where(k < warmup_epochs, rising, 0.5 * peak * (1.0 + np.cos(angle)))
 
     def rate(step: ArrayLike) -> jax.Array:
-        epoch = jnp.minimum(jnp.asarray(step) // steps_per_epoch, _MAX - 1)
+        epoch = jnp.minimum(jnp.asarray(step) // steps_per_epoch, max_epochs - 1)
         return jnp.asarray(table)[epoch]
 
     return rate

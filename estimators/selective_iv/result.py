@@ -354,7 +354,11 @@ class SelectiveIVResult(Result):
 def _learner_classes() -> dict[str, type]:
     """Classes of the learners that a saved fit holds whole."""
     ours = {name: getattr(nuisance, name) for name in nuisance.__all__}
-    classes = {name: one for name, one in ours.items() if isinstance(one, type)}
+    classes = {
+        name: one
+        for name, one in ours.items()
+        if isinstance(one, type) and dataclasses.is_dataclass(one)
+    }
     return {**classes, "PlugIn": PlugIn, "VaryingCoefficient": VaryingCoefficient}
 
 

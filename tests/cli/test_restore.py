@@ -15,6 +15,7 @@ from jaxcore.cli import main
 from jaxcore.convert import write_safetensors
 from jaxcore.data.images import read_image, read_rgb
 from jaxcore.models import adair
+from jaxcore.models.base import ImageNetwork
 from jaxcore.weights import describe
 from tests import tiny_network
 from tests.tiny_weights import TINY, params
@@ -61,7 +62,7 @@ def test_options_reach_the_network(call, weights, photo, tmp_path, monkeypatch):
         seen.update(options, cfg=cfg)
         return 1 - pixels
 
-    monkeypatch.setattr(adair, "restore", restore)
+    monkeypatch.setattr(ImageNetwork, "restore", staticmethod(restore))
     argv = ["restore", photo, "-o", tmp_path / "a.png", "--weights", weights / "tiny.pth"]
     assert call(*argv)[0] == 0
     close_to_8_bits(tmp_path / "a.png", 1 - read_rgb(photo) / 255)
@@ -212,7 +213,7 @@ def test_conflicts_are_found_before_any_work(call, photo, tmp_path):
 
 def test_transparency_that_the_output_cannot_hold(call, weights, tmp_path, monkeypatch):
     Image.new("RGBA", (16, 16), (9, 9, 9, 100)).save(tmp_path / "a.png")
-    monkeypatch.setattr(adair, "restore", None)  # it must not come so far
+    monkeypatch.setattr(ImageNetwork, "restore", None)  # it must not come so far
     code, _, err = call("restore", tmp_path / "a.png", "-o", tmp_path / "a.jpg", "--weights",
                         weights / "tiny.pth")  # fmt: skip
     assert code == 2 and "transparency" in err and tree(tmp_path) == ["a.png"]
@@ -224,7 +225,7 @@ def test_interruption_leaves_nothing_behind(weights, photo, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     if moment == "network":
-        monkeypatch.setattr(adair, "restore", interrupt)
+        monkeypatch.setattr(ImageNetwork, "restore", staticmethod(interrupt))
     else:
         monkeypatch.setattr("os.fsync", interrupt)
     argv = ["restore", photo, "-o", tmp_path / "out", "--weights", weights / "tiny.pth"]
@@ -240,13 +241,13 @@ def test_ctrl_c_ends_the_process_quietly(weights, photo, tmp_path):
         import os, signal, sys
         import jax, jax.numpy as jnp
         from jaxcore.cli import main
-        from jaxcore.models import adair
+        from jaxcore.models.base import ImageNetwork
         signal.signal(signal.SIGINT, signal.default_int_handler)
         def restore(*_, **__):
             jax.jit(lambda a: jax.lax.fori_loop(0, 60, lambda _, b: jnp.sin(b @ b), a))(
                 jnp.ones((1500, 1500)))
             os.kill(os.getpid(), signal.SIGINT)
-        adair.restore = restore
+        ImageNetwork.restore = restore
         main()
     """
     argv = ["restore", photo, "-o", tmp_path / "out" / "a.png", "--weights", weights / "tiny.pth"]
@@ -261,7 +262,7 @@ def test_too_little_memory_is_explained(call, weights, photo, tmp_path, monkeypa
     def exhausted(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(adair, "restore", exhausted)
+    monkeypatch.setattr(ImageNetwork, "restore", staticmethod(exhausted))
     code, _, err = call("restore", photo, "-o", tmp_path / "out.png", "--weights",
                         weights / "tiny.pth")  # fmt: skip
     assert code == 2 and "use --tile" in err

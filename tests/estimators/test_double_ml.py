@@ -7,6 +7,7 @@ import pytest
 
 from jaxcore.estimators import double_ml
 from jaxcore.estimators.nuisance import HostLearner, Logistic, Ridge
+from jaxcore.estimators.units import Units
 
 pytestmark = pytest.mark.newest
 

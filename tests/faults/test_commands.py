@@ -16,6 +16,7 @@ from PIL import Image
 
 from jaxcore.convert import write_safetensors
 from jaxcore.models import adair
+from jaxcore.models.base import ImageNetwork
 from tests.tiny_weights import TINY, params, write_run
 
 
@@ -158,7 +159,10 @@ WEIGHTS = {
     "run of another size": (lambda folder, _: _other_size(folder), "does not fit this network"),
     "run without checkpoint": (lambda folder, _: _no_checkpoint(folder), "with checkpoints"),
     "run with damaged settings": (lambda folder, _: _bad_json(folder), "Expected JSON"),
-    "run with unknown settings": (lambda folder, _: _unknown_field(folder), "'depth'"),
+    "run with unknown settings": (
+        lambda folder, _: _unknown_field(folder),
+        "network.depth is not a field",
+    ),
 }
 
 
@@ -248,7 +252,7 @@ def test_bad_disks(call, weights, tmp_path, monkeypatch, case, command, overwrit
     before = content(tmp_path)
     argv = ["restore", tmp_path / "photo.png", "-o", output, "--weights", source]
     argv = argv if command == "restore" else ["convert", source, output]
-    monkeypatch.setattr(adair, "restore", lambda params, pixels, cfg, **_: pixels)
+    monkeypatch.setattr(ImageNetwork, "restore", lambda self, params, pixels, cfg, **_: pixels)
     with monkeypatch.context() as broken:
         mend = DISKS[case][0](broken)
         try:

@@ -1,6 +1,8 @@
 """Checks of RDDM's golden files that concern the diffusion itself."""
 
 import functools
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from jaxcore.models.rddm.process.losses import Draw, rddm_loss
 from jaxcore.models.rddm.process.objectives import FORMS, RDDMObjective
 from jaxcore.models.rddm.process.schedule import RDDMSchedule, official_buffers
 from jaxcore.models.rddm.process.selector import ObjectiveSelector
-from tests.parity.golden import Golden, close, nhwc
+from tests.parity.golden import Golden, close, equal, nhwc
 
 EXACT = {"atol": 1e-6, "rtol": 1e-5}
 ALGEBRA = {"atol": 1e-5, "rtol": 1e-5}
@@ -31,17 +33,18 @@ SCHEDULES: dict[str, Callable[..., RDDMSchedule]] = {
         steps, sum_scale=scale, version="v2", compat_last_one_minus_alpha=True
     ),
 }
-SCHEDULES |= {"exp4": SCHEDULES["exp6"], "exp3": SCHEDULES["exp0"]}
+SCHEDULES |= {"exp4": SCHEDULES["exp6"]} | dict.fromkeys(("exp3", "exp5"), SCHEDULES["exp0"])
+# As the released code changes them before testing.
+BEFORE_TESTING: dict[str, Callable[[int], RDDMSchedule]] = {
+    "exp0": lambda steps: SCHEDULES["exp0"](steps, 1.0),
+    "exp6": lambda steps: RDDMSchedule.polynomial(
+        steps, beta="average", ratio_a=2.0, version="v2", compat_last_one_minus_alpha=True
+    ),
+}
 
 
 def check_schedules(path: Path) -> None:
     file = Golden(path)
-    before_testing = {
-        "exp0": lambda steps: SCHEDULES["exp0"](steps, 1.0),
-        "exp6": lambda steps: RDDMSchedule.polynomial(
-            steps, beta="average", ratio_a=2.0, version="v2", compat_last_one_minus_alpha=True
-        ),
-    }
     buffers = {}
     for key, golden in file.group("out").items():
         name, *rest = key.split("/")
@@ -59,9 +62,9 @@ def check_schedules(path: Path) -> None:
             group = key.rpartition("/")[0]
             if group not in buffers:
                 if "_init" in name:
-                    experiment, _, steps = name.split("_")
-                    schedule = before_testing[experiment](int(steps[1:]))
-                    repeat = name.startswith("exp0")
+                    experiment, steps = name.split("_init_T")
+                    schedule = BEFORE_TESTING[experiment](int(steps))
+                    repeat = experiment == "exp0"
                     buffers[group] = official_buffers(schedule, before_testing=repeat)
                 else:
                     steps, scale = int(rest[0][1:]), float(rest[1].removeprefix("sum_scale"))
@@ -74,7 +77,7 @@ def check_times(path: Path) -> None:
     file = Golden(path)
     for name, golden in file.group("out").items():
         ours = sampling_times(file.config["T"], int(name[1:]))
-        np.testing.assert_array_equal(ours, golden, err_msg=name)
+        equal(ours, golden, what=name)
 
 
 def check_process(path: Path) -> None:
@@ -111,16 +114,19 @@ def check_process(path: Path) -> None:
     # A compiled product and sum are rounded once, not twice, and that difference is divided: by the
     # standard deviation of the noise, small at time 0, and by what is left of the image, small at
     # the last time.
+    least = np.finfo(np.float32).tiny  # what is left can be nothing, and the result infinite
     rounding = {
-        "predict_noise_from_res": 2**-22 / schedule.betas_cumsum[t],
-        "predict_start_from_xinput_noise": 2**-22 / schedule.one_minus_alphas_cumsum[t],
+        "predict_noise_from_res": 2**-22 / np.maximum(schedule.betas_cumsum[t], least),
+        "predict_start_from_xinput_noise": 2**-22
+        / np.maximum(schedule.one_minus_alphas_cumsum[t], least),
     }
     for name, golden in file.group("out").items():
-        close(separate[name], nhwc(golden), **ALGEBRA, what=name)
+        close(separate[name], nhwc(golden), **ALGEBRA, what=name, where_finite=True)
         found = np.asarray(fused[name])
         for i, allowed in enumerate(1e-5 + rounding.get(name, np.zeros(len(t)))):
             what = f"{name}, compiled, time {t[i]}"
-            close(found[i], nhwc(golden)[i], atol=allowed, rtol=1e-5, what=what)
+            how = {"atol": allowed, "rtol": 1e-5, "where_finite": True}
+            close(found[i], nhwc(golden)[i], what=what, **how)
 
 
 def _draw(file: Golden, schedule: RDDMSchedule, *, restoration: bool = True) -> Draw:
@@ -133,20 +139,11 @@ def _draw(file: Golden, schedule: RDDMSchedule, *, restoration: bool = True) -> 
     return Draw(x, degraded, clean, noise, t, level)
 
 
-def _finite(ours, golden: np.ndarray, what: str) -> None:
-    """The released code divides by zero at time 0; ours must be finite, and equal elsewhere."""
-    ours = np.asarray(ours)
-    assert np.isfinite(ours).all(), what
-    known = np.isfinite(golden)
-    close(np.where(known, ours, 0), np.where(known, golden, 0), **ALGEBRA, what=what)
-
-
 def check_losses(path: Path) -> None:
     file = Golden(path)
     outputs = [file.image(f"in/model_out{i}") for i in (0, 1)]
     schedules = {
-        name: SCHEDULES[name](file.config["T"], file.config["sum_scale"])
-        for name in ("exp0", "exp2", "exp6")
+        name: SCHEDULES[name](file.config["T"], file.config["sum_scale"]) for name in SCHEDULES
     }
     for exp, objective, loss in _loss_cases(file):
         _check_loss(file, schedules[exp], outputs, exp, objective, loss)
@@ -162,7 +159,7 @@ def _loss_cases(file: Golden) -> list[tuple[str, ...]]:
     cases = {
         (*key.split("/")[:2], key.split("/")[2])
         for key in file.group("out")
-        if key.startswith(("exp0/pred", "exp2/pred")) and key.split("/")[2] in ("l1", "l2")
+        if re.match(r"exp\d/pred_\w+/l[12]/", key)
     }
     return sorted(cases)
 
@@ -202,15 +199,17 @@ def _check_prediction(file, schedule, outputs, group, name, mode, *, restoration
     drawn = _draw(file, schedule, restoration=restoration)
     outputs = tuple(outputs[: objective.num_outputs])
     found = objective.predict(outputs, drawn.x, drawn.degraded, drawn.level, mode=mode)
-    golden = {"pred_res": "residual", "pred_noise": "noise", "pred_x_start": "clean"}
-    for key, field in golden.items():
-        _finite(getattr(found, field), nhwc(file[f"{group}/{key}"]), f"{group}/{key}")
+    fields = {"pred_res": "residual", "pred_noise": "noise", "pred_x_start": "clean"}
+    for key, field in fields.items():
+        golden = nhwc(file[f"{group}/{key}"])
+        close(getattr(found, field), golden, **ALGEBRA, what=f"{group}/{key}", where_finite=True)
 
 
 def _check_predictions(file, schedules, outputs) -> None:
-    for name in FORMS:
-        if f"out/exp2/{name}/pred_res" in file:
-            _check_prediction(file, schedules["exp2"], outputs, f"out/exp2/{name}", name, None)
+    for name, (experiment, schedule) in itertools.product(FORMS, schedules.items()):
+        group = f"out/{experiment}/{name}"
+        if f"{group}/pred_res" in file:
+            _check_prediction(file, schedule, outputs, group, name, None)
     for kind, restoration in (("generation", False), ("restoration", True)):
         for mode in ("res_noise", "res", "noise"):
             group = f"out/exp6_{kind}/{mode}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from jaxcore.models.rddm.sampling.ddim import (
 from jaxcore.models.rddm.sampling.released import (
     along_path,
     generalised,
+    noise_then_residual,
     residual_then_noise,
     sampling_table,
 )
@@ -80,18 +82,18 @@ class _OneOf:
 
 def _case(name: str, steps: int) -> tuple[RDDMSchedule, RDDMObjective, dict[str, Any], str | None]:
     """Schedule, objective, options of the table and mode that a name of `samplers.npz` tells."""
-    total = int(re.search(r"_T(\d+)", name)[1])  # type: ignore[index]  # every name has it
-    scale = float(name.partition("sumscale")[2] or 1)
+    given = dict(re.findall(r"_(T|S|sumscale|eta|SM_)([a-z]+|[\d.]+)", name))
+    total, scale = int(given["T"]), float(given.get("sumscale", 1))
     version = "v1" if name.startswith("exp2") else "v2"
     schedule = RDDMSchedule.polynomial(
         total, version=version, sum_scale=scale, compat_last_one_minus_alpha=True
     )
     objective = RDDMObjective(name="pred_x0_noise" if "x0noise" in name else "pred_res_noise")
-    mode = {"SM_res": "res", "SM_noise": "noise"}.get("SM_" + name.partition("_SM_")[2])
-    options: dict[str, Any] = {"steps": total if "ancestral" in name else steps}
-    if "_eta" in name:
-        options["eta"] = float(name.partition("_eta")[2])
-    return schedule, objective, options, mode
+    steps = total if "ancestral" in name else int(given.get("S", steps))
+    options: dict[str, Any] = {"steps": steps}
+    if "eta" in given:
+        options["eta"] = float(given["eta"])
+    return schedule, objective, options, given.get("SM_")
 
 
 def _compare(file: Golden, name: str, start: np.ndarray, states: np.ndarray) -> None:
@@ -110,16 +112,13 @@ def check_samplers(path: Path) -> None:
     }
     names = sorted({key.split("/")[0] for key in file.group("out")})
     cases = {name: _case(name, file.config["S"]) for name in names}
+    tables = {name: sampling_table(case[0], **case[2]) for name, case in cases.items()}
+    longest = max(map(len, tables.values()))  # tables of one length compile once
     kinds = {e: [c[1::2] for n, c in cases.items() if n.startswith(e)] for e in sources}
     readers = {e: _OneOf(tuple(dict.fromkeys(ways))) for e, ways in kinds.items()}
-    # Equal lengths compile once.
-    tables = {
-        n: sampling_table(schedule, **options) for n, (schedule, _, options, _) in cases.items()
-    }
-    longest = max(map(len, tables.values()))
     functions = {e: _choosing(apply_fn) for e, (apply_fn, _) in sources.items()}
     for name, (_, objective, _, mode) in cases.items():
-        experiment = name[:4]
+        experiment = name.split("_")[0]
         restores, reader = experiment == "exp2", readers[experiment]
         noise, table = nhwc(file[f"in/{name}/noise"]), tables[name]
         way = jnp.float32(reader.ways.index((objective, mode)))
@@ -147,6 +146,13 @@ def _choosing(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+_ORDERS = {
+    "simultaneous": sampling_table,
+    "residual_then_noise": residual_then_noise,
+    "noise_then_residual": noise_then_residual,
+}
+
+
 def check_paths(path: Path) -> None:
     file = Golden(path)
     apply_fn, params = _networks(
@@ -162,8 +168,8 @@ def check_paths(path: Path) -> None:
             schedule = trained.reschedule(
                 alpha=alpha, beta=beta, ratio_a=float(ratio_a or 1), ratio_b=float(ratio_b or 1)
             )
-        elif name.startswith("residual_then_noise"):
-            sampler = residual_then_noise
+        else:
+            sampler = next(_ORDERS[order] for order in _ORDERS if name.startswith(order))
         noise = nhwc(file[f"in/{name}/noise"])
         table = sampler(schedule, file.config["S"])
         _, seen = sample(
@@ -230,22 +236,19 @@ def check_conversion(path: Path) -> None:
         )  # fmt: skip
         return np.concatenate([seen.start[None], seen.states])
 
-    for eta in (0.0, 1.0):
-        cases = {
-            f"rddm/clipTrue/eta{eta}": "official",
-            f"ddim/clipTrue/eta{eta}": "ddim_exact",
-            f"rddm/clipFalse/eta{eta}": "none",
-            f"ddim/clipFalse/eta{eta}": "none",
-        }
-        for name, clip_mode in cases.items():
-            golden = nhwc(file[f"out/{name}"])
-            allowed = 5e-4
+    modes = {"rddm/clipTrue": "official", "ddim/clipTrue": "ddim_exact"}
+    for kind, clip in itertools.product(("rddm", "ddim"), ("clipTrue", "clipFalse")):
+        clip_mode = modes.get(f"{kind}/{clip}", "none")
+        for eta, stored in file.group(f"out/{kind}/{clip}").items():
+            golden, allowed = nhwc(stored), 5e-4
             if clip_mode == "none":
                 allowed = max(allowed, 2e-6 * float(np.abs(golden).max()))
-            close(run(schedule, eta, clip_mode), golden, atol=allowed, rtol=0, what=name)
-    for name, golden in file.group("out/rddm_adjust/clipTrue/eta0.0").items():
-        shape, ratio = name.split("_ratio")
-        ours = run(adjust_alpha(schedule, shape, float(ratio)), 0.0, "official")
+            ours = run(schedule, float(eta.removeprefix("eta")), clip_mode)
+            close(ours, golden, atol=allowed, rtol=0, what=f"{kind}, {clip}, {eta}")
+    for name, golden in file.group("out/rddm_adjust/clipTrue").items():
+        eta, shape, ratio = re.split("/|_ratio", name)
+        adjusted = adjust_alpha(schedule, shape, float(ratio))
+        ours = run(adjusted, float(eta.removeprefix("eta")), "official")
         close(ours, nhwc(golden), **SAMPLER, what=f"alpha {name}")
     _check_single_steps(file, schedule)
 

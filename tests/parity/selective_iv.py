@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.estimators import bootstrap, double_ml, genius, select
-from jaxcore.estimators.datasets import load_401k, load_401k_columns
+from jaxcore.estimators.datasets import load_401k_columns
 from jaxcore.estimators.estimate import aggregate_repeats
 from jaxcore.estimators.linear_iv import ols, tsls
 from jaxcore.estimators.nuisance import (
@@ -30,7 +30,7 @@ from jaxcore.estimators.selective_iv import (
     simulate,
 )
 from jaxcore.estimators.variance import variance
-from tests.parity.golden import Golden, close
+from tests.parity.golden import Golden, close, equal
 
 
 class _Check:
@@ -56,7 +56,7 @@ class _Check:
         close(ours, golden, what=what, **tol)
 
     def equal(self, what: str, ours) -> None:
-        np.testing.assert_array_equal(np.asarray(ours), self.file[what], err_msg=what)
+        equal(ours, self.file[what], what=what)
 
 
 def _both(path: Path, rtol: float = 1e-9, atol: float = 1e-11) -> Iterator[_Check]:
@@ -100,7 +100,10 @@ def check_if_core(path: Path) -> None:
         c.close("out/theta_onesided", jnp.mean(u))
         t = bootstrap.t_statistics(estimate.psi, estimate.se, x["xi"])
         c.close("out/boot_t", t)
-        c.close("out/boot_crit90", bootstrap.critical_value(t, 0.9))
+        for name in c.file.group("out"):
+            if name.startswith("boot_crit"):
+                level = int(name.removeprefix("boot_crit")) / 100
+                c.close(f"out/{name}", bootstrap.critical_value(t, level))
 
 
 def check_mr_parametric(path: Path) -> None:
@@ -287,7 +290,8 @@ def k401_basis(name: str) -> jax.Array:
 
 def check_k401(path: Path) -> None:
     for c in _both(path, rtol=1e-7):
-        Y, A, Z, _ = load_401k()
+        columns, roles = load_401k_columns(), ("outcome", "treatment", "instrument")
+        Y, A, Z = (c.array(columns[c.config[role]]) for role in roles)
         W = k401_basis("abadie")
         for name, one in (("ols", ols(Y, A, W)), ("tsls", tsls(Y, A, Z, W))):
             c.close(f"out/{name}", jnp.stack([one.theta, one.se]))

@@ -1,4 +1,4 @@
-"""Folders of the data that dehazing is trained and measured on, and haze made from a depth.
+"""Folders of the data that dehazing is trained and measured on.
 
 Below one root::
 
@@ -21,10 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
-from jaxcore.data.images.degradations import haze
 from jaxcore.data.images.pairs import PairedFolder
 from jaxcore.data.images.sources import Group, Source, Subset
 from jaxcore.errors import UserError
@@ -125,54 +121,10 @@ def dehazing(
                 "those of SOTS outdoor, so scores there may be of scenes seen in training.",
                 stacklevel=2,
             )
-        groups.append(Group(task, source if split == "test" else _side(
-            source, scenes, held_out, held=split == "held_out")))  # fmt: skip
+        held = split == "held_out"
+        kept = source if split == "test" else _side(source, scenes, held_out, held=held)
+        groups.append(Group(task, kept))
     return tuple(groups)
-
-
-def synthesize_haze(
-    clear: Float[np.ndarray, "h w 3"],
-    depth: Float[np.ndarray, "h w"],
-    airlight: float | Sequence[float],
-    beta: float,
-) -> Float[np.ndarray, "h w 3"]:
-    """Haze over a clear image as all these sets make it; `random_haze` draws depth and haze.
-
-    Args:
-      clear: in [0, 1].
-      depth: at least 0.
-      airlight: A, in [0, 1]; one number, or one per channel.
-      beta: scattering coefficient per unit of depth, at least 0.
-
-    Raises:
-      UserError: another shape, type or range.
-
-    >>> clear = np.zeros((1, 2, 3))
-    >>> synthesize_haze(clear, np.array([[0.0, 1.0]]), 0.8, np.log(2)).round(3)[0, :, 0].tolist()
-    [0.0, 0.4]
-    """
-    clear, depth = np.asarray(clear), np.asarray(depth)
-    light = np.asarray(airlight, dtype=float)
-    if clear.ndim != 3 or clear.shape[2] != 3 or not np.issubdtype(clear.dtype, np.floating):
-        raise UserError(
-            f"Expected a floating-point image (height, width, 3), found {clear.dtype} "
-            f"{clear.shape}."
-        )
-    if depth.shape != clear.shape[:2]:
-        raise UserError(f"Expected a depth of shape {clear.shape[:2]}, found {depth.shape}.")
-    if light.shape not in ((), (3,)):
-        raise UserError(f"Expected an airlight of one or three numbers, found {light.shape}.")
-    for name, array, most in (
-        ("an image", clear, 1.0),
-        ("an airlight", light, 1.0),
-        ("a depth", depth, np.inf),
-        ("a beta", np.asarray(beta, dtype=float), np.inf),
-    ):
-        if array.size == 0 or not (np.isfinite(array) & (array >= 0) & (array <= most)).all():
-            limit = "at least 0" if most == np.inf else "in [0, 1]"
-            found = f"{array.min()} to {array.max()}" if array.size else "no number"
-            raise UserError(f"Expected {name} {limit}, found {found}.")
-    return haze(clear, depth, beta, light)
 
 
 def _scene(name: str) -> str:

@@ -43,16 +43,27 @@ def _save(array: np.ndarray, kind: str, **options: Any) -> bytes:
 def _jpeg(array: np.ndarray, about: Metadata) -> bytes:
     # Without `optimize`, for which Pillow reserves too small a buffer for noisy pictures.
     return _save(
-        array, "JPEG", quality=95, subsampling="4:4:4", icc_profile=about.icc, exif=about.exif,
-        xmp=about.xmp, dpi=about.dpi,
-    )  # fmt: skip
+        array,
+        "JPEG",
+        quality=95,
+        subsampling="4:4:4",
+        icc_profile=about.icc,
+        exif=about.exif,
+        xmp=about.xmp,
+        dpi=about.dpi,
+    )
 
 
 def _webp(array: np.ndarray, about: Metadata) -> bytes:
     return _save(
-        array, "WEBP", lossless=True, exact=True, icc_profile=about.icc, exif=about.exif,
+        array,
+        "WEBP",
+        lossless=True,
+        exact=True,
+        icc_profile=about.icc,
+        exif=about.exif,
         xmp=about.xmp,
-    )  # fmt: skip
+    )
 
 
 def _bmp(array: np.ndarray, about: Metadata) -> bytes:

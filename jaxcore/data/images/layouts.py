@@ -21,7 +21,7 @@ for itself.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -100,15 +100,6 @@ _TASKS = {
         20, _Folders("Enhance/low", "Enhance/gt", 485), {"lol": _pair("enhance/lol", 15)}
     ),
 }
-
-
-def published_entries(tasks: Iterable[str]) -> int:
-    """Entries of one epoch with the complete published data.
-
-    >>> published_entries(THREE_TASKS), published_entries(FIVE_TASKS)
-    (142431, 162646)
-    """
-    return sum(_TASKS[task].repeat * _TASKS[task].train.published for task in tasks)
 
 
 def adair_training(

@@ -1,29 +1,21 @@
-"""From groups of images to batches, exactly repeatable and resumable.
+"""From groups of images to batches, exactly repeatable and resumable (`jaxcore.data.stream`).
 
-The list of an epoch holds every item of every group ``repeat`` times and is shuffled anew each
-epoch. A row of a batch depends on the seed and on its position in this endless stream, and on
-nothing else: not on threads, processes or earlier rows. So the number of batches handed out is the
-whole state. grain prepares batches ahead in threads.
-
-A row is made in the order of the protocol: both images are cropped centrally to multiples of 16,
-the same random window is cut from both, both are turned alike, and only then is a degradation
-made on the fly. Noise, haze, rain and low light are therefore those of the patch as the network
-sees it (rain falls downwards in turned patches too, and a patch has a depth of its own);
-motion blur reads the clean pixels around the window, which is cut a margin larger for it.
+The list of an epoch holds every item of every group ``repeat`` times. A row is made in the order of
+the protocol: both images are cropped centrally to multiples of 16, the same random window is cut
+from both, both are turned alike, and only then is a degradation made on the fly. Noise, haze, rain
+and low light are therefore those of the patch as the network sees it (rain falls downwards in
+turned patches too, and a patch has a depth of its own); motion blur reads the clean pixels around
+the window, which is cut a margin larger for it.
 """
 
 import bisect
 import dataclasses
-import functools
 import hashlib
 import itertools
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxcore.data.images.crops import centre_crop, eight_bits, grow, to_float, turn, window
 from jaxcore.data.images.degradations import (
@@ -33,6 +25,7 @@ from jaxcore.data.images.degradations import (
     legacy_noise,
 )
 from jaxcore.data.images.sources import Group, Sample
+from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 
 Augment = Literal["all", "official", "none", "flip", "mirror", "rotate"]
@@ -50,8 +43,6 @@ _TURNS: dict[str, tuple[int, ...]] = {
 }
 Images = tuple[str, ...]
 """Names of the images of a row: "clean", and of "degraded" and "condition" those that are used."""
-# Kinds of random streams: none is ever shared between the order and a row.
-_ORDER, _ROW = 0, 1
 _LEGACY = {f"noise{sigma}": sigma for sigma in LEGACY_SIGMAS}
 
 
@@ -76,7 +67,7 @@ def training_batches(
     num_threads: int | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
-) -> "TrainingBatches":
+) -> Stream:
     """Batches of random patches, endless if the last stage is.
 
     Images smaller than the patch are mirrored at the bottom and right until it fits.
@@ -111,77 +102,18 @@ def training_batches(
     >>> next(batches)["degraded"].shape, batches.get_state()
     ((2, 32, 32, 3), {'step': 1, 'entries': {'noise25': 1}})
     """
-    import grain
-
-    if process_index is None or process_count is None:
-        import jax
-
-        process_index, process_count = jax.process_index(), jax.process_count()
-    _check(groups, stages, seed, start_step, augment, images, process_count)
-    source = _BatchSource(
-        tuple(groups), tuple(stages), seed, augment, crop_multiple, images, process_index,
-        process_count,
-    )  # fmt: skip
-    threads = min(os.cpu_count() or 1, 8) if num_threads is None else num_threads
-    ahead = threads + 2 if threads else 0  # batches; big patches make them heavy
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    iterator = iter(grain.MapDataset.source(cast(Any, source)).to_iter_dataset(options))
-    batches = TrainingBatches(iterator, {g.name: g.entries for g in groups})
-    if start_step:
-        batches.set_state({**batches.get_state(), "step": start_step})
-    return batches
-
-
-class TrainingBatches:
-    """Iterator of `training_batches`; its state is JSON."""
-
-    def __init__(self, iterator: Any, entries: dict[str, int]) -> None:
-        self._iterator, self._entries = iterator, entries
-
-    def __iter__(self) -> "TrainingBatches":
-        return self
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        return next(self._iterator)
-
-    def get_state(self) -> dict[str, Any]:
-        """Batches handed out, and the size of the data, which must not change in between."""
-        return {"step": self._iterator.get_state()["next_index"], "entries": dict(self._entries)}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go to a position from `get_state`.
-
-        Raises:
-          UserError: the data have changed since.
-        """
-        if state["entries"] != self._entries:
-            raise UserError(
-                f"Expected the data of the checkpoint with {state['entries']} entries, found "
-                f"{self._entries}."
-            )
-        self._iterator.set_state({"next_index": state["step"]})
-
-
-def evaluation_items(
-    group: Group,
-    *,
-    seed: int = 0,
-    crop_multiple: int = 16,
-    side: int | None = None,
-    legacy_rng: bool = False,
-) -> Iterator[tuple[str, Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]]:
-    """Whole images of a group as (name, degraded, clean) in [0, 1]; see `evaluation_samples`.
-
-    >>> from jaxcore.data.images.sources import ArraySource
-    >>> group = Group("haze", ArraySource({"a": np.zeros((37, 50, 3), np.uint8)}), 1, "haze")
-    >>> [(name, degraded.shape) for name, degraded, clean in evaluation_items(group)]
-    [('a', (32, 48, 3))]
-    """
-    samples = evaluation_samples(
-        group, seed=seed, crop_multiple=crop_multiple, side=side, legacy_rng=legacy_rng
+    _check(groups, stages, augment, images)
+    patches = _Patches(tuple(groups), augment, crop_multiple, images)
+    return stream(
+        patches,
+        stages,
+        entries={group.name: group.entries for group in groups},
+        seed=seed,
+        start_step=start_step,
+        num_threads=num_threads,
+        process_index=process_index,
+        process_count=process_count,
     )
-    for sample in samples:
-        yield sample["name"], sample["degraded"], sample["clean"]
 
 
 def evaluation_samples(
@@ -241,66 +173,33 @@ def evaluation_samples(
         yield {"name": sample["name"], **{key: to_float(found[key]) for key in images}}
 
 
-class _BatchSource:
-    """Batch number -> batch."""
+class _Patches:
+    """Makes the rows of a batch."""
 
     def __init__(
-        self,
-        groups: tuple[Group, ...],
-        stages: tuple[Stage, ...],
-        seed: int,
-        augment: Augment,
-        crop_multiple: int,
-        images: Images,
-        process_index: int,
-        process_count: int,
+        self, groups: tuple[Group, ...], augment: Augment, crop_multiple: int, images: Images
     ) -> None:
-        self._groups, self._stages, self._seed, self._images = groups, stages, seed, images
+        self._groups, self._images = groups, images
         self._turns, self._multiple = _TURNS[augment], crop_multiple
-        self._index, self._count = process_index, process_count
         self._degrade = [
             None if g.degradation is None else degradation(g.degradation) for g in groups
         ]
         self._ends = list(itertools.accumulate(g.entries for g in groups))
-        # Not grain's shuffle: on short lists it takes 2 ms for each item. Rows that are prepared
-        # at the same time may lie in a few epochs if the list is shorter than a batch.
-        self._order = functools.lru_cache(maxsize=16)(self._shuffled)
-        # First step and first row of each stage, and the end of the last one.
-        steps = [sys.maxsize if stage.steps is None else stage.steps for stage in stages]
-        rows = [stage.batch_size * n for stage, n in zip(stages, steps, strict=True)]
-        self._first_step = [0, *itertools.accumulate(steps)]
-        self._first_row = [0, *itertools.accumulate(rows)]
 
-    def __len__(self) -> int:
-        return min(self._first_step[-1], sys.maxsize)
-
-    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        stage_index = bisect.bisect_right(self._first_step, step) - 1
-        stage = self._stages[stage_index]
-        begin = self._first_row[stage_index]
-        begin += (step - self._first_step[stage_index]) * stage.batch_size
-        share = stage.batch_size // self._count
-        begin += self._index * share
-        shape = (share, stage.patch, stage.patch, 3)
+    def __call__(self, stage: Stage, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
+        shape = (len(draws), stage.patch, stage.patch, 3)
         batch = {name: np.empty(shape, np.float32) for name in self._images}
-        task = np.empty(share, np.int32)
-        for row in range(share):
+        task = np.empty(len(draws), np.int32)
+        for row, draw in enumerate(draws):
             rows = {name: images[row] for name, images in batch.items()}
-            task[row] = self._fill(begin + row, stage.patch, rows)
+            task[row] = self._fill(draw, stage.patch, rows)
         return {**batch, "task": task}
 
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((_ORDER, self._seed, epoch)).permutation(self._ends[-1])
-
-    def _fill(self, position: int, patch: int, rows: dict[str, np.ndarray]) -> int:
-        """Write the row at a position of the stream; its task."""
-        epoch, place = divmod(position, self._ends[-1])
-        entry = int(self._order(epoch)[place])
-        task = bisect.bisect_right(self._ends, entry)
+    def _fill(self, draw: Draw, patch: int, rows: dict[str, np.ndarray]) -> int:
+        """Write a row; its task."""
+        task, rng = bisect.bisect_right(self._ends, draw.entry), draw.rng
         group, degrade = self._groups[task], self._degrade[task]
-        item = (entry - self._ends[task]) % len(group.source)
-        rng = np.random.default_rng((_ROW, self._seed, position))
-        sample = group.source[item]
+        sample = group.source[(draw.entry - self._ends[task]) % len(group.source)]
         margin = 0 if degrade is None else degrade.margin
         names = [n for n in self._images if degrade is None or n != "degraded"]
         if degrade is not None:
@@ -327,19 +226,10 @@ class _BatchSource:
         return [np.ascontiguousarray(turn(window, number)) for window in windows]
 
 
-def _check(
-    groups: Sequence[Group],
-    stages: Sequence[Stage],
-    seed: int,
-    start_step: int,
-    augment: str,
-    images: Images,
-    process_count: int,
-) -> None:
-    empty = [g.name for g in groups if g.entries < 1]
-    if empty or not groups:
-        raise UserError(f"Expected groups with data, found none in {empty or 'the list'}.")
+def _check(groups: Sequence[Group], stages: Sequence[Stage], augment: str, images: Images) -> None:
     for group in groups:
+        if not group.entries:
+            continue  # the stream refuses it
         present = group.source[0]
         if "condition" in images and "condition" not in present:
             raise UserError(
@@ -351,19 +241,10 @@ def _check(
                 f"Expected degraded images or a degradation to make on the fly, found neither in "
                 f"group {group.name!r}."
             )
-    if not stages or any(stage.steps is None for stage in stages[:-1]):
-        raise UserError("Expected stages of which only the last may last for ever (steps None).")
-    for stage in stages:
-        if stage.patch < 1 or stage.batch_size < 1 or (stage.steps is not None and stage.steps < 1):
-            raise UserError(f"Expected positive steps, patch and batch size, found {stage}.")
-        if stage.batch_size % process_count:
-            raise UserError(
-                f"Expected a batch size that divides over {process_count} processes, found "
-                f"{stage.batch_size}."
-            )
-    if not 0 <= seed < 2**32 or start_step < 0:
-        raise UserError(
-            f"Expected a seed of 32 bits and a step, found seed {seed} and step {start_step}."
-        )
+    if len({group.name for group in groups}) < len(groups):
+        raise UserError(f"Expected groups of different names, found {[g.name for g in groups]}.")
+    small = [stage for stage in stages if stage.patch < 1]
+    if small:
+        raise UserError(f"Expected positive steps, patch and batch size, found {small[0]}.")
     if augment not in _TURNS:
         raise UserError(f"Expected augment among {', '.join(_TURNS)}, found {augment!r}.")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.data.images.dehazing import dehazing, synthesize_haze
+from jaxcore.data.images.dehazing import dehazing
 from jaxcore.data.images.kinds import Dehazing, describe, evaluation_groups, training_groups
 from jaxcore.errors import UserError
 
@@ -183,32 +183,3 @@ def test_other_sizes_than_the_known_border_are_refused(tree, shape):
     (group,) = dehazing(tree, "test", check_sizes=0)
     with pytest.raises(UserError, match="of equal size"):
         group.source[0]
-
-
-def test_haze_is_the_model_of_the_sets():
-    rng = np.random.default_rng(0)
-    clear, depth = rng.random((5, 4, 3)), rng.random((5, 4))
-    for light in (0.9, (0.7, 0.8, 1.0)):
-        t = np.exp(-1.3 * depth)[..., None]
-        expected = clear * t + np.asarray(light) * (1 - t)
-        np.testing.assert_allclose(synthesize_haze(clear, depth, light, 1.3), expected)
-    np.testing.assert_array_equal(synthesize_haze(clear, depth, 1.0, 0.0), clear)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"clear": np.zeros((2, 2, 3), np.uint8)}, "floating-point image .*found uint8"),
-        ({"clear": np.full((2, 2, 3), 255.0)}, r"an image in \[0, 1\], found 255"),
-        ({"depth": np.zeros((2, 3))}, r"depth of shape \(2, 2\), found \(2, 3\)"),
-        ({"depth": np.full((2, 2), -1.0)}, "a depth at least 0, found -1"),
-        ({"depth": np.full((2, 2), np.nan)}, "a depth at least 0, found nan"),
-        ({"airlight": 1.5}, r"an airlight in \[0, 1\], found 1.5"),
-        ({"airlight": (1.0, 0.5)}, "one or three numbers"),
-        ({"beta": -0.1}, "a beta at least 0, found -0.1"),
-    ],
-)
-def test_impossible_haze_is_refused(change, message):
-    good = {"clear": np.zeros((2, 2, 3)), "depth": np.ones((2, 2)), "airlight": 0.9, "beta": 1.0}
-    with pytest.raises(UserError, match=message):
-        synthesize_haze(**{**good, **change})

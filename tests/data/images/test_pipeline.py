@@ -12,12 +12,12 @@ from jaxcore.data.images.degradations import gaussian_noise, legacy_noise
 from jaxcore.data.images.pipeline import (
     Stage,
     centre_crop,
-    evaluation_items,
     training_batches,
     turn,
 )
 from jaxcore.data.images.sources import ArraySource, Group
 from jaxcore.errors import UserError
+from tests.data.images.whole import whole_images
 
 STAGES = (
     Stage(steps=3, patch=16, batch_size=4),
@@ -226,7 +226,7 @@ def test_sixteen_bits_are_scaled_by_their_maximum():
     fly = Group("h", ArraySource({"a": deep}), degradation="noise15")
     batch = stream(1, [fly], [Stage(patch=16, batch_size=1)], augment="none")[0]
     np.testing.assert_array_equal(batch["clean"][0, 0], np.float32(100) / np.float32(255))
-    (_, _, clean) = next(evaluation_items(fly))
+    (_, _, clean) = next(whole_images(fly))
     np.testing.assert_array_equal(clean[0], np.float32(100) / np.float32(255))
 
 
@@ -270,17 +270,17 @@ def test_evaluation_is_seeded_per_image_and_degradation():
     images = {name: noise_image(i) for i, name in enumerate("abc")}
     group = Group("n", ArraySource(images), degradation="noise25")
     alone = Group("n", ArraySource({"b": images["b"]}), degradation="noise25")
-    items = {name: degraded for name, degraded, _ in evaluation_items(group)}
+    items = {name: degraded for name, degraded, _ in whole_images(group)}
     assert list(items) == ["a", "b", "c"]
-    ((_, again, clean),) = evaluation_items(alone)
+    ((_, again, clean),) = whole_images(alone)
     np.testing.assert_array_equal(items["b"], again)  # whatever else is evaluated
     assert again.shape == clean.shape == (48, 48, 3)
     np.testing.assert_array_equal(clean, images["b"][1:49, 6:54] / np.float32(255))
-    ((_, other, _),) = evaluation_items(alone, seed=1)
+    ((_, other, _),) = whole_images(alone, seed=1)
     assert (other != again).any()
     # Noise of two levels is not the same draw at two scales.
     strong = Group("n", alone.source, degradation="noise50")
-    ((_, louder, _),) = evaluation_items(strong)
+    ((_, louder, _),) = whole_images(strong)
     grey = clean.astype(np.float64)
     correlation = np.corrcoef((again - grey).ravel(), (louder - grey).ravel())[0, 1]
     assert abs(correlation) < 0.2
@@ -292,7 +292,7 @@ def test_evaluation_with_the_legacy_stream():
     for sigma in (15, 25, 50):
         group = Group("n", ArraySource(images), degradation=f"noise{sigma}")
         draws = legacy_noise([crop.shape for crop in crops], sigma)
-        items = evaluation_items(group, legacy_rng=True)
+        items = whole_images(group, legacy_rng=True)
         for (_, degraded, _), crop, noise in zip(items, crops, draws, strict=True):
             expected = gaussian_noise(crop, sigma, noise) / np.float32(255)
             np.testing.assert_array_equal(degraded, expected)
@@ -301,12 +301,12 @@ def test_evaluation_with_the_legacy_stream():
 def test_evaluation_of_pairs_and_central_squares():
     pair = (coordinates(37, 50), coordinates(37, 50))
     group = Group("p", ArraySource({"a": pair}))
-    ((_, degraded, clean),) = evaluation_items(group, legacy_rng=True)
+    ((_, degraded, clean),) = whole_images(group, legacy_rng=True)
     np.testing.assert_array_equal(degraded, pair[0][2:34, 1:49] / np.float32(255))
     np.testing.assert_array_equal(clean, degraded)
-    ((_, square, _),) = evaluation_items(group, side=16)
+    ((_, square, _),) = whole_images(group, side=16)
     np.testing.assert_array_equal(square, pair[0][10:26, 17:33] / np.float32(255))
-    ((_, whole, _),) = evaluation_items(group, crop_multiple=1)
+    ((_, whole, _),) = whole_images(group, crop_multiple=1)
     assert whole.shape == (37, 50, 3)
 
 

@@ -14,7 +14,7 @@ from jaxcore.data.images.kinds import (
     training_groups,
 )
 from jaxcore.data.images.pairs import PairedFolder
-from jaxcore.data.images.pipeline import Stage, evaluation_items, training_batches
+from jaxcore.data.images.pipeline import Stage, training_batches
 from jaxcore.data.images.sources import (
     ArraySource,
     CleanFolder,
@@ -24,6 +24,7 @@ from jaxcore.data.images.sources import (
     list_images,
 )
 from jaxcore.errors import UserError
+from tests.data.images.whole import whole_images
 
 
 def image(seed, height=20, width=24):
@@ -220,14 +221,14 @@ def test_config_of_photographs():
     assert names[0].isdisjoint(names[1])
     (rain,) = training_groups(Photos(tasks=("rain+noise50",)))
     assert rain.degradation == "rain+noise50"
-    shapes = [degraded.shape for _, degraded, _ in evaluation_items(held_out[2])]
+    shapes = [degraded.shape for _, degraded, _ in whole_images(held_out[2])]
     assert shapes == [(288, 448, 3), (416, 640, 3)]
 
 
 def test_config_of_pairs(pairs):
     cfg = Pairs(root=str(pairs), held_out=1, tasks=("derain",))
     assert describe(training_groups(cfg)) == [("derain", 2, 1, 2)]
-    ((name, degraded, clean),) = evaluation_items(evaluation_groups(cfg)[0], crop_multiple=1)
+    ((name, degraded, clean),) = whole_images(evaluation_groups(cfg)[0], crop_multiple=1)
     assert name == "a"
     np.testing.assert_array_equal(degraded, image(1) / np.float32(255))
     np.testing.assert_array_equal(clean, image(11) / np.float32(255))

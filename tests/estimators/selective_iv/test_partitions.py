@@ -239,4 +239,4 @@ def test_folders_that_hold_no_fit(repeated, tmp_path):
     text = json.loads((tmp_path / "fit" / "config.json").read_text())
     assert text["settings"]["n_rep"] == 3
     with pytest.raises(UserError, match="written"):
-        repeated.save(tmp_path / "absent" / "fit")
+        repeated.save(tmp_path / "config.json" / "fit")  # a file is no folder

@@ -98,15 +98,6 @@ def test_intermediates_and_context(params, images, output):
     assert np.abs(moved - y).max() > 1e-4
 
 
-def test_any_size_comes_back(params):
-    calls = []
-    images = np.random.default_rng(1).uniform(size=(2, 37, 50, 3)).astype(np.float32)
-    y = adair.restore(params, images, CFG, progress=lambda *a: calls.append(a))
-    assert y.shape == (2, 37, 50, 3) and y.dtype == np.float32 and calls == [(1, 1)]
-    padded = np.pad(images, [(0, 0), (0, 3), (0, 6), (0, 0)], "reflect")
-    np.testing.assert_allclose(y, run(params, padded, cfg=CFG)[:, :37, :50], atol=1e-6)
-
-
 def test_export_round_trip(params, images, output):
     blob = export.export_network(adair, params, CFG, 40, 56, platforms=("cpu",))
     loaded = export.load_network(blob)
@@ -114,22 +105,6 @@ def test_export_round_trip(params, images, output):
     for broken in (b"", b"not a network", blob[: len(blob) // 2]):
         with pytest.raises(UserError, match="Expected an exported network"):
             export.load_network(broken)
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "message"),
-    [
-        ((1, 37, 50, 3), np.float32, "multiples of 8, found 37 and 50"),
-        ((1, 0, 8, 3), np.float32, "multiples of 8, found 0 and 8"),
-        ((0, 8, 8, 3), np.float32, r"\(batch, height, width, 3\), found \(0, 8, 8, 3\)"),
-        ((8, 8, 3), np.float32, r"\(batch, height, width, 3\), found \(8, 8, 3\)"),
-        ((1, 8, 8, 1), np.float32, r"found \(1, 8, 8, 1\)"),
-        ((1, 8, 8, 3), np.uint8, "floating-point images in .*, found uint8"),
-    ],
-)
-def test_inputs_that_do_not_fit(params, shape, dtype, message):
-    with pytest.raises(UserError, match=message):
-        adair.apply(params, np.zeros(shape, dtype), CFG)
 
 
 def test_context_that_does_not_fit(params, images):
