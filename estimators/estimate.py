@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,15 +87,19 @@ class Estimate:
         with scope_of(self.psi):
             if joint:
                 draws = self._multiplier(n_boot, "normal", seed)
-                critical = bootstrap.critical_value(draws, level)
+                critical = self._like(bootstrap.critical_value(draws, level))
             half = critical * self.se
-            return self._like(jnp.stack([self.theta - half, self.theta + half], axis=-1))
+            stack = np.stack if self._on_host else jnp.stack  # NumPy compiles nothing
+            return stack([self.theta - half, self.theta + half], axis=-1)
 
     def pvalue(self, null: float = 0.0) -> Float[Array, "*q"]:
         """Two-sided Wald p-values of ``theta == null``."""
+        if self._on_host:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                t = np.abs((self.theta - null) / self.se)
+            return np.vectorize(math.erfc, otypes=[float])(t / math.sqrt(2))
         with scope_of(self.psi):
-            t = jnp.abs((self.theta - null) / self.se)
-            return self._like(2 * jax.scipy.stats.norm.sf(t))
+            return jax.scipy.special.erfc(jnp.abs((self.theta - null) / self.se) / math.sqrt(2))
 
     def bootstrap(
         self, n: int = 1000, kind: str = "normal", *, seed: int = 0
@@ -169,9 +174,13 @@ class Estimate:
 
         return plots.intervals(self.rows(level), ax=ax, level=level)
 
+    @property
+    def _on_host(self) -> bool:
+        return isinstance(self.psi, np.ndarray)
+
     def _like(self, x: Any) -> Any:
         """Give ``x`` back as NumPy when this estimate lives on the host."""
-        return np.asarray(x) if isinstance(self.psi, np.ndarray) else x
+        return np.asarray(x) if self._on_host else x
 
 
 def _table(
@@ -232,9 +241,10 @@ def aggregate_repeats(
     """
     if how not in ("median", "mean"):
         raise UserError(f"Expected how='median' or 'mean', found {how!r}.")
-    agg = jnp.median if how == "median" else jnp.mean
+    xp = theta.__array_namespace__()
+    agg = xp.median if how == "median" else xp.mean
     centre = agg(theta, axis=0)
-    return centre, jnp.sqrt(agg(se**2 + (theta - centre[None]) ** 2, axis=0))
+    return centre, xp.sqrt(agg(se**2 + (theta - centre[None]) ** 2, axis=0))
 
 
 def aggregate_estimates(estimates: Sequence[Estimate], *, how: str = "median") -> Estimate:
@@ -244,10 +254,11 @@ def aggregate_estimates(estimates: Sequence[Estimate], *, how: str = "median") -
     """
     if len(estimates) == 1:
         return estimates[0]
+    xp = estimates[0].psi.__array_namespace__()
     theta, se = aggregate_repeats(
-        jnp.stack([jnp.asarray(e.theta) for e in estimates]),
-        jnp.stack([jnp.asarray(e.se) for e in estimates]),
+        xp.stack([xp.asarray(e.theta) for e in estimates]),
+        xp.stack([xp.asarray(e.se) for e in estimates]),
         how=how,
     )
-    psi = jnp.mean(jnp.stack([jnp.asarray(e.psi) for e in estimates]), axis=0)
+    psi = xp.mean(xp.stack([xp.asarray(e.psi) for e in estimates]), axis=0)
     return dataclasses.replace(estimates[0], theta=theta, se=se, psi=psi)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.units import INDEPENDENT, Units
 
@@ -275,7 +276,7 @@ def stacked(
     flat, unravel = ravel_pytree(params)
     jacobian = jax.jacfwd(lambda v: mean(unravel(v)))(flat)
     # The inverse is q x q; a solve with the n rows as right-hand sides is ten times slower.
-    inverse = jnp.linalg.solve(jacobian, jnp.eye(flat.shape[0], dtype=flat.dtype))
+    inverse = linear_algebra.solve(jacobian, jnp.eye(flat.shape[0], dtype=flat.dtype))
     return -rows(params) @ inverse.T
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
@@ -107,8 +108,9 @@ def _per_kept(T, kept, blocks, reduce: Callable) -> Array:
     def spread(t):
         return reduce(jnp.mean((t[:, :, None] - t[:, None, :]) ** 2, axis=0))
 
-    per_call = x.shape[1] * x.shape[2] ** 2
-    risk = jax.lax.map(spread, x, batch_size=max(1, min(x.shape[0], _PAIRS_AT_ONCE // per_call)))
+    at_once = max(1, _PAIRS_AT_ONCE // (x.shape[1] * x.shape[2] ** 2))
+    whole = x.shape[0] <= at_once  # without a loop there is less to compile
+    risk = jax.vmap(spread)(x) if whole else jax.lax.map(spread, x, batch_size=at_once)
     full = [n if 1 + i in keep else 1 for i, n in enumerate(T.shape[1:])]
     return jnp.broadcast_to(risk.reshape(full), T.shape[1:])
 
@@ -145,8 +147,18 @@ def select(
     """
     risks = pseudo_risk(T, models, blocks)
     b = criterion_of(risks, criterion)
-    index = jnp.stack(jnp.unravel_index(jnp.argmin(b), b.shape))
-    return Selection(index, b, risks)
+    return Selection(place_of_least(b), b, risks)
+
+
+def place_of_least(x: Float[Array, "*learners"]) -> Int[Array, " blocks"]:
+    """Index of the smallest entry on every axis (ties: the first, last axis fastest).
+
+    >>> import jax.numpy as jnp
+    >>> place_of_least(jnp.array([[2.0, 1.0], [1.0, 0.0]])).tolist()
+    [1, 1]
+    """
+    places = np.indices(x.shape, dtype=np.int32).reshape(x.ndim, -1).T
+    return jnp.asarray(places)[jnp.argmin(x)]
 
 
 def smooth_select(

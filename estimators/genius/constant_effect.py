@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import influence
+from jaxcore.estimators import influence, linear_algebra
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.linear_iv import robust_set
 from jaxcore.estimators.nuisance.penalised import newton_logistic
@@ -28,7 +28,7 @@ def _mean_model(
     if kind == "logistic":
         return newton_logistic(B, y, w).coef
     weighted = B * w[:, None]
-    return jnp.linalg.solve(weighted.T @ B, weighted.T @ y)
+    return linear_algebra.solve(weighted.T @ B, weighted.T @ y)
 
 
 def _predict(kind: str, B: Float[Array, "n q"], b: Float[Array, " q"]) -> Float[Array, " n"]:

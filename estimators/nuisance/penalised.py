@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.estimators.chunks import NUMBERS_AT_ONCE, ROWS_AT_ONCE, in_chunks, sum_chunks
+from jaxcore.estimators.linear_algebra import solve_cholesky
 
 _SOLVED_UP_TO = 64  # columns: a factorisation costs no more than a few sweeps
 
@@ -153,7 +154,7 @@ def newton_logistic(
         gradient, hessian = sums(B, y, w, pairs) if whole else sum_chunks(sums, pieces)
         gradient = columns * (gradient - penalty * b)
         hessian = columns[:, None] * columns[None] * (hessian + jnp.diag(penalty)) + used
-        move = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian), gradient)
+        move = solve_cholesky(hessian, gradient)
         size = jnp.max(jnp.abs(move)) / jnp.maximum(jnp.max(jnp.abs(b)), 1)
         return b + move, size, i + 1
 

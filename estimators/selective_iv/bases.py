@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
 from jaxcore.estimators.nuisance.penalised import newton_logistic
+from jaxcore.estimators.selective_iv import cv_loss
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, combination_moments
 
 
@@ -98,11 +100,11 @@ def _fold(Y, A, Z, B, w, masks, ridge, clip, rows):
         h = Z[None] - jnp.clip(jax.nn.sigmoid(pi.coef @ B.T), *clip.pi)
         e = A[None] - jnp.clip(jax.nn.sigmoid(mu.coef @ BZ.T), *clip.mu)
         he = (h[:, None] * e[None]).reshape(n_pi * n_mu, -1)
-        rows_delta = _weighted_grams(w[None] * he, B, wide)
+        rows_both = _weighted_grams(w[None] * jnp.concatenate([he, e]), B, wide)
         return (
             (BZ * w[:, None]).T @ wide,
-            rows_delta.reshape(n_pi, n_mu, q, -1),
-            _weighted_grams(w[None] * e, B, wide),
+            rows_both[:-n_mu].reshape(n_pi, n_mu, q, -1),
+            rows_both[-n_mu:],
             _weighted_grams(w[None] * h, B, B),
         )
 
@@ -136,7 +138,7 @@ def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
     def solve(m_g, m_d, m_r):
         m = jnp.concatenate([m_g, m_g, m_d, m_r])
         masked = system * m[:, None] * m[None] + jnp.diag(1 - m)
-        x = jnp.linalg.solve(masked, right * m)
+        x = linear_algebra.solve(masked, right * m)
         return x[: 2 * q], x[2 * q : 3 * q], x[3 * q :]
 
     over_rho = jax.vmap(solve, in_axes=(None, None, 0))
@@ -162,7 +164,8 @@ def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
 
     def solve(m_g, m_d):
         m = jnp.concatenate([m_d, m_g])
-        x = jnp.linalg.solve(gram * m[:, None] * m[None] + jnp.diag(1 - m), right * m)
+        masked = gram * m[:, None] * m[None] + jnp.diag(1 - m)
+        x = linear_algebra.solve(masked, right * m)
         return jnp.concatenate([jnp.zeros(q, x.dtype), x[q:]]), x[:q]
 
     over_delta = jax.vmap(solve, in_axes=(None, 0))
@@ -221,14 +224,21 @@ def all_moments(
     clip: Clip,
 ) -> Float[Array, "n pi mu g delta rho"]:
     """Out-of-fold moments ``u`` of every unit under every combination of learners."""
+    found = _predictions(fits, Z, B, fold_ids, clip.one_sided)
+    return combination_moments(Y, A, Z, **found, clip=clip)
+
+
+def _predictions(
+    fits: BasisFits, Z: Array, B: Array, fold_ids: Array, one_sided: bool
+) -> dict[str, Array]:
+    """Out-of-fold nuisances of all combinations, rows last."""
     pick = own_predictors(fold_ids, fits.pi)
-    pi = jax.nn.sigmoid(pick(fits.pi, B))
-    mu1, mu0 = both_arms(fits.mu, B, pick, clip.one_sided)
-    g = pick(fits.g, with_instrument(B, Z))
-    return combination_moments(
-        Y, A, Z, pi=pi, mu1=mu1, mu0=mu0, g=g, delta=pick(fits.delta, B), rho=pick(fits.rho, B),
-        clip=clip,
-    )  # fmt: skip
+    mu1, mu0 = both_arms(fits.mu, B, pick, one_sided)
+    return {
+        "pi": jax.nn.sigmoid(pick(fits.pi, B)), "mu1": mu1, "mu0": mu0,
+        "g": pick(fits.g, with_instrument(B, Z)), "delta": pick(fits.delta, B),
+        "rho": pick(fits.rho, B),
+    }  # fmt: skip
 
 
 class MomentSums(NamedTuple):
@@ -239,6 +249,8 @@ class MomentSums(NamedTuple):
     w2: Float[Array, ""]  # sums of w^2, w^2 u, w^2 u^2 over all units
     w2u: Float[Array, "pi mu g delta rho"]
     w2u2: Float[Array, "pi mu g delta rho"]
+    loss_pi: Float[Array, " pi"]  # log-losses
+    loss_mu: Float[Array, " mu"]
 
 
 def moment_sums(
@@ -256,17 +268,20 @@ def moment_sums(
     k = fits.pi.shape[0]
 
     def sums(Y, A, Z, B, fold, w):
-        u = all_moments(fits, Y, A, Z, B, fold, clip=clip)
+        found = _predictions(fits, Z, B, fold, clip.one_sided)
+        u = combination_moments(Y, A, Z, **found, clip=clip)
         u = jnp.where((w > 0).reshape(-1, 1, 1, 1, 1, 1), u, 0)  # filled-up rows may be infinite
         flat = u.reshape(u.shape[0], -1)
         member = jax.nn.one_hot(fold, k, dtype=u.dtype, axis=0) * w[None]
+        linear = jnp.concatenate([member, w[None] ** 2]) @ flat
         shape = u.shape[1:]
         return MomentSums(
             jnp.sum(member, axis=1),
-            (member @ flat).reshape(k, *shape),
+            linear[:k].reshape(k, *shape),
             jnp.sum(w**2),
-            (w**2 @ flat).reshape(shape),
+            linear[k].reshape(shape),
             (w**2 @ flat**2).reshape(shape),
+            *cv_loss.log_losses(A, Z, found["pi"], found["mu1"], found["mu0"], w, clip=clip),
         )
 
     arrays = in_chunks((Y, A, Z, B, fold_ids, weights), moment_rows(fits))
@@ -278,35 +293,66 @@ def moment_rows(fits: BasisFits) -> int:
     return rows_at_once(fits.pi.shape[0] * fits.g[0, ..., 0].size)
 
 
+def choose_by_loss(
+    fits: BasisFits,
+    sums: MomentSums,
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    fold_ids: Int[Array, " n"],
+    weights: Float[Array, " n"],
+    *,
+    clip: Clip,
+) -> Int[Array, "5"]:
+    """The combination of smallest losses, see `cv_loss`; a second pass over the rows."""
+    i, j = jnp.argmin(sums.loss_pi), jnp.argmin(sums.loss_mu)
+
+    def losses(Y, A, Z, B, fold, w):
+        pick = own_predictors(fold, fits.pi)
+        arms = both_arms(fits.mu[:, j], B, pick, clip.one_sided)
+        mu = cv_loss.at_observed(Z, *arms, clip=clip)
+        g = pick(fits.g[:, i, j], with_instrument(B, Z))
+        delta, rho = pick(fits.delta[:, i, j], B), pick(fits.rho[:, i, j], B)
+        Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
+        return cv_loss.product_loss(Y, A, mu, g, delta, rho) @ w
+
+    chunks = in_chunks((Y, A, Z, B, fold_ids, weights), moment_rows(fits))
+    return cv_loss.best_index(sums.loss_pi, sums.loss_mu, sum_chunks(losses, chunks))
+
+
 def selected_nuisances(
     fits: BasisFits,
     Z: Float[Array, " n"],
     B: Float[Array, "n q"],
     fold_ids: Int[Array, " n"],
-    index: Int[Array, "5"],
+    index: Int[Array, "c 5"],
     *,
     one_sided: bool = False,
 ) -> Nuisances:
-    """Out-of-fold nuisances, not clipped, of one combination ``[pi, mu, g, delta, rho]``."""
+    """Out-of-fold nuisances, not clipped, of combinations ``[pi, mu, g, delta, rho]``."""
     q = B.shape[1]
-    at = (slice(None), *index)
-    mu, g = fits.mu[:, index[1]], fits.g[at]
+
+    at = (slice(None), *index.T)
+    mu, g = fits.mu[:, index[:, 1]], fits.g[at]
     coefs = jnp.stack(
-        [fits.pi[:, index[0]], mu[:, :q] + mu[:, q:], mu[:, :q], g[:, :q], g[:, q:],
+        [fits.pi[:, index[:, 0]], mu[..., :q] + mu[..., q:], mu[..., :q], g[..., :q], g[..., q:],
          fits.delta[at], fits.rho[at]]
     )  # fmt: skip
+    coefs = jnp.swapaxes(coefs, 1, 2).reshape(-1, fits.pi.shape[0], q)  # nuisance and combination
 
     def own(B, fold):  # rows first
         every = jnp.einsum("nq,ckq->nck", B, coefs)
         return jnp.take_along_axis(every, fold[:, None, None], axis=2)[:, :, 0]
 
     found = map_chunks(own, (B, fold_ids), rows_at_once(coefs.size // q)).T
+    found = found.reshape(7, *index.shape[:1], -1)
     mu1, mu0 = jax.nn.sigmoid(found[1]), jax.nn.sigmoid(found[2])
     return Nuisances(
         pi=jax.nn.sigmoid(found[0]),
         mu1=mu1,
         mu0=jnp.zeros_like(mu1) if one_sided else mu0,
-        g=found[3] + Z * found[4],
+        g=found[3] + Z[None] * found[4],
         delta=found[5],
         rho=found[6],
     )

@@ -6,13 +6,14 @@ replications). Memory is bounded: the rows go through in chunks.
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import select
 from jaxcore.estimators.chunks import map_chunks
 from jaxcore.estimators.estimate import Estimate
-from jaxcore.estimators.selective_iv import bases, cv_loss
+from jaxcore.estimators.selective_iv import bases
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
     MODELS,
@@ -78,13 +79,12 @@ def estimate_bases(
     hard = hard_choice(T, criterion, models)
     theta_all = jnp.sum(sums.total, axis=0) / n
     spread = sums.w2u2 - 2 * theta_all * sums.w2u + theta_all**2 * sums.w2
-    raw = bases.selected_nuisances(fits, Z, B, fold_ids, hard.index, one_sided=clip.one_sided)
-    u = moment_uncentred(Y, A, Z, raw, clip=clip)
+    by_loss = bases.choose_by_loss(fits, sums, Y, A, Z, B, fold_ids, w, clip=clip)
+    chosen = jnp.stack([hard.index, by_loss])
+    both = bases.selected_nuisances(fits, Z, B, fold_ids, chosen, one_sided=clip.one_sided)
+    raw = jax.tree.map(lambda v: v[0], both)
+    u, u_by_loss = jax.vmap(lambda nu: moment_uncentred(Y, A, Z, nu, clip=clip))(both)
     kept = overlap_mask(raw, clip)
-    by_loss = cv_loss.choose_bases(
-        fits, Y, A, Z, B, fold_ids, w, clip=clip
-    )  # fmt: skip
-    other = bases.selected_nuisances(fits, Z, B, fold_ids, by_loss, one_sided=clip.one_sided)
     final = w
     if clip.overlap == "discard":
         final = jnp.where(kept, w, 0)
@@ -99,7 +99,7 @@ def estimate_bases(
         "se_all": jnp.sqrt(jnp.maximum(spread, 0)) / n,
         "u": u,
         "selected_by_loss": by_loss,
-        "u_by_loss": moment_uncentred(Y, A, Z, other, clip=clip),
+        "u_by_loss": u_by_loss,
         "fold_ids": fold_ids,
         "raw": raw,
         "nuisances": clip_nuisances(raw, clip),

@@ -8,12 +8,10 @@ choice. Small losses of single nuisances are not a small error of the effect.
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcore.estimators.chunks import in_chunks, sum_chunks
-from jaxcore.estimators.selective_iv import bases
+from jaxcore.estimators import select
 from jaxcore.estimators.selective_iv.moment import Clip, clip_arms
 
 
@@ -43,44 +41,27 @@ def product_loss(
     return ((A - mu) * (Y - g - delta * mu) - rho - delta * mu * (1 - mu)) ** 2
 
 
-def _index(pi, mu, rest) -> Int[Array, "5"]:
-    best = jnp.unravel_index(jnp.argmin(rest), rest.shape)
-    return jnp.stack([jnp.argmin(pi), jnp.argmin(mu), *best]).astype(jnp.int32)
-
-
-def choose_bases(
-    fits: bases.BasisFits,
-    Y: Float[Array, " n"],
+def log_losses(
     A: Float[Array, " n"],
     Z: Float[Array, " n"],
-    B: Float[Array, "n q"],
-    fold_ids: Int[Array, " n"],
+    pi: Float[Array, "pi n"],
+    mu1: Float[Array, "mu n"],
+    mu0: Float[Array, "mu n"],
     weights: Float[Array, " n"],
     *,
     clip: Clip,
+) -> tuple[Float[Array, " pi"], Float[Array, " mu"]]:
+    """Sums of the log-losses of clipped P(Z=1|X) and P(A=1|Z,X)."""
+    mu = at_observed(Z[None], mu1, mu0, clip=clip)
+    of_pi = log_loss(jnp.clip(pi, *clip.pi), Z[None]) @ weights
+    return of_pi, log_loss(mu, A[None]) @ weights
+
+
+def best_index(
+    pi: Float[Array, " pi"], mu: Float[Array, " mu"], rest: Float[Array, "g delta rho"]
 ) -> Int[Array, "5"]:
-    """Indices of the learners of `bases.fit_bases` with the smallest losses."""
-    rows = bases.moment_rows(fits)
-    chunks = in_chunks((Y, A, Z, B, fold_ids, weights), rows)
-
-    def first(Y, A, Z, B, fold, w):
-        pick = bases.own_predictors(fold, fits.pi)
-        pi = jnp.clip(jax.nn.sigmoid(pick(fits.pi, B)), *clip.pi)
-        mu = _at_z(Z[None], bases.both_arms(fits.mu, B, pick, clip.one_sided), clip)
-        return log_loss(pi, Z[None]) @ w, log_loss(mu, A[None]) @ w
-
-    loss_pi, loss_mu = sum_chunks(first, chunks)
-    i, j = jnp.argmin(loss_pi), jnp.argmin(loss_mu)
-
-    def second(Y, A, Z, B, fold, w):
-        pick = bases.own_predictors(fold, fits.pi)
-        mu = _at_z(Z, bases.both_arms(fits.mu[:, j], B, pick, clip.one_sided), clip)
-        g = pick(fits.g[:, i, j], bases.with_instrument(B, Z))
-        delta, rho = pick(fits.delta[:, i, j], B), pick(fits.rho[:, i, j], B)
-        Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
-        return product_loss(Y, A, mu, g, delta, rho) @ w
-
-    return _index(loss_pi, loss_mu, sum_chunks(second, chunks))
+    """Indices of the smallest losses, in the order of `moment.BLOCKS`."""
+    return jnp.concatenate([select.place_of_least(loss) for loss in (pi, mu, rest)])
 
 
 def choose_candidates(
@@ -94,17 +75,22 @@ def choose_candidates(
 ) -> Int[Array, "5"]:
     """Indices of the predictions with the smallest losses; see `estimate_from_candidates`."""
     c = candidates
-    loss_pi = log_loss(jnp.clip(c["pi"], *clip.pi), Z[None]) @ weights
-    every_mu = _at_z(Z[None], (c["mu1"], c["mu0"]), clip)
-    loss_mu = log_loss(every_mu, A[None]) @ weights
-    mu = every_mu[jnp.argmin(loss_mu)]
+    loss_pi, loss_mu = log_losses(A, Z, c["pi"], c["mu1"], c["mu0"], weights, clip=clip)
+    j = jnp.argmin(loss_mu)
+    mu = at_observed(Z, c["mu1"][j], c["mu0"][j], clip=clip)
     Y, A, mu = (v[None, None, None] for v in (Y, A, mu))
     g, delta = c["g"][:, :, None], c["delta"][None, :, None]
     rho = jnp.swapaxes(c["rho"], 0, 1)[None]
-    return _index(loss_pi, loss_mu, product_loss(Y, A, mu, g, delta, rho) @ weights)
+    return best_index(loss_pi, loss_mu, product_loss(Y, A, mu, g, delta, rho) @ weights)
 
 
-def _at_z(Z, arms, clip):
+def at_observed(
+    Z: Float[Array, "*l n"],
+    mu1: Float[Array, "*l n"],
+    mu0: Float[Array, "*l n"],
+    *,
+    clip: Clip,
+) -> Float[Array, "*l n"]:
     """Clipped P(A=1|Z,X) at the observed Z."""
-    one, zero = clip_arms(arms[0], arms[1], clip)
+    one, zero = clip_arms(mu1, mu0, clip)
     return jnp.where(Z > 0.5, one, zero)

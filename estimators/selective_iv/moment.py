@@ -161,10 +161,10 @@ def combination_moments(
     mu1, mu0 = clip_arms(mu1, mu0, clip)
     d = variance_contrast(mu1, mu0, clip.min_abs_D)
     e = A[None] - jnp.where(Z[None] > 0.5, mu1, mu0)
-    factor = influence.signed_weight(jnp.clip(pi, *clip.pi), Z[None])[:, None] / d[None]
-    Y, A = (v.reshape(1, 1, 1, 1, 1, -1) for v in (Y, A))
-    inner = e[None, :, None, None, None] * (Y - delta * A - g) - rho
-    u = delta + factor[:, :, None, None, None] * inner
+    Y, A, Z = (v.reshape(1, 1, 1, 1, 1, -1) for v in (Y, A, Z))
+    pi = jnp.clip(pi, *clip.pi)[:, None, None, None, None]
+    e, d = (v[None, :, None, None, None] for v in (e, d))
+    u = influence.multiply_robust_signal(pi, Z, delta, e * (Y - delta * A - g) - rho, d)
     return jnp.moveaxis(u, -1, 0)
 
 

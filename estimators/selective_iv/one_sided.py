@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
+from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.selective_iv.moment import Clip
 
@@ -65,5 +66,5 @@ def least_squares(
     """
     both = jnp.concatenate([A[:, None] * Bd, Bg], axis=1)
     weighted = both * (w / jnp.sum(w))[:, None]
-    x = jnp.linalg.solve(weighted.T @ both, weighted.T @ Y)
+    x = linear_algebra.solve(weighted.T @ both, weighted.T @ Y)
     return x[: Bd.shape[1]], x[Bd.shape[1] :]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import influence
+from jaxcore.estimators import influence, linear_algebra
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance.penalised import NewtonResult, newton_logistic
 from jaxcore.estimators.selective_iv import one_sided as one_sided_fit
@@ -79,7 +79,7 @@ def solve_linear_blocks(
     )
     right = jnp.concatenate([wg.T @ Y, we.T @ Y, whe.T @ Y])
     scale = jnp.sum(w)
-    x = jnp.linalg.solve(system / scale, right / scale)
+    x = linear_algebra.solve(system / scale, right / scale)
     q_g, q_d = Bg.shape[1], Bd.shape[1]
     return x[q_g : q_g + q_d], x[:q_g], x[q_g + q_d :]
 
