@@ -29,7 +29,9 @@ def _load(module: str, function: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"jaxcore.cli.{module}"), function)
 
 
-def _placeholder(summary: str) -> Callable[[], None]:
+def placeholder(summary: str) -> Callable[[], None]:
+    """A command that is listed, but not the one that runs."""
+
     def command() -> None:
         raise AssertionError("the chosen command is always the real one")
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``jaxcore``; a user's mistake ends in one sentence and exit code 2."""
     import tyro
 
-    from jaxcore.cli.kinds import REGISTRY
+    from jaxcore.cli.kinds import REGISTRY, Refused
     from jaxcore.errors import UserError
 
     own_process = argv is None
@@ -49,18 +51,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         warnings.formatwarning = _sentence
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        commands = {
-            name: _load(module, function) if argv[:1] == [name] else _placeholder(summary)
-            for name, (module, function, summary) in COMMANDS.items()
-        }
+        if argv[:1] == ["train"]:  # has commands of its own: the recipes
+            prog, description, argv = "jaxcore train", COMMANDS["train"][-1], argv[1:]
+            commands = _load("train", "commands")(argv)
+        else:
+            prog, description = "jaxcore", "Image restoration and causal inference in JAX."
+            commands = {
+                name: _load(module, function) if argv[:1] == [name] else placeholder(summary)
+                for name, (module, function, summary) in COMMANDS.items()
+            }
         tyro.extras.subcommand_cli_from_dict(
-            commands,
-            args=argv,
-            prog="jaxcore",
-            description="Image restoration and causal inference in JAX.",
-            registry=REGISTRY,
+            commands, args=argv, prog=prog, description=description, registry=REGISTRY
         )
-    except UserError as error:
+    except (UserError, Refused) as error:
         print(f"jaxcore: {error}", file=sys.stderr)
         _leave(2, own_process)
     except KeyboardInterrupt:

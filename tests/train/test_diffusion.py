@@ -17,7 +17,7 @@ from jaxcore.errors import UserError
 from jaxcore.models.rddm import RDDMConfig
 from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, create_state, fit
 from jaxcore.train.logging import Silent
-from jaxcore.train.recipes import RECIPES
+from jaxcore.train.recipes import recipe
 from jaxcore.train.tasks.diffusion import DiffusionTask
 
 TINY = {
@@ -172,7 +172,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_recipes(name):
-    chosen = RECIPES[name]()
+    chosen = recipe(name)
     optim, stage = chosen.train.optim, chosen.task.stages[0]
     found = (optim.name, optim.learning_rate, chosen.train.steps, stage.batch_size, stage.patch)
     assert (*found, chosen.task.sample_steps) == PUBLISHED[name]

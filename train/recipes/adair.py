@@ -1,32 +1,24 @@
-"""Recipes: what is trained and how, under one name each.
+"""Recipes of AdaIR and Restormer."""
 
-A recipe is published when its docstring names the paper; everything else is this library's own.
-"""
-
-import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
 
 from jaxcore.data.images.kinds import AllInOne, Pairs, Photos
 from jaxcore.data.images.pipeline import Stage
-from jaxcore.errors import UserError
 from jaxcore.models.adair.config import AdaIRConfig, Preset
 from jaxcore.train.config import TrainConfig
-from jaxcore.train.dehazing_recipes import DEHAZING_RECIPES, dea_net_demo
-from jaxcore.train.diffusion_recipes import DIFFUSION_RECIPES
 from jaxcore.train.optim import OptimConfig
-from jaxcore.train.recipe import Recipe
+from jaxcore.train.recipes import Recipe
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.restoration import RestorationTask
-
-__all__ = ["RECIPES", "Recipe", "demo", "recipe", "resolve"]
 
 THREE_TASK = ("denoise_15", "denoise_25", "denoise_50", "derain", "dehaze")
 FIVE_TASK = (*THREE_TASK, "deblur", "enhance")
 DENOISE = ("denoise_15", "denoise_25", "denoise_50")
+_PRESETS: dict[str, Preset] = {"": "official", "_fixed": "fixed"}  # by the ending of the name
 
 
-def _adair(tasks: tuple[str, ...], *, preset: Preset, summary: str) -> Recipe:
+def _adair(tasks: tuple[str, ...], preset: Preset) -> Recipe:
     """AdaIR (Cui et al., ICLR 2025): L1, AdamW 2e-4, patches of 128, batch 32, 150 epochs.
 
     "official" is what the released code does, its quirks included: two epochs at rate 0, a
@@ -44,32 +36,10 @@ def _adair(tasks: tuple[str, ...], *, preset: Preset, summary: str) -> Recipe:
         augment="official" if official else "all",
     )
     train = TrainConfig(steps=667_500, optim=optim, save_every=2000, sample_every=10_000)
-    return Recipe(task=task, train=train, epochs=150, summary=summary)
+    return Recipe(task=task, train=train, epochs=150)
 
 
-def _adair_recipes() -> dict[str, Callable[[], Recipe]]:
-    variants = {
-        "adair_3d": (THREE_TASK, "AdaIR for noise, rain and haze"),
-        "adair_5d": (FIVE_TASK, "AdaIR for noise, rain, haze, blur and low light"),
-        "adair_denoise": (DENOISE, "AdaIR for noise alone"),
-        "adair_derain": (("derain",), "AdaIR for rain alone"),
-        "adair_dehaze": (("dehaze",), "AdaIR for haze alone"),
-    }
-    out: dict[str, Callable[[], Recipe]] = {}
-    for name, (tasks, summary) in variants.items():
-        for preset, ending, remark in (
-            ("official", "", ", as the released code trains it"),
-            ("fixed", "_fixed", ", without the quirks of the released code"),
-        ):
-
-            def make(tasks=tasks, preset=preset, summary=summary + remark) -> Recipe:
-                return _adair(tasks, preset=preset, summary=summary)
-
-            out[name + ending] = make
-    return out
-
-
-def _adair_own() -> Recipe:
+def _own() -> Recipe:
     """Half-width AdaIR with a soft window on the user's own data; not a published recipe."""
     schedule = ScheduleConfig(name="warmup_cosine", warmup_steps=1000, floor=1e-6)
     optim = OptimConfig(
@@ -83,7 +53,6 @@ def _adair_own() -> Recipe:
     return Recipe(
         task=task,
         train=TrainConfig(steps=100_000, optim=optim, save_every=1000, sample_every=5000),
-        summary="AdaIR of half the width on your own images",
     )
 
 
@@ -101,11 +70,10 @@ def _restormer() -> Recipe:
     return Recipe(
         task=task,
         train=TrainConfig(steps=300_000, optim=optim, save_every=2000, sample_every=10_000),
-        summary="Restormer with growing patches, on pairs of images",
     )
 
 
-def demo(steps: int = 500) -> Recipe:
+def _demo(steps: int = 500) -> Recipe:
     """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`: minutes on two CPU cores."""
     optim = OptimConfig(
         learning_rate=2e-3,
@@ -120,44 +88,22 @@ def demo(steps: int = 500) -> Recipe:
         eval_side=288,  # one size, so that the network is compiled once for it
     )
     train = TrainConfig(steps=steps, optim=optim, log_every=20, save_every=100, keep_last=1)
-    return Recipe(task=task, train=train, summary="Tiny AdaIR on photographs, in minutes on a CPU")
+    return Recipe(task=task, train=train)
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "adair": _adair_own,
-    **_adair_recipes(),
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "adair": _own,
+    **{
+        f"adair_{name}{ending}": functools.partial(_adair, tasks, preset)
+        for name, tasks in {
+            "3d": THREE_TASK,
+            "5d": FIVE_TASK,
+            "denoise": DENOISE,
+            "derain": ("derain",),
+            "dehaze": ("dehaze",),
+        }.items()
+        for ending, preset in _PRESETS.items()
+    },
     "restormer": _restormer,
-    **DIFFUSION_RECIPES,
-    **DEHAZING_RECIPES,
-    "demo": demo,
+    "demo": _demo,
 }
-
-DEMOS: dict[str, Callable[[int], Recipe]] = {"adair": demo, "dea_net": dea_net_demo}
-"""Of ``jaxcore demo``, by network: updates -> recipe."""
-
-
-def recipe(name: str) -> Recipe:
-    """Look a recipe up.
-
-    Raises:
-      UserError: the name is unknown.
-
-    >>> recipe("adair_5d").epochs
-    150
-    """
-    if name not in RECIPES:
-        raise UserError(f"Unknown recipe {name!r}: expected one of {', '.join(RECIPES)}.")
-    return RECIPES[name]()
-
-
-def resolve(chosen: Recipe) -> Recipe:
-    """Replace ``epochs`` by the number of updates that the data at hand makes of them.
-
-    Raises:
-      UserError: the data are missing or smaller than a batch.
-    """
-    if chosen.epochs is None:
-        return chosen
-    steps = chosen.epochs * chosen.task.steps_per_epoch()
-    train: Any = dataclasses.replace(chosen.train, steps=steps)
-    return dataclasses.replace(chosen, train=train, epochs=None)

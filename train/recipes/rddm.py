@@ -17,7 +17,7 @@ from jaxcore.models.rddm import RDDMConfig
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
-from jaxcore.train.recipe import Recipe
+from jaxcore.train.recipes import Recipe
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.diffusion import DiffusionTask
 
@@ -35,7 +35,6 @@ def _published(
     optim: OptimConfig,
     steps: int,
     sampled: int,
-    summary: str,
     **task: Any,
 ) -> Recipe:
     """A published experiment; ``batch`` is that of one micro-batch."""
@@ -57,7 +56,6 @@ def _published(
             save_every=1000,
             sample_every=1000,
         ),
-        summary=summary,
     )
 
 
@@ -80,7 +78,6 @@ def _deraining() -> Recipe:
         Pairs(tasks=("raindrop",), prepare=_photos()),
         steps=120_000,
         sampled=5,
-        summary="RDDM experiment 2: raindrops, two networks",
         eval_protocol="y",
     )
 
@@ -91,7 +88,6 @@ def _objective_search() -> Recipe:
         Pairs(tasks=("lowlight",), prepare=_photos(equalise=True)),
         steps=80_000,
         sampled=2,
-        summary="RDDM experiment 3: low light, the objective is searched, then trained",
         eval_protocol="y",
     )
 
@@ -102,7 +98,6 @@ def _low_light() -> Recipe:
         Pairs(tasks=("lowlight",), prepare=_photos(equalise=True)),
         steps=80_000,
         sampled=2,
-        summary="RDDM for low light as the paper has it (no released script)",
         eval_protocol="y",
     )
 
@@ -113,7 +108,6 @@ def _shadow_removal() -> Recipe:
         Pairs(tasks=("shadow",), condition_folder="mask", prepare=_photos()),
         steps=80_000,
         sampled=5,
-        summary="RDDM for shadows with masks as the paper has it (no released script)",
     )
 
 
@@ -123,7 +117,6 @@ def _deblurring() -> Recipe:
         Pairs(tasks=("deblur",), prepare=_photos()),
         steps=120_000,
         sampled=2,
-        summary="RDDM for motion blur as the paper has it (no released script)",
         eval_protocol="matlab_rgb",
     )
 
@@ -134,7 +127,6 @@ def _inpainting() -> Recipe:
         RDDMConfig.inpainting(),
         CleanImages(tasks=("centre_box",), prepare=prepare),
         batch=64,
-        summary="RDDM experiment 4: the centre of faces",
     )
 
 
@@ -144,7 +136,6 @@ def _translation() -> Recipe:
         RDDMConfig.translation(),
         Pairs(tasks=("translation",), pair_by="index", prepare=prepare),
         batch=64,
-        summary="RDDM experiment 5: pictures of one kind into another, such as dogs into cats",
     )
 
 
@@ -157,7 +148,6 @@ def _generation() -> Recipe:
         RDDMConfig.generation(),
         _celeba(),
         batch=128,
-        summary="RDDM experiment 6: faces of CelebA, the noise schedule apart from the residual's",
         eval_images=256,
     )
 
@@ -167,7 +157,6 @@ def _path_independence() -> Recipe:
         RDDMConfig.path_independence(),
         _celeba(),
         batch=128,
-        summary="RDDM experiment 0: faces of CelebA, schedules can be changed afterwards",
         eval_images=256,
     )
 
@@ -185,7 +174,6 @@ def _own() -> Recipe:
         train=TrainConfig(
             steps=100_000, optim=optim, ema=EMAConfig.rddm(), save_every=1000, sample_every=5000
         ),
-        summary="RDDM for the residual on your own pairs of images",
     )
 
 
@@ -214,11 +202,10 @@ def _demo() -> Recipe:
             save_every=200,
             keep_last=1,
         ),
-        summary="Tiny RDDM on noisy photographs, in minutes on a CPU",
     )
 
 
-DIFFUSION_RECIPES: dict[str, Callable[[], Recipe]] = {
+RECIPES: dict[str, Callable[..., Recipe]] = {
     "rddm": _own,
     "rddm_deraining": _deraining,
     "rddm_objective_search": _objective_search,
