@@ -115,13 +115,14 @@ def check_unet(path: Path) -> None:
     params = rddm.from_torch(file.group("param"), cfg)
     assert rddm.config_from_state_dict(file.group("param"), unet={"groups": cfg.unet.groups}) == cfg
     x = file.image("in/x")
-    outputs, seen = _captured(params, x, file["in/t"], cfg=cfg)
+    # Times as fractions throughout, so that one program serves the whole file.
+    outputs, seen = _captured(params, x, file["in/t"].astype(np.float32), cfg=cfg)
     close(outputs[0], nhwc(file["out/y"]), **NETWORK, what="y")
     for name, golden in file.group("mid").items():
         golden = nhwc(golden) if golden.ndim == 4 else golden
         close(seen[f"unet0/{name}"], golden, **NETWORK, what=name)
     for weights in (params, rddm.standardise(params, cfg)):
-        (y,) = _apply(weights, x, file["in/t_float"], cfg=cfg)
+        (y,), _ = _captured(weights, x, file["in/t_float"], cfg=cfg)
         close(y, nhwc(file["out/y_float_t"]), **NETWORK, what="fractional time")
 
 
