@@ -121,6 +121,10 @@ def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool = False)
 
     Raises:
       UserError: one is there and ``overwrite`` is not set, or the folder cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_folder(Path(folder), ("summary.txt",))
     """
     taken = [name for name in names if (folder / name).exists()]
     if taken and not overwrite:

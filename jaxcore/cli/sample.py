@@ -53,7 +53,7 @@ def sample(
       order: remove residual and noise together or one after the other.
       method: published steps, the ancestral loop, or the second-order solver; by default the
         ancestral loop where steps are as many as times, else the published steps.
-      mode: which outputs are believed; by default all.
+      mode: which outputs are used; by default all.
       clip_mode: how predictions are cut; ddim_exact is that of DDIM.
       alpha: another shape of alpha than in training, for "cumulative" networks.
       beta: another shape of beta squared than in training.
