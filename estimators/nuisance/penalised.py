@@ -150,7 +150,7 @@ def newton_logistic(
     pairs = pair_products(B)
     pieces = in_chunks((B, y, w), ROWS_AT_ONCE if rows is None else rows)
 
-    def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         b, _, i = state
 
         def sums(B: Array, y: Array, w: Array, pairs: Array | None = None) -> tuple[Array, Array]:

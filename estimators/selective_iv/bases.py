@@ -161,7 +161,7 @@ def _solve_all(
     )
     right = jnp.concatenate([left[:, -1], rows_delta[:, -1], rows_rho[:, -1]])
 
-    def solve(m_g: Array, m_d: Array, m_r: Array) -> tuple[Array, ...]:
+    def solve(m_g: Array, m_d: Array, m_r: Array) -> tuple[Array, Array, Array]:
         m = jnp.concatenate([m_g, m_g, m_d, m_r])
         masked = system * m[:, None] * m[None] + jnp.diag(1 - m)
         x = linear_algebra.solve(masked, right * m)

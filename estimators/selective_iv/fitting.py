@@ -35,7 +35,9 @@ from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
 from jaxcore.estimators.selective_iv.settings import BASIS_KINDS, Settings
 from jaxcore.estimators.units import Units
 
-_Run: TypeAlias = Callable[[np.ndarray, int], Estimate]  # of one partition: fold ids, number
+_Run: TypeAlias = Callable[[Any, int], Estimate]
+"""From fold ids (NumPy, for compiled functions) and their number to the estimate of a partition."""
+
 _STATIC = ("n_folds", "clip", "ridge", "criterion", "models", "beta", "lam")
 
 
@@ -59,7 +61,7 @@ def _estimate_bases(
 def _random_folds(
     seed: np.int64,
     repetition: np.int32,
-    strata: np.ndarray | None,
+    strata: Int[Array, " n"] | None,
     units: Units,
     *,
     n: int,
@@ -159,7 +161,9 @@ class Fitter:
             self._check_clusters(ids)
         else:
             k = self.config.n_folds
-            strata = (2 * s.Z + s.A).astype(np.int32) if self.config.stratify else None
+            strata: Any = None
+            if self.config.stratify:
+                strata = (2 * s.Z + s.A).astype(np.int32)
             ids = np.asarray(
                 _random_folds(
                     np.int64(self.config.seed),
@@ -255,7 +259,7 @@ class Fitter:
             None if count is None else rounded_up(count),
         )
 
-        def run(ids: np.ndarray, k: int) -> Estimate:
+        def run(ids: Any, k: int) -> Estimate:
             estimate = _estimate_bases(
                 *arrays,
                 masks,
@@ -314,7 +318,7 @@ class Fitter:
 
         key = jax.random.key(c.seed)
 
-        def run(ids: np.ndarray, k: int) -> Estimate:
+        def run(ids: Any, k: int) -> Estimate:
             found = fit_learners(
                 self.Y,
                 self.A,

@@ -9,6 +9,7 @@ from jaxcore.models.adair.config import AdaIRConfig, Preset
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.recipes import Recipe
+from jaxcore.train.recipes.demo import demo
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.restoration import RestorationTask
 
@@ -74,21 +75,8 @@ def _restormer() -> Recipe:
 
 
 def _demo(steps: int = 500) -> Recipe:
-    """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`: minutes on two CPU cores."""
-    optim = OptimConfig(
-        learning_rate=2e-3,
-        weight_decay=0.01,
-        clip_norm=1.0,
-        schedule=ScheduleConfig(name="warmup_cosine", warmup_steps=steps // 20),
-    )
-    task = RestorationTask(
-        network=AdaIRConfig.tiny(mask_mode="soft"),
-        data=Photos(),
-        stages=(Stage(steps=None, patch=64, batch_size=4),),
-        eval_side=288,  # one size, so that the network is compiled once for it
-    )
-    train = TrainConfig(steps=steps, optim=optim, log_every=20, save_every=100, keep_last=1)
-    return Recipe(task=task, train=train)
+    """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`."""
+    return demo(steps, 4, network=AdaIRConfig.tiny(mask_mode="soft"), data=Photos())
 
 
 RECIPES: dict[str, Callable[..., Recipe]] = {

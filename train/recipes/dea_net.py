@@ -14,6 +14,7 @@ from jaxcore.models.dea_net import DEANetConfig
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.recipes import Recipe
+from jaxcore.train.recipes.demo import demo
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.restoration import RestorationTask
 
@@ -62,23 +63,15 @@ def _dea_net_cr() -> Recipe:
 
 
 def _demo(steps: int = 500) -> Recipe:
-    """A small DEA-Net with a residual on photographs with haze; not a published recipe."""
-    optim = OptimConfig(
-        learning_rate=2e-3,
-        weight_decay=0.01,
-        clip_norm=1.0,
-        schedule=ScheduleConfig(name="warmup_cosine", warmup_steps=steps // 20),
-    )
-    task = RestorationTask(
+    """A small DEA-Net with a residual on photographs with haze."""
+    return demo(
+        steps,
+        8,
         model="dea_net",
         network=DEANetConfig.tiny(),
         data=Photos(tasks=("haze",)),
-        stages=(Stage(steps=None, patch=64, batch_size=8),),
-        eval_side=288,  # one size, so that the network is compiled once for it
         eval_protocol="rgb_gaussian",
     )
-    train = TrainConfig(steps=steps, optim=optim, log_every=20, save_every=100, keep_last=1)
-    return Recipe(task=task, train=train)
 
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
