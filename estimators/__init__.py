@@ -8,6 +8,7 @@ Modules and the most used names are reached lazily:
 """
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ _NAMES = {
     "select": ("pseudo_risk", "smooth_select"),
     "selective_iv": ("SelectiveIV",),
 }
-_MODULES = ("checks", "genius", "monte_carlo", "nuisance", "plots", "projection", "studies")
-_MODULES += ("units", "variance", *_NAMES)
+_MODULES = tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 __all__ = [
     "Estimate",

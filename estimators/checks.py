@@ -168,7 +168,7 @@ def check_sample(
     Args:
       Y: outcome.
       A: treatment, 0 or 1.
-      Z: instrument, 0 or 1.
+      Z: instrument, 0 or 1; None stands for the treatment itself.
       X: covariates, one column or several.
       weights: observation weights, non-negative and not all zero.
       clusters: cluster labels of any kind.
@@ -185,10 +185,11 @@ def check_sample(
     n = len(y)
     if n == 0:
         raise UserError("Expected at least one row of data, found none.")
-    a, z = column(A, "treatment", n=n), column(Z, "instrument", n=n)
+    a = column(A, "treatment", n=n)
+    z = a if Z is None else column(Z, "instrument", n=n)
     x, names = _covariates(X, covariates, n)
     w = None if weights is None else column(weights, "weights", n=n)
-    parts = {"outcome": y, "treatment": a, "instrument": z}
+    parts = {"outcome": y, "treatment": a} | ({} if Z is None else {"instrument": z})
     parts |= {f"covariate {name!r}": x[:, j] for j, name in enumerate(names)}
     if w is not None:
         parts["weights"] = w

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import bootstrap
+from jaxcore.estimators.report import PICTURES, Report
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import normal_quantile, variance
 
@@ -173,6 +174,22 @@ class Estimate:
         from jaxcore.estimators import plots
 
         return plots.intervals(self.rows(level), ax=ax, level=level)
+
+    @property
+    def report_pictures(self) -> tuple[str, ...]:
+        """Names of the pictures in a report."""
+        return PICTURES
+
+    def report(self, level: float = 0.95) -> Report:
+        """Summary, numbers and the intervals drawn, for `write_report`."""
+        content = {
+            "estimates": self.rows(level),
+            "level": level,
+            "n": self.n_obs,
+            "notices": list(self.notices),
+        }
+        (name,) = self.report_pictures
+        return Report(self.summary(level), content, {name: self.plot(level=level).figure})
 
     @property
     def _on_host(self) -> bool:

@@ -13,6 +13,7 @@ from jaxcore.atomic import whole_file, whole_folder
 from jaxcore.errors import UserError
 
 SUMMARY, CONTENT = "summary.txt", "estimate.json"
+PICTURES = ("estimates.png",)  # of a report that shows intervals alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,10 @@ class Report:
 class Reported(Protocol):
     """A fit that can be reported."""
 
-    report_pictures: Sequence[str]  # names of its files
+    @property
+    def report_pictures(self) -> Sequence[str]:
+        """Names of the pictures."""
+        ...
 
     def report(self, level: float) -> Report:
         """Text, numbers and pictures, with intervals at ``level``."""

@@ -20,12 +20,14 @@ True
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxcore.estimators.frames import FitsFrames
     from jaxcore.models.base import Network
 
 # Each of these modules has its network under the name NETWORK.
@@ -40,8 +42,13 @@ _TASKS = {
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }
+# Module and class, and what ``jaxcore estimate --help`` says of it.
 _ESTIMATORS = {
-    "selective-iv": ("jaxcore.estimators.selective_iv", "SelectiveIV"),
+    "selective-iv": (
+        "jaxcore.estimators.selective_iv",
+        "SelectiveIV",
+        "Average treatment effect with an instrument that may act on the outcome itself.",
+    ),
 }
 
 
@@ -50,14 +57,14 @@ class Estimator:
     """An estimator the command line can reach by name."""
 
     name: str
-    config_class: type[Any]  # frozen settings with fit, fit_frame, fit_formula
+    config_class: "type[FitsFrames[Any]]"  # frozen settings with fit
     module: ModuleType
 
 
-def _resolve(table: dict[str, tuple[str, str]], kind: str, name: str) -> tuple[ModuleType, Any]:
+def _resolve(table: Mapping[str, tuple[str, ...]], kind: str, name: str) -> tuple[ModuleType, Any]:
     if name not in table:
         raise UserError(f"Unknown {kind} {name!r}: expected one of {', '.join(sorted(table))}.")
-    module_name, attribute = table[name]
+    module_name, attribute = table[name][:2]
     module = importlib.import_module(module_name)
     return module, getattr(module, attribute)
 
@@ -116,9 +123,9 @@ def task_of(name: str) -> type[Any]:
     return task_class(network(name).task)
 
 
-def estimators() -> tuple[str, ...]:
-    """Names of all estimators."""
-    return tuple(sorted(_ESTIMATORS))
+def estimators() -> dict[str, str]:
+    """Names of all estimators, with a sentence on each."""
+    return {name: sentence for name, (_, _, sentence) in sorted(_ESTIMATORS.items())}
 
 
 def estimator(name: str) -> Estimator:

@@ -6,9 +6,10 @@
 """
 
 import importlib
+import pkgutil
 from types import ModuleType
 
-_MODULES = ("adair", "dea_net", "export", "rddm")
+_MODULES = tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def __getattr__(name: str) -> ModuleType:

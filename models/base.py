@@ -39,7 +39,8 @@ class Network(Generic[C]):
       task: name in `jaxcore.registry` of the task that trains it.
       recipes: module with its training recipes; empty where there is none.
       presets: published configurations by name, for weights that do not tell theirs.
-      rules: our parameter path -> official key. Without official weights, the path is the key.
+      rules: our parameter path -> official key, or a function from a configuration to that table.
+        Without official weights, the path is the key.
       config_from_state_dict: configuration that official weights tell; None if they tell none.
       trainable: tree of bools, False for parameters that never learn; None if all do.
       check_start: refuses, by a `UserError`, weights of one configuration as the start of a
@@ -64,7 +65,7 @@ class Network(Generic[C]):
     least: Callable[[C], int] = lambda cfg: 1
     recipes: str = ""
     presets: Mapping[str, Callable[[], C]] = dataclasses.field(default_factory=dict)
-    rules: Sequence[Rule] = (Rule(r"(.+)", r"\1"),)
+    rules: Sequence[Rule] | Callable[[C], Sequence[Rule]] = (Rule(r"(.+)", r"\1"),)
     config_from_state_dict: Callable[[StateDict], C] | None = None
     trainable: Callable[[Params, C], Any] = lambda params, cfg: None
     check_start: Callable[[C, C], None] = lambda found, wanted: None
@@ -118,7 +119,7 @@ class Network(Generic[C]):
         Raises:
           UserError: missing, unexpected or mis-shaped keys, all named in one sentence.
         """
-        return from_state_dict(state_dict, self.rules, self.param_shapes(cfg))
+        return from_state_dict(state_dict, self._table(cfg), self.param_shapes(cfg))
 
     def to_torch(self, params: Params, cfg: C) -> dict[str, np.ndarray]:
         """Exact inverse of :meth:`from_torch`: official key -> array in PyTorch's layout.
@@ -130,7 +131,10 @@ class Network(Generic[C]):
         Raises:
           UserError: the parameters do not belong to ``cfg``.
         """
-        return to_state_dict(params, self.rules, self.param_shapes(cfg))
+        return to_state_dict(params, self._table(cfg), self.param_shapes(cfg))
+
+    def _table(self, cfg: C) -> Sequence[Rule]:
+        return self.rules(cfg) if callable(self.rules) else self.rules
 
     def restore(
         self, params: Params, image: Float[np.ndarray, "*b h w c"], cfg: C, **options: Any

@@ -1,7 +1,8 @@
 """`SelectiveIV`: from data to a fit; the arithmetic is in pure functions next door."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +34,11 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
       The extension of the selection rule to four models, the minimax and smooth rules, and the
       order in which general learners are fitted are this library's own.
     """
+
+    @classmethod
+    def options(cls) -> Callable[..., "SelectiveIV"]:
+        """Settings that the command line can say; see `FitsFrames.options`."""
+        return _from_options
 
     def fit(
         self,
@@ -93,3 +99,34 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
             repeats = fitter.repetitions(given)
         notices = [*sample.notices, *fitter.notices]
         return SelectiveIVResult.build(self, sample, clip, repeats, notices)
+
+
+def _from_options(
+    learners: tuple[str, ...] = ("const", "lin", "quad"),
+    criterion: Literal["mixed_minimax", "minimax", "smooth"] = "mixed_minimax",
+    folds: int = 5,
+    repetitions: int = 1,
+    clip: tuple[float, float] = (0.01, 0.99),
+    missing: Literal["error", "drop"] = "error",
+    seed: int = 0,
+) -> SelectiveIV:
+    """Options of the command line.
+
+    Args:
+      learners: candidate bases of every nuisance: const, lin, quad, cubic, spline, fourier.
+      criterion: how one combination of candidates is chosen.
+      folds: cross-fitting folds.
+      repetitions: repeated partitions, aggregated by medians.
+      clip: bounds of the estimated probabilities.
+      missing: refuse rows with missing values, or drop and count them.
+      seed: seed of the folds.
+    """
+    return SelectiveIV(
+        learners=learners,
+        criterion=criterion,
+        n_folds=folds,
+        n_rep=repetitions,
+        clip=clip,
+        missing=missing,
+        seed=seed,
+    )

@@ -28,7 +28,6 @@ Candidate = str | bases.Basis | Learner | HostLearner | PlugIn | VaryingCoeffici
 class Settings:
     """How the effect is estimated; see `SelectiveIV`."""
 
-    # Names of the pictures in a report.
     report_pictures: ClassVar[tuple[str, ...]] = ("estimates.png", "overlap.png", "pseudo_risk.png")
 
     # Candidates, the same for every block or one sequence per block of `BLOCKS` (and "m" =

@@ -50,9 +50,10 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
 
     from jaxcore.cli.kinds import REGISTRY
 
-    if argv[:1] == ["train"]:  # has commands of its own: the recipes
-        prog, description, argv = "jaxcore train", COMMANDS["train"][-1], argv[1:]
-        commands = _load("train", "commands")(argv)
+    if argv[:1] in (["train"], ["estimate"]):  # these have commands of their own
+        name, *argv = argv
+        prog, description = f"jaxcore {name}", COMMANDS[name][-1]
+        commands = _load(name, "commands")(argv)
     else:
         prog, description = "jaxcore", "Image restoration and causal inference in JAX."
         commands = {

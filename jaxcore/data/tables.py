@@ -184,9 +184,9 @@ def design(table: Table, covariates: Sequence[str]) -> tuple[np.ndarray, tuple[s
 
 
 def formula_parts(
-    formula: str, table: Table
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Outcome, treatment, instrument, covariates and their names from a formula.
+    formula: str, table: Table, roles: Sequence[str] = ("outcome", "treatment", "instrument")
+) -> tuple[Any, ...]:
+    """A column for each role, the covariates and their names from a formula.
 
     Args:
       formula: ``outcome ~ treatment | instrument | covariates``; the covariates may use the
@@ -194,6 +194,7 @@ def formula_parts(
         out. Rows with missing values, of text too, stay in, as NaN in the terms they enter; they
         have no part in knots, means and categories.
       table: the data.
+      roles: of the single columns: what stands before the covariates.
 
     Raises:
       UserError: formulaic is not installed, or what is wrong with the formula.
@@ -210,12 +211,12 @@ def formula_parts(
 
     table.check([])
     frame = pd.DataFrame({name: table.values(name) for name in table.names})
-    shape = "outcome ~ treatment | instrument | covariates"
+    shape = f"{roles[0]} ~ {' | '.join([*roles[1:], 'covariates'])}"
     try:
         make: Any = formulaic.Formula  # a factory that looks like an abstract class
         parsed = make(formula)
         left, right = getattr(parsed, "lhs", None), getattr(parsed, "rhs", None)
-        if left is None or not isinstance(right, tuple) or len(right) != 3:
+        if left is None or not isinstance(right, tuple) or len(right) != len(roles):
             raise UserError(f"Expected a formula {shape!r}, found {formula!r}.")
         with np.errstate(all="ignore"):  # what is not finite is counted by whoever uses it
             parts = [_model_matrix(part, frame, table.source) for part in (left, *right)]
@@ -223,14 +224,14 @@ def formula_parts(
         first = str(error).strip().splitlines()[0]
         raise UserError(f"Expected a formula for {table.source}, found: {first}") from error
     single = []
-    for name, part in zip(("outcome", "treatment", "instrument"), parts, strict=False):
+    for name, part in zip(roles, parts, strict=False):
         part = part.drop(columns="Intercept", errors="ignore")
         if part.shape[1] != 1:
             raise UserError(
                 f"Expected one column for the {name} in {formula!r}, found {part.shape[1]}."
             )
         single.append(part.iloc[:, 0].to_numpy(np.float64))
-    X = parts[3].drop(columns="Intercept", errors="ignore")
+    X = parts[-1].drop(columns="Intercept", errors="ignore")
     return (*single, X.to_numpy(np.float64), tuple(str(c) for c in X.columns))
 
 

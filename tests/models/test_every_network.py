@@ -14,7 +14,7 @@ from jaxcore import registry
 from jaxcore.errors import UserError
 from tests import tiny_network
 
-NAMES = ("adair", "dea_net", "rddm", tiny_network.NETWORK.name)
+NAMES = registry.networks()  # with "tiny", which joins them on import
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -44,12 +44,6 @@ def inputs(network, cfg, *, side=None, channels=None, dtype=jnp.float32):
         x = jnp.full((1, side, side, channels or cfg.input_channels), 0.5, dtype)
         return x, jnp.array([3.0])
     return (jnp.full((1, side, side, channels or network.channels(cfg)), 0.5, dtype),)
-
-
-def test_the_list_above_is_that_of_the_registry():
-    code = "from jaxcore import registry; print(*registry.networks())"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert {*told.stdout.split(), "tiny"} == set(NAMES)
 
 
 def test_looking_at_the_registry_imports_no_network():
@@ -139,7 +133,8 @@ def test_inputs_that_do_not_fit_are_refused_in_one_sentence(network, cfg):
 
     title = cfg.title
     assert f"{title} expects images of shape (batch, height, width," in refused(channels=11)
-    assert f"multiples of {network.multiple(cfg)}" in refused(side=17)
+    if network.multiple(cfg) > 1:
+        assert f"multiples of {network.multiple(cfg)}" in refused(side=17)
     assert f"{title} expects floating-point images in" in refused(dtype=jnp.uint8)
 
 
