@@ -16,9 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
-from jaxcore.estimators.nuisance.penalised import newton_logistic
 from jaxcore.estimators.selective_iv import cv_loss
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, combination_moments
+from jaxcore.estimators.selective_iv.probabilities import fit_probabilities
 
 
 class BasisFits(NamedTuple):
@@ -67,38 +67,38 @@ def fit_bases(
       weights: observation weights.
     """
     train = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
-    pairs = masks["pi"].shape[0] * masks["mu"].shape[0]
-    rows = rows_at_once(n_folds * pairs * B.shape[1])
-    one_fold = _one_sided_fold if clip.one_sided else _fold
+    train = train / jnp.sum(train, axis=1, keepdims=True)
+    n_pi, n_mu = masks["pi"].shape[0], masks["mu"].shape[0]
+    rows = rows_at_once(n_folds * max(n_pi * n_mu, n_pi + 2 * n_mu) * B.shape[1])
+    found = fit_probabilities(
+        A, Z, B, train, masks, ridge=ridge, rows=rows, one_sided=clip.one_sided
+    )
 
-    def fit(w):
-        return one_fold(Y, A, Z, B, w / jnp.sum(w), masks, ridge, clip, rows)
+    def fit(w: Array, pi: Array, mu: Array) -> tuple[Array, Array, Array]:
+        if not clip.one_sided:
+            return _fold(Y, A, Z, B, w, pi, mu, masks, clip, rows)
+        return _one_sided_fold(Y, A, B, w * Z, masks, rows)
 
-    return jax.vmap(fit)(train)
-
-
-def _logistic(B, y, w, columns, ridge, rows):
-    free = jnp.full(B.shape[1], ridge, B.dtype).at[0].set(0)
-    return newton_logistic(B, y, w, penalty=free, columns=columns, max_steps=50, rows=rows)
+    g, delta, rho = jax.vmap(fit)(train, found.pi, found.mu)
+    return BasisFits(found.pi, found.mu, g, delta, rho, found.converged_pi, found.converged_mu)
 
 
-def _weighted_grams(V, left, right):
+def _weighted_grams(
+    V: Float[Array, "v n"], left: Float[Array, "n q"], right: Float[Array, "n r"]
+) -> Float[Array, "v q r"]:
     """``left' diag(v) right`` for every row ``v`` of ``V``, as one matrix product."""
     lhs = (V.T[:, :, None] * left[:, None, :]).reshape(left.shape[0], -1)
     return (lhs.T @ right).reshape(V.shape[0], left.shape[1], right.shape[1])
 
 
-def _fold(Y, A, Z, B, w, masks, ridge, clip, rows):
-    BZ = with_instrument(B, Z)
-    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge, rows))(masks["pi"])
-    mu = jax.vmap(lambda m: _logistic(BZ, A, w, jnp.tile(m, 2), ridge, rows))(masks["mu"])
-    n_pi, n_mu, q = pi.coef.shape[0], mu.coef.shape[0], B.shape[1]
+def _fold(Y, A, Z, B, w, pi, mu, masks, clip, rows):
+    n_pi, n_mu, q = pi.shape[0], mu.shape[0], B.shape[1]
 
     def products(Y, A, Z, B, w):
         BZ = with_instrument(B, Z)
         wide = jnp.concatenate([BZ, A[:, None] * B, Y[:, None]], axis=1)  # n, 3q + 1
-        h = Z[None] - jnp.clip(jax.nn.sigmoid(pi.coef @ B.T), *clip.pi)
-        e = A[None] - jnp.clip(jax.nn.sigmoid(mu.coef @ BZ.T), *clip.mu)
+        h = Z[None] - jnp.clip(jax.nn.sigmoid(pi @ B.T), *clip.pi)
+        e = A[None] - jnp.clip(jax.nn.sigmoid(mu @ BZ.T), *clip.mu)
         he = (h[:, None] * e[None]).reshape(n_pi * n_mu, -1)
         rows_both = _weighted_grams(w[None] * jnp.concatenate([he, e]), B, wide)
         return (
@@ -115,8 +115,7 @@ def _fold(Y, A, Z, B, w, masks, ridge, clip, rows):
         return _solve_all(left, of_delta, of_rho, of_both, plain, masks)
 
     per_mu = jax.vmap(pair, in_axes=(0, 0, None))
-    g, delta, rho = jax.vmap(per_mu, in_axes=(0, None, 0))(rows_delta, rows_rho, delta_rho)
-    return BasisFits(pi.coef, mu.coef, g, delta, rho, pi.converged, mu.converged)
+    return jax.vmap(per_mu, in_axes=(0, None, 0))(rows_delta, rows_rho, delta_rho)
 
 
 def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
@@ -146,15 +145,10 @@ def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
     return jax.vmap(over_delta, in_axes=(0, None, None))(masks["g"], masks["delta"], masks["rho"])
 
 
-def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
-    """mu1 among Z=1; delta and g1 by least squares of Y on [A B, B] among Z=1; rho = 0."""
-    del clip
-    w1 = w * Z / jnp.sum(w * Z)
+def _one_sided_fold(Y, A, B, w1, masks, rows):
+    """Delta and g1 by least squares of Y on [A B, B] among Z=1; rho = 0."""
+    w1 = w1 / jnp.sum(w1)
     q, n_pi, n_mu = B.shape[1], masks["pi"].shape[0], masks["mu"].shape[0]
-    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge, rows))(masks["pi"])
-    mu = jax.vmap(lambda m: _logistic(B, A, w1, m, ridge, rows))(masks["mu"])
-    # the coefficient of Z B carries mu1, so that [B, Z B] at Z = 1 has the fitted log-odds
-    both_mu = jnp.concatenate([jnp.zeros_like(mu.coef), mu.coef], axis=1)
 
     def products(Y, A, B, w1):
         both = jnp.concatenate([A[:, None] * B, B], axis=1)
@@ -177,9 +171,7 @@ def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
         )
 
     delta = spread(delta)
-    return BasisFits(
-        pi.coef, both_mu, spread(g), delta, jnp.zeros_like(delta), pi.converged, mu.converged
-    )
+    return spread(g), delta, jnp.zeros_like(delta)
 
 
 def own_predictors(
