@@ -22,6 +22,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import pytest
 
+pytest_plugins = ["tests.budget"]
+
 # Tracing makes millions of objects that stay; looking for garbage among them took a sixth of it.
 gc.set_threshold(100_000, 20, 10)
 
@@ -30,11 +32,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _bounded_memory():
-    """Programs of one file are of little use to the next, and add up to gigabytes."""
-    yield
-    jax.clear_caches()
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Programs of one folder are of little use to the next, and add up to gigabytes."""
+    if nextitem is None or nextitem.path.parent != item.path.parent:
+        jax.clear_caches()
 
 
 @pytest.fixture

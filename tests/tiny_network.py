@@ -75,6 +75,7 @@ NETWORK = ImageNetwork(
     channels=lambda cfg: cfg.channels,
     multiple=lambda cfg: 4,
     tiny=TinyConfig,
+    recipes="tests.tiny_recipes",
     rules=(
         Rule(r"(first|last)/kernel", r"\1.weight", CONV),
         Rule(r"(first|last)/bias", r"\1.bias"),

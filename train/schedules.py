@@ -114,8 +114,8 @@ SCHEDULES: dict[str, Maker] = {
     "warmup_cosine": lambda config, peak, total_steps: warmup_cosine(
         peak, total_steps, warmup_steps=config.warmup_steps or 0, floor=config.floor
     ),
-    "adair_official": _lazily("jaxcore.train.adair_schedule", "make_official"),
-    "fixed": _lazily("jaxcore.train.adair_schedule", "make_fixed"),
+    "adair_official": _lazily("jaxcore.train.recipes.adair_schedule", "make_official"),
+    "fixed": _lazily("jaxcore.train.recipes.adair_schedule", "make_fixed"),
 }
 
 

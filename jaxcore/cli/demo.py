@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+_RECIPES = {"adair": "demo", "dea_net": "dea_net_demo"}  # by network
+
 
 def demo(
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
@@ -30,13 +32,13 @@ def demo(
     from jaxcore.cli.train import print_counts
     from jaxcore.data.images import write_image
     from jaxcore.train import EXIT_INTERRUPTED, fit
-    from jaxcore.train.recipes import DEMOS
+    from jaxcore.train.recipes import recipe
 
-    recipe = DEMOS[model](steps)
+    chosen = recipe(_RECIPES[model], steps=steps)
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
-    task = recipe.task
+    task = chosen.task
     print_counts(task.counts())
-    result = fit(task, recipe.train, out)
+    result = fit(task, chosen.train, out)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     picture = task.pictures(result.state)["restored"]

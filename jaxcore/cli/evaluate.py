@@ -1,5 +1,6 @@
 """``jaxcore evaluate``."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,8 @@ def evaluate(
       data: images to use; left as it is, those of the run, or the photographs of the demo where
         the weights are a file.
       photos: use the photographs of the demo also for a run on other data.
-      model: name of the network, where the weights do not tell.
-      preset: published configuration, for official files that do not tell theirs (RDDM).
+      model: name of the network, where it cannot be read from the weights.
+      preset: published configuration, for official files that do not hold theirs (RDDM).
       which: checkpoint of a run directory.
       images: at most so many images per degradation.
       tile: side of tiles in pixels; whole images without it.
@@ -52,48 +53,45 @@ def evaluate(
     """
     from jaxcore.cli.progress import track
     from jaxcore.errors import UserError
-    from jaxcore.registry import task_class
+    from jaxcore.registry import task_of
     from jaxcore.train import read_config
     from jaxcore.train.tasks.images import comparison, summarise
     from jaxcore.weights import load
 
     loaded = load(weights, model=model, preset=preset, which=which)
     network, cfg, params = loaded.network, loaded.cfg, loaded.params
-    kind, further = task_class(network.task), {}
-    sampled = "steps" in network.restore_options
-    if weights.is_dir():
-        trained = kind.from_dict(read_config(weights)["task_config"])
-        further = {n: getattr(trained, n) for n in ("eval_protocol", "crop_multiple")}
-        if sampled:
-            further["sample_steps"] = trained.sample_steps
-    if protocol is not None:
-        further |= {"eval_protocol": protocol, "crop_multiple": 16 if protocol == "rgb" else 1}
-    if crop_multiple is not None:
-        further["crop_multiple"] = crop_multiple
-    if steps is not None:
-        if not sampled:
-            raise UserError(f"The network {network.name} has no option steps: leave it out.")
-        further["sample_steps"] = steps
     if not network.restores(cfg):
         raise UserError(f"Expected weights that restore images, found generation in {weights}.")
-    if weights.is_dir() and data == _UNSAID and not photos:
-        data = trained.data
+    kind, changes = task_of(network.name), {}
+    if protocol is not None:
+        changes = {"eval_protocol": protocol, "crop_multiple": 16 if protocol == "rgb" else 1}
+    if crop_multiple is not None:
+        changes["crop_multiple"] = crop_multiple
+    if steps is not None:
+        if "steps" not in network.restore_options:
+            raise UserError(f"The network {network.name} has no option steps: leave it out.")
+        changes["sample_steps"] = steps
+    if weights.is_dir():
+        trained = kind.from_dict(read_config(weights)["task_config"])
     else:
-        data = data.wholly_evaluated()
+        trained = kind(model=network.name, network=cfg)
+    own = weights.is_dir() and data == _UNSAID and not photos
+    data = trained.data if own else data.wholly_evaluated()
     if not data.comparable:
         raise UserError(
             "Expected pairs that belong together, to be compared, found pictures of two kinds "
             "(data.pair_by index)."
         )
-    task = kind(
-        model=network.name,
+    task = dataclasses.replace(
+        trained,
         network=cfg,
         data=data,
         eval_images=images,
         eval_tile=tile,
+        eval_side=None,
         eval_seed=seed,
         eval_legacy_rng=legacy_rng,
-        **further,
+        **changes,
     )
     if not task.evaluation_size():
         raise UserError(

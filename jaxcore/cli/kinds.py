@@ -1,4 +1,4 @@
-"""Options of dataclasses that come in kinds: those of all kinds side by side, ``kind`` chooses.
+"""Options of dataclasses; of those that come in kinds all side by side, and ``kind`` chooses.
 
 The class of an option has a static method ``kinds()``: name of a kind -> its dataclass. An option
 that is not given keeps the value of the default, also where another kind is chosen; one that the
@@ -7,6 +7,8 @@ chosen kind does not have is refused.
 
 import dataclasses
 import functools
+import inspect
+from collections.abc import Callable
 from typing import Any, Literal
 
 from tyro import MISSING
@@ -20,7 +22,38 @@ from tyro.constructors import (
 from jaxcore.errors import UserError
 
 REGISTRY = ConstructorRegistry()
-_ALONE = object()  # marks one kind, whose options are being collected
+_ALONE = object()  # marks a dataclass whose options are being collected
+
+
+class Refused(Exception):
+    """A `UserError` on its way through tyro, which would draw a box around it."""
+
+
+def _sentences(make: Callable[..., Any], of: type) -> Callable[..., Any]:
+    """``make`` for tyro, explained by the docstring of the class without its example."""
+
+    def made(**given: Any) -> Any:
+        try:
+            return make(**given)
+        except UserError as error:
+            raise Refused(str(error)) from None
+
+    made.__doc__ = (inspect.getdoc(of) or "").split(">>>")[0]
+    return made
+
+
+@REGISTRY.struct_rule
+def own(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """The options of a dataclass: fields whose metadata do not say ``"option": False``."""
+    if _ALONE in info.markers or not dataclasses.is_dataclass(info.type):
+        return None
+    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(_ALONE,)))
+    assert isinstance(spec, StructConstructorSpec)
+    hidden = {f.name for f in dataclasses.fields(info.type) if not f.metadata.get("option", True)}
+    fixed = {option.name: option.default for option in spec.fields if option.name in hidden}
+    shown = tuple(option for option in spec.fields if option.name not in hidden)
+    make = functools.partial(spec.instantiate, **fixed)
+    return StructConstructorSpec(_sentences(make, info.type), shown)
 
 
 @REGISTRY.struct_rule
@@ -47,7 +80,7 @@ def flat(info: StructTypeInfo) -> StructConstructorSpec | None:
             )
         return kinds[kind](**{n: value for n, value in given.items() if kind in owners[n]})
 
-    return StructConstructorSpec(make, fields)
+    return StructConstructorSpec(_sentences(make, info.type), fields)
 
 
 @functools.cache

@@ -1,140 +1,84 @@
 """``jaxcore train``: one sub-command per recipe, every setting of which can be changed."""
 
 import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxcore.data.images.kinds import ImageData
-from jaxcore.data.images.pipeline import Augment, Stage
-from jaxcore.train.config import TrainConfig
-from jaxcore.train.recipes import RECIPES, Recipe, resolve
-from jaxcore.train.tasks.diffusion import DiffusionTask
-from jaxcore.train.tasks.images import ImageTask
-from jaxcore.train.tasks.restoration import LossType, RestorationTask
+from jaxcore.cli import placeholder
+from jaxcore.train.recipes import Recipe, recipe, resolve, summaries
 
-NetworkConfig = TypeVar("NetworkConfig")
+if TYPE_CHECKING:
+    from jaxcore.train.tasks.images import ImageTask
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageArguments(Generic[NetworkConfig]):
-    """What ``jaxcore train RECIPE`` understands for every network."""
-
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """run directory; a run in it goes on from its newest checkpoint"""
-    init: Path | None = None
-    """weights to start from (fine-tuning): a run directory or an official weight file"""
-    epochs: int | None = None
-    """passes over the data; decides train.steps when given"""
-    fsdp: int = 1
-    """devices over which parameters are split as well as rows"""
-    model: tyro.conf.Suppress[str]
-    network: NetworkConfig
-    data: ImageData
-    stages: tuple[Stage, ...]
-    augment: Augment = "all"
-    """turns: all eight, "official" without the identity, left-right "flip", always ("mirror"),
-    quarter turns ("rotate")"""
-    eval_images: int | None = None
-    """evaluate at most so many images per degradation"""
-    eval_tile: int | None = None
-    """evaluate in tiles of this side, pixels"""
-    eval_side: int | None = None
-    """evaluate central squares of this side, pixels"""
-    crop_multiple: int = 16
-    """whole images are first cropped centrally to sides of multiples of this; 1 keeps all"""
-    eval_protocol: str = "rgb"
-    """what is measured: rgb, rgb_gaussian (dehazing), y (8-bit luma) or matlab_rgb"""
-    train: TrainConfig
+_EPOCHS = "passes over the data; decides train.steps when given"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainArguments(ImageArguments[NetworkConfig]):
-    """And for networks from image to image."""
-
-    loss_type: LossType = "l1"
-    contrastive_weight: float = 0.0
-    """of DEA-Net-CR's loss, a distance of VGG19's features; 0 leaves it out"""
-    contrast_per_sample: bool = False
-    """one ratio of distances per image instead of one per batch"""
-    contrast_positive_only: bool = False
-    """the distance to the clean image alone"""
-    vgg: str = ""
-    """for it: file of torchvision's vgg19"""
+def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
+    """Name of a recipe -> its command; that of the chosen recipe alone has its options."""
+    chosen = argv[0].replace("-", "_") if argv else None
+    return {
+        name: _command(name, line) if name == chosen else placeholder(f"{line}.")
+        for name, line in summaries().items()
+    }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiffusionArguments(ImageArguments[NetworkConfig]):
-    """And for diffusion models."""
+def _command(name: str, line: str) -> Callable[..., None]:
+    from jaxcore.train import TrainConfig
+    from jaxcore.train.tasks.images import ImageTask
 
-    sample_steps: int = 5
-    """calls of the networks in evaluation and sample pictures"""
-    preview: int = 9
-    """generated images in a sample picture"""
+    default, run = recipe(name), train
 
+    def command(
+        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        task: Annotated[ImageTask, tyro.conf.arg(name="")] = default.task,
+        init: Path | None = None,
+        epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
+        fsdp: int = 1,
+        train: TrainConfig = default.train,
+    ) -> None:
+        run(Recipe(task=task, train=train, epochs=epochs), out, init=init, fsdp=fsdp)
 
-_KINDS: dict[type[ImageTask], type[ImageArguments[Any]]] = {
-    RestorationTask: TrainArguments,
-    DiffusionTask: DiffusionArguments,
-}
-
-
-def _shared(kind: type[ImageTask]) -> list[str]:
-    """Fields of a task that are arguments too."""
-    arguments = {f.name for f in dataclasses.fields(_KINDS[kind])}
-    return [f.name for f in dataclasses.fields(kind) if f.name in arguments]
-
-
-def _arguments(recipe: Recipe) -> ImageArguments[Any]:
-    kind = type(recipe.task)
-    fields = {name: getattr(recipe.task, name) for name in _shared(kind)}
-    return _KINDS[kind](out=tyro.MISSING, epochs=recipe.epochs, train=recipe.train, **fields)
+    options = (inspect.getdoc(train) or "").partition("\n")[-1]
+    command.__doc__ = f"{line}.\n{options}"
+    return command
 
 
-def _recipe(arguments: ImageArguments[Any]) -> Recipe:
-    kind = next(task for task, own in _KINDS.items() if isinstance(arguments, own))
-    fields = {name: getattr(arguments, name) for name in _shared(kind)}
-    return Recipe(task=kind(**fields), train=arguments.train, epochs=arguments.epochs)
+def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1) -> None:
+    """Train a network by a recipe, or go on with a run.
 
-
-def _subcommands() -> Any:
-    choices = []
-    for name, make in RECIPES.items():
-        recipe = make()
-        default = _arguments(recipe)
-        config = tyro.conf.subcommand(
-            name, default=default, description=recipe.summary + ".", prefix_name=False
-        )
-        kind: Any = type(default)
-        choices.append(Annotated[kind[type(default.network)], config])
-    return Union[tuple(choices)]  # noqa: UP007  # the members are known at run time only
-
-
-def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  # type: ignore[valid-type]  # built from RECIPES
-    """Train a network by a recipe, or go on with a run."""
+    Args:
+      chosen: the recipe.
+      out: run directory; a run in it goes on from its newest checkpoint
+      init: weights to start from (fine-tuning): a run directory or an official weight file
+      fsdp: devices over which parameters are split as well as rows
+    """
     import sys
 
     import jax
 
-    from jaxcore import registry
     from jaxcore.parallel import initialise, make_mesh
     from jaxcore.train import EXIT_INTERRUPTED, fit
 
     initialise()
-    chosen = resolve(_recipe(recipe))
+    chosen = resolve(chosen)
+    task = chosen.task
     first = jax.process_index() == 0
     if first:
-        print_counts(chosen.task.counts())
-    chosen.task.check()
-    params = None if recipe.init is None else _start(recipe.init, chosen.task)
-    alone = jax.device_count() == 1 and recipe.fsdp == 1
-    mesh = None if alone else make_mesh(fsdp=recipe.fsdp)
-    out = recipe.out
-    if registry.network(chosen.task.model).searching(chosen.task.network):
-        chosen = _search(chosen, out / "search", mesh, params)
-        params, out = None, out / "trained"
-    result = fit(chosen.task, chosen.train, out, mesh=mesh, init_params=params)
+        print_counts(task.counts())
+    task.check()
+    params = None if init is None else _start(init, task)
+    alone = jax.device_count() == 1 and fsdp == 1
+    mesh = None if alone else make_mesh(fsdp=fsdp)
+    if not task.entry.searching(task.network):
+        result = fit(task, chosen.train, out, mesh=mesh, init_params=params)
+    else:
+        found = _search(chosen, out / "search", mesh, params)
+        result = fit(found, chosen.train, out / "trained", mesh=mesh)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     if first:
@@ -143,7 +87,7 @@ def train(recipe: Annotated[_subcommands(), tyro.conf.arg(name="")]) -> None:  #
         print(f"trained {int(result.state.step)} steps: {out}")
 
 
-def _start(weights: Path, task: ImageTask) -> Any:
+def _start(weights: Path, task: "ImageTask") -> Any:
     """Parameters to start from, of a kind that the training can go on with."""
     from jaxcore.weights import load
 
@@ -152,26 +96,24 @@ def _start(weights: Path, task: ImageTask) -> Any:
     return loaded.params
 
 
-def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> Recipe:
-    """Search for the objective (unless that is done), and the recipe of what it found."""
+def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
+    """Search for the objective (unless that is done), and the task of what it found."""
     import sys
 
     import jax
 
-    from jaxcore import registry
     from jaxcore.errors import UserError
     from jaxcore.train import EXIT_INTERRUPTED, fit, load_params
     from jaxcore.train.checkpoint import CHECKPOINTS, complete_steps
 
-    network, cfg = registry.network(recipe.task.model), recipe.task.network
-    found = None
+    task, found = recipe.task, None
     if complete_steps(out / CHECKPOINTS):
-        found = network.chosen(load_params(out, "last", ema=False), cfg)
+        found = task.entry.chosen(load_params(out, "last", ema=False), task.network)
     if found is None:
-        result = fit(recipe.task, recipe.train, out, mesh=mesh, init_params=params)
+        result = fit(task, recipe.train, out, mesh=mesh, init_params=params)
         if result.interrupted:
             sys.exit(EXIT_INTERRUPTED)
-        found = network.chosen(result.state.params, cfg)
+        found = task.entry.chosen(result.state.params, task.network)
         if found is None:
             raise UserError(
                 f"Expected the search to find an objective, found its weight at "
@@ -180,7 +122,7 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> Recipe:
             )
     if jax.process_index() == 0:
         print(f"objective found: {found.objective}")
-    return dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, network=found))
+    return dataclasses.replace(task, network=found)
 
 
 def print_counts(counts: list[tuple[str, int, int, int]]) -> None:

@@ -7,11 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxcore.cli import main
-
-# Without frequency blocks it compiles in half the time.
-TINY = "--network.dim 8 --network.num-blocks 1 1 1 1 --network.heads 1 1 1 1"
-TINY += " --network.num-refinement-blocks 1 --network.no-decoder --train.steps 2"
-TINY = f"{TINY} --stages.0.patch 16 --stages.0.batch-size 2".split()
+from tests import tiny_network  # noqa: F401  # in the registry, with its recipe
 
 
 def size_of(path):
@@ -33,7 +29,7 @@ def pairs(tmp_path_factory):
 
 def training(pairs, run, *more):
     own = "--data.held-out 1 --data.tasks dark".split()
-    return ["train", "adair", "--data.root", pairs, "-o", run, *own, *TINY, *more]
+    return ["train", "tiny", "--data.root", pairs, "-o", run, *own, *more]
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +117,15 @@ def test_options_of_another_kind_of_data_are_refused(pairs, tmp_path, call):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--stages.0.patch 20", "multiple of 8, found 20"),
+        ("--stages.0.patch 18", "multiple of 4, found 18"),
         ("--train.accum-steps 2 --stages.0.batch-size 3", "3 rows does not divide into 2"),
         ("--fsdp 3", "fsdp=3, tensor=1 does not fit"),
-        ("--eval-tile 30", "tile must be a positive multiple of 8, found 30"),
+        ("--eval-tile 30", "tile must be a positive multiple of 4, found 30"),
         ("--eval-tile 32", "below the tile 32"),
         ("--eval-side 8", "eval_side must be a whole number of at least 11 or None, found 8"),
         ("--eval-images -1", "eval_images must be a whole number of at least 0 or None, found -1"),
         ("--data.held-out 0 --data.eval-root {pairs}/gone", "found no folder"),
-        ("--network.dim 16 --init {run}", "does not fit this network"),
+        ("--network.width 16 --init {run}", "does not fit this network"),
     ],
 )
 def test_what_the_run_will_need_is_checked_before_it_starts(
@@ -139,6 +135,14 @@ def test_what_the_run_will_need_is_checked_before_it_starts(
     code, _, err = call(*training(pairs, tmp_path / "run", *options))
     assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_recipe_of_an_own_network_is_listed_and_has_its_options(call):
+    code, out, _ = call("train", "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert code == 0 and "tiny Two convolutions on pairs of images." in text
+    code, out, _ = call("train", "tiny", "--help")
+    assert code == 0 and "--network.width" in out and "--model" not in out
 
 
 def test_an_image_too_small_to_measure_is_named(run, tmp_path, call):

@@ -16,7 +16,7 @@ from jaxcore.models import adair
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.nn import ChannelNorm, Conv, capture
 from jaxcore.ops import resize_bilinear
-from jaxcore.train.adair_schedule import adair_official
+from jaxcore.train.recipes.adair_schedule import adair_official
 from tests.parity.golden import (
     Golden,
     close,

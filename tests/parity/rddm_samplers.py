@@ -106,11 +106,13 @@ def _compare(file: Golden, name: str, start: np.ndarray, states: np.ndarray) -> 
 def check_samplers(path: Path) -> None:
     file = Golden(path)
     degraded = 2 * file.image("in/input01") - 1
-    sources = {
-        "exp2": _networks(file, "restore2."),
-        "exp6": _networks(file, "gen2.", kind="generation"),
-    }
     names = sorted({key.split("/")[0] for key in file.group("out")})
+    networks = {"exp2": ("restore2.", {}), "exp6": ("gen2.", {"kind": "generation"})}
+    sources = {
+        experiment: _networks(file, prefix, **options)
+        for experiment, (prefix, options) in networks.items()
+        if any(name.startswith(experiment) for name in names)  # a file may hold one of them
+    }
     cases = {name: _case(name, file.config["S"]) for name in names}
     tables = {name: sampling_table(case[0], **case[2]) for name, case in cases.items()}
     longest = max(map(len, tables.values()))  # tables of one length compile once
@@ -231,9 +233,13 @@ def check_conversion(path: Path) -> None:
     def run(schedule: RDDMSchedule, eta: float, clip_mode: str) -> np.ndarray:
         table = ddim_table(schedule, steps, eta=eta, clip_mode=clip_mode)
         _, seen = sample(
-            *networks, shape=noise.shape[1:], table=table, objective=DDIMNetwork(), noise=noise,
+            *networks,
+            shape=noise.shape[1:],
+            table=table,
+            objective=DDIMNetwork(),
+            noise=noise,
             return_trajectory=True,
-        )  # fmt: skip
+        )
         return np.concatenate([seen.start[None], seen.states])
 
     modes = {"rddm/clipTrue": "official", "ddim/clipTrue": "ddim_exact"}

@@ -22,6 +22,7 @@ SYSTEMS = {
     "selective_iv": selective_iv.CHECKS,
 }
 
+COMMITTED = Path(__file__).parents[1] / "golden"
 
 # One file per network, for the newest versions of JAX.
 NEWEST = ("adair/net_small.npz", "dea_net/net_deploy.npz", "rddm/unet.npz")
@@ -31,15 +32,18 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix in (".npz", ".json"))
 
 
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    """Files that are not committed are large or slow."""
+    marks = [pytest.mark.newest] * (name in NEWEST)
+    return marks if (COMMITTED / name).exists() else [*marks, pytest.mark.golden]
+
+
 def pytest_generate_tests(metafunc):
     """Every file of every system there is; a folder we know nothing about becomes a failure."""
     root: Path = metafunc.config.getoption("--golden-dir")
     found = [path for path in _files(root) if _system(path, root) not in NOT_YET]
     names = [path.relative_to(root).as_posix() for path in found]
-    params = [
-        pytest.param(path, id=name, marks=[pytest.mark.newest] * (name in NEWEST))
-        for path, name in zip(found, names, strict=True)
-    ]
+    params = [pytest.param(p, id=n, marks=_marks(n)) for p, n in zip(found, names, strict=True)]
     metafunc.parametrize("path", params or [pytest.param(None, id="no golden files")])
 
 

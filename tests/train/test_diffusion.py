@@ -17,7 +17,7 @@ from jaxcore.errors import UserError
 from jaxcore.models.rddm import RDDMConfig
 from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, create_state, fit
 from jaxcore.train.logging import Silent
-from jaxcore.train.recipes import RECIPES
+from jaxcore.train.recipes import recipe
 from jaxcore.train.tasks.diffusion import DiffusionTask
 
 TINY = {
@@ -52,8 +52,10 @@ def task(folder):
     data = Pairs(root=str(folder), condition_folder="mask", held_out=1)
     return DiffusionTask(
         network=RDDMConfig.low_light(**TINY, condition_channels=1),
-        data=data, stages=STAGES, sample_steps=2,
-    )  # fmt: skip
+        data=data,
+        stages=STAGES,
+        sample_steps=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,9 @@ def run(task, tmp_path_factory):
 def test_restoration_with_masks_is_trained_and_evaluated(run):
     out, result = run
     assert np.isfinite([result.metrics[k] for k in ("psnr", "ssim", "pairs/gain")]).all()
-    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), result.state.params,
-                           result.state.ema_params)  # fmt: skip
+    changed = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)), result.state.params, result.state.ema_params
+    )
     assert all(jax.tree.leaves(changed))
     assert list((out / "samples").glob("*restored.png"))
 
@@ -172,7 +175,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_recipes(name):
-    chosen = RECIPES[name]()
+    chosen = recipe(name)
     optim, stage = chosen.train.optim, chosen.task.stages[0]
     found = (optim.name, optim.learning_rate, chosen.train.steps, stage.batch_size, stage.patch)
     assert (*found, chosen.task.sample_steps) == PUBLISHED[name]

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ from jaxcore.errors import UserError
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.train import OptimConfig, TrainConfig, fit
 from jaxcore.train.logging import Silent
-from jaxcore.train.recipes import RECIPES, recipe, resolve
+from jaxcore.train.recipes import names, recipe, resolve
 from jaxcore.train.records import read_metrics_file
 from jaxcore.train.tasks.restoration import RestorationTask, Score, summarise
 
@@ -100,12 +102,26 @@ def test_every_degradation_counts_once_in_the_mean():
     assert metrics["gain"] == pytest.approx((15 + 5) / 2)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", names())
 def test_every_recipe_can_be_described(name):
     chosen = recipe(name)
     assert type(chosen.task).from_dict(chosen.task.to_dict()) == chosen.task
     assert TrainConfig.from_dict(chosen.train.to_dict()) == chosen.train
-    assert chosen.summary
+
+
+def test_recipes_are_listed_of_every_network_and_imported_of_one():
+    code = """
+import sys
+from jaxcore import registry
+from jaxcore.train.recipes import names, recipe
+recipe("dea_net")
+recipes = {name for name in sys.modules if name.startswith("jaxcore.train.recipes.")}
+assert recipes == {"jaxcore.train.recipes.dea_net"}, recipes
+modules = [__import__(registry.network(n).recipes, fromlist="_") for n in registry.networks()]
+print({name for module in modules for name in module.RECIPES} ^ set(names()))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "set()\n", result.stderr
 
 
 def test_epochs_become_steps(task):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcore.errors import UserError
-from jaxcore.train import adair_schedule, schedules
+from jaxcore.train import schedules
+from jaxcore.train.recipes import adair_schedule
 from jaxcore.train.schedules import ScheduleConfig, make_schedule
 
 _GOLDEN = Path(__file__).parents[1] / "golden" / "adair" / "lr_schedule.npz"

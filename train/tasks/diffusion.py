@@ -46,7 +46,8 @@ class DiffusionTask(ImageTask):
     """
 
     name: ClassVar[str] = "diffusion"
-    model: str = "rddm"
+    model: str = dataclasses.field(default="rddm", metadata={"option": False})
+    # left-right "flip", always ("mirror"), "all" eight turns, or quarter turns ("rotate")
     augment: Augment = "flip"
     sample_steps: Count = 5  # calls of the networks in evaluation and sample pictures
     preview: Count = 9  # generated images in a sample picture

@@ -62,19 +62,23 @@ class ImageTask(Serial, GradientTask):
     """
 
     name: ClassVar[str]
-    model: str = "adair"  # name in `jaxcore.registry`
-    network: Any  # configuration of that network
+    model: str = dataclasses.field(default="adair", metadata={"option": False})  # registered
+    network: Any
     data: ImageData = dataclasses.field(default_factory=Photos)
     stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
-    augment: Augment = "all"  # see `jaxcore.data.images.pipeline.training_batches`
-    eval_images: Index | None = None  # at most so many per degradation; None is all
-    eval_tile: int | None = None  # side of tiles in pixels; None restores whole images
-    # evaluate central squares of this side only, pixels
+    # turns: all eight, "official" without the identity, left-right "flip", always ("mirror"),
+    # quarter turns ("rotate")
+    augment: Augment = "all"
+    eval_images: Index | None = None  # evaluate at most so many images per degradation
+    eval_tile: int | None = None  # evaluate in tiles of this side, pixels
+    # evaluate central squares of this side, pixels
     eval_side: Annotated[int, AtLeast(_LEAST_SIDE)] | None = None
     eval_seed: int = 0  # of the degradations made on the fly, and of samplers
     eval_legacy_rng: bool = False  # noise 15, 25, 50 from the official tester's one stream
-    crop_multiple: Count = 16  # whole images are first cropped to multiples of this; 1 keeps all
-    eval_protocol: str = "rgb"  # what is measured, see `jaxcore.metrics.PROTOCOLS`
+    # whole images are first cropped centrally to sides of multiples of this; 1 keeps all
+    crop_multiple: Count = 16
+    # what is measured: rgb, rgb_gaussian (dehazing), y (8-bit luma) or matlab_rgb
+    eval_protocol: str = "rgb"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -40,9 +40,9 @@ class RestorationTask(ImageTask):
 
     name: ClassVar[str] = "restoration"
     loss_type: LossType = "l1"
-    # of DEA-Net-CR's regularisation; 0 leaves it out
+    # of DEA-Net-CR's loss, a distance of VGG19's features; 0 leaves it out
     contrastive_weight: Annotated[float, AtLeast(0)] = 0.0
-    contrast_per_sample: bool = False  # one ratio per image instead of one per batch
+    contrast_per_sample: bool = False  # one ratio of distances per image instead of per batch
     contrast_positive_only: bool = False  # the distance to the clean image alone
     vgg: str = ""  # for it: file of torchvision's vgg19
 

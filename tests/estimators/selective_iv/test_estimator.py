@@ -176,8 +176,10 @@ def test_general_learners_one_of_each_kind(sample):
     assert r.chosen()["mu"] == "lin" and len(r.combinations()) == 6
     discard = SelectiveIV(
         learners={**learners, "m": ["lin"], "delta": [VaryingCoefficient()]},
-        n_folds=2, overlap="discard", clip=(0.2, 0.8),
-    ).fit(*sample)  # fmt: skip
+        n_folds=2,
+        overlap="discard",
+        clip=(0.2, 0.8),
+    ).fit(*sample)
     assert any("outside the overlap bounds" in n for n in discard.notices)
 
 
@@ -229,7 +231,7 @@ def test_report_and_file(result, tmp_path):
     content = json.loads((folder / "estimate.json").read_text())
     assert abs(content["estimate"]["estimate"] - result.theta) < 1e-12
     assert len(content["estimators"]) == 9
-    with pytest.raises(UserError, match="without a report"):
+    with pytest.raises(UserError, match="Expected a new folder"):
         write_report(result, folder)
     write_report(result, folder, overwrite=True)
     result.to_npz(tmp_path / "fit.npz")

@@ -13,14 +13,15 @@ from jaxcore.data.images.pipeline import Stage
 from jaxcore.models.dea_net import DEANetConfig
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.optim import OptimConfig
-from jaxcore.train.recipe import Recipe
+from jaxcore.train.recipes import Recipe
+from jaxcore.train.recipes.demo import demo
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.restoration import RestorationTask
 
 _EVALUATE = 5000  # updates between evaluations, as released
 
 
-def _published(network: DEANetConfig, summary: str, contrast: float = 0.0) -> Recipe:
+def _published(network: DEANetConfig, *, contrast: float = 0.0) -> Recipe:
     """The released training, of a network."""
     optim = OptimConfig(
         name="adam", learning_rate=1e-4, schedule=ScheduleConfig(name="cosine", floor=1e-6)
@@ -43,50 +44,39 @@ def _published(network: DEANetConfig, summary: str, contrast: float = 0.0) -> Re
         save_every=_EVALUATE,
         sample_every=10 * _EVALUATE,
     )
-    return Recipe(task=task, train=train, summary=summary)
+    return Recipe(task=task, train=train)
 
 
 def _dea_net() -> Recipe:
     """DEA-Net (Chen et al., IEEE TIP 2024)."""
-    return _published(DEANetConfig.base(), "DEA-Net for haze, as released but without the contrast")
+    return _published(DEANetConfig.base())
 
 
 def _dea_net_s() -> Recipe:
     """DEA-Net-S (Chen et al., IEEE TIP 2024)."""
-    return _published(DEANetConfig.small(), "DEA-Net-S for haze, with fewer blocks")
+    return _published(DEANetConfig.small())
 
 
 def _dea_net_cr() -> Recipe:
     """DEA-Net-CR (Chen et al., IEEE TIP 2024); needs ``--vgg``, torchvision's vgg19."""
-    summary = "DEA-Net for haze with the contrastive loss, as the released code trains it"
-    return _published(DEANetConfig.base(), summary, contrast=0.1)
+    return _published(DEANetConfig.base(), contrast=0.1)
 
 
-def dea_net_demo(steps: int = 500) -> Recipe:
-    """A small DEA-Net with a residual on photographs with haze; not a published recipe."""
-    optim = OptimConfig(
-        learning_rate=2e-3,
-        weight_decay=0.01,
-        clip_norm=1.0,
-        schedule=ScheduleConfig(name="warmup_cosine", warmup_steps=steps // 20),
-    )
-    task = RestorationTask(
+def _demo(steps: int = 500) -> Recipe:
+    """A small DEA-Net with a residual on photographs with haze."""
+    return demo(
+        steps,
+        8,
         model="dea_net",
         network=DEANetConfig.tiny(),
         data=Photos(tasks=("haze",)),
-        stages=(Stage(steps=None, patch=64, batch_size=8),),
-        eval_side=288,  # one size, so that the network is compiled once for it
         eval_protocol="rgb_gaussian",
     )
-    train = TrainConfig(steps=steps, optim=optim, log_every=20, save_every=100, keep_last=1)
-    return Recipe(
-        task=task, train=train, summary="Small DEA-Net on photographs with haze, minutes on a CPU"
-    )
 
 
-DEHAZING_RECIPES: dict[str, Callable[[], Recipe]] = {
+RECIPES: dict[str, Callable[..., Recipe]] = {
     "dea_net": _dea_net,
     "dea_net_s": _dea_net_s,
     "dea_net_cr": _dea_net_cr,
-    "dea_net_demo": dea_net_demo,
+    "dea_net_demo": _demo,
 }
