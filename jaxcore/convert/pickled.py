@@ -19,7 +19,7 @@ from jaxcore.convert.rebuild import (
 )
 
 _MAX_OPCODES = 5_000_000  # a training checkpoint of 10,000 tensors has about 500,000
-_MAX_COPIED = 50_000_000  # values and characters handed to calls, some of which copy them
+_MAX_COPIED = 50_000_000  # values and characters passed to calls, some of which copy them
 
 
 def _size(value: Any) -> int:
@@ -29,7 +29,7 @@ def _size(value: Any) -> int:
 class _Machine:
     """Stack, marks and memo; every opcode is one method, named in `_OPCODES`."""
 
-    def __init__(self, persistent_load: Callable[[Any], Any]):
+    def __init__(self, persistent_load: Callable[[Any], Any]) -> None:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}

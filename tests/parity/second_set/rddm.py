@@ -63,7 +63,7 @@ def unet(arrays: Arrays, config: Config) -> None:
 
 def unet_shared_encoder(arrays: Arrays, config: Config) -> None:
     config["self_condition"] = False
-    _network(arrays, config, unet={"share_encoder": True})  # type: ignore[arg-type]
+    _network(arrays, config, unet={"share_encoder": True})
     resize(arrays, 5, batch=2, x=(8, 12))
     arrays["in/t"] = np.array([3, 500], np.int64)
     del arrays["in/x_self_cond"]
@@ -130,9 +130,12 @@ def samplers(arrays: Arrays, config: Config) -> None:
 def path_independence(arrays: Arrays, config: Config) -> None:
     config |= {"S": 3, "T": 400}
     _network(
-        arrays, config, under="param/gen2.", kind="generation",
+        arrays,
+        config,
+        under="param/gen2.",
+        kind="generation",
         objective={"time_conditioning": "cumulative"},
-    )  # fmt: skip
+    )
     rename(arrays, "decreased0.3", "decreased0.7")
     rng = np.random.default_rng(10)
     for key in [k for k in arrays if k.startswith("in/")]:
