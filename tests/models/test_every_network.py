@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxcore import registry
+from jaxcore.convert import Rule
 from jaxcore.errors import UserError
 from tests import tiny_network
 
@@ -80,7 +81,8 @@ def test_official_weights_go_there_and_back_to_the_bit(network, cfg, params):
     weights = network.to_torch(params, cfg)
     jax.tree.map(np.testing.assert_array_equal, network.from_torch(weights, cfg), params)
     if not network.presets:  # those are for weights that do not tell their configuration
-        assert network.config_from_state_dict(weights) == cfg
+        found = network.config_from_state_dict(weights)
+        assert network.param_shapes(found) == network.param_shapes(cfg)
     wrapped = {f"module.{key}": value for key, value in weights.items()}
     jax.tree.map(np.testing.assert_array_equal, network.from_torch(wrapped, cfg), params)
     first, *rest = jax.tree.leaves(params)
@@ -90,6 +92,18 @@ def test_official_weights_go_there_and_back_to_the_bit(network, cfg, params):
         )
     with pytest.raises(UserError, match="contain the key"):
         network.config_from_state_dict({"conv.weight": np.zeros((3, 3))})
+
+
+def test_a_key_table_may_depend_on_the_configuration():
+    def rules(cfg):
+        return [Rule(r"(\w+)/(\w+)", rf"\1.{cfg.width}.\2")]
+
+    network = dataclasses.replace(tiny_network.NETWORK, rules=rules)
+    cfg = network.tiny(width=5)
+    params = network.init(jax.random.key(0), cfg)
+    weights = network.to_torch(params, cfg)
+    assert sorted(weights) == ["first.5.bias", "first.5.kernel", "last.5.bias", "last.5.kernel"]
+    jax.tree.map(np.testing.assert_array_equal, network.from_torch(weights, cfg), params)
 
 
 def test_one_program_for_one_shape_with_a_finite_output(network, cfg, params):

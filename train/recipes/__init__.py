@@ -93,9 +93,13 @@ def _by_network() -> dict[str, dict[str, str]]:
     """`_SUMMARIES` with the networks that were registered beside the library's own."""
     own = {name: _makers(name) for name in registry.networks() if name not in _SUMMARIES}
     return _SUMMARIES | {
-        network: {name: (inspect.getdoc(make) or name).split("\n")[0] for name, make in of.items()}
+        network: {name: _first_line(make) or name for name, make in of.items()}
         for network, of in own.items()
     }
+
+
+def _first_line(make: Callable[..., Recipe]) -> str:
+    return (inspect.getdoc(make) or "").partition("\n")[0].rstrip(".")
 
 
 def summaries() -> dict[str, str]:
