@@ -33,7 +33,8 @@ class Columns:
 
     def fit(self, estimator: "FitsFrames[Any]", table: "Table") -> Any:
         """What the estimator finds in these columns."""
-        named = {r: getattr(self, r) for r in ("outcome", "treatment", "instrument")}
+        roles = ("outcome", "treatment", "instrument")
+        named: dict[str, Any] = {role: getattr(self, role) for role in roles}
         units = {"weights": self.weights, "clusters": self.clusters}
         if self.formula is not None:
             if self.covariates or any(named.values()):
