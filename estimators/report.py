@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxcore import atomic
 from jaxcore.atomic import whole_file, whole_folder
 from jaxcore.errors import UserError
 
@@ -59,17 +60,8 @@ def write_report(
 
 
 def check_folder(folder: Path, pictures: Sequence[str], *, overwrite: bool) -> None:
-    """Refuse a folder that holds a report, before the work is done.
-
-    Raises:
-      UserError: names a file of it.
-    """
-    found = [name for name in (SUMMARY, CONTENT, *pictures) if (folder / name).exists()]
-    if found and not overwrite:
-        raise UserError(
-            f"Expected a folder without a report, or --overwrite (overwrite=True), found "
-            f"{folder / found[0]}."
-        )
+    """Refuse a folder that holds a report or cannot be written, before the work is done."""
+    atomic.check_folder(folder, (SUMMARY, CONTENT, *pictures), overwrite=overwrite)
 
 
 def summary_path(folder: Path) -> Path:

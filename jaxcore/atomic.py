@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,24 @@ def check_writable(folder: Path) -> None:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"Expected a folder that can be written, found {folder}.")
+
+
+def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool = False) -> None:
+    """See that files of these names can be written into a folder, before long work for them.
+
+    Raises:
+      UserError: one is there and ``overwrite`` is not set, or the folder cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_folder(Path(folder), ("summary.txt",))
+    """
+    taken = [name for name in names if (folder / name).exists()]
+    if taken and not overwrite:
+        raise UserError(
+            f"Expected a new folder, or --overwrite (overwrite=True), found {folder / taken[0]}."
+        )
+    check_writable(folder)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,6 +1,5 @@
 """What the READMEs show: Python runs, commands are understood, links lead somewhere."""
 
-import functools
 import re
 import shlex
 from pathlib import Path
@@ -42,24 +41,13 @@ def test_python_runs(text, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("argv", list(commands()))
-def test_commands_are_understood(argv, monkeypatch):
-    load, seen = cli._load, []
-
-    def parsed_only(module, function):
-        @functools.wraps(load(module, function))
-        def record(*args, **kwargs):
-            seen.append((args, kwargs))
-
-        return record
-
-    monkeypatch.setattr(cli, "_load", parsed_only)
+def test_commands_are_understood(argv):
     if argv[-1] == "--help":
         with pytest.raises(SystemExit) as stop:
-            cli.main(argv)
+            cli.parse(argv)
         assert stop.value.code == 0
     else:
-        cli.main(argv)
-        assert len(seen) == 1
+        assert callable(cli.parse(argv))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

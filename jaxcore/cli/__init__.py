@@ -1,5 +1,6 @@
 """The command line: one module per sub-command, thin."""
 
+import functools
 import importlib
 import os
 import sys
@@ -39,30 +40,52 @@ def placeholder(summary: str) -> Callable[[], None]:
     return command
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``jaxcore``; a user's mistake ends in one sentence and exit code 2."""
+def parse(argv: Sequence[str]) -> Callable[[], None]:
+    """What the words after ``jaxcore`` ask for, not done yet.
+
+    Raises:
+      SystemExit: help was asked for, or the words are not understood.
+    """
     import tyro
 
-    from jaxcore.cli.kinds import REGISTRY, Refused
+    from jaxcore.cli.kinds import REGISTRY
+
+    if argv[:1] == ["train"]:  # has commands of its own: the recipes
+        prog, description, argv = "jaxcore train", COMMANDS["train"][-1], argv[1:]
+        commands = _load("train", "commands")(argv)
+    else:
+        prog, description = "jaxcore", "Image restoration and causal inference in JAX."
+        commands = {
+            name: _load(module, function) if argv[:1] == [name] else placeholder(summary)
+            for name, (module, function, summary) in COMMANDS.items()
+        }
+    return tyro.extras.subcommand_cli_from_dict(
+        {name: _later(command) for name, command in commands.items()},
+        args=argv,
+        prog=prog,
+        description=description,
+        registry=REGISTRY,
+    )
+
+
+def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    @functools.wraps(command)
+    def understood(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(command, *args, **kwargs)
+
+    return understood
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``jaxcore``; a user's mistake ends in one sentence and exit code 2."""
+    from jaxcore.cli.kinds import Refused
     from jaxcore.errors import UserError
 
     own_process = argv is None
     if own_process:
         warnings.formatwarning = _sentence
-    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv[:1] == ["train"]:  # has commands of its own: the recipes
-            prog, description, argv = "jaxcore train", COMMANDS["train"][-1], argv[1:]
-            commands = _load("train", "commands")(argv)
-        else:
-            prog, description = "jaxcore", "Image restoration and causal inference in JAX."
-            commands = {
-                name: _load(module, function) if argv[:1] == [name] else placeholder(summary)
-                for name, (module, function, summary) in COMMANDS.items()
-            }
-        tyro.extras.subcommand_cli_from_dict(
-            commands, args=argv, prog=prog, description=description, registry=REGISTRY
-        )
+        parse(list(sys.argv[1:] if argv is None else argv))()
     except (UserError, Refused) as error:
         print(f"jaxcore: {error}", file=sys.stderr)
         _leave(2, own_process)

@@ -53,7 +53,7 @@ def sample(
       order: remove residual and noise together or one after the other.
       method: published steps, the ancestral loop, or the second-order solver; by default the
         ancestral loop where steps are as many as times, else the published steps.
-      mode: which outputs are believed; by default all.
+      mode: which outputs are used; by default all.
       clip_mode: how predictions are cut; ddim_exact is that of DDIM.
       alpha: another shape of alpha than in training, for "cumulative" networks.
       beta: another shape of beta squared than in training.
@@ -66,7 +66,7 @@ def sample(
     """
     import jax
 
-    from jaxcore.atomic import whole_file, write_json
+    from jaxcore.atomic import check_folder, whole_folder, write_json
     from jaxcore.data.images import write_image
     from jaxcore.errors import UserError
     from jaxcore.figures import grid
@@ -75,7 +75,7 @@ def sample(
     from jaxcore.models.rddm.sampling.sampler import sample as run
     from jaxcore.ops.padding import pad_to_multiple
 
-    _check_output(output, overwrite)
+    check_folder(output, FILES, overwrite=overwrite)
     side = 64 if size is None else size
     if count < 1 or side < 1:
         raise UserError(f"Expected a positive count and size, found {count} and {side}.")
@@ -127,11 +127,11 @@ def sample(
         "clip_mode": clip_mode, "alpha": alpha, "beta": beta, "ratio_a": ratio_a,
         "ratio_b": ratio_b, "preset": preset, "which": which,
     }  # fmt: skip
-    for name, pixels in pictures.items():
-        write_image(output / name, pixels / np.float32(255), overwrite=True)
-    with whole_file(output / "schedules.png", overwrite=True) as temporary:
-        plot.savefig(temporary, dpi=110, format="png")
-    write_json(output / "samples.json", settings)
+    with whole_folder(output, among=True) as folder:
+        for name, pixels in pictures.items():
+            write_image(folder / name, pixels / np.float32(255))
+        plot.savefig(folder / "schedules.png", dpi=110)
+        write_json(folder / "samples.json", settings)
     print(f"{count} pictures of {images.shape[2]}x{images.shape[1]} pixels, {len(table)} steps")
     print(f"written: {output}")
 
@@ -153,18 +153,6 @@ def _table(
         raise UserError(f"Expected no eta for method {name!r}, found {eta}.")
     options = {"clip": clip_mode != "none", **({"eta": eta} if eta else {})}
     return (SAMPLERS[name] if name else sampling_table)(schedule, steps, **options)
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    from jaxcore.atomic import check_writable
-    from jaxcore.errors import UserError
-
-    if output.is_file():
-        raise UserError(f"Expected a folder as output, found the file {output}.")
-    taken = [name for name in FILES if (output / name).exists()]
-    if taken and not overwrite:
-        raise UserError(f"Expected a new folder, found {output / taken[0]} (use --overwrite).")
-    check_writable(output)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_report_of_a_csv(table, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:  # before the work, however wrong the rest is
         main(["estimate", "selective-iv", "absent.csv", *COLUMNS, "-o", str(out)])
     assert stop.value.code == 2
-    assert "without a report, or --overwrite" in capsys.readouterr().err
+    assert "Expected a new folder, or --overwrite" in capsys.readouterr().err
 
 
 def test_formula_gives_the_same(table, tmp_path):

@@ -24,6 +24,7 @@ from jaxcore.train.tasks.diffusion import DiffusionTask
 _ADAM = OptimConfig(name="adam", learning_rate=8e-5, betas=(0.9, 0.99), clip_norm=1.0)
 _RADAM = OptimConfig(name="radam", learning_rate=2e-4, clip_norm=1.0)
 _ACCUMULATE = 2
+_FACES = Preparation(size=64, resample="bilinear")
 
 
 def _published(
@@ -59,106 +60,27 @@ def _published(
     )
 
 
-def _photos(side: int = 256, **options: Any) -> Preparation:
+def _restoration(
+    network: RDDMConfig, name: str, *, equalise: bool = False, masks: str = "", **options: Any
+) -> Recipe:
     """Whole images as squares, measured against squares as MATLAB makes them."""
-    return Preparation(size=side, pad=True, truth="matlab", **options)
-
-
-def _restoration(network: RDDMConfig, data: ImageData, **options: Any) -> Recipe:
+    prepare = Preparation(size=256, pad=True, truth="matlab", equalise=equalise)
+    data = Pairs(tasks=(name,), condition_folder=masks, prepare=prepare)
     return _published(network, data, side=256, batch=1, optim=_ADAM, **options)
+
+
+def _low_light(network: RDDMConfig) -> Recipe:
+    return _restoration(
+        network, "lowlight", equalise=True, steps=80_000, sampled=2, eval_protocol="y"
+    )
 
 
 def _faces(network: RDDMConfig, data: ImageData, **options: Any) -> Recipe:
     return _published(network, data, side=64, optim=_RADAM, steps=100_000, sampled=10, **options)
 
 
-def _deraining() -> Recipe:
-    return _restoration(
-        RDDMConfig.deraining(),
-        Pairs(tasks=("raindrop",), prepare=_photos()),
-        steps=120_000,
-        sampled=5,
-        eval_protocol="y",
-    )
-
-
-def _objective_search() -> Recipe:
-    return _restoration(
-        RDDMConfig.objective_search(),
-        Pairs(tasks=("lowlight",), prepare=_photos(equalise=True)),
-        steps=80_000,
-        sampled=2,
-        eval_protocol="y",
-    )
-
-
-def _low_light() -> Recipe:
-    return _restoration(
-        RDDMConfig.low_light(),
-        Pairs(tasks=("lowlight",), prepare=_photos(equalise=True)),
-        steps=80_000,
-        sampled=2,
-        eval_protocol="y",
-    )
-
-
-def _shadow_removal() -> Recipe:
-    return _restoration(
-        RDDMConfig.shadow_removal(),
-        Pairs(tasks=("shadow",), condition_folder="mask", prepare=_photos()),
-        steps=80_000,
-        sampled=5,
-    )
-
-
-def _deblurring() -> Recipe:
-    return _restoration(
-        RDDMConfig.deblurring(),
-        Pairs(tasks=("deblur",), prepare=_photos()),
-        steps=120_000,
-        sampled=2,
-        eval_protocol="matlab_rgb",
-    )
-
-
-def _inpainting() -> Recipe:
-    prepare = Preparation(size=64, resample="bilinear")
-    return _faces(
-        RDDMConfig.inpainting(),
-        CleanImages(tasks=("centre_box",), prepare=prepare),
-        batch=64,
-    )
-
-
-def _translation() -> Recipe:
-    prepare = Preparation(size=64, pad=True)
-    return _faces(
-        RDDMConfig.translation(),
-        Pairs(tasks=("translation",), pair_by="index", prepare=prepare),
-        batch=64,
-    )
-
-
-def _celeba() -> ImageData:
-    return CelebA(prepare=Preparation(size=64, resample="bilinear"))
-
-
-def _generation() -> Recipe:
-    return _faces(
-        RDDMConfig.generation(),
-        _celeba(),
-        batch=128,
-        eval_images=256,
-    )
-
-
-def _path_independence() -> Recipe:
-    return _faces(
-        RDDMConfig.path_independence(),
-        _celeba(),
-        batch=128,
-        eval_images=256,
-    )
+def _generation(network: RDDMConfig) -> Recipe:
+    return _faces(network, CelebA(prepare=_FACES), batch=128, eval_images=256)
 
 
 def _own() -> Recipe:
@@ -207,14 +129,26 @@ def _demo() -> Recipe:
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "rddm": _own,
-    "rddm_deraining": _deraining,
-    "rddm_objective_search": _objective_search,
-    "rddm_inpainting": _inpainting,
-    "rddm_translation": _translation,
-    "rddm_generation": _generation,
-    "rddm_path_independence": _path_independence,
-    "rddm_low_light": _low_light,
-    "rddm_shadow_removal": _shadow_removal,
-    "rddm_deblurring": _deblurring,
+    "rddm_deraining": lambda: _restoration(
+        RDDMConfig.deraining(), "raindrop", steps=120_000, sampled=5, eval_protocol="y"
+    ),
+    "rddm_objective_search": lambda: _low_light(RDDMConfig.objective_search()),
+    "rddm_inpainting": lambda: _faces(
+        RDDMConfig.inpainting(), CleanImages(tasks=("centre_box",), prepare=_FACES), batch=64
+    ),
+    "rddm_translation": lambda: _faces(
+        RDDMConfig.translation(),
+        Pairs(tasks=("translation",), pair_by="index", prepare=Preparation(size=64, pad=True)),
+        batch=64,
+    ),
+    "rddm_generation": lambda: _generation(RDDMConfig.generation()),
+    "rddm_path_independence": lambda: _generation(RDDMConfig.path_independence()),
+    "rddm_low_light": lambda: _low_light(RDDMConfig.low_light()),
+    "rddm_shadow_removal": lambda: _restoration(
+        RDDMConfig.shadow_removal(), "shadow", masks="mask", steps=80_000, sampled=5
+    ),
+    "rddm_deblurring": lambda: _restoration(
+        RDDMConfig.deblurring(), "deblur", steps=120_000, sampled=2, eval_protocol="matlab_rgb"
+    ),
     "rddm_demo": _demo,
 }

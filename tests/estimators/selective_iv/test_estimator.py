@@ -229,7 +229,7 @@ def test_report_and_file(result, tmp_path):
     content = json.loads((folder / "estimate.json").read_text())
     assert abs(content["estimate"]["estimate"] - result.theta) < 1e-12
     assert len(content["estimators"]) == 9
-    with pytest.raises(UserError, match="without a report"):
+    with pytest.raises(UserError, match="Expected a new folder"):
         write_report(result, folder)
     write_report(result, folder, overwrite=True)
     result.to_npz(tmp_path / "fit.npz")
