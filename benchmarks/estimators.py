@@ -78,10 +78,13 @@ def doubleml_fit(model: str, data: tuple[np.ndarray, ...], ids: np.ndarray, lear
         else:
             d = dml.DoubleMLData.from_arrays(X, Y, A, Z)
             one = dml.DoubleMLIIVM(
-                d, learners["reg"](), learners["clf"](), learners["clf"](),
+                d,
+                learners["reg"](),
+                learners["clf"](),
+                learners["clf"](),
                 subgroups={"always_takers": False, "never_takers": True},
                 draw_sample_splitting=False,
-            )  # fmt: skip
+            )
         one.set_sample_splitting(splits)
         one.fit(store_predictions=False)
         return float(one.coef[0]), float(one.se[0])
@@ -98,9 +101,12 @@ def econml_fit(data: tuple[np.ndarray, ...], ids: np.ndarray, learners: Any):
 
     def run():
         one = LinearDML(
-            model_y=learners["reg"](), model_t=learners["clf"](), discrete_treatment=True,
-            cv=splits, fit_cate_intercept=True,
-        )  # fmt: skip
+            model_y=learners["reg"](),
+            model_t=learners["clf"](),
+            discrete_treatment=True,
+            cv=splits,
+            fit_cate_intercept=True,
+        )
         one.fit(Y, A.astype(int), X=None, W=X)
         return float(np.ravel(one.intercept_)[0]), float(
             np.ravel(one.intercept__inference().stderr)[0]
@@ -167,10 +173,12 @@ def single_fits(repeats: int, smoke: bool) -> dict[str, Any]:
     n_train = len(ids) * (FOLDS - 1) // FOLDS
     alpha, alpha_logit = 0.5, 0.002
     ours = {
-        "fixed": (Lasso(alpha=alpha, standardize=False),
-                  LogisticLasso(alpha=alpha_logit, standardize=False)),
+        "fixed": (
+            Lasso(alpha=alpha, standardize=False),
+            LogisticLasso(alpha=alpha_logit, standardize=False),
+        ),
         "cv": (Lasso(standardize=False), LogisticLasso(standardize=False, n_alphas=10, eps=1e-3)),
-    }  # fmt: skip
+    }
     out = {}
     for kind, (reg, clf) in ours.items():
         theirs = sklearn_learners(kind, alpha, alpha_logit, n_train)
@@ -182,9 +190,11 @@ def single_fits(repeats: int, smoke: bool) -> dict[str, Any]:
             if model == "plr" and kind == "fixed":
                 calls["econml"] = econml_fit(data, ids, theirs)
             out[f"{model}, {kind}"] = compare(
-                calls, program.facts, AGREE_CV if kind == "cv" else AGREE,
+                calls,
+                program.facts,
+                AGREE_CV if kind == "cv" else AGREE,
                 1 if smoke else max(3, repeats // (3 if kind == "cv" else 1)),
-            )  # fmt: skip
+            )
     return out
 
 
@@ -197,9 +207,12 @@ def compare(calls: dict[str, Any], facts: Any, tolerance: float, repeats: int) -
     times = interleaved(calls, repeats)
     record = {
         "estimates": {n: {"theta": v[0], "se": v[1]} for n, v in found.items()},
-        "apart_in_se": apart, "agree": agree, "tolerance_in_se": tolerance,
-        "times": times, **facts,
-    }  # fmt: skip
+        "apart_in_se": apart,
+        "agree": agree,
+        "tolerance_in_se": tolerance,
+        "times": times,
+        **facts,
+    }
     rivals = tuple(n for n, ok in agree.items() if ok)
     if rivals:
         record["ratios"] = ratios(times, "jaxcore", rivals)
@@ -262,11 +275,16 @@ def simulations(reps: int, n: int, checked: int) -> dict[str, Any]:
             for count in (1, 2)
         )
         out[model] = {
-            "replications": reps, "n": n, "jaxcore": rows, "doubleml_replications": checked,
-            "doubleml_s_per_replication": per, "jaxcore_s_per_replication": best,
+            "replications": reps,
+            "n": n,
+            "jaxcore": rows,
+            "doubleml_replications": checked,
+            "doubleml_s_per_replication": per,
+            "jaxcore_s_per_replication": best,
             "jaxcore_s_per_replication_two_devices": two,
-            "apart_in_se_largest": float(apart.max()), "agree": bool(apart.max() <= AGREE),
-        }  # fmt: skip
+            "apart_in_se_largest": float(apart.max()),
+            "agree": bool(apart.max() <= AGREE),
+        }
         if out[model]["agree"]:
             out[model]["ratio"] = round(per / best, 1)
             out[model]["ratio_two_devices"] = round(per / two, 1)
@@ -277,9 +295,19 @@ def simulations(reps: int, n: int, checked: int) -> dict[str, Any]:
 def scaling(smoke: bool) -> dict[str, Any]:
     """Seconds and memory of the selective estimator (single precision at the largest sizes)."""
     out = {}
-    grid = [(10**3, 50, 2, 1), (10**4, 50, 2, 1), (10**5, 50, 2, 1), (10**6, 50, 2, 1),
-            (10**4, 2, 2, 3), (10**4, 2, 5, 3), (10**4, 2, 10, 3), (10**4, 2, 5, 1),
-            (10**4, 2, 5, 2), (10**5, 2, 5, 3), (10**6, 2, 5, 3)]  # fmt: skip
+    grid = [
+        (10**3, 50, 2, 1),
+        (10**4, 50, 2, 1),
+        (10**5, 50, 2, 1),
+        (10**6, 50, 2, 1),
+        (10**4, 2, 2, 3),
+        (10**4, 2, 5, 3),
+        (10**4, 2, 10, 3),
+        (10**4, 2, 5, 1),
+        (10**4, 2, 5, 2),
+        (10**5, 2, 5, 3),
+        (10**6, 2, 5, 3),
+    ]
     for n, p, k, learners in grid[:1] if smoke else grid:
         say(f"scaling: n={n} p={p} folds={k} learners={learners}")
         with jax.enable_x64(False):
@@ -348,8 +376,9 @@ def main(
         with jax.enable_x64(True):
             answer = questions[name]()
         record[name] = {
-            "answer": answer, "environment": environment("doubleml", "econml", "scikit-learn")
-        }  # fmt: skip
+            "answer": answer,
+            "environment": environment("doubleml", "econml", "scikit-learn"),
+        }
         if not smoke:
             write(record, out)
 

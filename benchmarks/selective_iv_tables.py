@@ -84,9 +84,12 @@ def picture(tables: dict[str, tuple[MonteCarlo, float]]):
         left.set_title(f"{title}, {len(result.theta)} replications", loc="left", fontsize=10)
         covered = [(i, r) for i, r in enumerate(rows) if "coverage" in r]
         right.errorbar(
-            [r["coverage"] for _, r in covered], [i for i, _ in covered],
-            xerr=[2 * r["coverage_mcse"] for _, r in covered], fmt="o", ms=4,
-        )  # fmt: skip
+            [r["coverage"] for _, r in covered],
+            [i for i, _ in covered],
+            xerr=[2 * r["coverage_mcse"] for _, r in covered],
+            fmt="o",
+            ms=4,
+        )
         right.axvline(0.95, color="black", lw=0.8, ls=":")
         right.set_yticks(at, [])
         right.set_xlabel("coverage of the 95% interval")

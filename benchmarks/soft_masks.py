@@ -56,13 +56,11 @@ class Experiment:
 def experiments(smoke: bool) -> list[Experiment]:
     """The toy scenes and the photographs."""
     toy = Experiment(
-        "toy", Toy(), Stage(patch=64, batch_size=8), 250, 1e-3,
-        ("official", "soft"), (0,),
-    )  # fmt: skip
+        "toy", Toy(), Stage(patch=64, batch_size=8), 250, 1e-3, ("official", "soft"), (0,)
+    )
     photos = Experiment(
-        "photos", Photos(), Stage(patch=256, batch_size=1), 60, 1e-3,
-        ("official", "soft"), (0,),
-    )  # fmt: skip
+        "photos", Photos(), Stage(patch=256, batch_size=1), 60, 1e-3, ("official", "soft"), (0,)
+    )
     if not smoke:
         return [toy, photos]
     tiny = Stage(patch=16, batch_size=2)
@@ -90,9 +88,13 @@ def train(experiment: Experiment, variant: str, seed: int, runs: Path) -> tuple[
         schedule=ScheduleConfig(name="cosine"),
     )
     cfg = TrainConfig(
-        steps=experiment.steps, seed=seed, optim=optim, save_every=100, keep_last=1,
+        steps=experiment.steps,
+        seed=seed,
+        optim=optim,
+        save_every=100,
+        keep_last=1,
         tensorboard=False,
-    )  # fmt: skip
+    )
     task = make_task(experiment, variant)
     result = fit(task, cfg, runs / f"{experiment.name}_{variant}_{seed}")
     if result.interrupted:

@@ -212,12 +212,16 @@ def check_sample(
         gone = [name for name, v in zip(names, varies, strict=True) if not v]
         notices.append(f"left out {_count(len(gone), 'constant covariate')}: {', '.join(gone)}")
     return Sample(
-        Y=y, A=a, Z=z, X=x[:, varies],
+        Y=y,
+        A=a,
+        Z=z,
+        X=x[:, varies],
         covariates=tuple(name for name, v in zip(names, varies, strict=True) if v),
         weights=w,
         clusters=None if clusters is None else cluster_numbers(_rows(clusters, kept, n), len(y)),
-        kept=kept, notices=tuple(notices),
-    )  # fmt: skip
+        kept=kept,
+        notices=tuple(notices),
+    )
 
 
 def _check_roles(roles: dict[str, np.ndarray], covariates: dict[str, np.ndarray]) -> None:

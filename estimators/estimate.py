@@ -89,7 +89,7 @@ class Estimate:
                 draws = self._multiplier(n_boot, "normal", seed)
                 critical = self._like(bootstrap.critical_value(draws, level))
             half = critical * self.se
-            stack = np.stack if self._on_host else jnp.stack  # NumPy compiles nothing
+            stack: Any = np.stack if self._on_host else jnp.stack  # NumPy compiles nothing
             return stack([self.theta - half, self.theta + half], axis=-1)
 
     def pvalue(self, null: float = 0.0) -> Float[Array, "*q"]:

@@ -41,9 +41,14 @@ def intervals(
         ax.plot([row["estimate"]], [i], "o", color=colour, ms=6)
         text = f"{row['estimate']:.4g}"
         ax.annotate(
-            text, (row["estimate"], i), xytext=(0, 6), textcoords="offset points",
-            ha="center", fontsize=8, color=colour,
-        )  # fmt: skip
+            text,
+            (row["estimate"], i),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=colour,
+        )
     if min(r["lower"] for r in rows) <= 0 <= max(r["upper"] for r in rows):
         ax.axvline(0, color="black", lw=0.8, ls=":")
     ax.set_yticks(range(len(rows)), [r["name"] for r in rows])

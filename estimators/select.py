@@ -11,7 +11,7 @@ and the smooth variant are this library's own.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -35,7 +35,8 @@ _PAIRS_AT_ONCE = 1 << 22  # numbers held while pairs of combinations are compare
 class Selection(NamedTuple):
     """What a selection decided, and the tables behind it."""
 
-    index: Int[Array, " blocks"]  # chosen learner of each block
+    # chosen learner of each block; a field hides the method of tuples
+    index: Int[Array, " blocks"]  # type: ignore[override]
     criterion: Float[Array, "*learners"]  # B(c), smaller is better
     risks: dict[str, Float[Array, "*learners"]]  # R_j(c) of each model
 
@@ -77,11 +78,15 @@ def pseudo_risk(
 
 
 @functools.partial(jax.jit, static_argnames=("kept", "blocks"))
-def _risk(T, kept, blocks):
+def _risk(
+    T: Float[Array, "k *learners"], kept: tuple[str, ...], blocks: tuple[str, ...]
+) -> Float[Array, "*learners"]:
     return _per_kept(T, kept, blocks, jnp.max)
 
 
-def _check_blocks(T, models, blocks) -> None:
+def _check_blocks(
+    T: Float[Array, "k *learners"], models: Mapping[str, tuple[str, ...]], blocks: tuple[str, ...]
+) -> None:
     if T.ndim != len(blocks) + 1:
         raise UserError(
             f"Expected T with a fold axis and {len(blocks)} learner axes {blocks}, "
@@ -94,7 +99,12 @@ def _check_blocks(T, models, blocks) -> None:
             )
 
 
-def _per_kept(T, kept, blocks, reduce: Callable) -> Array:
+def _per_kept(
+    T: Float[Array, "k *learners"],
+    kept: tuple[str, ...],
+    blocks: tuple[str, ...],
+    reduce: Callable[[Array], Array],
+) -> Array:
     """Reduce the mean squared differences of all ordered pairs, once per kept combination.
 
     One value per kept combination, broadcast: computing it per combination could break exact
@@ -105,7 +115,7 @@ def _per_kept(T, kept, blocks, reduce: Callable) -> Array:
     shape = [T.shape[i] for i in keep]
     x = jnp.transpose(T, (*keep, 0, *swap)).reshape(_product(shape), T.shape[0], -1)
 
-    def spread(t):
+    def spread(t: Array) -> Array:
         return reduce(jnp.mean((t[:, :, None] - t[:, None, :]) ** 2, axis=0))
 
     at_once = max(1, _PAIRS_AT_ONCE // (x.shape[1] * x.shape[2] ** 2))
@@ -115,7 +125,7 @@ def _per_kept(T, kept, blocks, reduce: Callable) -> Array:
     return jnp.broadcast_to(risk.reshape(full), T.shape[1:])
 
 
-def _product(shape) -> int:
+def _product(shape: Sequence[int]) -> int:
     total = 1
     for n in shape:
         total *= n
@@ -214,18 +224,25 @@ def smooth_weights(
 
 
 @functools.partial(jax.jit, static_argnames=("models", "blocks"))
-def _smooth_weights(T, fold_weight, models, blocks, beta, lam):
+def _smooth_weights(
+    T: Float[Array, "k *learners"],
+    fold_weight: Float[Array, " k"],
+    models: tuple[tuple[str, ...], ...],
+    blocks: tuple[str, ...],
+    beta: float,
+    lam: float,
+) -> SmoothSelection:
     n_folds = T.shape[0]
     share = fold_weight / jnp.sum(fold_weight)
     hard = jnp.sum(jnp.stack([_risk(T, kept, blocks) for kept in models]), axis=0)
     scale = jax.lax.stop_gradient(jnp.median(hard))
     scale = jnp.where(scale > 0, scale, 1.0)  # one combination: nothing moves, nothing to scale
 
-    def soft_max(d):
+    def soft_max(d: Array) -> Array:
         x = d.reshape(-1)
         return jnp.sum(x * jax.nn.softmax(beta * x / scale))
 
-    def theta_of(t):
+    def theta_of(t: Array) -> tuple[Array, tuple[Array, Array]]:
         b = sum(_per_kept(t, kept, blocks, soft_max) for kept in models)
         b = jnp.asarray(b)
         q = jax.nn.softmax(-lam * b.reshape(-1) / scale).reshape(b.shape)
@@ -304,7 +321,7 @@ def bootstrap_selection(
     n = U.shape[0]
     w = jnp.ones(n, U.dtype) if weights is None else weights
 
-    def one(k):
+    def one(k: Key) -> tuple[Array, Array]:
         xi = w * (1 + bootstrap.multipliers(k, (n,), "bayes", U.dtype))
         T, total = fold_means(U, fold_ids, n_folds, weights=xi)
         index = select(T, criterion, models, blocks).index

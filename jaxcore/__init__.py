@@ -8,18 +8,31 @@ Everything is reached lazily, so that ``import jaxcore`` costs no more than ``im
 """
 
 import importlib
+from types import ModuleType
 
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "convert", "data", "errors", "estimators", "metrics", "models", "nn", "ops", "parallel",
-    "registry", "serial", "train", "typing", "weights",
-)  # fmt: skip
+    "convert",
+    "data",
+    "errors",
+    "estimators",
+    "metrics",
+    "models",
+    "nn",
+    "ops",
+    "parallel",
+    "registry",
+    "serial",
+    "train",
+    "typing",
+    "weights",
+)
 
 __all__ = ["__version__"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> ModuleType:
     if name in _ROOMS:
         return importlib.import_module(f"jaxcore.{name}")
     raise AttributeError(f"module 'jaxcore' has no attribute {name!r}")

@@ -6,11 +6,12 @@
 """
 
 import importlib
+from types import ModuleType
 
 _MODULES = ("adair", "dea_net", "export", "rddm")
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> ModuleType:
     if name in _MODULES:
         return importlib.import_module(f"jaxcore.models.{name}")
     raise AttributeError(f"module 'jaxcore.models' has no attribute {name!r}")

@@ -162,7 +162,7 @@ class ImageNetwork(Network[C]):
     task: str = "restoration"
     restores: Callable[[C], bool] = lambda cfg: True
 
-    def restore(
+    def restore(  # type: ignore[override]  # names the options
         self,
         params: Params,
         image: Float[np.ndarray, "*b h w c"],

@@ -19,7 +19,7 @@ from jaxcore.train.schedules import Schedule
 class RAdamState(NamedTuple):
     """Updates done, and the two moments."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[override]  # Optax's name; hides the method of tuples
     mu: optax.Updates
     nu: optax.Updates
 

@@ -37,7 +37,7 @@ class HostLearner:
                 "Expected a learner with fit and predict, or a function of "
                 f"(X_train, y_train, w_train, X_test), found {type(model).__name__}."
             )
-        self.model = model
+        self.model: Any = model  # an estimator of scikit-learn's kind or a function
         self.binary = binary
         self._is_object = is_object
 

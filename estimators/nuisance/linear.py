@@ -5,7 +5,7 @@ intercept unpenalised. With ``standardize=True`` the penalty applies to standard
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,11 @@ class _Moments(NamedTuple):
     centre: Float[Array, ""]  # of the target, over the training rows
 
     @classmethod
-    def of(cls, B, y, w):
+    def of(cls, B: Float[Array, "n q"], y: Float[Array, " n"], w: Float[Array, " n"]) -> "_Moments":
         scaled = penalised.scaled(B)
         return cls(scaled, penalised.pair_products(scaled.columns), w @ y)
 
-    def matrix(self, y, w):
+    def matrix(self, y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, "q2 q2"]:
         """``[1, C, y - centre]' diag(w) [1, C, y - centre]``."""
         C, y = self.scaled.columns, y - self.centre
         wy, mean = w * y, w @ C
@@ -57,7 +57,13 @@ class _Moments(NamedTuple):
         return jnp.concatenate([row[None], middle, last[None]])
 
 
-def _standard(moments: _Moments, total, w, scale):
+_Standard: TypeAlias = tuple[Array, Array, Array, Array, Array, Array]
+"""Gram matrix, cross-products, column means, factors, mean of the target, units."""
+
+
+def _standard(
+    moments: _Moments, total: Float[Array, "q2 q2"], w: Float[Array, " n"], scale: bool
+) -> _Standard:
     """Gram matrix and cross-products of a fold's standardised columns; how to undo it."""
     C, mean_all, sd_all = moments.scaled
     total = total / total[0, 0]
@@ -71,7 +77,12 @@ def _standard(moments: _Moments, total, w, scale):
     return gram, cross, mean_all + sd_all * m, factor, mean_y + moments.centre, unit
 
 
-def _prepared(learner, X, y, w):
+def _prepared(
+    learner: "Ridge | ElasticNet",
+    X: Float[Array, "n p"],
+    y: Float[Array, " n"],
+    w: Float[Array, " n"],
+) -> tuple[Any, Float[Array, " n"], _Moments, _Standard]:
     """State of the basis, weights summing to one, moments, and what `_standard` makes of them."""
     state = learner.basis.prepare(X)
     w = w / jnp.sum(w)
@@ -79,7 +90,12 @@ def _prepared(learner, X, y, w):
     return state, w, moments, _standard(moments, moments.matrix(y, w), w, learner.standardize)
 
 
-def _unscale(b, mean, factor, mean_y):
+def _unscale(
+    b: Float[Array, " q"],
+    mean: Float[Array, " q"],
+    factor: Float[Array, " q"],
+    mean_y: Float[Array, ""],
+) -> tuple[Float[Array, ""], Float[Array, " q"]]:
     coef = b * factor
     return mean_y - mean @ coef, coef
 
@@ -152,19 +168,34 @@ class ElasticNet:
         """Predicted mean."""
         return fitted.predictor(self, X)
 
-    def _path(self, cross):
+    def _path(self, cross: Float[Array, " q"]) -> Float[Array, " a"]:
         ratio = jnp.maximum(jnp.asarray(self.l1_ratio, cross.dtype), 1e-3)
         largest = jnp.max(jnp.abs(cross)) / ratio
         return largest * jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=cross.dtype)
 
-    def _coef(self, gram, cross, alpha, start, tol=None):
+    def _coef(
+        self,
+        gram: Float[Array, "q q"],
+        cross: Float[Array, " q"],
+        alpha: Float[Array, ""],
+        start: Float[Array, " q"],
+        tol: float | None = None,
+    ) -> Float[Array, " q"]:
         ratio = jnp.asarray(self.l1_ratio, cross.dtype)
         l1 = jnp.full_like(cross, 1) * alpha
         return penalised.coordinate_descent(
             gram, cross, ratio * l1, (1 - ratio) * l1, start, tol=tol
         )
 
-    def _choose(self, moments, y, w, key, unit, alphas):
+    def _choose(
+        self,
+        moments: _Moments,
+        y: Float[Array, " n"],
+        w: Float[Array, " n"],
+        key: Key,
+        unit: Float[Array, " q"],
+        alphas: Float[Array, " a"],
+    ) -> tuple[Float[Array, ""], Float[Array, " q"]]:
         """Penalty with the smallest cross-validated squared error, and coefficients near its own.
 
         The latter are the mean over the inner folds, from where the last fit starts. Moments add
@@ -175,20 +206,20 @@ class ElasticNet:
         one = jnp.ones(1, unit.dtype)
         units = jnp.concatenate([one, unit, one])
 
-        def held_out(f):
+        def held_out(f: Array) -> Array:
             total = moments.matrix(y, jnp.where(inner == f, w, 0))
             return total * units[:, None] * units[None]
 
         held = jax.vmap(held_out)(jnp.arange(self.n_inner))
 
-        def errors(out):
+        def errors(out: Array) -> tuple[Array, Array]:
             kept = jnp.sum(held, axis=0) - out
             kept = kept / kept[0, 0]
             m = kept[0, 1:-1]
             gram = kept[1:-1, 1:-1] - m[:, None] * m[None]
             cross = kept[1:-1, -1] - m * kept[0, -1]
 
-            def step(b, alpha):
+            def step(b: Array, alpha: Array) -> tuple[Array, Array]:
                 b = self._coef(gram, cross, alpha, b, tol=1e-4)  # compared by held-out error only
                 return b, b
 

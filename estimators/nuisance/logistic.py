@@ -37,7 +37,9 @@ class _Design(NamedTuple):
     used: Float[Array, " q"]  # 0/1 with the constant first
 
 
-def _design(learner, X, w) -> _Design:
+def _design(
+    learner: "Logistic | LogisticLasso", X: Float[Array, "n p"], w: Float[Array, " n"]
+) -> _Design:
     state = learner.basis.prepare(X)
     C, mean, sd_all = penalised.scaled(learner.basis.expand(state, X)[:, 1:])
     w = w / jnp.sum(w)
@@ -49,12 +51,14 @@ def _design(learner, X, w) -> _Design:
     return _Design(state, columns, w, mean, 1 / sd_all, size, used)
 
 
-def _unscale(b, mean, factor):
+def _unscale(
+    b: Float[Array, " q1"], mean: Float[Array, " q"], factor: Float[Array, " q"]
+) -> tuple[Float[Array, ""], Float[Array, " q"]]:
     coef = b[1:] * factor
     return b[0] - mean @ coef, coef
 
 
-def _constant_only(d, y, w):
+def _constant_only(d: _Design, y: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " q1"]:
     """Coefficients of the model with nothing but a constant."""
     p = jnp.clip(w @ y, 1e-6, 1 - 1e-6)
     return jnp.zeros(d.columns.shape[1], d.columns.dtype).at[0].set(jnp.log(p / (1 - p)))
@@ -132,7 +136,7 @@ class LogisticLasso:
         """Predicted probability."""
         return jax.nn.sigmoid(fitted.predictor(self, X))
 
-    def _path(self, d, y):
+    def _path(self, d: _Design, y: Float[Array, " n"]) -> Float[Array, " a"]:
         w = d.weights
         slope = jnp.abs(d.columns[:, 1:].T @ (w * (y - w @ y)))
         safe = jnp.where(d.size > 0, d.size, 1.0)
@@ -140,7 +144,16 @@ class LogisticLasso:
         steps = jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=slope.dtype)
         return largest * steps
 
-    def _coef(self, d, pairs, y, w, alpha, start, tol=None):
+    def _coef(
+        self,
+        d: _Design,
+        pairs: Float[Array, "n pairs"] | None,
+        y: Float[Array, " n"],
+        w: Float[Array, " n"],
+        alpha: Float[Array, ""],
+        start: Float[Array, " q1"],
+        tol: float | None = None,
+    ) -> Float[Array, " q1"]:
         """Proximal Newton steps until what the last one leaves is foretold to be below ``tol``.
 
         The errors are squared from step to step, by a factor that the last two show.
@@ -151,7 +164,7 @@ class LogisticLasso:
             tol = 1e-9 if B.dtype == jnp.float64 else 1e-5
         masked = d.used[:, None] * d.used[None]
 
-        def newton(state):
+        def newton(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             b, before, _, i = state
             p = jax.nn.sigmoid(B @ b)
             # a floor under the curvature keeps separated rows from stalling the quadratic model
@@ -165,24 +178,31 @@ class LogisticLasso:
             shrunk = jnp.where(i > 0, jnp.minimum(moved / before, 1), 1)
             return new, moved, moved * shrunk**2, i + 1
 
-        def go_on(state):
+        def go_on(state: tuple[Array, Array, Array, Array]) -> Array:
             return (state[2] > tol) & (state[3] < self.max_steps)
 
         one = jnp.ones((), B.dtype)
         return jax.lax.while_loop(go_on, newton, (start, one, one, jnp.int32(0)))[0]
 
-    def _choose(self, d, pairs, y, key, alphas):
+    def _choose(
+        self,
+        d: _Design,
+        pairs: Float[Array, "n pairs"] | None,
+        y: Float[Array, " n"],
+        key: Key,
+        alphas: Float[Array, " a"],
+    ) -> tuple[Float[Array, ""], Float[Array, " q1"]]:
         """Penalty with the smallest cross-validated log-loss, and coefficients near its own.
 
         The latter are the mean over the inner folds, from where the last fit starts.
         """
         inner = jax.random.permutation(key, y.shape[0]) % self.n_inner
 
-        def errors(f):
+        def errors(f: Array) -> tuple[Array, Array]:
             keep = jnp.where(inner != f, d.weights, 0)
             keep = keep / jnp.sum(keep)
 
-            def step(b, alpha):
+            def step(b: Array, alpha: Array) -> tuple[Array, Array]:
                 b = self._coef(d, pairs, y, keep, alpha, b, tol=_CV_TOL)
                 return b, b
 

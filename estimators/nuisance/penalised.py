@@ -55,7 +55,7 @@ def coordinate_descent(
     inverse = jnp.where(usable, 1 / jnp.where(usable, diagonal + l2, 1.0), 0.0)
     scale = jnp.sqrt(diagonal)
 
-    def step(j, state):
+    def step(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         b, r = state  # r = c - G b
         rest = r[j] + diagonal[j] * b[j]
         new = jnp.sign(rest) * jnp.maximum(jnp.abs(rest) - l1[j], 0) * inverse[j]
@@ -63,7 +63,7 @@ def coordinate_descent(
 
     q = gram.shape[0]
 
-    def sweep(state):
+    def sweep(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         b, _, i = state
         new, _ = jax.lax.fori_loop(0, q, step, (b, cross - gram @ b))
         moved = jnp.max(jnp.abs(new - b) * scale) > tol * jnp.max(jnp.abs(new) * scale)
@@ -72,14 +72,21 @@ def coordinate_descent(
             new = jnp.where(moved, stepped, new)
         return new, moved, i + 1
 
-    def go_on(state):
+    def go_on(state: tuple[Array, Array, Array]) -> Array:
         return state[1] & (state[2] < max_sweeps)
 
     start = jnp.where(usable, start, 0.0)
     return jax.lax.while_loop(go_on, sweep, (start, jnp.bool_(True), jnp.int32(0)))[0]
 
 
-def _within_orthant(gram, cross, l1, l2, b, usable):
+def _within_orthant(
+    gram: Float[Array, "q q"],
+    cross: Float[Array, " q"],
+    l1: Float[Array, " q"],
+    l2: Float[Array, " q"],
+    b: Float[Array, " q"],
+    usable: Bool[Array, " q"],
+) -> Float[Array, " q"]:
     """Towards the minimum with the signs of ``b``, no further than where a coefficient vanishes."""
     free = l1 == 0
     active = (usable & ((b != 0) | free)).astype(b.dtype)
@@ -143,10 +150,10 @@ def newton_logistic(
     pairs = pair_products(B)
     pieces = in_chunks((B, y, w), ROWS_AT_ONCE if rows is None else rows)
 
-    def step(state):
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         b, _, i = state
 
-        def sums(B, y, w, pairs=None):
+        def sums(B: Array, y: Array, w: Array, pairs: Array | None = None) -> tuple[Array, Array]:
             p = jax.nn.sigmoid(B @ b)
             return B.T @ (w * (y - p)), second_moments(B, pairs, w * p * (1 - p))
 
@@ -158,7 +165,7 @@ def newton_logistic(
         size = jnp.max(jnp.abs(move)) / jnp.maximum(jnp.max(jnp.abs(b)), 1)
         return b + move, size, i + 1
 
-    def go_on(state):
+    def go_on(state: tuple[Array, Array, Array]) -> Array:
         return (state[1] > tol) & (state[2] < max_steps)
 
     start = (jnp.zeros(q, B.dtype), jnp.asarray(jnp.inf, B.dtype), jnp.int32(0))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
-from jaxcore.estimators.nuisance.penalised import newton_logistic
+from jaxcore.estimators.nuisance.penalised import NewtonResult, newton_logistic
 from jaxcore.estimators.selective_iv import cv_loss
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, combination_moments
 
@@ -71,30 +71,49 @@ def fit_bases(
     rows = rows_at_once(n_folds * pairs * B.shape[1])
     one_fold = _one_sided_fold if clip.one_sided else _fold
 
-    def fit(w):
+    def fit(w: Array) -> BasisFits:
         return one_fold(Y, A, Z, B, w / jnp.sum(w), masks, ridge, clip, rows)
 
     return jax.vmap(fit)(train)
 
 
-def _logistic(B, y, w, columns, ridge, rows):
+def _logistic(
+    B: Float[Array, "n q"],
+    y: Float[Array, " n"],
+    w: Float[Array, " n"],
+    columns: Float[Array, " q"],
+    ridge: float,
+    rows: int,
+) -> NewtonResult:
     free = jnp.full(B.shape[1], ridge, B.dtype).at[0].set(0)
     return newton_logistic(B, y, w, penalty=free, columns=columns, max_steps=50, rows=rows)
 
 
-def _weighted_grams(V, left, right):
+def _weighted_grams(
+    V: Float[Array, "v n"], left: Float[Array, "n a"], right: Float[Array, "n b"]
+) -> Float[Array, "v a b"]:
     """``left' diag(v) right`` for every row ``v`` of ``V``, as one matrix product."""
     lhs = (V.T[:, :, None] * left[:, None, :]).reshape(left.shape[0], -1)
     return (lhs.T @ right).reshape(V.shape[0], left.shape[1], right.shape[1])
 
 
-def _fold(Y, A, Z, B, w, masks, ridge, clip, rows):
+def _fold(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    w: Float[Array, " n"],
+    masks: Mapping[str, Float[Array, "l q"]],
+    ridge: float,
+    clip: Clip,
+    rows: int,
+) -> BasisFits:
     BZ = with_instrument(B, Z)
     pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge, rows))(masks["pi"])
     mu = jax.vmap(lambda m: _logistic(BZ, A, w, jnp.tile(m, 2), ridge, rows))(masks["mu"])
     n_pi, n_mu, q = pi.coef.shape[0], mu.coef.shape[0], B.shape[1]
 
-    def products(Y, A, Z, B, w):
+    def products(Y: Array, A: Array, Z: Array, B: Array, w: Array) -> tuple[Array, ...]:
         BZ = with_instrument(B, Z)
         wide = jnp.concatenate([BZ, A[:, None] * B, Y[:, None]], axis=1)  # n, 3q + 1
         h = Z[None] - jnp.clip(jax.nn.sigmoid(pi.coef @ B.T), *clip.pi)
@@ -111,7 +130,7 @@ def _fold(Y, A, Z, B, w, masks, ridge, clip, rows):
     left, rows_delta, rows_rho, delta_rho = sum_chunks(products, in_chunks((Y, A, Z, B, w), rows))
     plain = left[:q, :q]  # B'wB
 
-    def pair(of_delta, of_rho, of_both):
+    def pair(of_delta: Array, of_rho: Array, of_both: Array) -> tuple[Array, Array, Array]:
         return _solve_all(left, of_delta, of_rho, of_both, plain, masks)
 
     per_mu = jax.vmap(pair, in_axes=(0, 0, None))
@@ -119,7 +138,14 @@ def _fold(Y, A, Z, B, w, masks, ridge, clip, rows):
     return BasisFits(pi.coef, mu.coef, g, delta, rho, pi.converged, mu.converged)
 
 
-def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
+def _solve_all(
+    left: Float[Array, "q2 q3"],
+    rows_delta: Float[Array, "q q3"],
+    rows_rho: Float[Array, "q q3"],
+    delta_rho: Float[Array, "q q"],
+    plain: Float[Array, "q q"],
+    masks: Mapping[str, Float[Array, "l q"]],
+) -> tuple[Array, Array, Array]:
     """The joint system for every combination of the g, delta and rho bases.
 
     Unknowns and equations are both in the order [g (B, ZB), delta, rho].
@@ -135,7 +161,7 @@ def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
     )
     right = jnp.concatenate([left[:, -1], rows_delta[:, -1], rows_rho[:, -1]])
 
-    def solve(m_g, m_d, m_r):
+    def solve(m_g: Array, m_d: Array, m_r: Array) -> tuple[Array, Array, Array]:
         m = jnp.concatenate([m_g, m_g, m_d, m_r])
         masked = system * m[:, None] * m[None] + jnp.diag(1 - m)
         x = linear_algebra.solve(masked, right * m)
@@ -146,7 +172,17 @@ def _solve_all(left, rows_delta, rows_rho, delta_rho, plain, masks):
     return jax.vmap(over_delta, in_axes=(0, None, None))(masks["g"], masks["delta"], masks["rho"])
 
 
-def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
+def _one_sided_fold(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    w: Float[Array, " n"],
+    masks: Mapping[str, Float[Array, "l q"]],
+    ridge: float,
+    clip: Clip,
+    rows: int,
+) -> BasisFits:
     """mu1 among Z=1; delta and g1 by least squares of Y on [A B, B] among Z=1; rho = 0."""
     del clip
     w1 = w * Z / jnp.sum(w * Z)
@@ -156,13 +192,13 @@ def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
     # the coefficient of Z B carries mu1, so that [B, Z B] at Z = 1 has the fitted log-odds
     both_mu = jnp.concatenate([jnp.zeros_like(mu.coef), mu.coef], axis=1)
 
-    def products(Y, A, B, w1):
+    def products(Y: Array, A: Array, B: Array, w1: Array) -> tuple[Array, ...]:
         both = jnp.concatenate([A[:, None] * B, B], axis=1)
         return (both * w1[:, None]).T @ both, both.T @ (w1 * Y)
 
     gram, right = sum_chunks(products, in_chunks((Y, A, B, w1), rows))
 
-    def solve(m_g, m_d):
+    def solve(m_g: Array, m_d: Array) -> tuple[Array, ...]:
         m = jnp.concatenate([m_d, m_g])
         masked = gram * m[:, None] * m[None] + jnp.diag(1 - m)
         x = linear_algebra.solve(masked, right * m)
@@ -171,7 +207,7 @@ def _one_sided_fold(Y, A, Z, B, w, masks, ridge, clip, rows):
     over_delta = jax.vmap(solve, in_axes=(None, 0))
     g, delta = jax.vmap(over_delta, in_axes=(0, None))(masks["g"], masks["delta"])
 
-    def spread(x):
+    def spread(x: Array) -> Array:
         return jnp.broadcast_to(
             x[None, None, :, :, None], (n_pi, n_mu, *x.shape[:2], 1, x.shape[2])
         )
@@ -192,7 +228,7 @@ def own_predictors(
     k = per_fold.shape[0]
     own = jax.nn.one_hot(fold, k, dtype=per_fold.dtype, axis=0)  # k, n
 
-    def pick(coef, design):
+    def pick(coef: Array, design: Array) -> Array:
         flat = coef.reshape(k, -1, coef.shape[-1])
         out = jnp.einsum("kcq,nq->kcn", flat, design)
         return jnp.sum(out * own[:, None], axis=0).reshape(*coef.shape[1:-1], -1)
@@ -235,10 +271,13 @@ def _predictions(
     pick = own_predictors(fold_ids, fits.pi)
     mu1, mu0 = both_arms(fits.mu, B, pick, one_sided)
     return {
-        "pi": jax.nn.sigmoid(pick(fits.pi, B)), "mu1": mu1, "mu0": mu0,
-        "g": pick(fits.g, with_instrument(B, Z)), "delta": pick(fits.delta, B),
+        "pi": jax.nn.sigmoid(pick(fits.pi, B)),
+        "mu1": mu1,
+        "mu0": mu0,
+        "g": pick(fits.g, with_instrument(B, Z)),
+        "delta": pick(fits.delta, B),
         "rho": pick(fits.rho, B),
-    }  # fmt: skip
+    }
 
 
 class MomentSums(NamedTuple):
@@ -267,7 +306,7 @@ def moment_sums(
     """Sums of `all_moments`, in chunks of rows: no array of units times combinations is kept."""
     k = fits.pi.shape[0]
 
-    def sums(Y, A, Z, B, fold, w):
+    def sums(Y: Array, A: Array, Z: Array, B: Array, fold: Array, w: Array) -> MomentSums:
         found = _predictions(fits, Z, B, fold, clip.one_sided)
         u = combination_moments(Y, A, Z, **found, clip=clip)
         u = jnp.where((w > 0).reshape(-1, 1, 1, 1, 1, 1), u, 0)  # filled-up rows may be infinite
@@ -308,7 +347,7 @@ def choose_by_loss(
     """The combination of smallest losses, see `cv_loss`; a second pass over the rows."""
     i, j = jnp.argmin(sums.loss_pi), jnp.argmin(sums.loss_mu)
 
-    def losses(Y, A, Z, B, fold, w):
+    def losses(Y: Array, A: Array, Z: Array, B: Array, fold: Array, w: Array) -> Array:
         pick = own_predictors(fold, fits.pi)
         arms = both_arms(fits.mu[:, j], B, pick, clip.one_sided)
         mu = cv_loss.at_observed(Z, *arms, clip=clip)
@@ -336,12 +375,19 @@ def selected_nuisances(
     at = (slice(None), *index.T)
     mu, g = fits.mu[:, index[:, 1]], fits.g[at]
     coefs = jnp.stack(
-        [fits.pi[:, index[:, 0]], mu[..., :q] + mu[..., q:], mu[..., :q], g[..., :q], g[..., q:],
-         fits.delta[at], fits.rho[at]]
-    )  # fmt: skip
+        [
+            fits.pi[:, index[:, 0]],
+            mu[..., :q] + mu[..., q:],
+            mu[..., :q],
+            g[..., :q],
+            g[..., q:],
+            fits.delta[at],
+            fits.rho[at],
+        ]
+    )
     coefs = jnp.swapaxes(coefs, 1, 2).reshape(-1, fits.pi.shape[0], q)  # nuisance and combination
 
-    def own(B, fold):  # rows first
+    def own(B: Array, fold: Array) -> Array:  # rows first
         every = jnp.einsum("nq,ckq->nck", B, coefs)
         return jnp.take_along_axis(every, fold[:, None, None], axis=2)[:, :, 0]
 

@@ -5,6 +5,7 @@ replications). Memory is bounded: the rows go through in chunks.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,9 +72,8 @@ def estimate_bases(
     n = Y.shape[0]
     w = units.weights_like(Y)
     fits = bases.fit_bases(
-        Y, A, Z, B, masks, fold_ids, n_folds,
-        ridge=ridge, clip=clip, weights=units.weights,
-    )  # fmt: skip
+        Y, A, Z, B, masks, fold_ids, n_folds, ridge=ridge, clip=clip, weights=units.weights
+    )
     sums = bases.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip)
     T = sums.total / sums.weight.reshape(-1, 1, 1, 1, 1, 1)
     hard = hard_choice(T, criterion, models)
@@ -109,21 +109,34 @@ def estimate_bases(
     psi = final * (u - theta)
     if criterion == "smooth":
         theta, psi = _smooth(
-            fits, (Y, A, Z, B, fold_ids, w), T, sums.weight, models, beta, lam, clip,
-            diagnostics,
-        )  # fmt: skip
+            fits, (Y, A, Z, B, fold_ids, w), T, sums.weight, models, beta, lam, clip, diagnostics
+        )
     return Estimate.from_psi(
-        theta, psi, units=units, names=("ATE",),
-        estimator="selective multiply debiased machine learning", diagnostics=diagnostics,
-    )  # fmt: skip
+        theta,
+        psi,
+        units=units,
+        names=("ATE",),
+        estimator="selective multiply debiased machine learning",
+        diagnostics=diagnostics,
+    )
 
 
-def _smooth(fits, rows, T, fold_weight, models, beta, lam, clip, diagnostics):
+def _smooth(
+    fits: bases.BasisFits,
+    rows: tuple[Array, ...],
+    T: Float[Array, "k *learners"],
+    fold_weight: Float[Array, " k"],
+    models: Mapping[str, tuple[str, ...]],
+    beta: float,
+    lam: float,
+    clip: Clip,
+    diagnostics: dict[str, Any],
+) -> tuple[Float[Array, ""], Float[Array, " n"]]:
     """Smooth estimate and influence values; a second pass over the rows."""
     soft = select.smooth_weights(T, fold_weight, models, BLOCKS, beta=beta, lam=lam)
     n = rows[0].shape[0]
 
-    def psi_of(Y, A, Z, B, fold, w):
+    def psi_of(Y: Array, A: Array, Z: Array, B: Array, fold: Array, w: Array) -> Array:
         U = bases.all_moments(fits, Y, A, Z, B, fold, clip=clip)
         return select.smooth_psi(U, fold, T, fold_weight, soft.gradient, weights=w, n=n)
 

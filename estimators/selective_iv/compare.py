@@ -64,9 +64,16 @@ def baselines(fit: Result, clip: Clip) -> list[Estimate]:
     with_z = jnp.concatenate([W, Z[:, None]], axis=1)
     logit = Logistic(alpha=1e-3)
     late = double_ml.iivm(
-        Y, A, Z, W[:, 1:], ml_r=logit, always_takers=not clip.one_sided,
-        **linear, **folds, units=units,
-    )  # fmt: skip
+        Y,
+        A,
+        Z,
+        W[:, 1:],
+        ml_r=logit,
+        always_takers=not clip.one_sided,
+        **linear,
+        **folds,
+        units=units,
+    )
     constant = genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=clip.one_sided, units=units)
     named = {
         "OLS, no confounding given X": ols(Y, A, W, units=units),

@@ -6,11 +6,13 @@ program of its own.
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
@@ -33,22 +35,54 @@ from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
 from jaxcore.estimators.selective_iv.settings import BASIS_KINDS, Settings
 from jaxcore.estimators.units import Units
 
+_Run: TypeAlias = Callable[[Any, int], Estimate]
+"""From fold ids (NumPy, for compiled functions) and their number to the estimate of a partition."""
+
 _STATIC = ("n_folds", "clip", "ridge", "criterion", "models", "beta", "lam")
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
-def _estimate_bases(Y, A, Z, B, masks, ids, n_folds, *, models, **options):
+def _estimate_bases(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    masks: Mapping[str, Float[Array, "l q"]],
+    ids: Int[Array, " n"],
+    n_folds: int,
+    *,
+    models: tuple[tuple[str, tuple[str, ...]], ...],
+    **options: Any,
+) -> Estimate:
     return estimate_bases(Y, A, Z, B, masks, ids, n_folds, models=dict(models), **options)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "n_folds"))
-def _random_folds(seed, repetition, strata, units, *, n, n_folds):
+def _random_folds(
+    seed: np.int64,
+    repetition: np.int32,
+    strata: Int[Array, " n"] | None,
+    units: Units,
+    *,
+    n: int,
+    n_folds: int,
+) -> Int[Array, " n"]:
     key = jax.random.fold_in(jax.random.key(seed), repetition)
     return crossfit.fold_ids(key, n, n_folds, strata=strata, units=units)
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
-def _estimate_candidates(Y, A, Z, ids, n_folds, found, *, models, **options):
+def _estimate_candidates(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    ids: Int[Array, " n"],
+    n_folds: int,
+    found: dict[str, Array],
+    *,
+    models: tuple[tuple[str, tuple[str, ...]], ...],
+    **options: Any,
+) -> Estimate:
     return estimate_from_candidates(Y, A, Z, ids, n_folds, found, models=dict(models), **options)
 
 
@@ -127,12 +161,19 @@ class Fitter:
             self._check_clusters(ids)
         else:
             k = self.config.n_folds
-            strata = (2 * s.Z + s.A).astype(np.int32) if self.config.stratify else None
+            strata: Any = None
+            if self.config.stratify:
+                strata = (2 * s.Z + s.A).astype(np.int32)
             ids = np.asarray(
                 _random_folds(
-                    np.int64(self.config.seed), np.int32(r), strata, s.units(), n=n, n_folds=k,
+                    np.int64(self.config.seed),
+                    np.int32(r),
+                    strata,
+                    s.units(),
+                    n=n,
+                    n_folds=k,
                 )
-            )  # fmt: skip
+            )
         weighted = np.ones(n, bool) if s.weights is None else s.weights > 0
         for f in range(k):
             rows = (ids != f) & weighted
@@ -190,7 +231,7 @@ class Fitter:
             start = end
         return B, out
 
-    def _check_size(self, masks, rows: int) -> None:
+    def _check_size(self, masks: Mapping[str, np.ndarray], rows: int) -> None:
         widest = {b: int(np.max(np.sum(masks[b], axis=1))) for b in BLOCKS}
         if self.clip.one_sided:
             size, rows = widest["g"] + widest["delta"], int(rows * np.mean(self.sample.Z))
@@ -202,7 +243,7 @@ class Fitter:
                 f"found {rows}: use smaller bases or penalised learners such as Lasso()."
             )
 
-    def _run_bases(self):
+    def _run_bases(self) -> _Run:
         c = self.config
         B, masks = self._library()
         self._check_size(masks, int(self.sample.n * (1 - 1 / c.n_folds)))
@@ -218,12 +259,20 @@ class Fitter:
             None if count is None else rounded_up(count),
         )
 
-        def run(ids, k):
+        def run(ids: Any, k: int) -> Estimate:
             estimate = _estimate_bases(
-                *arrays, masks, fill(ids), k,
-                clip=self.clip, ridge=c.ridge, criterion=c.criterion, models=self.models,
-                beta=c.beta, lam=c.lam, units=units,
-            )  # fmt: skip
+                *arrays,
+                masks,
+                fill(ids),
+                k,
+                clip=self.clip,
+                ridge=c.ridge,
+                criterion=c.criterion,
+                models=self.models,
+                beta=c.beta,
+                lam=c.lam,
+                units=units,
+            )
             return _first_rows(estimate.on_host(), n)
 
         return run
@@ -245,7 +294,7 @@ class Fitter:
         designs = Bases(of["pi"], both["mu"], mu1, mu0, both["g"], of["delta"], of["rho"])
         estimate = mr_parametric(
             self.Y, self.A, self.Z, designs, one_sided=self.clip.one_sided, units=self.units
-        )  # fmt: skip
+        )
         if not bool(estimate.diagnostics["converged"]):
             raise UserError(
                 "Expected convergent logistic regressions, found that they diverge (separation): "
@@ -258,7 +307,7 @@ class Fitter:
 
     # --- general learners, fitted one after the other -------------------------------------------
 
-    def _run_learners(self):
+    def _run_learners(self) -> _Run:
         c = self.config
         learners: dict[str, list[Any]] = {}
         for block, candidates in c.blocks.items():
@@ -269,15 +318,33 @@ class Fitter:
 
         key = jax.random.key(c.seed)
 
-        def run(ids, k):
+        def run(ids: Any, k: int) -> Estimate:
             found = fit_learners(
-                self.Y, self.A, self.Z, self.X, learners, ids, k,
-                clip=self.clip, key=key, weights=self.units.weights,
-            )  # fmt: skip
+                self.Y,
+                self.A,
+                self.Z,
+                self.X,
+                learners,
+                ids,
+                k,
+                clip=self.clip,
+                key=key,
+                weights=self.units.weights,
+            )
             estimate = _estimate_candidates(
-                self.Y, self.A, self.Z, ids, k, found, clip=self.clip, criterion=c.criterion,
-                models=self.models, beta=c.beta, lam=c.lam, units=self.units,
-            )  # fmt: skip
+                self.Y,
+                self.A,
+                self.Z,
+                ids,
+                k,
+                found,
+                clip=self.clip,
+                criterion=c.criterion,
+                models=self.models,
+                beta=c.beta,
+                lam=c.lam,
+                units=self.units,
+            )
             raw = estimate.diagnostics["nuisances"]
             estimate.diagnostics["raw"] = raw
             estimate.diagnostics["nuisances"] = clip_nuisances(raw, self.clip)
@@ -288,9 +355,7 @@ class Fitter:
 
     def _discard(self, estimate: Estimate, raw: Any) -> Estimate:
         """The mean over the units within the bounds only."""
-        final = from_predictions(
-            self.Y, self.A, self.Z, raw, clip=self.clip, units=self.units
-        )  # fmt: skip
+        final = from_predictions(self.Y, self.A, self.Z, raw, clip=self.clip, units=self.units)
         return dataclasses.replace(estimate, theta=final.theta, se=final.se, psi=final.psi)
 
     def _as_learner(self, block: str, candidate: Any) -> Any:

@@ -78,7 +78,15 @@ class _Frame:
     key: Any
 
 
-def _world(f: _Frame, learner, X, y, at, step: int, within=None) -> Float[Array, "e k n"]:
+def _world(
+    f: _Frame,
+    learner: Learner | HostLearner,
+    X: Float[Array, "n p"],
+    y: Float[Array, "*k n"],
+    at: Sequence[Float[Array, "n p"]],
+    step: int,
+    within: Float[Array, " n"] | None = None,
+) -> Float[Array, "e k n"]:
     """Worlds of predictions at each feature array in ``at``; ``within`` restricts training."""
     masks, y = _fits(f, y, within)
     key = jax.random.fold_in(f.key, step)
@@ -86,7 +94,9 @@ def _world(f: _Frame, learner, X, y, at, step: int, within=None) -> Float[Array,
 
 
 @jax.jit
-def _fits(f: _Frame, y, within):
+def _fits(
+    f: _Frame, y: Float[Array, "*k n"], within: Float[Array, " n"] | None
+) -> tuple[Array, Array]:
     """Training weights of every fold and of its inner halves, and the target of each fit."""
     masks = jnp.concatenate([f.outer, f.inner.reshape(-1, f.inner.shape[-1])])
     if within is not None:
@@ -95,7 +105,7 @@ def _fits(f: _Frame, y, within):
 
 
 @jax.jit
-def _assembled(f: _Frame, out):
+def _assembled(f: _Frame, out: Float[Array, "fits e n"]) -> Float[Array, "e k n"]:
     """From predictions of all fits to worlds."""
     out = jnp.swapaxes(out, 0, 1)
     full, halves = out[:, : f.n_folds], out[:, f.n_folds :]
@@ -105,7 +115,9 @@ def _assembled(f: _Frame, out):
     return jnp.where(own[None], full, inside)
 
 
-def _by_arm(f: _Frame, learner, y, step: int) -> tuple[World, World]:
+def _by_arm(
+    f: _Frame, learner: Learner | HostLearner, y: Float[Array, "*k n"], step: int
+) -> tuple[World, World]:
     """Predictions with Z set to 1 and to 0: Z as a feature, or one fit per arm on a basis."""
     if f.clip.one_sided:
         one = _world(f, learner, f.X, y, (f.X,), step, f.Z)[0]
@@ -187,24 +199,49 @@ def fit_learners(
     return {k: own_fold(jnp.moveaxis(v, -2, 0), fold_ids) for k, v in out.items()}
 
 
-def _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, weights) -> _Frame:
+def _frame(
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    X: Float[Array, "n p"],
+    fold_ids: Int[Array, " n"],
+    n_folds: int,
+    clip: Clip,
+    key: Key,
+    weights: Float[Array, " n"] | None,
+) -> _Frame:
     outer = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
     half = jax.random.permutation(jax.random.fold_in(key, 0), Y.shape[0]) % 2
     keep = jnp.stack([half != 0, half != 1]).astype(Y.dtype)  # the half that is predicted is out
     return _Frame(
-        Y=Y, A=A, Z=Z, X=X, fold_ids=fold_ids, n_folds=n_folds, outer=outer,
-        inner=outer[:, None] * keep[None], half=half, clip=clip, key=key,
-    )  # fmt: skip
+        Y=Y,
+        A=A,
+        Z=Z,
+        X=X,
+        fold_ids=fold_ids,
+        n_folds=n_folds,
+        outer=outer,
+        inner=outer[:, None] * keep[None],
+        half=half,
+        clip=clip,
+        key=key,
+    )
 
 
-def _at_z(f: _Frame, one, zero):
+def _at_z(f: _Frame, one: Array, zero: Array) -> Array:
     return (
         jnp.where(f.Z > 0.5, one, zero) if one.ndim == 1 else jnp.where(f.Z[None] > 0.5, one, zero)
     )
 
 
 @jax.jit
-def _pilot(f: _Frame, pi, mu1, mu0, m) -> Pilot:
+def _pilot(
+    f: _Frame,
+    pi: Float[Array, "l k n"],
+    mu1: Float[Array, "l k n"],
+    mu0: Float[Array, "l k n"],
+    m: Float[Array, "l k n"],
+) -> Pilot:
     at_z = jnp.where(f.Z[None, None] > 0.5, mu1, mu0)
     arm = f.Z[None, None] if f.clip.one_sided else jnp.ones_like(f.Z)[None, None]
     b_pi = _best(f, log_loss(pi, f.Z[None, None]))
@@ -223,7 +260,7 @@ def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[Worl
     product = (f.A[None] - mu) * (f.Y[None] - pilot.m)
     variance = mu * (1 - mu)
 
-    def one(w, v, y):
+    def one(w: Array, v: Array, y: Array) -> tuple[Array, Array]:
         if f.clip.one_sided:
             w = w * f.Z
         design = Bd * v[:, None] if f.clip.one_sided else jnp.concatenate([Br, Bd * v[:, None]], 1)
@@ -237,7 +274,13 @@ def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[Worl
     return jax.vmap(one)(f.outer, variance, product)
 
 
-def _delta(f: _Frame, learner, pilot: Pilot, first, step: int) -> World:
+def _delta(
+    f: _Frame,
+    learner: Learner | HostLearner | VaryingCoefficient | PlugIn,
+    pilot: Pilot,
+    first: tuple[World, World],
+    step: int,
+) -> World:
     if isinstance(learner, VaryingCoefficient):
         return _varying(f, learner, pilot)[0]
     d, product, u, weighted = _targets(f, pilot, first)
@@ -248,7 +291,9 @@ def _delta(f: _Frame, learner, pilot: Pilot, first, step: int) -> World:
 
 
 @jax.jit
-def _targets(f: _Frame, pilot: Pilot, first):
+def _targets(
+    f: _Frame, pilot: Pilot, first: tuple[World, World]
+) -> tuple[World, World, World, _Frame]:
     """D, the residual product, and what a DR-learner regresses on X: u with weights D^2."""
     d = variance_contrast(pilot.mu1, pilot.mu0, f.clip.min_abs_D)
     e = f.A[None] - _at_z(f, pilot.mu1, pilot.mu0)
@@ -260,13 +305,15 @@ def _targets(f: _Frame, pilot: Pilot, first):
 
 
 @jax.jit
-def _product(f: _Frame, pilot: Pilot, target, g_all) -> World:
+def _product(f: _Frame, pilot: Pilot, target: World, g_all: Float[Array, "l k n"]) -> World:
     """Residual of the treatment times that of the best g."""
     g_pilot = _take(g_all, _best(f, (target[None] - g_all) ** 2))
     return (f.A[None] - _at_z(f, pilot.mu1, pilot.mu0)) * (target - g_pilot)
 
 
-def _rho(f: _Frame, learners, product, step: int) -> Float[Array, "l k n"]:
+def _rho(
+    f: _Frame, learners: Sequence[Learner | HostLearner], product: World, step: int
+) -> Float[Array, "l k n"]:
     if f.clip.one_sided:
         return jnp.zeros((1, *product.shape), product.dtype)
     key = jax.random.fold_in(f.key, step)

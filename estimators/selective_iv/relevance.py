@@ -112,7 +112,8 @@ def relevance(
     contrast = w * (Z - pi) * (e2 - (pi * v1 + (1 - pi) * v0))
     effect = mu1 - mu0 + (Z / pi - (1 - Z) / (1 - pi)) * (A - np.where(Z > 0.5, mu1, mu0))
     return Relevance(
-        n=n, one_sided=clip.one_sided,
+        n=n,
+        one_sided=clip.one_sided,
         pi_quantiles=_quantiles(np.asarray(raw.pi)),
         abs_d_quantiles=_quantiles(np.abs(d)),
         n_clipped_pi=int(np.sum(pi != raw.pi)),
@@ -124,7 +125,7 @@ def relevance(
         d_test_t=_t(contrast, units),
         first_stage=float(np.average(effect, weights=w)),
         first_stage_t=_t(w * effect, units),
-    )  # fmt: skip
+    )
 
 
 def _quantiles(x: np.ndarray) -> dict[str, float]:

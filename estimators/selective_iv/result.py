@@ -48,9 +48,12 @@ class SelectiveIVResult(Result):
         with config.precision():
             estimate = aggregate_estimates(repetitions, how=config.aggregate).on_host()
         strength = relevance.relevance(
-            sample.A, sample.Z, estimate.diagnostics["raw"], clip,
+            sample.A,
+            sample.Z,
+            estimate.diagnostics["raw"],
+            clip,
             sample.units(clustered=config.clustered),
-        )  # fmt: skip
+        )
         notes = list(notices)
         if clip.one_sided:
             notes.append(one_sided.NOTICE)
@@ -69,9 +72,14 @@ class SelectiveIVResult(Result):
         if clip.one_sided:
             names["rho"] = ("zero",) * np.shape(estimate.diagnostics.get("T", np.zeros(6)))[-1]
         return cls(
-            config=config, sample=sample, one_sided=clip.one_sided, estimate=estimate,
-            repetitions=tuple(repetitions), relevance=strength, learner_names=names,
-        )  # fmt: skip
+            config=config,
+            sample=sample,
+            one_sided=clip.one_sided,
+            estimate=estimate,
+            repetitions=tuple(repetitions),
+            relevance=strength,
+            learner_names=names,
+        )
 
     # --- the estimate ---------------------------------------------------------------------------
 
@@ -118,10 +126,15 @@ class SelectiveIVResult(Result):
         d = self.estimate.diagnostics
         if "criterion" not in d:
             rows = [
-                {"block": b, "learner": self.learner_names[b][0], "chosen": 1, "weight": 1.0,
-                 "best_criterion": 0.0}
+                {
+                    "block": b,
+                    "learner": self.learner_names[b][0],
+                    "chosen": 1,
+                    "weight": 1.0,
+                    "best_criterion": 0.0,
+                }
                 for b in BLOCKS
-            ]  # fmt: skip
+            ]
             return frame_from_rows(rows, library) if frame else rows
         rows = []
         for axis, block in enumerate(BLOCKS):
@@ -132,9 +145,14 @@ class SelectiveIVResult(Result):
             for i, name in enumerate(self.learner_names[block]):
                 weight = float(soft[i]) if soft is not None else float(i == picks[0])
                 rows.append(
-                    {"block": block, "learner": name, "chosen": picks.count(i),
-                     "weight": weight, "best_criterion": float(best[i])}
-                )  # fmt: skip
+                    {
+                        "block": block,
+                        "learner": name,
+                        "chosen": picks.count(i),
+                        "weight": weight,
+                        "best_criterion": float(best[i]),
+                    }
+                )
         return frame_from_rows(rows, library) if frame else rows
 
     def combinations(self) -> list[dict[str, Any]]:
@@ -150,9 +168,14 @@ class SelectiveIVResult(Result):
             names = {b: self.learner_names[b][i] for b, i in zip(BLOCKS, c, strict=True)}
             risks = {f"R_{k}": float(v[c]) for k, v in d["risks"].items()}
             rows.append(
-                {**names, "estimate": float(d["theta_all"][c]), "std_error": float(d["se_all"][c]),
-                 "criterion": float(d["criterion"][c]), **risks}
-            )  # fmt: skip
+                {
+                    **names,
+                    "estimate": float(d["theta_all"][c]),
+                    "std_error": float(d["se_all"][c]),
+                    "criterion": float(d["criterion"][c]),
+                    **risks,
+                }
+            )
         return rows
 
     # --- further analyses -----------------------------------------------------------------------
@@ -169,10 +192,16 @@ class SelectiveIVResult(Result):
             every = [(e.diagnostics["u"], e.diagnostics["nuisances"]) for e in self.repetitions]
             u, nu = jax.tree.map(lambda *v: jnp.stack([jnp.asarray(x) for x in v]), *every)
             out = sensitivity.sensitivity_bounds(
-                u, jnp.asarray(s.A, u.dtype), jnp.asarray(s.Z, u.dtype), nu, G, level=level,
-                min_abs_D=self.config.min_abs_D, how=self.config.aggregate,
+                u,
+                jnp.asarray(s.A, u.dtype),
+                jnp.asarray(s.Z, u.dtype),
+                nu,
+                G,
+                level=level,
+                min_abs_D=self.config.min_abs_D,
+                how=self.config.aggregate,
                 units=s.units(u.dtype, clustered=self.config.clustered),
-            )  # fmt: skip
+            )
         out = jax.device_get(out)
         share = float(out.share_negative_D)
         if 0 < share < 1:
@@ -210,10 +239,13 @@ class SelectiveIVResult(Result):
         """Distributions of P(Z=1|X) by instrument and of D."""
         raw = self.estimate.diagnostics["raw"]
         return plots.overlap(
-            np.asarray(raw.pi), self.sample.Z,
+            np.asarray(raw.pi),
+            self.sample.Z,
             np.asarray(raw.mu1 * (1 - raw.mu1) - raw.mu0 * (1 - raw.mu0)),
-            clip=self.config.clip, floor=self.config.min_abs_D, figure=figure,
-        )  # fmt: skip
+            clip=self.config.clip,
+            floor=self.config.min_abs_D,
+            figure=figure,
+        )
 
     def plot_pseudo_risk(self, figure: Any = None, *, best: int = 40) -> Any:
         """Criterion of the best combinations, split into the models, with their estimates."""

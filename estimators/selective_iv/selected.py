@@ -153,16 +153,27 @@ def estimate_from_candidates(
             shape = (c[name].shape[0], n_delta, Y.shape[0])
             c[name] = jnp.broadcast_to(c[name][:, None], shape)
     U = combination_moments(
-        Y, A, Z, pi=c["pi"], mu1=c["mu1"], mu0=c["mu0"], g=c["g"][None, None, :, :, None],
+        Y,
+        A,
+        Z,
+        pi=c["pi"],
+        mu1=c["mu1"],
+        mu0=c["mu0"],
+        g=c["g"][None, None, :, :, None],
         delta=c["delta"][None, None, None, :, None],
-        rho=jnp.swapaxes(c["rho"], 0, 1)[None, None, None], clip=clip,
-    )  # fmt: skip
+        rho=jnp.swapaxes(c["rho"], 0, 1)[None, None, None],
+        clip=clip,
+    )
     estimate = estimate_selected(U, fold_ids, n_folds, units=units, **options)
     i, j, k, l, r = estimate.diagnostics["selected"]
     chosen = Nuisances(
-        pi=c["pi"][i], mu1=c["mu1"][j], mu0=c["mu0"][j],
-        g=c["g"][k, l], delta=c["delta"][l], rho=c["rho"][r, l],
-    )  # fmt: skip
+        pi=c["pi"][i],
+        mu1=c["mu1"][j],
+        mu0=c["mu0"][j],
+        g=c["g"][k, l],
+        delta=c["delta"][l],
+        rho=c["rho"][r, l],
+    )
     estimate.diagnostics["nuisances"] = chosen
     by_loss = cv_loss.choose_candidates(Y, A, Z, c, units.weights_like(Y), clip=clip)
     estimate.diagnostics["selected_by_loss"] = by_loss

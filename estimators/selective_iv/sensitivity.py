@@ -61,10 +61,7 @@ def sensitivity_bounds(
       units: observation weights and clusters.
       how: "median" or "mean" over the partitions.
     """
-    found = _bounds(
-        u, A, Z, nuisances, G, units, level=level,
-        min_abs_D=min_abs_D, how=how,
-    )  # fmt: skip
+    found = _bounds(u, A, Z, nuisances, G, units, level=level, min_abs_D=min_abs_D, how=how)
     return found._replace(G=G)
 
 

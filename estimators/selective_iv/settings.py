@@ -101,10 +101,7 @@ class Settings:
         if np.shape(self.clip) != (2,):
             raise UserError(f"Expected two numbers for clip, found {self.clip!r}.")
         low, high = self.clip
-        return Clip(
-            pi=(low, high), mu=(low, high), min_abs_D=self.min_abs_D,
-            overlap=self.overlap,
-        )  # fmt: skip
+        return Clip(pi=(low, high), mu=(low, high), min_abs_D=self.min_abs_D, overlap=self.overlap)
 
     @property
     def blocks(self) -> dict[str, tuple[Candidate, ...]]:

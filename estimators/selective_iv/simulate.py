@@ -46,9 +46,12 @@ def _draw(key: Key, n: int, p: int) -> tuple[Array, Array, Array, Array, Array]:
     X = jax.random.uniform(kx, (n, p), dtype, -1, 1)
     U = jax.random.rademacher(ku, (n,), dtype)
     return (
-        X, U, jax.random.uniform(kz, (n,), dtype), jax.random.uniform(ka, (n,), dtype),
+        X,
+        U,
+        jax.random.uniform(kz, (n,), dtype),
+        jax.random.uniform(ka, (n,), dtype),
         jax.random.normal(ke, (n,), dtype),
-    )  # fmt: skip
+    )
 
 
 def _sample(key: Key, n: int, p: int, truth: Callable[[Array, Array], Nuisances]) -> Drawn:

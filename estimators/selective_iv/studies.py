@@ -85,9 +85,16 @@ def siv2_study(
         ids = fold_ids(k_fold, n, n_folds, strata=strata)
         B, mask = basis.library(libraries, s.X)
         e = estimate_bases(
-            s.Y, s.A, s.Z, B, dict.fromkeys(BLOCKS, mask), ids, n_folds,
-            clip=Clip(), criterion="smooth",
-        )  # fmt: skip
+            s.Y,
+            s.A,
+            s.Z,
+            B,
+            dict.fromkeys(BLOCKS, mask),
+            ids,
+            n_folds,
+            clip=Clip(),
+            criterion="smooth",
+        )
         d = e.diagnostics
         oracle = from_predictions(s.Y, s.A, s.Z, simulate.truth_siv2(s.X, s.Z))
         theta, se = [], []

@@ -60,9 +60,14 @@ def estimate(
     config_class = registry.estimator(method).config_class
     check_folder(output, config_class.report_pictures, overwrite=overwrite)
     config = config_class(
-        learners=learners, criterion=criterion, n_folds=folds, n_rep=repetitions, clip=clip,
-        missing=missing, seed=seed,
-    )  # fmt: skip
+        learners=learners,
+        criterion=criterion,
+        n_folds=folds,
+        n_rep=repetitions,
+        clip=clip,
+        missing=missing,
+        seed=seed,
+    )
     table = read_table(data)
     if formula is not None:
         if outcome or treatment or instrument or covariates:
@@ -75,9 +80,14 @@ def estimate(
             raise UserError(f"Expected {', '.join(absent)} or --formula, found neither.")
         split = [name for part in covariates for name in part.split(",") if name]
         result = config.fit_frame(
-            table, outcome=outcome, treatment=treatment, instrument=instrument,
-            covariates=split, weights=weights, clusters=clusters,
-        )  # fmt: skip
+            table,
+            outcome=outcome,
+            treatment=treatment,
+            instrument=instrument,
+            covariates=split,
+            weights=weights,
+            clusters=clusters,
+        )
     folder = write_report(result, output, level=level, overwrite=overwrite)
     print(summary_path(folder).read_text(), end="")
     print(f"report: {folder}")

@@ -121,12 +121,25 @@ def sample(
         curves = {"sampling": schedule, **curves}
     plot = plot_schedules(curves, table=table)
     settings = {
-        "weights": str(weights), "network": model.about, "count": count,
-        "picture": None if picture is None else str(picture), "size": list(images.shape[1:3]),
-        "steps": steps, "eta": eta, "seed": seed, "order": order, "method": method, "mode": mode,
-        "clip_mode": clip_mode, "alpha": alpha, "beta": beta, "ratio_a": ratio_a,
-        "ratio_b": ratio_b, "preset": preset, "which": which,
-    }  # fmt: skip
+        "weights": str(weights),
+        "network": model.about,
+        "count": count,
+        "picture": None if picture is None else str(picture),
+        "size": list(images.shape[1:3]),
+        "steps": steps,
+        "eta": eta,
+        "seed": seed,
+        "order": order,
+        "method": method,
+        "mode": mode,
+        "clip_mode": clip_mode,
+        "alpha": alpha,
+        "beta": beta,
+        "ratio_a": ratio_a,
+        "ratio_b": ratio_b,
+        "preset": preset,
+        "which": which,
+    }
     with whole_folder(output, among=True) as folder:
         for name, pixels in pictures.items():
             write_image(folder / name, pixels / np.float32(255))

@@ -29,7 +29,7 @@ def _size(value: Any) -> int:
 class _Machine:
     """Stack, marks and memo; every opcode is one method, named in `_OPCODES`."""
 
-    def __init__(self, persistent_load: Callable[[Any], Any]):
+    def __init__(self, persistent_load: Callable[[Any], Any]) -> None:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}

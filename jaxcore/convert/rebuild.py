@@ -105,8 +105,21 @@ _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _HARMLESS = {
     "argparse": {"Namespace"},
     "builtins": {
-        "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list",
-        "object", "range", "set", "slice", "str", "tuple",
+        "bool",
+        "bytearray",
+        "bytes",
+        "complex",
+        "dict",
+        "float",
+        "frozenset",
+        "int",
+        "list",
+        "object",
+        "range",
+        "set",
+        "slice",
+        "str",
+        "tuple",
     },
     "_codecs": {"encode"},
     "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
@@ -117,18 +130,20 @@ _HARMLESS = {
     "types": {"SimpleNamespace"},
     "typing": {"Any"},
     "uuid": {"UUID"},
-}  # fmt: skip
+}
 # Functions that appear in honest files; recorded, never run.
 _INERT_FUNCTIONS = {
     "numpy.core.multiarray": {"_reconstruct", "scalar"},
     "numpy._core.multiarray": {"_reconstruct", "scalar"},
     "numpy": {"dtype", "ndarray"},
     "numpy.random._pickle": {
-        "__bit_generator_ctor", "__generator_ctor", "__randomstate_ctor",
+        "__bit_generator_ctor",
+        "__generator_ctor",
+        "__randomstate_ctor",
     },
     "torch": {"device"},
     "torch.serialization": {"_get_layout"},
-}  # fmt: skip
+}
 
 
 def named(module: Any, name: Any) -> Symbol:

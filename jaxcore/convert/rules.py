@@ -154,11 +154,18 @@ def _links(path: str, leaf: Any, rule: Rule, match: re.Match[str]) -> list[Link]
             raise UserError(f"{where} cannot be a {rule.transform.name} weight.") from None
         links += [
             Link(
-                _layer_key(template, layer), tuple(_layer_key(key, layer) for key in tied),
-                rule.transform, layer, axis, ours, theirs, tuple(whole), tuple(official),
+                _layer_key(template, layer),
+                tuple(_layer_key(key, layer) for key in tied),
+                rule.transform,
+                layer,
+                axis,
+                ours,
+                theirs,
+                tuple(whole),
+                tuple(official),
             )
             for layer in layers
-        ]  # fmt: skip
+        ]
     return links
 
 

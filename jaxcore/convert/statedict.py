@@ -52,7 +52,7 @@ class _Table:
 
     def __init__(
         self, state_dict: StateDict, rules: Sequence[Rule], target: Any, ignore: Sequence[str]
-    ):
+    ) -> None:
         self.slots = slots(target, rules)
         self.links = [link for slot in self.slots for link in slot.links]
         self.expected = {link.key: link.shape for link in self.links}

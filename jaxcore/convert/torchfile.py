@@ -22,9 +22,17 @@ from jaxcore.convert.rebuild import Refused, Storage, Tensor, storage
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _ZIP_ERRORS = (
-    zipfile.BadZipFile, EOFError, LookupError, NotImplementedError, OSError, OverflowError,
-    RuntimeError, UnicodeError, ValueError, struct.error,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    UnicodeError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -241,7 +241,7 @@ def _model_matrix(part: Any, frame: Any, source: str) -> Any:
     """
     import pandas as pd
 
-    def fitted(rows):
+    def fitted(rows: Any) -> tuple[Any, Any]:
         matrix = part.get_model_matrix(rows, na_action="ignore", context={})
         return matrix, matrix.model_spec
 

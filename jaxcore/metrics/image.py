@@ -109,8 +109,9 @@ def ssim(
         )
     axes = (-3, -2, -1) if volume else (-3, -2)
     if padding != "valid":
-        widths = [(side // 2,) * 2 if axis - image.ndim in axes else (0, 0) for axis in
-                  range(image.ndim)]  # fmt: skip
+        widths = [
+            (side // 2,) * 2 if axis - image.ndim in axes else (0, 0) for axis in range(image.ndim)
+        ]
         mode = "constant" if padding == "zero" else "edge"
         image, target = jnp.pad(image, widths, mode=mode), jnp.pad(target, widths, mode=mode)
     return _ssim(image, target, float(data_range), window, axes)

@@ -1,6 +1,7 @@
 """Whole measuring protocols by name."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -11,7 +12,7 @@ Metric = Callable[[Float[Array, "*b h w 3"], Float[Array, "*b h w 3"]], Float[Ar
 """(restored, clean), floats that stand for [0, 1] -> one value per image; larger is better."""
 
 
-def _unit(measure: Callable, **options) -> Metric:
+def _unit(measure: Callable[..., Array], **options: Any) -> Metric:
     """Measure images clipped to [0, 1]."""
 
     def metric(image: Array, target: Array) -> Array:
@@ -20,7 +21,7 @@ def _unit(measure: Callable, **options) -> Metric:
     return metric
 
 
-def _luma(measure: Callable, **options) -> Metric:
+def _luma(measure: Callable[..., Array], **options: Any) -> Metric:
     """Measure Y of images rounded to 8 bits."""
 
     def metric(image: Array, target: Array) -> Array:
@@ -29,7 +30,7 @@ def _luma(measure: Callable, **options) -> Metric:
     return metric
 
 
-def _eight_bits(measure: Callable, **options) -> Metric:
+def _eight_bits(measure: Callable[..., Array], **options: Any) -> Metric:
     """Measure images rounded to 8 bits."""
 
     def metric(image: Array, target: Array) -> Array:

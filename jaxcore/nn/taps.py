@@ -166,7 +166,7 @@ class _Request:
 class _Frame:
     """The values met under one level of JAX's transformations."""
 
-    def __init__(self, layer: Layer):
+    def __init__(self, layer: Layer) -> None:
         self.layer = layer
         self.level = _level()
         self.values: dict[str, Array] = {}

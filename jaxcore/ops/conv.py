@@ -93,13 +93,16 @@ def repeated_conv2d(
     rows = [
         [
             jax.lax.conv_general_dilated(
-                x, part, (1, 1), [(1 - i, i), (1 - j, j)],
+                x,
+                part,
+                (1, 1),
+                [(1 - i, i), (1 - j, j)],
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
             for j, part in enumerate(halves(row, 1))
         ]
         for i, row in enumerate(halves(kernel, 0))
-    ]  # fmt: skip
+    ]
     y = jnp.stack([jnp.stack(row, axis=3) for row in rows], axis=2)
     return y.reshape(x.shape[0], 2 * x.shape[1], 2 * x.shape[2], kernel.shape[-1])
 

@@ -184,8 +184,9 @@ def contrastive_regularization(
     >>> float(contrastive_regularization(y, y, z, vgg))
     0.0
     """
-    positive, negative = contrastive_distances(out, clear, None if positive_only else hazy,
-                                               vgg_params)  # fmt: skip
+    positive, negative = contrastive_distances(
+        out, clear, None if positive_only else hazy, vgg_params
+    )
     if not per_sample:  # images have one shape: the mean of means is that of the batch
         positive = jnp.mean(positive, axis=1, keepdims=True)
         negative = None if negative is None else jnp.mean(negative, axis=1, keepdims=True)

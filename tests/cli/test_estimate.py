@@ -50,8 +50,18 @@ def test_formula_gives_the_same(table, tmp_path):
     pytest.importorskip("formulaic")
     path, s = table
     out = tmp_path / "report"
-    main(["estimate", "selective-iv", str(path), "--formula", "y ~ a | z | x1 + x2", *QUICK,
-          "-o", str(out)])  # fmt: skip
+    main(
+        [
+            "estimate",
+            "selective-iv",
+            str(path),
+            "--formula",
+            "y ~ a | z | x1 + x2",
+            *QUICK,
+            "-o",
+            str(out),
+        ]
+    )
     found = json.loads((out / "estimate.json").read_text())
     ours = SelectiveIV(learners=("lin",), n_folds=2).fit(s.Y, s.A, s.Z, s.X)
     assert abs(found["estimate"]["estimate"] - ours.theta) < 1e-9

@@ -214,8 +214,9 @@ def test_conflicts_are_found_before_any_work(call, photo, tmp_path):
 def test_transparency_that_the_output_cannot_hold(call, weights, tmp_path, monkeypatch):
     Image.new("RGBA", (16, 16), (9, 9, 9, 100)).save(tmp_path / "a.png")
     monkeypatch.setattr(ImageNetwork, "restore", None)  # it must not come so far
-    code, _, err = call("restore", tmp_path / "a.png", "-o", tmp_path / "a.jpg", "--weights",
-                        weights / "tiny.pth")  # fmt: skip
+    code, _, err = call(
+        "restore", tmp_path / "a.png", "-o", tmp_path / "a.jpg", "--weights", weights / "tiny.pth"
+    )
     assert code == 2 and "transparency" in err and tree(tmp_path) == ["a.png"]
 
 
@@ -263,8 +264,9 @@ def test_too_little_memory_is_explained(call, weights, photo, tmp_path, monkeypa
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
     monkeypatch.setattr(ImageNetwork, "restore", staticmethod(exhausted))
-    code, _, err = call("restore", photo, "-o", tmp_path / "out.png", "--weights",
-                        weights / "tiny.pth")  # fmt: skip
+    code, _, err = call(
+        "restore", photo, "-o", tmp_path / "out.png", "--weights", weights / "tiny.pth"
+    )
     assert code == 2 and "use --tile" in err
 
 
@@ -296,8 +298,20 @@ def test_the_console_command():
     assert done.returncode == 0, done.stderr
     assert "restore" in done.stdout and "convert" in done.stdout
     done = subprocess.run(
-        [sys.executable, "-m", "jaxcore", "restore", "gone.png", "-o", "x.png", "--weights",
-         "gone", "--tilee", "3"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "jaxcore",
+            "restore",
+            "gone.png",
+            "-o",
+            "x.png",
+            "--weights",
+            "gone",
+            "--tilee",
+            "3",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and "--tilee" in done.stderr and not done.stdout

@@ -61,18 +61,41 @@ def test_generation_writes_grid_trajectory_and_schedule(call, files, tmp_path):
     code, _, err = call(*argv, "-o", tmp_path / "a")
     assert code == 2 and "Expected a new folder" in err
     code, out, _ = call(
-        *argv, "-o", tmp_path / "a", "--overwrite", "--seed", 1, "--order", "residual_then_noise",
-        "--alpha", "increased", "--ratio-a", 2, "--beta", "average",
-    )  # fmt: skip
+        *argv,
+        "-o",
+        tmp_path / "a",
+        "--overwrite",
+        "--seed",
+        1,
+        "--order",
+        "residual_then_noise",
+        "--alpha",
+        "increased",
+        "--ratio-a",
+        2,
+        "--beta",
+        "average",
+    )
     assert code == 0 and "6 steps" in out
     assert [(tmp_path / "a" / name).read_bytes() for name in FILES[:2]] != read
 
 
 def test_restoration_shows_the_picture_and_its_restorations(call, files, photo, tmp_path):
     code, out, err = call(
-        "sample", "--weights", files / "restores.safetensors", "--picture", photo, "--count", 2,
-        "--steps", 2, "--eta", 0.5, "-o", tmp_path / "out",
-    )  # fmt: skip
+        "sample",
+        "--weights",
+        files / "restores.safetensors",
+        "--picture",
+        photo,
+        "--count",
+        2,
+        "--steps",
+        2,
+        "--eta",
+        0.5,
+        "-o",
+        tmp_path / "out",
+    )
     assert code == 0, err
     assert "2 pictures of 30x21 pixels, 2 steps" in out
     shown = np.asarray(Image.open(tmp_path / "out" / "samples.png"))
@@ -106,9 +129,22 @@ def test_nothing_is_written_where_a_picture_cannot_be_made(call, files, tmp_path
 
 def test_weights_of_another_package_generate(call, files, tmp_path):
     code, _out, err = call(
-        "sample", "--weights", files / "third.safetensors", "--count", 1, "--size", 8,
-        "--steps", 2, "--clip-mode", "ddim_exact", "--prediction", "epsilon", "-o", tmp_path / "o",
-    )  # fmt: skip
+        "sample",
+        "--weights",
+        files / "third.safetensors",
+        "--count",
+        1,
+        "--size",
+        8,
+        "--steps",
+        2,
+        "--clip-mode",
+        "ddim_exact",
+        "--prediction",
+        "epsilon",
+        "-o",
+        tmp_path / "o",
+    )
     assert code == 0, err
     assert json.loads((tmp_path / "o" / "samples.json").read_text())["network"]["dim"] == 8
 

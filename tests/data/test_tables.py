@@ -162,8 +162,12 @@ def test_polars_categories():
 def test_formula_with_splines():
     pytest.importorskip("formulaic")
     rng = np.random.default_rng(0)
-    frame = {"y": rng.normal(size=30), "a": np.arange(30) % 2, "z": np.arange(30) % 3 % 2,
-             "age": rng.uniform(20, 60, 30)}  # fmt: skip
+    frame = {
+        "y": rng.normal(size=30),
+        "a": np.arange(30) % 2,
+        "z": np.arange(30) % 3 % 2,
+        "age": rng.uniform(20, 60, 30),
+    }
     X, names = formula_parts("y ~ a | z | bs(age, 4)", as_table(frame))[3:]
     assert X.shape == (30, 4) and len(names) == 4
 

@@ -52,8 +52,10 @@ def test_ipw_and_hajek(data):
 
 
 def test_hajek_does_not_move_with_the_outcome_level(data):
-    at = [float(influence.solve(influence.hajek(data["y"] + c, data["a"], data["ps"])).theta)
-          for c in (0.0, 100.0)]  # fmt: skip
+    at = [
+        float(influence.solve(influence.hajek(data["y"] + c, data["a"], data["ps"])).theta)
+        for c in (0.0, 100.0)
+    ]
     assert abs(at[0] - at[1]) < 1e-3
 
 

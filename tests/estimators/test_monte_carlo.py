@@ -25,9 +25,7 @@ from jaxcore.train.logging import Silent
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
 )
-SETTINGS = {
-    "study": "siv1", "n": 200, "reps": 61, "block": 2, "options": {"scenarios": ["all"]},
-}  # fmt: skip
+SETTINGS = {"study": "siv1", "n": 200, "reps": 61, "block": 2, "options": {"scenarios": ["all"]}}
 TASK = MonteCarloTask(**SETTINGS)
 
 
@@ -60,9 +58,15 @@ def test_numbers_do_not_depend_on_batches_or_devices():
 
 def test_estimator_and_design_of_ones_own():
     out = monte_carlo(
-        mean_estimator, lambda k, n: 2 + jax.random.normal(k, (n,)), 40, 101, jax.random.key(0),
-        truth=2.0, at_once=10, mesh=make_mesh(devices=jax.devices()[:2]),
-    )  # fmt: skip
+        mean_estimator,
+        lambda k, n: 2 + jax.random.normal(k, (n,)),
+        40,
+        101,
+        jax.random.key(0),
+        truth=2.0,
+        at_once=10,
+        mesh=make_mesh(devices=jax.devices()[:2]),
+    )
     assert out.theta.shape == (101, 1)
     (row,) = out.table()
     assert abs(row["bias"]) < 4 * row["bias_mcse"] and 0.85 < row["coverage"] <= 1
@@ -115,9 +119,11 @@ def test_last_block_is_filled_and_positions_are_kept():
 def test_study_is_the_same_on_two_devices_and_in_other_blocks(whole, tmp_path):
     one, _ = whole
     two = run_study(
-        dataclasses.replace(TASK, block=4), tmp_path, reporter=Silent(),
+        dataclasses.replace(TASK, block=4),
+        tmp_path,
+        reporter=Silent(),
         mesh=make_mesh(devices=jax.devices()[:2]),
-    )  # fmt: skip
+    )
     assert np.isfinite(one.theta).all()
     np.testing.assert_allclose(two.theta, one.theta, rtol=1e-9)
     np.testing.assert_allclose(two.se, one.se, rtol=1e-9)

@@ -18,8 +18,17 @@ def test_page(page, capsys):
     result, printed = names["result"], capsys.readouterr().out
     assert "one-sided" in printed
     assert f"| selective IV | see below | {result.theta:.2f} ({result.se:.2f}) |" in text
-    for other, row in zip(result.baselines(), ("OLS |", "OLS with Z |", "AIPW, linear |", "2SLS |",
-                                               "LATE, linear and logistic |", "GENIUS |"),
-                          strict=False):  # fmt: skip
+    for other, row in zip(
+        result.baselines(),
+        (
+            "OLS |",
+            "OLS with Z |",
+            "AIPW, linear |",
+            "2SLS |",
+            "LATE, linear and logistic |",
+            "GENIUS |",
+        ),
+        strict=False,
+    ):
         line = next(x for x in text.splitlines() if x.startswith(f"| {row}"))
         assert f"{float(other.theta):.2f} ({float(other.se):.2f})" in line, (line, other.theta)

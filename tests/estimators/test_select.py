@@ -27,8 +27,9 @@ def by_loops(T, models, blocks):
             same = [d for d in cells if all(d[i] == c[i] for i in axes)]
             out[name][c] = max(
                 np.mean((T[(slice(None), *d)] - T[(slice(None), *e)]) ** 2)
-                for d in same for e in same
-            )  # fmt: skip
+                for d in same
+                for e in same
+            )
     return out
 
 

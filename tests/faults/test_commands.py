@@ -79,12 +79,17 @@ def test_bad_pictures(call, weights, tmp_path, case):
     make(tmp_path)
     before = content(tmp_path)
     result = call(
-        "restore", tmp_path / name, "-o", tmp_path / "new" / "out.png", "--weights",
+        "restore",
+        tmp_path / name,
+        "-o",
+        tmp_path / "new" / "out.png",
+        "--weights",
         weights / "tiny.pth",
-    )  # fmt: skip
+    )
     if name == "a":
-        result = call("restore", tmp_path / name, "-o", tmp_path / "new", "--weights",
-                      weights / "tiny.pth")  # fmt: skip
+        result = call(
+            "restore", tmp_path / name, "-o", tmp_path / "new", "--weights", weights / "tiny.pth"
+        )
     refused(result, sentence, name)
     assert content(tmp_path) == before
 

@@ -30,9 +30,14 @@ def test_psnr_and_ssim_agree_with_scikit_image(shape):
 def test_gaussian_ssim_agrees_with_scikit_image(data_range):
     image, target = (data_range * a for a in _pair((33, 48, 3)))
     expected = structural_similarity(
-        target.astype(np.float64), image.astype(np.float64), data_range=data_range,
-        channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-    )  # fmt: skip
+        target.astype(np.float64),
+        image.astype(np.float64),
+        data_range=data_range,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
     found = ssim(image, target, data_range=data_range, window="gaussian11")
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -44,8 +49,9 @@ def test_padded_ssim_is_the_plain_definition():
 
     def local(a):
         a = np.pad(a[..., 0], 5)
-        return np.array([[(k * a[i : i + 11, j : j + 11]).sum() for j in range(12)]
-                         for i in range(13)])  # fmt: skip
+        return np.array(
+            [[(k * a[i : i + 11, j : j + 11]).sum() for j in range(12)] for i in range(13)]
+        )
 
     mx, my = local(image), local(target)
     vx, vy = local(image**2) - mx**2, local(target**2) - my**2
@@ -79,9 +85,13 @@ def test_y_channel_protocol():
     expected = 20 * np.log10(255 / np.sqrt(np.mean((y(image) - y(target)) ** 2)))
     np.testing.assert_allclose(METRICS["psnr_y"](image, target), expected, rtol=1e-5)
     expected = structural_similarity(
-        y(target), y(image), data_range=255, gaussian_weights=True, sigma=1.5,
+        y(target),
+        y(image),
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
         use_sample_covariance=False,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(METRICS["ssim_y_gaussian11"](image, target), expected, rtol=1e-5)
 
 
@@ -143,12 +153,14 @@ def test_border():
         (lambda: psnr(jnp.zeros((4, 4, 3), jnp.uint8), jnp.zeros((4, 4, 3))), "floating-point"),
         (lambda: psnr(jnp.zeros((4, 4, 3)), jnp.zeros((4, 4, 3)), border=2), "border"),
         (lambda: ssim(jnp.zeros((6, 9, 3)), jnp.zeros((6, 9, 3))), "at least 7x7 pixels"),
-        (lambda: METRICS["ssim_y_gaussian11"](jnp.zeros((10, 50, 3)), jnp.zeros((10, 50, 3))),
-         "at least 11x11 pixels"),
+        (
+            lambda: METRICS["ssim_y_gaussian11"](jnp.zeros((10, 50, 3)), jnp.zeros((10, 50, 3))),
+            "at least 11x11 pixels",
+        ),
         (lambda: ssim(jnp.zeros((9, 9, 3)), jnp.zeros((9, 9, 3)), window="box"), "window"),
         (lambda: luma(jnp.zeros((4, 4, 1))), "RGB"),
     ],
-)  # fmt: skip
+)
 def test_bad_input(call, message):
     with pytest.raises(UserError, match=message):
         call()

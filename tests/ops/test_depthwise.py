@@ -118,6 +118,7 @@ def test_gradients_inside_and_around_vmap(in_axes):
     x, kernel, _ = draw(shape, sides, "float32")
     x = x if in_axes[0] is None else jnp.moveaxis(xs, 0, in_axes[0])
     kernel = kernel if in_axes[1] is None else jnp.moveaxis(kernels, 0, in_axes[1])
+    found = ()
     for f in (depthwise_conv, xla):
         each = functools.partial(loss, f)
         inside = jax.vmap(jax.grad(each, argnums=(0, 1)), in_axes)(x, kernel)

@@ -214,9 +214,14 @@ def _check_predictions(file, schedules, outputs) -> None:
         for mode in ("res_noise", "res", "noise"):
             group = f"out/exp6_{kind}/{mode}"
             _check_prediction(
-                file, schedules["exp6"], outputs, group, "pred_res_noise", mode,
+                file,
+                schedules["exp6"],
+                outputs,
+                group,
+                "pred_res_noise",
+                mode,
                 restoration=restoration,
-            )  # fmt: skip
+            )
     drawn = _draw(file, schedules["exp2"])
     seen = forward.network_input(drawn.x, degraded=drawn.degraded)
     close(seen, nhwc(file["out/exp2/network_input"]), **ALGEBRA, what="network input")
@@ -231,9 +236,15 @@ def _check_generation(file, schedule, outputs) -> None:
         return params
 
     _, parts = rddm_loss(
-        tuple(outputs), apply_fn, {"clean": drawn.clean}, jax.random.key(0), schedule=schedule,
-        objective=RDDMObjective(loss="l2"), t=drawn.t, noise=drawn.noise,
-    )  # fmt: skip
+        tuple(outputs),
+        apply_fn,
+        {"clean": drawn.clean},
+        jax.random.key(0),
+        schedule=schedule,
+        objective=RDDMObjective(loss="l2"),
+        t=drawn.t,
+        noise=drawn.noise,
+    )
     for i in (0, 1):
         close(parts[f"loss{i}"], file[f"out/exp6_generation/loss{i}"], **ALGEBRA, what=f"loss {i}")
     golden = nhwc(file["out/exp6_generation/network_input"])

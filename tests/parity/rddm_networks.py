@@ -179,9 +179,15 @@ def _train(
     def loss(variables: Any, batch: Any, key: Any, frozen: None) -> Loss:
         images = {k: to_signed(batch[k]) for k in ("clean", "degraded") if k in batch}
         value, parts = rddm_loss(
-            variables["params"], apply_fn, images, key, schedule=schedule, objective=objective,
-            t=batch["t"], noise=batch["noise"],
-        )  # fmt: skip
+            variables["params"],
+            apply_fn,
+            images,
+            key,
+            schedule=schedule,
+            objective=objective,
+            t=batch["t"],
+            noise=batch["noise"],
+        )
         return Loss(value, 1, {name: Mean(part, 1) for name, part in parts.items()})
 
     def stored(name: str) -> dict[str, np.ndarray]:
@@ -221,9 +227,12 @@ def check_adam(path: Path) -> None:
     objective = {"name": given["objective"], "loss": given["loss"]}
     cfg = _config(file, objective=objective, schedule=_schedule(given))
     optim = OptimConfig(
-        name="adam", learning_rate=given["lr"], betas=tuple(given["betas"]), eps=given["eps"],
+        name="adam",
+        learning_rate=given["lr"],
+        betas=tuple(given["betas"]),
+        eps=given["eps"],
         clip_norm=given["clip"],
-    )  # fmt: skip
+    )
     metrics, _ = _train(file, "adam", cfg, optim, given["accumulate"])
     losses, norms = ([m[k] for m in metrics] for k in ("loss", "grad_norm"))
     close(losses, file["out/adam_losses"], atol=1e-5, rtol=0, what="losses")
@@ -238,9 +247,12 @@ def check_radam(path: Path) -> None:
     )
     assert cfg.num_unet == given["num_unet"]
     optim = OptimConfig(
-        name="radam", learning_rate=given["lr"], betas=tuple(given["betas"]), eps=given["eps"],
+        name="radam",
+        learning_rate=given["lr"],
+        betas=tuple(given["betas"]),
+        eps=given["eps"],
         clip_norm=float(str(given["clip"]).split()[0]),  # a remark may follow
-    )  # fmt: skip
+    )
     metrics, _ = _train(file, "radam", cfg, optim, given["accumulate"])
     losses = np.array([[m["loss0"], m["loss1"]] for m in metrics])
     close(losses, file["out/radam_losses"], atol=1e-5, rtol=0, what="losses")

@@ -233,9 +233,13 @@ def check_conversion(path: Path) -> None:
     def run(schedule: RDDMSchedule, eta: float, clip_mode: str) -> np.ndarray:
         table = ddim_table(schedule, steps, eta=eta, clip_mode=clip_mode)
         _, seen = sample(
-            *networks, shape=noise.shape[1:], table=table, objective=DDIMNetwork(), noise=noise,
+            *networks,
+            shape=noise.shape[1:],
+            table=table,
+            objective=DDIMNetwork(),
+            noise=noise,
             return_trajectory=True,
-        )  # fmt: skip
+        )
         return np.concatenate([seen.start[None], seen.states])
 
     modes = {"rddm/clipTrue": "official", "ddim/clipTrue": "ddim_exact"}

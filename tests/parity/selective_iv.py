@@ -176,9 +176,14 @@ def check_crossfit_select(path: Path) -> None:
             for model, risk in chosen.risks.items():
                 c.close(f"out/R_{model}", risk)
         soft = select.smooth_select(
-            U, fold, k, models, moment.BLOCKS,
-            beta=c.config["soft_beta"], lam=c.config["soft_lambda"],
-        )  # fmt: skip
+            U,
+            fold,
+            k,
+            models,
+            moment.BLOCKS,
+            beta=c.config["soft_beta"],
+            lam=c.config["soft_lambda"],
+        )
         c.close("out/soft_theta", soft.theta)
         c.close("out/soft_scale", soft.scale)
         c.close("out/soft_B", soft.criterion)
@@ -306,9 +311,18 @@ def check_k401(path: Path) -> None:
             c.close(f"out/pi_range_{name}", jnp.stack([nu.pi.min(), nu.pi.max()]))
             logit = Logistic(alpha=0.0, max_steps=50)
             late = double_ml.iivm(
-                Y, A, Z, B[:, 1:], ml_g=Ridge(alpha=0.0), ml_m=logit, ml_r=logit, n_folds=1,
-                fold_ids=jnp.zeros(Y.shape[0], jnp.int32), clip=(0.0, 1.0), always_takers=False,
-            )  # fmt: skip
+                Y,
+                A,
+                Z,
+                B[:, 1:],
+                ml_g=Ridge(alpha=0.0),
+                ml_m=logit,
+                ml_r=logit,
+                n_folds=1,
+                fold_ids=jnp.zeros(Y.shape[0], jnp.int32),
+                clip=(0.0, 1.0),
+                always_takers=False,
+            )
             c.close(f"out/late_{name}", jnp.stack([late.theta, late.se]))
             constant = genius.genius(Y, A, Z, Bpi=B, Bmu=B, one_sided=True)
             c.close(f"out/genius_{name}", constant.theta)
@@ -376,9 +390,13 @@ class DiscreteLaw:
         shape = self.P.shape
         x, z, a, y = (i.reshape(-1) for i in np.indices(shape))
         values = moment.Nuisances(
-            pi=nu["pi"][x], mu1=nu["mu"][x, 1], mu0=nu["mu"][x, 0],
-            g=nu["g"][x, z], delta=nu["delta"][x], rho=nu["rho"][x],
-        )  # fmt: skip
+            pi=nu["pi"][x],
+            mu1=nu["mu"][x, 1],
+            mu0=nu["mu"][x, 0],
+            g=nu["g"][x, z],
+            delta=nu["delta"][x],
+            rho=nu["rho"][x],
+        )
         u = moment.moment_uncentred(
             self.y[y], jnp.asarray(a, self.P.dtype), jnp.asarray(z, self.P.dtype), values
         )

@@ -61,9 +61,16 @@ def test_cross_fitted_aipw_and_late_cover(tmp_path):
     def late(s):
         X, Z, A, Y, ids = s
         return double_ml.iivm(
-            Y, A, Z, X, ml_r=Logistic(alpha=1e-4), fold_ids=ids, n_folds=5,
-            always_takers=False, **learners,
-        )  # fmt: skip
+            Y,
+            A,
+            Z,
+            X,
+            ml_r=Logistic(alpha=1e-4),
+            fold_ids=ids,
+            n_folds=5,
+            always_takers=False,
+            **learners,
+        )
 
     def aipw_of_z(s):
         X, Z, _, Y, ids = s

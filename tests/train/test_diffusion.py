@@ -52,8 +52,10 @@ def task(folder):
     data = Pairs(root=str(folder), condition_folder="mask", held_out=1)
     return DiffusionTask(
         network=RDDMConfig.low_light(**TINY, condition_channels=1),
-        data=data, stages=STAGES, sample_steps=2,
-    )  # fmt: skip
+        data=data,
+        stages=STAGES,
+        sample_steps=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,9 @@ def run(task, tmp_path_factory):
 def test_restoration_with_masks_is_trained_and_evaluated(run):
     out, result = run
     assert np.isfinite([result.metrics[k] for k in ("psnr", "ssim", "pairs/gain")]).all()
-    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), result.state.params,
-                           result.state.ema_params)  # fmt: skip
+    changed = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)), result.state.params, result.state.ema_params
+    )
     assert all(jax.tree.leaves(changed))
     assert list((out / "samples").glob("*restored.png"))
 

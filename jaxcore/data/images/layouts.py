@@ -23,7 +23,7 @@ for itself.
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxcore.data.images.pairs import PairedFolder
 from jaxcore.data.images.sources import CleanFolder, Group, Source, by_stem, list_images
@@ -65,7 +65,7 @@ def _without_rain(name: str) -> str:
     return name.replace("rain-", "norain-", 1) if name.startswith("rain-") else name
 
 
-def _pair(folder: str, published: int, **options) -> _Folders:
+def _pair(folder: str, published: int, **options: Any) -> _Folders:
     return _Folders(f"{folder}/input", f"{folder}/target", published, **options)
 
 

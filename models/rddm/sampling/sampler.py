@@ -173,9 +173,18 @@ def sample(
         _check_noise(noise, shape, table)
     objective.check_mode(mode)
     images, trajectory = _run(
-        apply_fn, params, degraded, table, key, noise, condition,
-        objective=objective, shape=tuple(shape), mode=mode, keep=return_trajectory,
-    )  # fmt: skip
+        apply_fn,
+        params,
+        degraded,
+        table,
+        key,
+        noise,
+        condition,
+        objective=objective,
+        shape=tuple(shape),
+        mode=mode,
+        keep=return_trajectory,
+    )
     return (images, trajectory) if return_trajectory else images
 
 

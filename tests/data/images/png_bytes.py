@@ -9,8 +9,15 @@ def png(array, bits, colour, *chunks, interlace=0):
     height, width = array.shape[:2]
     passes = [(0, 0, 1, 1)]
     if interlace:
-        passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2),
-                  (0, 1, 2, 2), (1, 0, 2, 1)]  # fmt: skip
+        passes = [
+            (0, 0, 8, 8),
+            (0, 4, 8, 8),
+            (4, 0, 8, 4),
+            (0, 2, 4, 4),
+            (2, 0, 4, 2),
+            (0, 1, 2, 2),
+            (1, 0, 2, 1),
+        ]
     raw = b""
     for top, left, down, right in passes:
         for row in array[top::down, left::right]:

@@ -39,10 +39,15 @@ def test_every_bit_of_a_16_bit_png_arrives(tmp_path, channels, colour, interlace
 def test_every_bit_of_a_16_bit_tiff_arrives(tmp_path, channels, order, compression, tile):
     array = RNG.integers(0, 65536, (40, 50, channels), np.uint16)
     tifffile.imwrite(
-        tmp_path / "a.tif", array if channels > 1 else array[..., 0], byteorder=order, tile=tile,
-        photometric="rgb" if channels > 1 else "minisblack", compression=compression,
-        predictor=True if compression else None, extrasamples=["unassalpha"] * (channels == 4),
-    )  # fmt: skip
+        tmp_path / "a.tif",
+        array if channels > 1 else array[..., 0],
+        byteorder=order,
+        tile=tile,
+        photometric="rgb" if channels > 1 else "minisblack",
+        compression=compression,
+        predictor=True if compression else None,
+        extrasamples=["unassalpha"] * (channels == 4),
+    )
     picture = read_image(tmp_path / "a.tif")
     assert picture.depth == 16
     np.testing.assert_array_equal(picture.pixels, np.broadcast_to(array[..., :3], (40, 50, 3)))
@@ -99,8 +104,10 @@ def test_grey_of_few_bits_spans_the_range(tmp_path):
     two_bits = np.array([[0b00011011]], np.uint8)  # 0, 1, 2, 3
     raw = png(two_bits, 2, 0)
     head = struct.pack(">2I5B", 4, 1, 2, 0, 0, 0, 0)
-    raw = raw.replace(raw[8:33], struct.pack(">I", 13) + b"IHDR" + head
-                      + struct.pack(">I", zlib.crc32(b"IHDR" + head)))  # fmt: skip
+    raw = raw.replace(
+        raw[8:33],
+        struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head)),
+    )
     (tmp_path / "a.png").write_bytes(raw)
     assert read_rgb(tmp_path / "a.png")[0, :, 0].tolist() == [0, 85, 170, 255]
 

@@ -104,9 +104,11 @@ _KINDS = ("PNG", "PNG16", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "NPY")
 
 @pytest.mark.filterwarnings("ignore")
 @settings(
-    deadline=None, derandomize=True, max_examples=150,
+    deadline=None,
+    derandomize=True,
+    max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(
     kind=st.sampled_from(_KINDS),
     changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=4),

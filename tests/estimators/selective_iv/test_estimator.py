@@ -176,8 +176,10 @@ def test_general_learners_one_of_each_kind(sample):
     assert r.chosen()["mu"] == "lin" and len(r.combinations()) == 6
     discard = SelectiveIV(
         learners={**learners, "m": ["lin"], "delta": [VaryingCoefficient()]},
-        n_folds=2, overlap="discard", clip=(0.2, 0.8),
-    ).fit(*sample)  # fmt: skip
+        n_folds=2,
+        overlap="discard",
+        clip=(0.2, 0.8),
+    ).fit(*sample)
     assert any("outside the overlap bounds" in n for n in discard.notices)
 
 

@@ -59,8 +59,9 @@ def test_rows_that_fill_a_program_up_leave_no_trace(sample):
     plain = CONFIG.fit(*sample, fold_ids=ids)
     weighted = CONFIG.fit(
         *(np.concatenate([v, v[:3]]) for v in sample),
-        fold_ids=np.r_[ids, ids[:3]], weights=np.r_[np.ones(N), np.zeros(3)],
-    )  # fmt: skip
+        fold_ids=np.r_[ids, ids[:3]],
+        weights=np.r_[np.ones(N), np.zeros(3)],
+    )
     assert plain.psi.shape == plain.u.shape == (N,)
     assert abs(plain.psi.sum()) < 1e-8
     assert abs(plain.se - plain.u.std() / np.sqrt(N)) < 1e-10

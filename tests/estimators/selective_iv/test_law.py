@@ -111,9 +111,16 @@ def test_general_moment_with_three_levels_has_the_gateaux_derivative():
         _, pi, mu, g, delta, rho, d_h = nuisances(P)
         xi, zi, ai, yi = (i.reshape(-1) for i in np.indices(P.shape))
         u = moment_general(
-            y[yi], levels[ai], levels[zi], pi[xi], mu[xi, zi], g[xi, zi], delta[xi], rho[xi],
+            y[yi],
+            levels[ai],
+            levels[zi],
+            pi[xi],
+            mu[xi, zi],
+            g[xi, zi],
+            delta[xi],
+            rho[xi],
             d_h[xi],
-        )  # fmt: skip
+        )
         flat = P.reshape(-1)
         assert float(derivative_error(theta, flat, u - theta(flat))) < 1e-8
 
@@ -121,8 +128,10 @@ def test_general_moment_with_three_levels_has_the_gateaux_derivative():
 def test_general_moment_is_the_binary_one_for_binary_instruments():
     rng = np.random.default_rng(2)
     with jax.enable_x64(True):
-        Y, A, Z = (jnp.asarray(v) for v in (rng.normal(size=9), rng.integers(0, 2, 9) * 1.0,
-                                            rng.integers(0, 2, 9) * 1.0))  # fmt: skip
+        Y, A, Z = (
+            jnp.asarray(v)
+            for v in (rng.normal(size=9), rng.integers(0, 2, 9) * 1.0, rng.integers(0, 2, 9) * 1.0)
+        )
         pi, mu1, mu0, g, delta, rho = (jnp.asarray(v) for v in rng.uniform(0.2, 0.8, (6, 9)))
         d = mu1 * (1 - mu1) - mu0 * (1 - mu0)
         binary = moment_uncentred(

@@ -157,11 +157,13 @@ def test_least_loss_among_given_predictions(sample):
     Y = 1.0 + 2.0 * A + V
     off = np.stack
     candidates = {
-        "pi": off([pi + 0.3, pi]), "mu1": off([mu1 - 0.4, mu1]), "mu0": off([mu0 + 0.4, mu0]),
+        "pi": off([pi + 0.3, pi]),
+        "mu1": off([mu1 - 0.4, mu1]),
+        "mu0": off([mu0 + 0.4, mu0]),
         "delta": off([np.full(n, 2.0), np.full(n, 5.0)]),
         "g": off([off([np.full(n, 4.0)] * 2), off([np.full(n, 1.0)] * 2)]),
         "rho": off([off([np.full(n, 0.0)] * 2), off([np.full(n, 1.0)] * 2)]),
-    }  # fmt: skip
+    }
     with jax.enable_x64(True):
         c = {k: jnp.asarray(v) for k, v in candidates.items()}
         args = [jnp.asarray(v, jnp.float64) for v in (Y, A, Z)]
@@ -207,9 +209,12 @@ def test_learners_come_back_or_are_asked_for(sample, tmp_path):
     host = HostLearner(Mean())
     lasso = nuisance.Lasso(alpha=0.1, basis=nuisance.Polynomial(degree=2))
     learners = {
-        "pi": (nuisance.Logistic(),), "mu": (nuisance.Logistic(alpha=0.1),), "g": (lasso, host),
-        "delta": ("lin",), "rho": (nuisance.Ridge(),),
-    }  # fmt: skip
+        "pi": (nuisance.Logistic(),),
+        "mu": (nuisance.Logistic(alpha=0.1),),
+        "g": (lasso, host),
+        "delta": ("lin",),
+        "rho": (nuisance.Ridge(),),
+    }
     weights = np.linspace(0.5, 1.5, 400)
     config = SelectiveIV(learners=learners, n_folds=2)
     fit = config.fit(*sample, weights=weights, clusters=np.arange(400) // 2)

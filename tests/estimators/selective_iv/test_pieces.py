@@ -109,9 +109,12 @@ def test_parametric_weights_and_clusters(double):
     again = np.repeat(np.arange(400), times)
     weighted = mr_parametric(s.Y, s.A, s.Z, bases, units=Units(jnp.asarray(times, jnp.float64)))
     repeated = mr_parametric(
-        s.Y[again], s.A[again], s.Z[again], Bases(*(b[again] for b in bases)),
+        s.Y[again],
+        s.A[again],
+        s.Z[again],
+        Bases(*(b[again] for b in bases)),
         units=Units(clusters=jnp.asarray(again)),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(weighted.theta, repeated.theta, rtol=1e-9)
     # a unit that stands there twice is one unit: its cluster carries the weight
     ratio = float(repeated.se / weighted.se) * times.sum() / 400
@@ -128,8 +131,10 @@ def test_least_squares_baselines_by_hand(sample, double):
     Y, A, Z, X = sample
     W = np.c_[np.ones(600), X]
     D, Q = np.c_[A, W], np.c_[Z, W]
-    for ours, inst in ((ols(*map(jnp.asarray, (Y, A, W))), D),
-                       (tsls(*map(jnp.asarray, (Y, A, Z, W))), Q)):  # fmt: skip
+    for ours, inst in (
+        (ols(*map(jnp.asarray, (Y, A, W))), D),
+        (tsls(*map(jnp.asarray, (Y, A, Z, W))), Q),
+    ):
         b = np.linalg.solve(inst.T @ D, inst.T @ Y)
         r = Y - D @ b
         inverse = np.linalg.inv(inst.T @ D)
@@ -231,8 +236,13 @@ def test_joint_fit_equals_the_parametric_equations(sample, double):
     one, zero = (bases.with_instrument(B, jnp.full(600, z)) for z in (1.0, 0.0))
     e = mr_parametric(Y, A, Z, Bases(B, BZ, one, zero, BZ, B, B))
     c = e.diagnostics["coefficients"]
-    for ours, theirs in ((fits.pi, c.alpha), (fits.mu, c.beta), (fits.g, c.kappa),
-                         (fits.delta, c.psi), (fits.rho, c.eta)):  # fmt: skip
+    for ours, theirs in (
+        (fits.pi, c.alpha),
+        (fits.mu, c.beta),
+        (fits.g, c.kappa),
+        (fits.delta, c.psi),
+        (fits.rho, c.eta),
+    ):
         np.testing.assert_allclose(np.ravel(ours), theirs, rtol=1e-7, atol=1e-9)
 
 

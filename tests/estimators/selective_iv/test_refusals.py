@@ -157,10 +157,13 @@ def test_more_coefficients_than_rows_are_refused_without_a_penalty(sample):
     with pytest.raises(UserError, match="more training rows than the"):
         FAST.fit(Y, A, Z, rng.normal(size=(N, 120)))
     penalised = {
-        "pi": [nuisance.LogisticLasso(alpha=0.05)], "mu": [nuisance.LogisticLasso(alpha=0.05)],
-        "m": [nuisance.Lasso(alpha=0.1)], "g": [nuisance.Lasso(alpha=0.1)],
-        "delta": [nuisance.Lasso(alpha=0.3)], "rho": [nuisance.Lasso(alpha=0.1)],
-    }  # fmt: skip
+        "pi": [nuisance.LogisticLasso(alpha=0.05)],
+        "mu": [nuisance.LogisticLasso(alpha=0.05)],
+        "m": [nuisance.Lasso(alpha=0.1)],
+        "g": [nuisance.Lasso(alpha=0.1)],
+        "delta": [nuisance.Lasso(alpha=0.3)],
+        "rho": [nuisance.Lasso(alpha=0.1)],
+    }
     wide = rng.normal(size=(N, 120))[:100]
     r = SelectiveIV(learners=penalised, n_folds=2).fit(Y[:100], A[:100], Z[:100], wide)
     assert np.isfinite(r.theta)

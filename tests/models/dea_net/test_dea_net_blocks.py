@@ -116,9 +116,13 @@ def grouped_pixel_attention(x, spatial, channel, kernel, bias):
     both = jnp.stack([x, coarse], axis=-1).reshape(*x.shape[:3], 2 * width)
     both = jnp.pad(both, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")
     y = jax.lax.conv_general_dilated(
-        both, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        both,
+        kernel,
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=width,
-    )  # fmt: skip
+    )
     return jax.nn.sigmoid(y + bias[None, None, None, :])
 
 

@@ -32,8 +32,12 @@ def test_the_published_size():
     x = jax.ShapeDtypeStruct((1, 37, 50, 3), "float32")
     maps = jax.eval_shape(VGG19Features().apply, {"params": shapes}, x)
     assert [m.shape[1:] for m in maps] == [
-        (37, 50, 64), (18, 25, 128), (9, 12, 256), (4, 6, 512), (2, 3, 512)
-    ]  # fmt: skip
+        (37, 50, 64),
+        (18, 25, 128),
+        (9, 12, 256),
+        (4, 6, 512),
+        (2, 3, 512),
+    ]
 
 
 def test_only_the_restored_image_gets_a_gradient(vgg, images):

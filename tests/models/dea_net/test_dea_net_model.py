@@ -47,7 +47,7 @@ def test_both_forms_agree_after_training(params, images):
         updates, state = tx.update(gradient, state)
         return optax.apply_updates(params, updates), state, gradient
 
-    state = tx.init(params)
+    state, gradient = tx.init(params), {}
     for _ in range(3):
         params, state, gradient = step(params, state, images)
     for kind in ("cdc", "adc"):  # the centres cancel

@@ -41,11 +41,22 @@ def test_published_counts_per_part():
     ):
         tree = dea_net.param_shapes(DEANetConfig(form=form))
         expected = {
-            "down1": 896, "down2": 18_496, "down3": 73_856, "up1": 73_792, "up2": 18_464,
-            "up3": 867, "fe_level_2": 36_928, "fe_level_3": 147_584, "mix1": 33_523,
-            "mix2": 12_723, "down_level1": 4 * blocks[0], "down_level2": 4 * blocks[1],
-            "level3": 8 * blocks[2], "up_level2": 4 * blocks[1], "up_level1": 4 * blocks[0],
-        }  # fmt: skip
+            "down1": 896,
+            "down2": 18_496,
+            "down3": 73_856,
+            "up1": 73_792,
+            "up2": 18_464,
+            "up3": 867,
+            "fe_level_2": 36_928,
+            "fe_level_3": 147_584,
+            "mix1": 33_523,
+            "mix2": 12_723,
+            "down_level1": 4 * blocks[0],
+            "down_level2": 4 * blocks[1],
+            "level3": 8 * blocks[2],
+            "up_level2": 4 * blocks[1],
+            "up_level1": 4 * blocks[0],
+        }
         assert {name: count(tree[name]) for name in expected} == expected
         assert expected.keys() == tree.keys()
 

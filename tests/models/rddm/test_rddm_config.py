@@ -53,33 +53,70 @@ def test_changes_of_a_part_leave_its_other_fields():
 
 # As `to_dict` wrote it when all fields stood side by side.
 FLAT = {
-    "dim": 16, "dim_mults": [1, 2], "channels": 3, "groups": 4, "heads": 2, "dim_head": 8,
-    "num_unet": 1, "share_encoder": False, "kind": "restoration", "condition_channels": 3,
-    "self_condition": True, "time_embedding": "learned", "learned_frequencies": 4,
-    "objective": "pred_noise", "loss": "l2", "time_conditioning": "cumulative",
-    "residual_clip": None, "timesteps": 50, "ddpm": None, "alpha": "average",
-    "beta": "increased", "ratio_a": 1.0, "ratio_b": 0.5, "version": "v2", "sum_scale": 0.01,
-    "compat_last_one_minus_alpha": False, "eps": 0.001, "dtype": "bfloat16",
-    "param_dtype": "float32", "remat": True,
-}  # fmt: skip
+    "dim": 16,
+    "dim_mults": [1, 2],
+    "channels": 3,
+    "groups": 4,
+    "heads": 2,
+    "dim_head": 8,
+    "num_unet": 1,
+    "share_encoder": False,
+    "kind": "restoration",
+    "condition_channels": 3,
+    "self_condition": True,
+    "time_embedding": "learned",
+    "learned_frequencies": 4,
+    "objective": "pred_noise",
+    "loss": "l2",
+    "time_conditioning": "cumulative",
+    "residual_clip": None,
+    "timesteps": 50,
+    "ddpm": None,
+    "alpha": "average",
+    "beta": "increased",
+    "ratio_a": 1.0,
+    "ratio_b": 0.5,
+    "version": "v2",
+    "sum_scale": 0.01,
+    "compat_last_one_minus_alpha": False,
+    "eps": 0.001,
+    "dtype": "bfloat16",
+    "param_dtype": "float32",
+    "remat": True,
+}
 
 
 def test_files_of_the_flat_layout_still_load():
     expected = RDDMConfig(
         unet=UnetConfig(
-            dim=16, dim_mults=(1, 2), groups=4, heads=2, dim_head=8, time_embedding="learned",
-            learned_frequencies=4, eps=0.001, dtype="bfloat16", remat=True,
+            dim=16,
+            dim_mults=(1, 2),
+            groups=4,
+            heads=2,
+            dim_head=8,
+            time_embedding="learned",
+            learned_frequencies=4,
+            eps=0.001,
+            dtype="bfloat16",
+            remat=True,
         ),
         schedule=ScheduleConfig(
-            timesteps=50, alpha="average", ratio_b=0.5, version="v2", sum_scale=0.01,
+            timesteps=50,
+            alpha="average",
+            ratio_b=0.5,
+            version="v2",
+            sum_scale=0.01,
             compat_last_one_minus_alpha=False,
         ),
         objective=ObjectiveConfig(
-            name="pred_noise", loss="l2", time_conditioning="cumulative", self_condition=True,
+            name="pred_noise",
+            loss="l2",
+            time_conditioning="cumulative",
+            self_condition=True,
             residual_clip=None,
         ),
         condition_channels=3,
-    )  # fmt: skip
+    )
     assert RDDMConfig.from_dict(FLAT) == expected
     assert RDDMConfig.from_dict(json.loads(json.dumps(expected.to_dict()))) == expected
     with pytest.raises(UserError, match="depth is not a field of RDDMConfig"):

@@ -46,9 +46,15 @@ def sigma(t, s, eta):
 def both(t, s, eta, network, clip_mode):
     spread = np.float32(sigma(t, s, eta))
     ours = ddim_step_as_rddm(
-        X, OUTPUT, level(t), level(s), network=network, sigma=spread, noise=NOISE,
+        X,
+        OUTPUT,
+        level(t),
+        level(s),
+        network=network,
+        sigma=spread,
+        noise=NOISE,
         clip_mode=clip_mode,
-    )  # fmt: skip
+    )
     a_t, a_s = np.float32(PRODUCTS[t]), np.float32(PRODUCTS[s])
     theirs = ddim_step(
         X, OUTPUT, a_t, a_s, network=network, sigma=spread, noise=NOISE, clip=clip_mode != "none"
@@ -103,18 +109,29 @@ def test_whole_trajectories_agree(clip_mode, eta):
     network, steps = DDIMNetwork(), 6
     z = np.random.default_rng(1).normal(size=(steps, *SHAPE)).astype(np.float32)
     _, seen = sample(
-        epsilon, {}, table=ddim_table(SCHEDULE, steps, eta=eta, clip_mode=clip_mode),
-        objective=network, noise=z, shape=SHAPE, return_trajectory=True,
-    )  # fmt: skip
+        epsilon,
+        {},
+        table=ddim_table(SCHEDULE, steps, eta=eta, clip_mode=clip_mode),
+        objective=network,
+        noise=z,
+        shape=SHAPE,
+        return_trajectory=True,
+    )
     x, times = z[0], leading_times(1000, steps)
     for i, (t, s) in enumerate(itertools.pairwise(times)):
         output = epsilon({}, x, (jnp.full(SHAPE[:1], float(t)),))[0]
         a_t, a_s = np.float32(PRODUCTS[t]), np.float32(PRODUCTS[s])
         fresh = z[i + 1] if s >= 0 else np.zeros(SHAPE, np.float32)
         x = ddim_step(
-            x, output, a_t, a_s, network=network, sigma=np.float32(sigma(t, s, eta)), noise=fresh,
+            x,
+            output,
+            a_t,
+            a_s,
+            network=network,
+            sigma=np.float32(sigma(t, s, eta)),
+            noise=fresh,
             clip=clip_mode != "none",
-        ).x  # fmt: skip
+        ).x
         np.testing.assert_allclose(seen.states[i], x, atol=2e-6 * max(1, np.abs(x).max()) + 4e-6)
 
 

@@ -62,10 +62,14 @@ def test_samples_are_those_of_the_packages_ddim(stored):
     table = ddim(schedule_from_ddpm_torch(weights(stored)), stored.config["steps"])
     start = stored.image("in/start")
     _, seen = sample(
-        ddpm_network(cfg), from_ddpm_torch(weights(stored), cfg), shape=start.shape, table=table,
-        objective=DDIMNetwork(prediction="v", rederive_noise=True), noise=start[None],
+        ddpm_network(cfg),
+        from_ddpm_torch(weights(stored), cfg),
+        shape=start.shape,
+        table=table,
+        objective=DDIMNetwork(prediction="v", rederive_noise=True),
+        noise=start[None],
         return_trajectory=True,
-    )  # fmt: skip
+    )
     ours = forward.to_unit(np.concatenate([seen.start[None], seen.states]))[:, 0]
     np.testing.assert_allclose(ours, np.moveaxis(stored["out/trajectory"], 1, -1), atol=2e-5)
 

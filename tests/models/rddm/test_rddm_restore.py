@@ -58,9 +58,14 @@ def test_tiles_and_conditions_are_cut_alike(params, picture):
     image, mask = picture
     calls = []
     out = rddm.restore(
-        params, image, CFG, condition=mask, tile=8, overlap=2,
+        params,
+        image,
+        CFG,
+        condition=mask,
+        tile=8,
+        overlap=2,
         progress=lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
+    )
     assert out.shape == image.shape and calls == [(1, 2), (2, 2)]
 
 

@@ -74,9 +74,13 @@ def test_with_an_oracle_every_path_ends_at_the_clean_image(sampler, scale):
         for steps in (1, 2, 7):
             table = sampler(schedule, steps, clip=False)
             restored = sample(
-                oracle, (degraded - clean, noise), degraded, table=table, objective=FREE,
+                oracle,
+                (degraded - clean, noise),
+                degraded,
+                table=table,
+                objective=FREE,
                 noise=noise[None],
-            )  # fmt: skip
+            )
             np.testing.assert_allclose(restored, clean, atol=1e-5)
 
 
@@ -115,9 +119,14 @@ def test_the_compiled_sampler_is_the_plain_loop(eta, form, objective):
     schedule, z = RDDMSchedule.polynomial(1000), noises(5)
     table = FORMS[form](schedule, 5, eta=eta)
     restored, seen = sample(
-        network, jnp.float32(0.3), degraded, table=table, objective=objective, noise=z,
+        network,
+        jnp.float32(0.3),
+        degraded,
+        table=table,
+        objective=objective,
+        noise=z,
         return_trajectory=True,
-    )  # fmt: skip
+    )
     expected = loop(
         schedule, 5, degraded + z[0], degraded, z[1:], eta=eta, form=form, objective=objective
     )
@@ -197,9 +206,13 @@ def test_two_passes_remove_one_part_each(sampler):
     table = sampler(schedule, 4)
     assert len(table) == 8 and draws(table) == 6
     restored = sample(
-        network, jnp.float32(0.3), degraded, table=table, objective=RDDMObjective(),
+        network,
+        jnp.float32(0.3),
+        degraded,
+        table=table,
+        objective=RDDMObjective(),
         noise=noise[None],
-    )  # fmt: skip
+    )
     first, _, second = sampler.__name__.split("_")
     expected = passes(schedule, 4, degraded, noise, first, second)
     np.testing.assert_allclose(restored, expected, atol=2e-5)

@@ -130,9 +130,12 @@ def samplers(arrays: Arrays, config: Config) -> None:
 def path_independence(arrays: Arrays, config: Config) -> None:
     config |= {"S": 3, "T": 400}
     _network(
-        arrays, config, under="param/gen2.", kind="generation",
+        arrays,
+        config,
+        under="param/gen2.",
+        kind="generation",
         objective={"time_conditioning": "cumulative"},
-    )  # fmt: skip
+    )
     rename(arrays, "decreased0.3", "decreased0.7")
     rng = np.random.default_rng(10)
     for key in [k for k in arrays if k.startswith("in/")]:
