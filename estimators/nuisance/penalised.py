@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.estimators.chunks import NUMBERS_AT_ONCE, ROWS_AT_ONCE, in_chunks, sum_chunks
@@ -109,6 +110,16 @@ class NewtonResult(NamedTuple):
     steps: Int[Array, ""]
 
 
+def newton_tolerance(dtype: DTypeLike) -> float:
+    """The size of a step after which no further one is taken.
+
+    In single precision half the digits are enough (3e-4): the errors of the steps are squared from
+    one to the next, so the last one taken leaves an error below rounding, while smaller steps are
+    rounding themselves where columns are nearly dependent.
+    """
+    return 1e-12 if dtype == jnp.float64 else float(jnp.finfo(dtype).eps) ** 0.5
+
+
 @functools.partial(jax.jit, static_argnames=("max_steps", "rows"))
 def newton_logistic(
     B: Float[Array, "n q"],
@@ -122,10 +133,8 @@ def newton_logistic(
 ) -> NewtonResult:
     """Minimise the weighted mean negative log-likelihood plus ``sum(penalty * b**2) / 2``.
 
-    Newton's method from zero until no coefficient moves by more than 1e-12 relative to the largest.
-    In single precision half the digits are enough (3e-4): the errors of the steps are squared from
-    one to the next, so the last one taken leaves an error below rounding, while smaller steps are
-    rounding themselves where columns are nearly dependent.
+    Newton's method from zero until no coefficient moves by more than `newton_tolerance` relative to
+    the largest.
 
     Args:
       B: design, with its constant column if one is wanted.
@@ -142,7 +151,7 @@ def newton_logistic(
     1.0986
     """
     q = B.shape[1]
-    tol = 1e-12 if B.dtype == jnp.float64 else float(jnp.finfo(B.dtype).eps) ** 0.5
+    tol = newton_tolerance(B.dtype)
     penalty = jnp.zeros(q, B.dtype) if penalty is None else penalty
     columns = jnp.ones(q, B.dtype) if columns is None else columns
     used = jnp.diag(1 - columns)

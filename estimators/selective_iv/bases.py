@@ -16,9 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.chunks import in_chunks, map_chunks, rows_at_once, sum_chunks
 from jaxcore.estimators.crossfit import training_masks
-from jaxcore.estimators.nuisance.penalised import NewtonResult, newton_logistic
 from jaxcore.estimators.selective_iv import cv_loss
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances, combination_moments
+from jaxcore.estimators.selective_iv.probabilities import fit_probabilities
 
 
 class BasisFits(NamedTuple):
@@ -67,26 +67,20 @@ def fit_bases(
       weights: observation weights.
     """
     train = training_masks(fold_ids, n_folds, weights=weights, dtype=Y.dtype)
-    pairs = masks["pi"].shape[0] * masks["mu"].shape[0]
-    rows = rows_at_once(n_folds * pairs * B.shape[1])
-    one_fold = _one_sided_fold if clip.one_sided else _fold
+    train = train / jnp.sum(train, axis=1, keepdims=True)
+    n_pi, n_mu = masks["pi"].shape[0], masks["mu"].shape[0]
+    rows = rows_at_once(n_folds * max(n_pi * n_mu, n_pi + 2 * n_mu) * B.shape[1])
+    found = fit_probabilities(
+        A, Z, B, train, masks, ridge=ridge, rows=rows, one_sided=clip.one_sided
+    )
 
-    def fit(w: Array) -> BasisFits:
-        return one_fold(Y, A, Z, B, w / jnp.sum(w), masks, ridge, clip, rows)
+    def fit(w: Array, pi: Array, mu: Array) -> tuple[Array, Array, Array]:
+        if not clip.one_sided:
+            return _fold(Y, A, Z, B, w, pi, mu, masks, clip, rows)
+        return _one_sided_fold(Y, A, B, w * Z, masks, rows)
 
-    return jax.vmap(fit)(train)
-
-
-def _logistic(
-    B: Float[Array, "n q"],
-    y: Float[Array, " n"],
-    w: Float[Array, " n"],
-    columns: Float[Array, " q"],
-    ridge: float,
-    rows: int,
-) -> NewtonResult:
-    free = jnp.full(B.shape[1], ridge, B.dtype).at[0].set(0)
-    return newton_logistic(B, y, w, penalty=free, columns=columns, max_steps=50, rows=rows)
+    g, delta, rho = jax.vmap(fit)(train, found.pi, found.mu)
+    return BasisFits(found.pi, found.mu, g, delta, rho, found.converged_pi, found.converged_mu)
 
 
 def _weighted_grams(
@@ -103,21 +97,19 @@ def _fold(
     Z: Float[Array, " n"],
     B: Float[Array, "n q"],
     w: Float[Array, " n"],
+    pi: Float[Array, "pi q"],
+    mu: Float[Array, "mu q2"],
     masks: Mapping[str, Float[Array, "l q"]],
-    ridge: float,
     clip: Clip,
     rows: int,
-) -> BasisFits:
-    BZ = with_instrument(B, Z)
-    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge, rows))(masks["pi"])
-    mu = jax.vmap(lambda m: _logistic(BZ, A, w, jnp.tile(m, 2), ridge, rows))(masks["mu"])
-    n_pi, n_mu, q = pi.coef.shape[0], mu.coef.shape[0], B.shape[1]
+) -> tuple[Array, Array, Array]:
+    n_pi, n_mu, q = pi.shape[0], mu.shape[0], B.shape[1]
 
     def products(Y: Array, A: Array, Z: Array, B: Array, w: Array) -> tuple[Array, ...]:
         BZ = with_instrument(B, Z)
         wide = jnp.concatenate([BZ, A[:, None] * B, Y[:, None]], axis=1)  # n, 3q + 1
-        h = Z[None] - jnp.clip(jax.nn.sigmoid(pi.coef @ B.T), *clip.pi)
-        e = A[None] - jnp.clip(jax.nn.sigmoid(mu.coef @ BZ.T), *clip.mu)
+        h = Z[None] - jnp.clip(jax.nn.sigmoid(pi @ B.T), *clip.pi)
+        e = A[None] - jnp.clip(jax.nn.sigmoid(mu @ BZ.T), *clip.mu)
         he = (h[:, None] * e[None]).reshape(n_pi * n_mu, -1)
         rows_both = _weighted_grams(w[None] * jnp.concatenate([he, e]), B, wide)
         return (
@@ -134,8 +126,7 @@ def _fold(
         return _solve_all(left, of_delta, of_rho, of_both, plain, masks)
 
     per_mu = jax.vmap(pair, in_axes=(0, 0, None))
-    g, delta, rho = jax.vmap(per_mu, in_axes=(0, None, 0))(rows_delta, rows_rho, delta_rho)
-    return BasisFits(pi.coef, mu.coef, g, delta, rho, pi.converged, mu.converged)
+    return jax.vmap(per_mu, in_axes=(0, None, 0))(rows_delta, rows_rho, delta_rho)
 
 
 def _solve_all(
@@ -175,22 +166,14 @@ def _solve_all(
 def _one_sided_fold(
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
-    Z: Float[Array, " n"],
     B: Float[Array, "n q"],
-    w: Float[Array, " n"],
+    w1: Float[Array, " n"],
     masks: Mapping[str, Float[Array, "l q"]],
-    ridge: float,
-    clip: Clip,
     rows: int,
-) -> BasisFits:
-    """mu1 among Z=1; delta and g1 by least squares of Y on [A B, B] among Z=1; rho = 0."""
-    del clip
-    w1 = w * Z / jnp.sum(w * Z)
+) -> tuple[Array, Array, Array]:
+    """Delta and g1 by least squares of Y on [A B, B] among Z=1; rho = 0."""
+    w1 = w1 / jnp.sum(w1)
     q, n_pi, n_mu = B.shape[1], masks["pi"].shape[0], masks["mu"].shape[0]
-    pi = jax.vmap(lambda m: _logistic(B, Z, w, m, ridge, rows))(masks["pi"])
-    mu = jax.vmap(lambda m: _logistic(B, A, w1, m, ridge, rows))(masks["mu"])
-    # the coefficient of Z B carries mu1, so that [B, Z B] at Z = 1 has the fitted log-odds
-    both_mu = jnp.concatenate([jnp.zeros_like(mu.coef), mu.coef], axis=1)
 
     def products(Y: Array, A: Array, B: Array, w1: Array) -> tuple[Array, ...]:
         both = jnp.concatenate([A[:, None] * B, B], axis=1)
@@ -213,9 +196,7 @@ def _one_sided_fold(
         )
 
     delta = spread(delta)
-    return BasisFits(
-        pi.coef, both_mu, spread(g), delta, jnp.zeros_like(delta), pi.converged, mu.converged
-    )
+    return spread(g), delta, jnp.zeros_like(delta)
 
 
 def own_predictors(

@@ -69,11 +69,43 @@ def estimate_bases(
       the unclipped ``raw`` ones, learners and moments of the least cross-validated losses
       (``selected_by_loss``, ``u_by_loss``), and convergence flags of the logistic regressions.
     """
-    n = Y.shape[0]
-    w = units.weights_like(Y)
     fits = bases.fit_bases(
         Y, A, Z, B, masks, fold_ids, n_folds, ridge=ridge, clip=clip, weights=units.weights
     )
+    return estimate_fitted(
+        fits,
+        Y,
+        A,
+        Z,
+        B,
+        fold_ids,
+        clip=clip,
+        criterion=criterion,
+        models=models,
+        beta=beta,
+        lam=lam,
+        units=units,
+    )
+
+
+def estimate_fitted(
+    fits: bases.BasisFits,
+    Y: Float[Array, " n"],
+    A: Float[Array, " n"],
+    Z: Float[Array, " n"],
+    B: Float[Array, "n q"],
+    fold_ids: Int[Array, " n"],
+    *,
+    clip: Clip,
+    criterion: str | None,
+    models: Mapping[str, tuple[str, ...]],
+    beta: float,
+    lam: float,
+    units: Units,
+) -> Estimate:
+    """The second half of `estimate_bases`: from the fits to the estimate."""
+    n = Y.shape[0]
+    w = units.weights_like(Y)
     sums = bases.moment_sums(fits, Y, A, Z, B, fold_ids, w, clip=clip)
     T = sums.total / sums.weight.reshape(-1, 1, 1, 1, 1, 1)
     hard = hard_choice(T, criterion, models)

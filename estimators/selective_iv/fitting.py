@@ -21,7 +21,8 @@ from jaxcore.estimators.chunks import rounded_up
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
-from jaxcore.estimators.selective_iv.basis_selected import estimate_bases
+from jaxcore.estimators.selective_iv.bases import BasisFits, fit_bases
+from jaxcore.estimators.selective_iv.basis_selected import estimate_fitted
 from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient, fit_learners
 from jaxcore.estimators.selective_iv.moment import (
     BLOCKS,
@@ -41,23 +42,30 @@ _Run: TypeAlias = Callable[[Any, int], Estimate]
 _STATIC = ("n_folds", "clip", "ridge", "criterion", "models", "beta", "lam")
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC)
-def _estimate_bases(
+# Most of a first fit is compilation. What takes little of the time of a fit is compiled in haste;
+# fitting, which takes most of it, almost as well as XLA can.
+_HASTE = {"xla_backend_optimization_level": 0}
+_LITTLE_HASTE = {"xla_backend_optimization_level": 1}
+
+_fit_bases = jax.jit(fit_bases, static_argnames=("n_folds", "clip"), compiler_options=_LITTLE_HASTE)
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC, compiler_options=_HASTE)
+def _estimate_fitted(
+    fits: BasisFits,
     Y: Float[Array, " n"],
     A: Float[Array, " n"],
     Z: Float[Array, " n"],
     B: Float[Array, "n q"],
-    masks: Mapping[str, Float[Array, "l q"]],
     ids: Int[Array, " n"],
-    n_folds: int,
     *,
     models: tuple[tuple[str, tuple[str, ...]], ...],
     **options: Any,
 ) -> Estimate:
-    return estimate_bases(Y, A, Z, B, masks, ids, n_folds, models=dict(models), **options)
+    return estimate_fitted(fits, Y, A, Z, B, ids, models=dict(models), **options)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "n_folds"))
+@functools.partial(jax.jit, static_argnames=("n", "n_folds"), compiler_options=_HASTE)
 def _random_folds(
     seed: np.int64,
     repetition: np.int32,
@@ -260,13 +268,15 @@ class Fitter:
         )
 
         def run(ids: Any, k: int) -> Estimate:
-            estimate = _estimate_bases(
+            ids = fill(ids)
+            fits = _fit_bases(
+                *arrays, masks, ids, k, ridge=c.ridge, clip=self.clip, weights=units.weights
+            )
+            estimate = _estimate_fitted(
+                fits,
                 *arrays,
-                masks,
-                fill(ids),
-                k,
+                ids,
                 clip=self.clip,
-                ridge=c.ridge,
                 criterion=c.criterion,
                 models=self.models,
                 beta=c.beta,

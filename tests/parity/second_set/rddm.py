@@ -63,7 +63,7 @@ def unet(arrays: Arrays, config: Config) -> None:
 
 def unet_shared_encoder(arrays: Arrays, config: Config) -> None:
     config["self_condition"] = False
-    _network(arrays, config, unet={"share_encoder": True})  # type: ignore[arg-type]
+    _network(arrays, config, unet={"share_encoder": True})
     resize(arrays, 5, batch=2, x=(8, 12))
     arrays["in/t"] = np.array([3, 500], np.int64)
     del arrays["in/x_self_cond"]
