@@ -112,7 +112,8 @@ import sys
 from jaxcore import registry
 from jaxcore.train.recipes import names, recipe
 recipe("dea_net")
-recipes = {name for name in sys.modules if name.startswith("jaxcore.train.recipes.")}
+of_networks = {f"jaxcore.train.recipes.{name}" for name in registry.networks()}
+recipes = of_networks & set(sys.modules)
 assert recipes == {"jaxcore.train.recipes.dea_net"}, recipes
 modules = [__import__(registry.network(n).recipes, fromlist="_") for n in registry.networks()]
 print({name for module in modules for name in module.RECIPES} ^ set(names()))
