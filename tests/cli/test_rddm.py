@@ -126,6 +126,7 @@ def training(recipe, pairs, out, *more):
     return ["train", recipe, "--data.root", pairs, "-o", out, *sizes.split(), *more]
 
 
+@pytest.mark.slow  # by default test_train.py has the commands, train/test_diffusion.py the task
 def test_training_and_evaluation(pairs, tmp_path, call):
     run = tmp_path / "run"
     code, out, err = call(*training("rddm_low_light", pairs, run, "--train.steps", 1))

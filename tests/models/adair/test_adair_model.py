@@ -110,6 +110,7 @@ def test_intermediates_and_context(params, images, output):
     assert np.abs(moved - y).max() > 1e-4
 
 
+@pytest.mark.slow  # by default that of DEA-Net
 def test_export_round_trip(params, images, output):
     blob = export.export_network(adair, params, CFG, 40, 56, platforms=("cpu",))
     loaded = export.load_network(blob)
