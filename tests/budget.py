@@ -2,7 +2,8 @@
 
 Processor time, of child processes too, because a busy machine adds to the clock only. A limit
 counts as broken from twice as much, for threads that share a core slow each other down, times what
-a fixed loop takes longer than on the machine of the budget. Fixtures count for the system alone, for what they compile serves several tests.
+a fixed loop takes longer than on the machine of the budget. Fixtures count for the system alone,
+for what they compile serves several tests.
 """
 
 import resource
