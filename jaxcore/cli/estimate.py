@@ -35,7 +35,7 @@ class Columns:
         """What the estimator finds in these columns."""
         roles = ("outcome", "treatment", "instrument")
         named: dict[str, Any] = {role: getattr(self, role) for role in roles}
-        units = {"weights": self.weights, "clusters": self.clusters}
+        units: dict[str, Any] = {"weights": self.weights, "clusters": self.clusters}
         if self.formula is not None:
             if self.covariates or any(named.values()):
                 raise UserError("Expected either --formula or column names, found both.")
