@@ -65,7 +65,7 @@ def compiled(fn: Callable[..., Any], *args: Any) -> Program:
 def gflop(fn: Callable[..., Any], *args: Any) -> float:
     """XLA's count of floating-point operations, in units of 10**9.
 
-    A loop body counts once however often it runs: hand in a function without loops.
+    A loop body counts once however often it runs: pass a function without loops.
     """
     cost: Any = jax.jit(fn).lower(*args).cost_analysis()
     return round(cost["flops"] / 1e9, 3)

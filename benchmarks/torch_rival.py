@@ -16,7 +16,7 @@ class TorchRival:
     """One network in both memory layouts.
 
     Args:
-      make: builds the ``torch.nn.Module``; called after PyTorch has been told its threads.
+      make: builds the ``torch.nn.Module``; called after PyTorch's number of threads is set.
       network: what it is, for the record.
 
     Raises:

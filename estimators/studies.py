@@ -37,7 +37,7 @@ class IndexBatches:
         return {"index": np.where(index < self.reps, index, first).astype(np.int32)}
 
     def get_state(self) -> Any:
-        """Blocks handed out so far."""
+        """Blocks given out so far."""
         return {"next": self.next}
 
     def set_state(self, state: Any) -> None:

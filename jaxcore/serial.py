@@ -3,7 +3,7 @@
 A class may say more by two classmethods:
 
 * ``migrate(data: dict) -> dict`` brings the layout of an older file to today's;
-* ``field_types(data: dict) -> dict[str, type]`` tells the type of a field that depends on others.
+* ``field_types(data: dict) -> dict[str, type]`` gives the type of a field that depends on others.
 """
 
 import dataclasses
@@ -243,7 +243,7 @@ def _convert_nested(kind: Any, value: Any, path: str, problems: list[str]) -> An
     origin, arguments = get_origin(kind), get_args(kind)
     cls = origin or kind
     if _is_dataclass(kind):
-        return _from_object(cls, value, path, problems)  # type: ignore[arg-type]
+        return _from_object(cls, value, path, problems)
     if origin is Annotated:
         return _convert(arguments[0], value, path, problems, stored=True)
     if _is_union(origin):

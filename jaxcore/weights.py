@@ -75,7 +75,7 @@ def load(
 
 
 def describe(network: "Network[Any]", cfg: Any) -> dict[str, str]:
-    """Metadata of a weight file from which `load` knows what the weights do not tell."""
+    """Metadata of a weight file from which `load` knows what cannot be read from the weights."""
     return {_ENTRY: json.dumps({"model": network.name, "config": cfg.to_dict()})}
 
 

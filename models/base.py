@@ -38,9 +38,9 @@ class Network(Generic[C]):
       tiny: a configuration as small as the network can be, for tests.
       task: name in `jaxcore.registry` of the task that trains it.
       recipes: module with its training recipes; empty where there is none.
-      presets: published configurations by name, for weights that do not tell theirs.
+      presets: published configurations by name, for weights that do not hold theirs.
       rules: our parameter path -> official key. Without official weights, the path is the key.
-      config_from_state_dict: configuration that official weights tell; None if they tell none.
+      config_from_state_dict: configuration read from official weights; None if it is not in them.
       trainable: tree of bools, False for parameters that never learn; None if all do.
       check_start: refuses, by a `UserError`, weights of one configuration as the start of a
         training of another.

@@ -144,7 +144,7 @@ def test_values_are_checked_by_their_annotation(kind, fits, wrong):
 def test_lists_are_no_tuples_except_in_json():
     assert from_json(Outer, {"sizes": [5, 6]}).sizes == (5, 6)
     with pytest.raises(UserError, match="sizes must be 2 values"):
-        Outer(sizes=[5, 6])  # type: ignore[arg-type]
+        Outer(sizes=[5, 6])  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_mistakes_that_a_class_finds_itself_carry_their_path():

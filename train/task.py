@@ -30,7 +30,7 @@ class BatchIterator(Protocol):
     def __next__(self) -> Batch: ...
 
     def get_state(self) -> Any:
-        """JSON-able (or bytes) position in the stream, after the last batch handed out."""
+        """JSON-able (or bytes) position in the stream, after the last batch given out."""
         ...
 
     def set_state(self, state: Any) -> None:
@@ -112,7 +112,7 @@ class Task(abc.ABC):
     def frozen(self) -> Frozen:
         """A tree of arrays that no step changes, such as a network that does not learn, or None.
 
-        It is placed by `sharding_rules`, handed to the step, the loss, `evaluate`, `pictures` and
+        It is placed by `sharding_rules`, passed to the step, the loss, `evaluate`, `pictures` and
         `experience`, and is in no checkpoint: it is asked for again when a run goes on.
         """
         return None

@@ -6,28 +6,25 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
-# Command -> (module, function, what ``jaxcore --help`` says of it). Only the command that runs
-# is imported, so that help is quick.
+# Command -> what ``jaxcore --help`` says of it; the function stands in the module of its name.
+# Only the command that runs is imported, so that help is quick.
 COMMANDS = {
-    "demo": ("demo", "demo", "Train a small network on photographs and restore held-out ones."),
-    "restore": ("restore", "restore", "Restore pictures with a run or with official weights."),
-    "sample": (
-        "sample",
-        "sample",
-        "Generate pictures, or show how one is restored, step by step.",
-    ),
-    "train": ("train", "train", "Train a network by a recipe, or go on with a run."),
-    "evaluate": ("evaluate", "evaluate", "Measure PSNR and SSIM on degraded and clean images."),
-    "convert": ("convert", "convert", "Check weights and rewrite them under the official names."),
-    "data": ("data", "data", "Pack a folder of pairs as a TFDS data set (array_record format)."),
-    "estimate": ("estimate", "estimate", "Estimate a causal effect from a table; write a report."),
+    "demo": "Train a small network on photographs and restore held-out ones.",
+    "restore": "Restore pictures with a run or with official weights.",
+    "sample": "Generate pictures, or show how one is restored, step by step.",
+    "train": "Train a network by a recipe, or go on with a run.",
+    "evaluate": "Measure PSNR and SSIM on degraded and clean images.",
+    "convert": "Check weights and rewrite them under the official names.",
+    "data": "Pack a folder of pairs as a TFDS data set (array_record format).",
+    "estimate": "Estimate a causal effect from a table; write a report.",
 }
 
 
-def _load(module: str, function: str) -> Callable[..., Any]:
-    return getattr(importlib.import_module(f"jaxcore.cli.{module}"), function)
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"jaxcore.cli.{name}")
 
 
 def placeholder(summary: str) -> Callable[[], None]:
@@ -51,13 +48,13 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     from jaxcore.cli.kinds import REGISTRY
 
     if argv[:1] == ["train"]:  # has commands of its own: the recipes
-        prog, description, argv = "jaxcore train", COMMANDS["train"][-1], argv[1:]
-        commands = _load("train", "commands")(argv)
+        prog, description, argv = "jaxcore train", COMMANDS["train"], argv[1:]
+        commands = _module("train").commands(argv)
     else:
         prog, description = "jaxcore", "Image restoration and causal inference in JAX."
         commands = {
-            name: _load(module, function) if argv[:1] == [name] else placeholder(summary)
-            for name, (module, function, summary) in COMMANDS.items()
+            name: vars(_module(name))[name] if argv[:1] == [name] else placeholder(summary)
+            for name, summary in COMMANDS.items()
         }
     return tyro.extras.subcommand_cli_from_dict(
         {name: _later(command) for name, command in commands.items()},

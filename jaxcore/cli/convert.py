@@ -18,15 +18,15 @@ def convert(
 ) -> None:
     """Check weights and rewrite them under the official names.
 
-    A .safetensors file also tells the configuration. A .pth file is the bare state dict that the
-    official code loads; where the weights alone do not tell the configuration (a window other
+    A .safetensors file also holds the configuration. A .pth file is the bare state dict that the
+    official code loads; where the configuration cannot be read from the weights (a window other
     than the official one, say), they stand below "state_dict", with the configuration beside.
 
     Args:
       source: run directory, or weight file (PyTorch or safetensors).
       output: file to write; its ending chooses the format: .safetensors, .pth or .pt.
-      model: name of the network, where the weights do not tell.
-      preset: published configuration, for official files that do not tell theirs (RDDM).
+      model: name of the network, where it cannot be read from the weights.
+      preset: published configuration, for official files that do not hold theirs (RDDM).
       which: checkpoint of a run directory.
       deploy: merge what is only apart for training; for networks that have such a form (DEA-Net).
       overwrite: replace an existing output.
@@ -46,16 +46,16 @@ def convert(
         params, cfg = network.deploy(params, cfg)
     tensors, about = network.to_torch(params, cfg), describe(network, cfg)
     read = network.config_from_state_dict
-    told = None if read is None else read(tensors)
+    read_back = None if read is None else read(tensors)
     note = ""
     if output.suffix == ".safetensors":
         about["format"] = "pt"  # what other readers expect of this layout
         write_safetensors(output, tensors, about, overwrite=overwrite)
-    elif told == cfg:
+    elif read_back == cfg:
         write_torch(output, tensors, overwrite=overwrite)
     else:
         write_torch(output, tensors, wrap="state_dict", extra=about, overwrite=overwrite)
-        fields = {} if told is None else told.to_dict()
+        fields = {} if read_back is None else read_back.to_dict()
         hidden = [name for name, value in cfg.to_dict().items() if fields.get(name) != value]
         note = f' below "state_dict", beside the settings {", ".join(hidden)}'
     for line in loaded.notes:

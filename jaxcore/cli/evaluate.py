@@ -37,8 +37,8 @@ def evaluate(
       data: images to use; left as it is, those of the run, or the photographs of the demo where
         the weights are a file.
       photos: use the photographs of the demo also for a run on other data.
-      model: name of the network, where the weights do not tell.
-      preset: published configuration, for official files that do not tell theirs (RDDM).
+      model: name of the network, where it cannot be read from the weights.
+      preset: published configuration, for official files that do not hold theirs (RDDM).
       which: checkpoint of a run directory.
       images: at most so many images per degradation.
       tile: side of tiles in pixels; whole images without it.

@@ -12,7 +12,7 @@ import tyro
 from jaxcore.errors import UserError
 from jaxcore.weights import Loaded, Which
 
-_BUCKET = 64  # pixels; of several pictures, unless told otherwise
+_BUCKET = 64  # pixels; of several pictures, by default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def restore(
       pictures: a file, a folder (everything below it), a quoted pattern, or several files.
       output: a file for one file, else a folder.
       weights: run directory, or weight file (PyTorch or safetensors).
-      model: name of the network, where the weights do not tell.
+      model: name of the network, where it cannot be read from the weights.
       tile: side of tiles in pixels, for pictures too large for the memory; whole ones without it.
       overlap: pixels shared by neighbouring tiles.
       ensemble: average over eight flips and turns.
@@ -62,7 +62,7 @@ def restore(
       seed: of the noise that a diffusion model starts from.
       condition: picture (or folder of pictures of the same names) that the network is shown
         beside the picture, such as a mask.
-      preset: published configuration, for official files that do not tell theirs (RDDM).
+      preset: published configuration, for official files that do not hold theirs (RDDM).
       which: checkpoint of a run directory.
       overwrite: replace existing files.
     """
@@ -157,8 +157,8 @@ def _restore_many(jobs: list[Job], run: Run, overwrite: bool) -> list[str]:
             _restore(job, run, overwrite)
         except UserError as error:
             sentence = str(error)
-            told = str(job.source) in sentence or str(job.output) in sentence
-            failures.append(sentence if told else f"{job.source}: {sentence}")
+            named = str(job.source) in sentence or str(job.output) in sentence
+            failures.append(sentence if named else f"{job.source}: {sentence}")
     return failures
 
 

@@ -60,7 +60,7 @@ def sample(
       ratio_a: exponent of the shape of alpha.
       ratio_b: exponent of the shape of beta squared.
       prediction: what a network of denoising-diffusion-pytorch predicts; v without it.
-      preset: published configuration, for official files that do not tell theirs.
+      preset: published configuration, for official files that do not hold theirs.
       which: checkpoint of a run directory.
       overwrite: replace the pictures of an earlier call.
     """

@@ -25,7 +25,7 @@ from jaxcore.errors import UserError
 _EXPECTED = "expected a safetensors or PyTorch file"
 _MAX_INDEX = 2**26  # bytes; that of a network of 10,000 tensors has about one million
 
-# What people hand in by mistake. (The first bytes decide; text is compared in lower case.)
+# What people pass by mistake. (The first bytes decide; text is compared in lower case.)
 _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with 'git lfs pull'"),
     (b"<!doctype", "a web page; download the file itself"),
@@ -143,7 +143,7 @@ def _index(path: Path) -> dict[str, str]:
                 return {}
             content = json.loads(b"{" + file.read())
     except (OSError, ValueError, RecursionError):
-        return {}  # told by the reader of files
+        return {}  # the reader of files reports it
     shards = content.get("weight_map")
     if not isinstance(shards, dict):
         return {}

@@ -19,7 +19,7 @@ from jaxcore.convert.rebuild import (
 )
 
 _MAX_OPCODES = 5_000_000  # a training checkpoint of 10,000 tensors has about 500,000
-_MAX_COPIED = 50_000_000  # values and characters handed to calls, some of which copy them
+_MAX_COPIED = 50_000_000  # values and characters passed to calls, some of which copy them
 
 
 def _size(value: Any) -> int:

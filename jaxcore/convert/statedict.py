@@ -230,7 +230,8 @@ def _place(slot: Slot, table: _Table, beyond: dict[str, str]) -> jax.Array:
         for device in (device for device, its in spans.items() if its == span):
             place = jax.sharding.SingleDeviceSharding(device, memory_kind=sharding.memory_kind)
             shards[device] = jax.device_put(value, place)
-        jax.block_until_ready(list(shards.values()))  # before the next one takes memory
+        jax.block_until_ready(list(shards.values()))
+        del value  # before the next one takes memory
     ordered = [shards[device] for device in spans]
     return jax.make_array_from_single_device_arrays(shape, sharding, ordered)
 

@@ -2,7 +2,7 @@
 
 The list of an epoch is shuffled anew each epoch. A row of a batch depends on the seed and on its
 position in this endless stream, and on nothing else: not on threads, processes or earlier rows. So
-the number of batches handed out is the whole state. grain prepares batches ahead in threads.
+the number of batches given out is the whole state. grain prepares batches ahead in threads.
 """
 
 import bisect
@@ -59,7 +59,7 @@ class Stream:
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
-        """Batches handed out, and the size of the data, which must not change in between."""
+        """Batches given out, and the size of the data, which must not change in between."""
         return {"step": self._iterator.get_state()["next_index"], "entries": dict(self._entries)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The types that a module hands on to its layers."""
+"""The types that a module passes on to its layers."""
 
 import dataclasses
 from typing import Protocol, Self

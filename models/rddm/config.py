@@ -256,7 +256,7 @@ PRESETS = {
     "generation": RDDMConfig.generation,
     "path_independence": RDDMConfig.path_independence,
 }
-"""Name of an experiment -> its configuration, for weights that do not tell theirs."""
+"""Name of an experiment -> its configuration, for weights that do not hold theirs."""
 
 DEFAULT_STEPS: Mapping[str, int] = {
     "pred_res_noise": 5,

@@ -127,7 +127,8 @@ def config_from_ddpm_torch(
     Args:
       state_dict: of the U-Net or of ``GaussianDiffusion``.
       dim_head: not needed; checked if given.
-      **changes: what weights do not tell, such as ``channels`` of an image with learnt variance.
+      **changes: what is not in the weights, such as ``channels`` of an image with learnt
+        variance.
 
     Raises:
       UserError: the keys are not those of the package.

@@ -191,7 +191,7 @@ def _buffer_names() -> tuple[str, ...]:
 
 
 class _Found(NamedTuple):
-    """What tensor shapes tell of the networks."""
+    """Configuration of the networks read from tensor shapes."""
 
     unet: dict[str, Any]  # fields of its configuration
     networks: int

@@ -128,8 +128,10 @@ def test_translation_is_not_measured_against_strangers(folder):
 
 def test_settings_that_do_not_fit():
     network = RDDMConfig.tiny()
-    with pytest.raises(UserError, match="sample_steps must be from 1 to 1000, found 0"):
+    with pytest.raises(UserError, match="sample_steps must be .* at least 1, found 0"):
         DiffusionTask(network=network, sample_steps=0)
+    with pytest.raises(UserError, match="sample_steps must be from 1 to 1000, found 1001"):
+        DiffusionTask(network=network, sample_steps=1001)
     with pytest.raises(UserError, match="a multiple of 2, found 33"):
         DiffusionTask(network=network, stages=(Stage(patch=33, batch_size=1),)).check()
     with pytest.raises(UserError, match="Unknown protocol 'lab': expected one of rgb"):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxcore.train.optim import OptimConfig, make_optimiser
-from jaxcore.train.radam import _average_length
+from jaxcore.train.radam import RAdamState, radam
 
 
 def exact_length(t, b2):
@@ -16,9 +16,19 @@ def exact_length(t, b2):
 
 @pytest.mark.parametrize("b2", [0.9, 0.99, 0.999])
 def test_the_length_of_the_average_keeps_its_precision(b2):
+    """Under a constant gradient of one the step is the rectification alone."""
     t = np.concatenate([np.arange(1, 200), [1000, 20_000, 500_000]])
-    ours = jax.vmap(lambda n: _average_length(n, b2))(jnp.asarray(t, jnp.float32))
-    np.testing.assert_allclose(ours, exact_length(t.astype(np.float64), b2), rtol=2e-5)
+    tx = radam(lambda step: 1.0, b2=b2, eps=0.0)
+
+    def step(count, m, v):
+        return tx.update(jnp.ones(()), RAdamState(count, m, v))[0]
+
+    moments = [jnp.asarray(1 - b ** (t - 1.0), jnp.float32) for b in (0.9, b2)]
+    steps = jax.vmap(step)(jnp.asarray(t - 1, jnp.int32), *moments)
+    length, longest = exact_length(t.astype(np.float64), b2), 2 / (1 - b2) - 1
+    ratio = (length - 4) * (length - 2) / length / ((longest - 4) * (longest - 2) / longest)
+    expected = np.where(length > 5, np.sqrt(np.maximum(ratio, 0)), 1)
+    np.testing.assert_allclose(-steps, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8])

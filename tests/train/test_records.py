@@ -1,6 +1,8 @@
 import dataclasses
 import io
 import json
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 def test_tensorboard_is_optional(tmp_path, monkeypatch):
     TensorBoard(tmp_path / "off", start=0, enabled=False).scalars("train", 1, {"loss": 1.0})
-    monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
     board = TensorBoard(tmp_path / "absent", start=0)
     board.scalars("train", 1, {"loss": 1.0})
     board.picture("a", 1, np.zeros((4, 4, 3), np.uint8))
@@ -70,8 +72,10 @@ def test_tensorboard_is_optional(tmp_path, monkeypatch):
 
 def test_tensorboard_gets_no_point_for_a_loss_without_rows(tmp_path, monkeypatch):
     points = []
+    writer = types.SimpleNamespace(add_scalar=lambda *p: points.append(p), close=lambda: None)
+    library = types.SimpleNamespace(SummaryWriter=lambda *_, **__: writer)
+    monkeypatch.setitem(sys.modules, "tensorboardX", library)
     board = TensorBoard(tmp_path, start=0)
-    monkeypatch.setattr(board._writer, "add_scalar", lambda *point: points.append(point))
     board.scalars("train", 1, {"loss": 1.0, "loss_haze": float("nan")})
     board.close()
     assert points == [("train/loss", 1.0, 1)]

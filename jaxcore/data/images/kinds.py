@@ -85,7 +85,7 @@ class ImageData(Serial, abc.ABC):
         return kinds[kind]
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "ImageData":  # type: ignore[override]
+    def from_dict(cls, fields: Mapping[str, Any]) -> "ImageData":  # type: ignore[override]  # of any kind
         """Inverse of `to_dict`, for data of any kind.
 
         Raises:

@@ -163,9 +163,9 @@ def _header_size(path: Path, *, thorough: bool = False) -> tuple[int, int]:
 
     try:
         with Image.open(path) as image:
-            told = thorough or image.format != "PNG" or "exif" in image.info
+            read = thorough or image.format != "PNG" or "exif" in image.info
             # Pillow turns TIFF by itself, and states its size so.
-            turned = told and image.format != "TIFF" and orientation_of(image) >= 5
+            turned = read and image.format != "TIFF" and orientation_of(image) >= 5
             return (image.height, image.width) if turned else image.size
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"Expected a readable image, found {path}: {error}.") from None

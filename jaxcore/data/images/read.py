@@ -23,7 +23,7 @@ from jaxcore.data.images.metadata import UPRIGHT, Metadata, describe, orientatio
 from jaxcore.errors import UserError
 
 MAX_PIXELS = 200_000_000
-"""Pixels a picture may have unless told otherwise; a guard against tiny files that swell."""
+"""Pixels a picture may have by default; a guard against tiny files that swell."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -241,7 +241,7 @@ def _unreadable(image: Any, raw: set[Any]) -> str | None:
 def _wide(image: Any, file: Any, raw: str) -> np.ndarray:
     """Colour of 16 bits, by decoding the high and the low bytes one after the other.
 
-    Pillow unpacks such samples to their high byte. Told the other byte order, it unpacks the low
+    Pillow unpacks such samples to their high byte. In the other byte order it unpacks the low
     one.
     """
     if raw == "LA;16B":

@@ -24,16 +24,16 @@ _SIZES: dict[str, Any] = {"dim": 12, "dim_mults": [1, 3], "groups": 6}
 
 
 def _network(
-    arrays: Arrays, config: Config, *, under: str = "param/", unet: str = "", **options: Any
+    arrays: Arrays, config: Config, *, under: str = "param/", inside: str = "", **options: Any
 ) -> None:
-    """Random weights of other sizes in the names of the file: ``under`` + what follows ``unet``."""
+    """Random weights of other sizes, named as in the file: ``under`` + what is ``inside``."""
     config |= _SIZES
     cfg = RDDMConfig(unet=UnetConfig(**{**_SIZES, "dim_mults": tuple(_SIZES["dim_mults"])}))
     cfg = cfg.replace(**options)
     params = rddm.init(jax.random.key(len(arrays)), cfg)
     rng = np.random.default_rng(len(arrays))
     params = jax.tree.map(lambda a: a + 0.02 * rng.standard_normal(a.shape, np.float32), params)
-    start = f"model.{unet}"
+    start = f"model.{inside}"
     weights = rddm.to_torch(params, cfg)
     own = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
     put_weights(arrays, own, under)
@@ -54,7 +54,7 @@ def blocks(arrays: Arrays, config: Config) -> None:
 
 
 def unet(arrays: Arrays, config: Config) -> None:
-    _network(arrays, config, unet="unet0.", objective={"name": "pred_res"})
+    _network(arrays, config, inside="unet0.", objective={"name": "pred_res"})
     resize(arrays, 4, x=(6, 10))
     arrays["in/t"] = np.array([0, 41, 999], np.int64)
     arrays["in/t_float"] = np.array([0.5, 41.25, 900.0], np.float32)
@@ -63,7 +63,7 @@ def unet(arrays: Arrays, config: Config) -> None:
 
 def unet_shared_encoder(arrays: Arrays, config: Config) -> None:
     config["self_condition"] = False
-    _network(arrays, config, unet={"share_encoder": True})  # type: ignore[arg-type]
+    _network(arrays, config, unet={"share_encoder": True})
     resize(arrays, 5, batch=2, x=(8, 12))
     arrays["in/t"] = np.array([3, 500], np.int64)
     del arrays["in/x_self_cond"]
@@ -145,7 +145,7 @@ def path_independence(arrays: Arrays, config: Config) -> None:
 
 def ddim_conversion(arrays: Arrays, config: Config) -> set[str]:
     config |= {"steps": 5, "num_train_timesteps": 500}
-    _network(arrays, config, unet="unet0.", kind="generation", objective={"name": "pred_noise"})
+    _network(arrays, config, inside="unet0.", kind="generation", objective={"name": "pred_noise"})
     rng = np.random.default_rng(11)
     arrays["in/x_T"] = rng.normal(size=(1, 3, 12, 8)).astype(np.float32)
     arrays["in/variance_noise"] = rng.normal(size=(5, 1, 3, 12, 8)).astype(np.float32)
