@@ -73,9 +73,7 @@ def fit_probabilities(
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         b, size, i = state
 
-        def sums(
-            A: Array, Z: Array, B: Array, weights: Array, among: Array
-        ) -> tuple[Array, Array]:
+        def sums(A: Array, Z: Array, B: Array, weights: Array, among: Array) -> tuple[Array, Array]:
             """Products of the residuals with B and Z B, of the curvatures with pairs of columns."""
             B = B.T
             eta = (b.reshape(-1, q) @ B).reshape(k, -1, 2, B.shape[1])
