@@ -15,13 +15,13 @@ demo: $(VENV)/.installed
 	$(BIN)/jaxcore demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 # With another PYTHON and an environment of its own: make newest PYTHON=python3.13 VENV=.venv-newest
 newest: $(VENV)/.installed
 	$(BIN)/python -c "from importlib.metadata import version as v; import sys; \
 	  print('Python', sys.version.split()[0], *(f'{n} {v(n)}' for n in ('jax', 'flax', 'numpy', 'pandas')))"
-	$(BIN)/python -m pytest -q -n 2 -m "newest and not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "newest and not slow"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -164,9 +164,9 @@ def overhead(plan: Plan, rival: Rival | str) -> dict[str, Any]:
     """The sampler next to as many calls of the network, and compilations."""
     params = weights(plan, rival)
     size, fn = plan.sizes[0], ddpm_network(plan.network)
-    x, times = image(size), (jnp.full((1,), 500.0),)
+    x, levels = image(size), (jnp.full((1,), 500.0),)
     schedule = RDDMSchedule.from_ddpm("linear")
-    call = harness.compiled(lambda p, x: fn(p, x, times)[0], params, x)
+    call = harness.compiled(lambda p, x: fn(p, x, levels)[0], params, x)
 
     def calls() -> Any:
         for _ in range(STEPS):

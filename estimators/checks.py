@@ -39,7 +39,7 @@ class Sample:
         return Units(weights, clusters)
 
 
-def column(value: Any, name: str, *, n: int | None = None) -> np.ndarray:
+def column(value: ArrayLike, name: str, *, n: int | None = None) -> np.ndarray:
     """One numeric column as float64.
 
     >>> column([1, 2], "outcome").tolist()
@@ -71,7 +71,9 @@ def _floats(a: np.ndarray, where: str) -> np.ndarray:
     raise UserError(f"Expected numbers in {where}, found values such as {str(example)!r}.")
 
 
-def _covariates(X: Any, names: Sequence[str] | None, n: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _covariates(
+    X: ArrayLike, names: Sequence[str] | None, n: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
     a = np.asarray(X)
     if a.ndim == 1:
         a = a[:, None]
@@ -116,7 +118,7 @@ def check_binary(values: np.ndarray, name: str) -> None:
         raise UserError(f"Expected both 0 and 1 in the {name}, found only {found[0]:g}.")
 
 
-def cluster_numbers(clusters: Any, n: int) -> np.ndarray:
+def cluster_numbers(clusters: ArrayLike, n: int) -> np.ndarray:
     """Cluster labels of any kind as numbers 0 .. g-1.
 
     >>> cluster_numbers(["b", "a", "b"], 3).tolist()
@@ -153,13 +155,13 @@ def label_numbers(labels: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray
 
 
 def check_sample(
-    Y: Any,
-    A: Any,
-    Z: Any,
-    X: Any,
+    Y: ArrayLike,
+    A: ArrayLike,
+    Z: ArrayLike,
+    X: ArrayLike,
     *,
-    weights: Any = None,
-    clusters: Any = None,
+    weights: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     covariates: Sequence[str] | None = None,
     missing: str = "error",
 ) -> Sample:

@@ -32,7 +32,7 @@ def rounded_up(n: int) -> int:
     >>> [rounded_up(n) for n in (5, 1000, 1010, 1025)]
     [16, 1024, 1024, 1088]
     """
-    step = max(16, 1 << ((n - 1).bit_length() - 5))
+    step = max(16, 1 << max((n - 1).bit_length() - 5, 0))
     return -(-n // step) * step
 
 

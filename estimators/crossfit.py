@@ -1,15 +1,17 @@
 """Cross-fitting: integer fold ids, 0/1 training weights, one `vmap` over folds."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.nuisance.base import fit_predict
+from jaxcore.estimators.nuisance.base import Learner, fit_predict
+from jaxcore.estimators.nuisance.host import HostLearner
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
@@ -57,7 +59,7 @@ def _balanced(key: Key, n: int, n_folds: int, strata: Array | None, what: str) -
     return jnp.zeros(n, jnp.int32).at[shuffled].set(turn)
 
 
-def check_fold_ids(ids: Any, n: int) -> tuple[np.ndarray, int]:
+def check_fold_ids(ids: ArrayLike, n: int) -> tuple[np.ndarray, int]:
     """Fold ids given by a user, as int32, and their number.
 
     Raises:
@@ -82,7 +84,7 @@ def training_masks(
     n_folds: int,
     *,
     weights: Float[Array, " n"] | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
 ) -> Float[Array, "k n"]:
     """Training weights of every fold: zero on its own rows, the observation weight elsewhere.
 
@@ -113,7 +115,7 @@ def own_fold(per_fold: Float[Array, "k *m n"], fold_ids: Int[Array, " n"]) -> Fl
 
 
 def crossfit(
-    learner: Any,
+    learner: Learner | HostLearner,
     X: Float[Array, "n p"],
     y: Float[Array, " n"],
     fold_ids: Int[Array, " n"],

@@ -26,7 +26,7 @@ def solve_cholesky(a: Float[Array, "q q"], b: Float[Array, " q"]) -> Float[Array
     """``a^-1 b`` of a positive definite matrix (NaN if it is not); its lower half is read.
 
     >>> import jax.numpy as jnp
-    >>> solve_cholesky(jnp.array([[2.0, 0.0], [0.0, 4.0]]), jnp.array([2.0, 8.0])).tolist()
+    >>> solve_cholesky(jnp.array([[4.0, 0.0], [0.0, 4.0]]), jnp.array([4.0, 8.0])).tolist()
     [1.0, 2.0]
     """
     lower = jax.lax.linalg.cholesky(a, symmetrize_input=False)

@@ -2,7 +2,7 @@
 
 >>> import jaxcore
 >>> jaxcore.models.adair.init  # doctest: +ELLIPSIS
-<function init at ...>
+<bound method Network.init of ImageNetwork(name='adair', ...)>
 """
 
 import importlib

@@ -91,7 +91,7 @@ class Network(Generic[C]):
           Nested dict of arrays of type ``cfg.param_dtype``.
 
         >>> from jaxcore.models import adair
-        >>> params = adair.init(jax.random.key(0), adair.AdaIRConfig.tiny())
+        >>> params = adair.init(jax.random.key(0), adair.AdaIRConfig.tiny(decoder=False))
         >>> params["encoder_level1"]["attn"]["qkv"]["kernel"].shape
         (1, 16, 48)
         """

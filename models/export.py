@@ -38,10 +38,10 @@ def export_network(
     Returns:
       Bytes for a file; JAX keeps reading them for at least six months of its releases.
 
-    >>> from jaxcore.models import adair
-    >>> cfg = adair.AdaIRConfig.tiny(decoder=False)
-    >>> params = adair.init(jax.random.key(0), cfg)
-    >>> run = load_network(export_network(adair, params, cfg, 16, 16, platforms=("cpu",)))
+    >>> from jaxcore.models import dea_net
+    >>> cfg = dea_net.DEANetConfig.tiny().deployed()
+    >>> params = dea_net.init(jax.random.key(0), cfg)
+    >>> run = load_network(export_network(dea_net, params, cfg, 16, 16, platforms=("cpu",)))
     >>> run(jax.numpy.zeros((3, 16, 16, 3))).shape
     (3, 16, 16, 3)
     """

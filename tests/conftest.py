@@ -32,6 +32,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+def pytest_ignore_collect(collection_path):
+    """Examples are run in the library; here, files that are no tests are not for importing."""
+    is_no_test = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return True if is_no_test else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
     """Programs of one folder are of little use to the next, and add up to gigabytes."""

@@ -5,7 +5,7 @@ intercept unpenalised. With ``standardize=True`` the penalty applies to standard
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,15 @@ from jaxcore.estimators.nuisance.basis import Basis, Polynomial
 from jaxcore.typing import Key
 
 
+class OnBasis(Protocol):
+    """A learner whose covariates go through a basis."""
+
+    @property
+    def basis(self) -> Basis:
+        """Its columns."""
+        ...
+
+
 class LinearFit(NamedTuple):
     """A fitted linear predictor on a basis."""
 
@@ -25,7 +34,7 @@ class LinearFit(NamedTuple):
     coef: Float[Array, " q"]
     alpha: Float[Array, ""]
 
-    def predictor(self, learner: Any, X: Float[Array, "n p"]) -> Float[Array, " n"]:
+    def predictor(self, learner: OnBasis, X: Float[Array, "n p"]) -> Float[Array, " n"]:
         """Linear predictor at ``X``."""
         return self.intercept + learner.basis.expand(self.basis, X)[:, 1:] @ self.coef
 

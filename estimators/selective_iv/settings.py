@@ -154,7 +154,7 @@ class Settings:
         return out
 
 
-def _check_candidate(block: str, candidate: Any) -> None:
+def _check_candidate(block: str, candidate: object) -> None:
     """Refuse what is no candidate for a block."""
     if isinstance(candidate, str):
         bases.resolve(candidate)

@@ -139,10 +139,11 @@ def apply(
     Raises:
       UserError: shape or type of ``x`` or ``context`` do not fit.
 
+    >>> import jax
     >>> from jaxcore.models import adair
     >>> cfg = AdaIRConfig.tiny()
-    >>> params = adair.init(jax.random.key(0), cfg)
-    >>> jax.jit(apply, static_argnames="cfg")(params, jnp.zeros((2, 16, 24, 3)), cfg=cfg).shape
+    >>> x = jnp.zeros((2, 16, 24, 3))
+    >>> jax.eval_shape(lambda params: apply(params, x, cfg), adair.param_shapes(cfg)).shape
     (2, 16, 24, 3)
     """
     check_images(cfg.title, x, channels=cfg.in_channels, multiple=MULTIPLE)

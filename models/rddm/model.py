@@ -82,9 +82,9 @@ def apply(
 
     >>> from jaxcore.models import rddm
     >>> cfg = RDDMConfig.tiny()
-    >>> params = rddm.init(jax.random.key(0), cfg)
     >>> x, time = jnp.zeros((2, 4, 6, 6)), jnp.array([3.0, 7.5])
-    >>> [y.shape for y in jax.jit(apply, static_argnames="cfg")(params, x, time, cfg=cfg)]
+    >>> found = jax.eval_shape(lambda params: apply(params, x, time, cfg), rddm.param_shapes(cfg))
+    >>> [y.shape for y in found]
     [(2, 4, 6, 3)]
     """
     times = time if isinstance(time, tuple) else (time,) * cfg.num_unet

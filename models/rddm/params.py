@@ -149,6 +149,7 @@ def config_from_state_dict(state_dict: StateDict, **options: Any) -> RDDMConfig:
     Raises:
       UserError: the keys are not those of RDDM.
 
+    >>> import jax
     >>> from jaxcore.models import rddm
     >>> cfg = RDDMConfig.tiny()
     >>> weights = rddm.to_torch(rddm.init(jax.random.key(0), cfg), cfg)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
@@ -64,7 +65,24 @@ def run_restoration(monkeypatch, path, parts):
     return record
 
 
-def test_restoration_without_its_rival(tmp_path, monkeypatch):
+def one_product(monkeypatch, module, name):
+    """In place of the network, whose programs take a minute to compile."""
+    network = SimpleNamespace(
+        init=lambda key, cfg: {"kernel": jnp.ones((3, 4096))},
+        apply=lambda params, x, cfg: x @ params["kernel"] @ params["kernel"].T,
+    )
+    monkeypatch.setattr(module, name, network)
+
+
+WITH_THE_NETWORK = pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["stub", "network"]
+)
+
+
+@WITH_THE_NETWORK
+def test_restoration_without_its_rival(tmp_path, monkeypatch, whole):
+    if not whole:
+        one_product(monkeypatch, restoration, "adair")
     path = tmp_path / "restoration.json"
     record = run_restoration(monkeypatch, path, ("restormer_forward",))
     forward = record["restormer_forward"]["forward_16"]
@@ -83,7 +101,10 @@ def run_dea_net(monkeypatch, path, parts):
     return record
 
 
-def test_dea_net_without_its_rival(tmp_path, monkeypatch):
+@WITH_THE_NETWORK
+def test_dea_net_without_its_rival(tmp_path, monkeypatch, whole):
+    if not whole:
+        one_product(monkeypatch, dea_net, "dea_net")
     found = run_dea_net(monkeypatch, tmp_path / "dea_net.json", ("forward_256",))["forward_256"]
     assert found["scan"]["median_s"] > 0 and found["unrolled"]["compile_s"] >= 0
     assert found["gflop"] > 0

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +12,7 @@ from jaxcore.convert import read_state_dict, write_torch
 from jaxcore.data.images import read_image, read_rgb
 from jaxcore.models import rddm
 from jaxcore.models.rddm import PRESETS, RDDMConfig
+from tests.tiny_weights import params
 
 SMALL = {"dim": 8, "dim_mults": (1,), "groups": 8}
 PLAIN, MASKED = RDDMConfig.low_light(unet=SMALL), RDDMConfig.shadow_removal(unet=SMALL)
@@ -23,7 +23,7 @@ def files(tmp_path_factory):
     """Official files: low light as a whole checkpoint, shadow removal as bare weights."""
     folder = tmp_path_factory.mktemp("rddm")
     for name, cfg in (("light", PLAIN), ("shadow", MASKED)):
-        weights = rddm.to_torch(rddm.init(jax.random.key(0), cfg), cfg)
+        weights = rddm.to_torch(params(0, cfg, rddm), cfg)
         write_torch(folder / f"{name}.pt", weights)
     averaged = {f"ema_model.{k}": v for k, v in weights.items()} | {"step": np.array([7])}
     write_torch(folder / "model-80.pt", averaged, wrap="ema", extra={"step": 80_000})
@@ -35,8 +35,9 @@ def test_steps_and_seed_reach_the_sampler(call, files, photo, tmp_path):
     given = ("--weights", weights, "--model", "rddm", "--steps", 1, "--seed", 3)
     code, _, err = call("restore", photo, "-o", output, *given)
     assert (code, err) == (0, "")
-    params = rddm.from_torch(read_state_dict(weights).tensors, PLAIN)
-    expected = rddm.restore(params, read_image(photo).unit(), PLAIN, steps=1, seed=3)
+    expected = rddm.restore(
+        params(0, PLAIN, rddm), read_image(photo).unit(), PLAIN, steps=1, seed=3
+    )
     assert np.abs(read_rgb(output) / 255 - expected).max() <= 0.5 / 255 + 1e-5
 
 
@@ -125,6 +126,7 @@ def training(recipe, pairs, out, *more):
     return ["train", recipe, "--data.root", pairs, "-o", out, *sizes.split(), *more]
 
 
+@pytest.mark.slow  # by default test_train.py has the commands, train/test_diffusion.py the task
 def test_training_and_evaluation(pairs, tmp_path, call):
     run = tmp_path / "run"
     code, out, err = call(*training("rddm_low_light", pairs, run, "--train.steps", 1))

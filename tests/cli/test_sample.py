@@ -15,6 +15,7 @@ from jaxcore.models.rddm import RDDMConfig
 from jaxcore.models.rddm.interop import to_ddpm_torch
 from jaxcore.models.rddm.network import ddpm_unet
 from jaxcore.models.rddm.process.coefficients import ddpm_betas
+from tests.tiny_weights import params
 
 UNET = {"dim": 8, "dim_mults": (1,), "groups": 4, "heads": 1, "dim_head": 4}
 SIZES = {"unet": UNET, "schedule": {"timesteps": 20}}
@@ -28,9 +29,10 @@ THIRD = ddpm_unet.DDPMUnetConfig(dim=8, dim_mults=(1,), heads=1, dim_head=4)
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("diffusion")
     for name, cfg in (("restores", RESTORES), ("makes", MAKES), ("masked", MASKED)):
-        params = rddm.init(jax.random.key(0), cfg)
         about = {"jaxcore": json.dumps({"model": "rddm", "config": cfg.to_dict()})}
-        write_safetensors(folder / f"{name}.safetensors", rddm.to_torch(params, cfg), about)
+        write_safetensors(
+            folder / f"{name}.safetensors", rddm.to_torch(params(0, cfg, rddm), cfg), about
+        )
     tensors = to_ddpm_torch(ddpm_unet.init(jax.random.key(0), THIRD), THIRD)
     state = {f"model.{key}": value for key, value in tensors.items()}
     write_safetensors(folder / "third.safetensors", state | {"betas": ddpm_betas("cosine", 20)})
@@ -105,7 +107,7 @@ def test_pictures_of_any_size_are_shown_as_they_are(call, tmp_path):
     cfg = RESTORES.replace(unet={"dim_mults": (1, 2)})
     about = {"jaxcore": json.dumps({"model": "rddm", "config": cfg.to_dict()})}
     weights, photo = tmp_path / "even.safetensors", tmp_path / "odd.png"
-    write_safetensors(weights, rddm.to_torch(rddm.init(jax.random.key(0), cfg), cfg), about)
+    write_safetensors(weights, rddm.to_torch(params(0, cfg, rddm), cfg), about)
     Image.fromarray(np.full((5, 7, 3), 90, np.uint8)).save(photo)
     argv = ("sample", "--weights", weights, "--picture", photo, "--count", 1, "--steps", 1)
     code, out, err = call(*argv, "-o", tmp_path / "out")

@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from jaxcore.cli import main
-from tests import tiny_network  # noqa: F401  # in the registry, with its recipe
+from jaxcore.data.images.kinds import Photos
+from jaxcore.train.recipes import adair
+from jaxcore.train.recipes.demo import demo
+from tests import tiny_network
 
 
 def size_of(path):
@@ -153,7 +156,11 @@ def test_an_image_too_small_to_measure_is_named(run, tmp_path, call):
     assert code == 2 and "strip of pairs" in err and "7x7" in err
 
 
-def test_the_demo_makes_its_picture_and_is_reused(tmp_path, call):
+@pytest.mark.parametrize("network", ["tiny", pytest.param("adair", marks=pytest.mark.slow)])
+def test_the_demo_makes_its_picture_and_is_reused(tmp_path, call, monkeypatch, network):
+    if network == "tiny":
+        own = {"model": "tiny", "network": tiny_network.TinyConfig(), "data": Photos()}
+        monkeypatch.setitem(adair.RECIPES, "demo", lambda steps: demo(steps, 2, **own))
     argv = ["demo", "-o", tmp_path / "demo", "--steps", "2"]
     code, out, err = call(*argv)
     assert code == 0, err

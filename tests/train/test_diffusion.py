@@ -128,7 +128,7 @@ def test_translation_is_not_measured_against_strangers(folder):
 
 def test_settings_that_do_not_fit():
     network = RDDMConfig.tiny()
-    with pytest.raises(UserError, match="sample_steps must be .* at least 1, found 0"):
+    with pytest.raises(UserError, match=r"sample_steps must be a whole number .* least 1, found 0"):
         DiffusionTask(network=network, sample_steps=0)
     with pytest.raises(UserError, match="sample_steps must be from 1 to 1000, found 1001"):
         DiffusionTask(network=network, sample_steps=1001)

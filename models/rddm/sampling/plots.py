@@ -14,25 +14,6 @@ from jaxcore.models.rddm.sampling.table import SamplingTable
 _COLOURS = ("#2a6fbb", "#d9822b", "#5aa67b", "#7b5aa6", "#c0504d", "#8a8a8a")
 
 
-def named_schedules(steps: int = 1000) -> dict[str, RDDMSchedule]:
-    """The schedules of the paper by the names it gives them; P(x, a) rises with power a.
-
-    >>> sorted(named_schedules(10))[1]
-    'DDIM (linear)'
-    """
-    make = RDDMSchedule.polynomial
-    return {
-        "P(1-x,1), P(x,1)": make(steps, version="v2"),
-        "average, average": make(steps, alpha="average", beta="average", version="v2"),
-        "P(x,2), P(1-x,0.3)": make(
-            steps, alpha="increased", ratio_a=2.0, beta="decreased", ratio_b=0.3, version="v2"
-        ),
-        "normal, normal": make(steps, alpha="normal", beta="normal", version="v2"),
-        "DDIM (linear)": RDDMSchedule.from_ddpm("linear", steps),
-        "DDIM (cosine)": RDDMSchedule.from_ddpm("cosine", steps),
-    }
-
-
 def plot_schedules(
     schedules: Mapping[str, RDDMSchedule],
     *,

@@ -14,6 +14,8 @@ from jaxcore.models.adair import AdaIR, AdaIRConfig
 from jaxcore.nn import capture
 
 CFG = AdaIRConfig.tiny(dim=8, heads=(1, 2, 2, 4), num_blocks=(1, 2, 1, 1))
+# Without the frequency blocks, which test_adair_blocks.py has alone, it compiles in a third.
+PLAIN = dataclasses.replace(CFG, decoder=False)
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +39,33 @@ def output(params, images):
     return np.asarray(run(params, images, cfg=CFG))
 
 
+@pytest.fixture(scope="module")
+def plain(params, images):
+    """The network of `PLAIN`: parameters and output."""
+    tree = {name: value for name, value in params.items() if not name.startswith("fre")}
+    return tree, np.asarray(run(tree, images, cfg=PLAIN))
+
+
 def test_a_mapped_single_image_equals_the_batch(params, images, output):
     mapped = jax.jit(jax.vmap(lambda p, x: adair.apply(p, x[None], CFG)[0], (None, 0)))
     np.testing.assert_allclose(mapped(params, images), output, atol=1e-5)
 
 
-def test_unrolled_blocks_and_a_large_statistics_window_change_nothing(params, images, output):
-    cfg = dataclasses.replace(CFG, scan_blocks=False, stat_window=56)
+def test_unrolled_blocks_and_a_large_statistics_window_change_nothing(plain, images):
+    params, output = plain
+    cfg = dataclasses.replace(PLAIN, scan_blocks=False, stat_window=56)
     np.testing.assert_allclose(run(params, images, cfg=cfg), output, atol=1e-5)
 
 
-def test_a_small_statistics_window_changes_the_numbers(params, images, output):
-    local = run(params, images, cfg=dataclasses.replace(CFG, stat_window=16))
+def test_a_small_statistics_window_changes_the_numbers(plain, images):
+    params, output = plain
+    local = run(params, images, cfg=dataclasses.replace(PLAIN, stat_window=16))
     assert np.isfinite(local).all() and np.abs(local - output).max() > 1e-4
 
 
-def test_half_precision_stays_close_and_finite(params, images, output):
-    half = run(params, images, cfg=dataclasses.replace(CFG, dtype="bfloat16"))
+def test_half_precision_stays_close_and_finite(plain, images):
+    params, output = plain
+    half = run(params, images, cfg=dataclasses.replace(PLAIN, dtype="bfloat16"))
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, output, atol=0.1)
 
@@ -98,6 +110,7 @@ def test_intermediates_and_context(params, images, output):
     assert np.abs(moved - y).max() > 1e-4
 
 
+@pytest.mark.slow  # by default that of DEA-Net
 def test_export_round_trip(params, images, output):
     blob = export.export_network(adair, params, CFG, 40, 56, platforms=("cpu",))
     loaded = export.load_network(blob)

@@ -42,7 +42,8 @@ def record(
     def write(compare: Callable[..., None], ours: Any, stored: np.ndarray, **how: Any) -> None:
         for key in stale:
             if arrays[key] is stored or np.shares_memory(arrays[key], stored):
-                moved = stored.strides != arrays[key].strides
+                layouts = [(a.shape, a.strides) for a in (stored, arrays[key])]
+                moved = layouts[0] != layouts[1]
                 value = np.moveaxis(np.asarray(ours), -1, -3) if moved else np.asarray(ours)
                 # Of the precisions a file is checked in, the first is the one it is stored in.
                 fresh.setdefault(key, value.astype(arrays[key].dtype))
