@@ -1,6 +1,7 @@
 """Conditional effects: the moment projected on covariates or averaged within groups."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,11 +94,12 @@ def _estimate(
     theta: np.ndarray, psi: np.ndarray, names: Sequence[str], units: Units, title: str
 ) -> Estimate:
     dtype = np.dtype(jnp.result_type(float))
-    psi = psi.astype(dtype)
+    effects: Any = theta.astype(dtype)
+    rows: Any = psi.astype(dtype)
     return Estimate(
-        theta=theta.astype(dtype),
-        se=np.sqrt(_variance(psi, units)),
-        psi=psi,
+        theta=effects,
+        se=np.sqrt(_variance(rows, units)),
+        psi=rows,
         clusters=units.clusters,
         names=tuple(names),
         estimator=title,

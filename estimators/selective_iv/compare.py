@@ -24,7 +24,7 @@ from jaxcore.estimators.result import Result
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances
 from jaxcore.estimators.units import Units
 
-_SINGLE = (
+_SINGLE: tuple[str, ...] = (
     "OLS, no confounding given X",
     "OLS with Z, no confounding given X, Z",
     "AIPW, no confounding",
@@ -32,7 +32,7 @@ _SINGLE = (
     "LATE (AIPW ratio), valid instrument",
     "GENIUS, constant effect",
 )
-_REPEATED = (
+_REPEATED: tuple[str, ...] = (
     "GENIUS, orthogonal, constant effect",
     "multiply robust, learners of least cross-validated loss",
 )
@@ -85,7 +85,7 @@ def baselines(fit: Result, clip: Clip) -> list[Estimate]:
             clip=clip,
         )
     )
-    named = dict(zip(_SINGLE, single, strict=True))
+    named: dict[str, Estimate] = dict(zip(_SINGLE, single, strict=True))
     for name, every in zip(_REPEATED, (partial, least), strict=True):
         if every:
             named[name] = aggregate_estimates(every, how=how)
@@ -106,7 +106,7 @@ def _all(
     Y, A, Z, W, units = data
     with_z = jnp.concatenate([W, Z[:, None]], axis=1)
     linear, logit = Ridge(alpha=0.0), Logistic(alpha=1e-3)
-    folds = {"fold_ids": ids, "n_folds": n_folds, "clip": clip.pi, "units": units}
+    folds: dict[str, Any] = {"fold_ids": ids, "n_folds": n_folds, "clip": clip.pi, "units": units}
     single = [
         ols(Y, A, W, units=units),
         ols(Y, A, with_z, units=units),

@@ -190,10 +190,12 @@ class SelectiveIVResult(Result):
             s = self.sample
             every = [(e.diagnostics["u"], e.diagnostics["nuisances"]) for e in self.repetitions]
             u, nu = jax.tree.map(lambda *v: np.stack(v), *every)
+            A: Any = s.A.astype(u.dtype)
+            Z: Any = s.Z.astype(u.dtype)
             out = sensitivity.sensitivity_bounds(
                 u,
-                s.A.astype(u.dtype),
-                s.Z.astype(u.dtype),
+                A,
+                Z,
                 nu,
                 G,
                 level=level,
