@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,20 @@ def scope_of(x: Array | np.ndarray) -> contextlib.AbstractContextManager:
     if not isinstance(x, Tracer) and np.dtype(x.dtype) == np.float64:
         return jax.enable_x64(True)
     return contextlib.nullcontext()
+
+
+@functools.partial(jax.jit, static_argnames=("n_boot", "kind"))
+def _drawn(
+    seed: np.int64,
+    psi: Float[Any, "n *q"],
+    se: Float[Any, "*q"],
+    units: Units,
+    *,
+    n_boot: int,
+    kind: str,
+) -> Float[Array, "b *q"]:
+    key = jax.random.key(seed)
+    return bootstrap.multiplier(key, psi, se, n_boot=n_boot, kind=kind, units=units)
 
 
 @jax.tree_util.register_dataclass
@@ -111,8 +126,7 @@ class Estimate:
 
     def _multiplier(self, n: int, kind: str, seed: int) -> Array:
         units = Units(clusters=self.clusters)
-        key = jax.random.key(seed)
-        return bootstrap.multiplier(key, self.psi, self.se, n_boot=n, kind=kind, units=units)
+        return _drawn(np.int64(seed), self.psi, self.se, units, n_boot=n, kind=kind)
 
     def on_host(self) -> "Estimate":
         """The same estimate with NumPy arrays, safe to use outside the scope it was computed in."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import normal_quantile
@@ -69,9 +70,9 @@ def _just_identified(
     regressors, instruments = regressors / scale[None], instruments / scale[None]
     n = Y.shape[0]
     cross = (instruments * w[:, None]).T @ regressors / n
-    beta = jnp.linalg.solve(cross, instruments.T @ (w * Y) / n)
+    beta = linear_algebra.solve(cross, instruments.T @ (w * Y) / n)
     residual = w * (Y - regressors @ beta)
-    first = jnp.linalg.solve(cross.T, jnp.zeros_like(scale).at[0].set(1))  # row of the inverse
+    first = linear_algebra.solve(cross.T, jnp.zeros_like(scale).at[0].set(1))  # row of the inverse
     psi = residual * (instruments @ first) / scale[0]
     return Estimate.from_psi(
         beta[0] / scale[0],

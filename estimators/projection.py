@@ -1,15 +1,19 @@
 """Conditional effects: the moment projected on covariates or averaged within groups."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import independent_columns, label_numbers
+from jaxcore.estimators.compiling import QUICKLY
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.units import INDEPENDENT, Units
+from jaxcore.estimators.variance import variance
 
 
 def best_linear(
@@ -89,10 +93,17 @@ def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -
 def _estimate(
     theta: np.ndarray, psi: np.ndarray, names: Sequence[str], units: Units, title: str
 ) -> Estimate:
-    return Estimate.from_psi(
-        jnp.asarray(theta, float),
-        jnp.asarray(psi, float),
-        units,
+    dtype = np.dtype(jnp.result_type(float))
+    effects: Any = theta.astype(dtype)
+    rows: Any = psi.astype(dtype)
+    return Estimate(
+        theta=effects,
+        se=np.sqrt(_variance(rows, units)),
+        psi=rows,
+        clusters=units.clusters,
         names=tuple(names),
         estimator=title,
     )
+
+
+_variance = jax.jit(variance, compiler_options=QUICKLY)

@@ -5,42 +5,59 @@ granted.
 """
 
 import dataclasses
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float, Int
 
 from jaxcore.estimators import double_ml, influence
 from jaxcore.estimators.checks import independent_columns
+from jaxcore.estimators.compiling import QUICKLY
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates
 from jaxcore.estimators.genius import genius, genius_plm
 from jaxcore.estimators.linear_iv import ols, tsls
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.result import Result
-from jaxcore.estimators.selective_iv.moment import Clip
+from jaxcore.estimators.selective_iv.moment import Clip, Nuisances
 from jaxcore.estimators.units import Units
+
+_SINGLE: tuple[str, ...] = (
+    "OLS, no confounding given X",
+    "OLS with Z, no confounding given X, Z",
+    "AIPW, no confounding",
+    "2SLS, valid instrument",
+    "LATE (AIPW ratio), valid instrument",
+    "GENIUS, constant effect",
+)
+_REPEATED: tuple[str, ...] = (
+    "GENIUS, orthogonal, constant effect",
+    "multiply robust, learners of least cross-validated loss",
+)
 
 
 class _Data(NamedTuple):
     """Arrays of a fit, its covariates standardised, independent and with a constant."""
 
-    Y: Float[Array, " n"]
-    A: Float[Array, " n"]
-    Z: Float[Array, " n"]
-    W: Float[Array, "n q"]
+    Y: Float[Any, " n"]
+    A: Float[Any, " n"]
+    Z: Float[Any, " n"]
+    W: Float[Any, "n q"]
     units: Units
 
 
 def _data(fit: Result) -> _Data:
+    """All on the host: a compiled function takes them from there."""
     s, X = fit.sample, fit.sample.X
     if X.size:
         X = (X - X.mean(axis=0)) / X.std(axis=0)
     W = np.concatenate([np.ones((s.n, 1)), X], axis=1)
     W = W[:, independent_columns(W, s.weights)]
-    Y, A, Z, W = (jnp.asarray(v, float) for v in (s.Y, s.A, s.Z, W))
-    return _Data(Y, A, Z, W, s.units(Y.dtype, clustered=fit.config.clustered))
+    dtype = np.dtype(jnp.result_type(float))
+    Y, A, Z, W = (np.asarray(v, dtype) for v in (s.Y, s.A, s.Z, W))
+    return _Data(Y, A, Z, W, s.units(dtype, clustered=fit.config.clustered))
 
 
 def baselines(fit: Result, clip: Clip) -> list[Estimate]:
@@ -54,60 +71,84 @@ def baselines(fit: Result, clip: Clip) -> list[Estimate]:
       clip: its bounds.
 
     Returns:
-      One estimate each; NaN or infinite where it cannot be computed from these data.
+      One estimate each, on the host; NaN or infinite where it cannot be computed from these data.
     """
-    Y, A, Z, W, units = _data(fit)
+    data, how = _data(fit), fit.config.aggregate
     ids = np.asarray(fit.estimate.diagnostics["fold_ids"])
-    linear = {"ml_g": Ridge(alpha=0.0), "ml_m": Logistic(alpha=1e-3)}
-    folds = {"fold_ids": jnp.asarray(ids), "n_folds": int(ids.max()) + 1, "clip": clip.pi}
-    Bmu = W if clip.one_sided else jnp.concatenate([W, Z[:, None]], axis=1)
-    with_z = jnp.concatenate([W, Z[:, None]], axis=1)
-    logit = Logistic(alpha=1e-3)
-    late = double_ml.iivm(
-        Y,
-        A,
-        Z,
-        W[:, 1:],
-        ml_r=logit,
-        always_takers=not clip.one_sided,
-        **linear,
-        **folds,
-        units=units,
+    single, partial, least = jax.device_get(
+        _all(
+            data,
+            ids,
+            _nuisances(fit),
+            _least_loss_moments(fit),
+            n_folds=int(ids.max()) + 1,
+            clip=clip,
+        )
     )
-    constant = genius(Y, A, Z, Bpi=W, Bmu=Bmu, one_sided=clip.one_sided, units=units)
-    named = {
-        "OLS, no confounding given X": ols(Y, A, W, units=units),
-        "OLS with Z, no confounding given X, Z": ols(Y, A, with_z, units=units),
-        "AIPW, no confounding": double_ml.irm(Y, A, W[:, 1:], **linear, **folds, units=units),
-        "2SLS, valid instrument": tsls(Y, A, Z, W, units=units),
-        "LATE (AIPW ratio), valid instrument": late,
-        "GENIUS, constant effect": constant,
-    }
-    repeated = {
-        "GENIUS, orthogonal, constant effect": partially_linear(fit, clip),
-        "multiply robust, learners of least cross-validated loss": least_loss(fit),
-    }
-    how = fit.config.aggregate
-    named |= {name: aggregate_estimates(e, how=how) for name, e in repeated.items() if e}
-    return [_named(e, name) for name, e in named.items()]
+    named: dict[str, Estimate] = dict(zip(_SINGLE, single, strict=True))
+    for name, every in zip(_REPEATED, (partial, least), strict=True):
+        if every:
+            named[name] = aggregate_estimates(every, how=how)
+    return [dataclasses.replace(e, estimator=name) for name, e in named.items()]
 
 
-def _named(estimate: Estimate, name: str) -> Estimate:
-    return dataclasses.replace(estimate, estimator=name)
+@functools.partial(jax.jit, static_argnames=("n_folds", "clip"), compiler_options=QUICKLY)
+def _all(
+    data: _Data,
+    ids: Int[Any, " n"],
+    nuisances: list[Nuisances],
+    moments: list[Any],
+    *,
+    n_folds: int,
+    clip: Clip,
+) -> tuple[list[Estimate], list[Estimate], list[Estimate]]:
+    """Everything in one program: estimates in the order of `_SINGLE`, then of every partition."""
+    Y, A, Z, W, units = data
+    with_z = jnp.concatenate([W, Z[:, None]], axis=1)
+    linear, logit = Ridge(alpha=0.0), Logistic(alpha=1e-3)
+    folds: dict[str, Any] = {"fold_ids": ids, "n_folds": n_folds, "clip": clip.pi, "units": units}
+    single = [
+        ols(Y, A, W, units=units),
+        ols(Y, A, with_z, units=units),
+        double_ml.irm(Y, A, W[:, 1:], ml_g=linear, ml_m=logit, **folds),
+        tsls(Y, A, Z, W, units=units),
+        double_ml.iivm(
+            Y,
+            A,
+            Z,
+            W[:, 1:],
+            ml_g=linear,
+            ml_m=logit,
+            ml_r=logit,
+            always_takers=not clip.one_sided,
+            **folds,
+        ),
+        genius(
+            Y,
+            A,
+            Z,
+            Bpi=W,
+            Bmu=W if clip.one_sided else with_z,
+            one_sided=clip.one_sided,
+            units=units,
+        ),
+    ]
+    partial = _partially_linear(data, nuisances, one_sided=clip.one_sided, level=0.95)
+    least = [
+        influence.solve(influence.LinearScore(jnp.full_like(u, -1.0), u), units) for u in moments
+    ]
+    return single, partial, least
 
 
-def least_loss(fit: Result) -> list[Estimate]:
-    """The same estimator with the learners of least cross-validated loss; nothing to choose: none.
+def _nuisances(fit: Result) -> list[Nuisances]:
+    return [e.diagnostics["nuisances"] for e in fit.repetitions]
 
-    See `cv_loss`.
-    """
+
+def _least_loss_moments(fit: Result) -> list[Any]:
+    """Moments with the learners of least cross-validated loss (`cv_loss`); none without choice."""
     if np.size(fit.estimate.diagnostics.get("criterion", 0.0)) == 1:
         return []
-    units = _data(fit).units
-    return [
-        influence.solve(influence.LinearScore(jnp.full_like(u, -1.0), u), units)
-        for u in (jnp.asarray(e.diagnostics["u_by_loss"]) for e in fit.repetitions)
-    ]
+    return [e.diagnostics["u_by_loss"] for e in fit.repetitions]
 
 
 def partially_linear(fit: Result, clip: Clip, level: float = 0.95) -> list[Estimate]:
@@ -116,28 +157,29 @@ def partially_linear(fit: Result, clip: Clip, level: float = 0.95) -> list[Estim
     ``E[Y|Z,X]``, and the means of variance and covariance over Z, follow from pi, mu, g, delta and
     rho. Diagnostics hold the set that is robust to weak identification.
     """
-    Y, A, Z, _, units = _data(fit)
+    found = _jitted_partially_linear(
+        _data(fit), _nuisances(fit), one_sided=clip.one_sided, level=level
+    )
+    return jax.device_get(found)
+
+
+def _partially_linear(
+    data: _Data, nuisances: list[Nuisances], *, one_sided: bool, level: float
+) -> list[Estimate]:
+    Y, A, Z, _, units = data
     out = []
-    for repetition in fit.repetitions:
-        nu = jax.tree.map(jnp.asarray, repetition.diagnostics["nuisances"])
+    for nu in nuisances:
         v1, v0 = nu.mu1 * (1 - nu.mu1), nu.mu0 * (1 - nu.mu0)
         mu = jnp.where(Z > 0.5, nu.mu1, nu.mu0)
         v = nu.pi * v1 + (1 - nu.pi) * v0
         m = nu.g + nu.delta * mu
-        if clip.one_sided:  # g at Z = 0 is a convention, not E[Y|Z=0,X]; e is zero there anyway
+        if one_sided:  # g at Z = 0 is a convention, not E[Y|Z=0,X]; e is zero there anyway
             m = jnp.where(Z > 0.5, m, Y)
-        out.append(
-            genius_plm(
-                Y,
-                A,
-                Z,
-                nu.pi,
-                mu,
-                m,
-                v,
-                nu.rho + nu.delta * v,
-                level=level,
-                units=units,
-            )
-        )
+        c = nu.rho + nu.delta * v
+        out.append(genius_plm(Y, A, Z, nu.pi, mu, m, v, c, level=level, units=units))
     return out
+
+
+_jitted_partially_linear = jax.jit(
+    _partially_linear, static_argnames=("one_sided", "level"), compiler_options=QUICKLY
+)

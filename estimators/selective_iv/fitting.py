@@ -18,6 +18,7 @@ from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
 from jaxcore.estimators.checks import Sample, independent_columns
 from jaxcore.estimators.chunks import rounded_up
+from jaxcore.estimators.compiling import ALMOST_FULLY, QUICKLY
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
@@ -42,15 +43,10 @@ _Run: TypeAlias = Callable[[Any, int], Estimate]
 _STATIC = ("n_folds", "clip", "ridge", "criterion", "models", "beta", "lam")
 
 
-# Most of a first fit is compilation. What takes little of the time of a fit is compiled in haste;
-# fitting, which takes most of it, almost as well as XLA can.
-_HASTE = {"xla_backend_optimization_level": 0}
-_LITTLE_HASTE = {"xla_backend_optimization_level": 1}
-
-_fit_bases = jax.jit(fit_bases, static_argnames=("n_folds", "clip"), compiler_options=_LITTLE_HASTE)
+_fit_bases = jax.jit(fit_bases, static_argnames=("n_folds", "clip"), compiler_options=ALMOST_FULLY)
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC, compiler_options=_HASTE)
+@functools.partial(jax.jit, static_argnames=_STATIC, compiler_options=QUICKLY)
 def _estimate_fitted(
     fits: BasisFits,
     Y: Float[Array, " n"],
@@ -65,7 +61,7 @@ def _estimate_fitted(
     return estimate_fitted(fits, Y, A, Z, B, ids, models=dict(models), **options)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "n_folds"), compiler_options=_HASTE)
+@functools.partial(jax.jit, static_argnames=("n", "n_folds"), compiler_options=QUICKLY)
 def _random_folds(
     seed: np.int64,
     repetition: np.int32,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.errors import UserError
@@ -190,11 +189,13 @@ class SelectiveIVResult(Result):
         with self.config.precision():
             s = self.sample
             every = [(e.diagnostics["u"], e.diagnostics["nuisances"]) for e in self.repetitions]
-            u, nu = jax.tree.map(lambda *v: jnp.stack([jnp.asarray(x) for x in v]), *every)
+            u, nu = jax.tree.map(lambda *v: np.stack(v), *every)
+            A: Any = s.A.astype(u.dtype)
+            Z: Any = s.Z.astype(u.dtype)
             out = sensitivity.sensitivity_bounds(
                 u,
-                jnp.asarray(s.A, u.dtype),
-                jnp.asarray(s.Z, u.dtype),
+                A,
+                Z,
                 nu,
                 G,
                 level=level,
@@ -223,7 +224,7 @@ class SelectiveIVResult(Result):
     def baselines(self) -> list[Estimate]:
         """Other estimators on the same data and folds; see `compare`."""
         with self.config.precision():
-            return [e.on_host() for e in compare.baselines(self, self.clip)]
+            return compare.baselines(self, self.clip)
 
     def diagnostics(self) -> dict[str, Any]:
         """Overlap, strength of the instrument, counts."""

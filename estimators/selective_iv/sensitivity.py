@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.estimators import influence
+from jaxcore.estimators.compiling import QUICKLY
 from jaxcore.estimators.estimate import aggregate_repeats
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
 from jaxcore.estimators.units import INDEPENDENT, Units
@@ -65,7 +66,7 @@ def sensitivity_bounds(
     return found._replace(G=G)
 
 
-@functools.partial(jax.jit, static_argnames=("level", "min_abs_D", "how"))
+@functools.partial(jax.jit, static_argnames=("level", "min_abs_D", "how"), compiler_options=QUICKLY)
 def _bounds(
     u: Float[Array, "*r n"],
     A: Float[Array, " n"],
