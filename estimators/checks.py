@@ -157,7 +157,7 @@ def label_numbers(labels: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray
 def check_sample(
     Y: ArrayLike,
     A: ArrayLike,
-    Z: ArrayLike,
+    Z: ArrayLike | None,
     X: ArrayLike,
     *,
     weights: ArrayLike | None = None,

@@ -130,8 +130,10 @@ def test_epochs_become_steps(task):
         resolve(dataclasses.replace(chosen, task=large))
 
 
-def test_an_unknown_recipe_or_loss_is_named(task):
+def test_an_unknown_recipe_or_loss_or_another_network_is_named(task):
     with pytest.raises(UserError, match="Unknown recipe 'adair_7d'"):
         recipe("adair_7d")
     with pytest.raises(UserError, match="loss_type must be"):
         dataclasses.replace(task, loss_type="l3")
+    with pytest.raises(UserError, match="DEANetConfig for the model 'dea_net', found Tiny"):
+        dataclasses.replace(task, model="dea_net")

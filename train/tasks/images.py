@@ -82,6 +82,12 @@ class ImageTask(Serial, GradientTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        wanted = self.entry.config_class
+        if not isinstance(self.network, wanted):
+            raise UserError(
+                f"Expected {wanted.__name__} for the model {self.model!r}, found "
+                f"{type(self.network).__name__}."
+            )
         if not self.stages:
             raise UserError("Expected at least one stage of patch and batch size, found none.")
         if self.eval_protocol not in PROTOCOLS:
