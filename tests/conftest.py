@@ -24,6 +24,9 @@ import pytest
 
 pytest_plugins = ["tests.budget"]
 
+_FLAGS = os.environ["XLA_FLAGS"]
+_COMMITTED = Path(__file__).parent / "golden"
+
 # Tracing makes millions of objects that stay; looking for garbage among them took a sixth of it.
 gc.set_threshold(100_000, 20, 10)
 
@@ -62,7 +65,16 @@ def getkey():
 def pytest_addoption(parser):
     parser.addoption(
         "--golden-dir",
-        default=Path(__file__).parent / "golden",
+        default=_COMMITTED,
         type=Path,
         help="folder of golden files, one sub-folder per system, for tests/parity",
     )
+
+
+def pytest_configure(config):
+    """Compiling is nearly all of the time, and optimising a third of that.
+
+    A golden set that is named is checked with what users run.
+    """
+    if "optimization" not in _FLAGS and config.getoption("--golden-dir") == _COMMITTED:
+        os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_backend_optimization_level=0"
