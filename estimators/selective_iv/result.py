@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -329,7 +329,8 @@ class SelectiveIVResult(Result):
 
         meta, classes = saved.read_meta(path, _FORMAT), _learner_classes()
         settings = {k: saved.decoded(v, classes) for k, v in meta["settings"].items()}
-        config = registry.estimator("selective-iv").config_class(**settings)
+        made = registry.estimator("selective-iv").config_class(**settings)
+        config = cast(Settings, made)  # a `SelectiveIV`, whose module imports this one
         tree = saved.read_arrays(path, config.precision())
         arrays = {"weights": None, "clusters": None, **tree["sample"]}
         arrays.setdefault("X", np.zeros((len(arrays["Y"]), 0)))
