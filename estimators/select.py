@@ -35,8 +35,8 @@ _PAIRS_AT_ONCE = 1 << 22  # numbers held while pairs of combinations are compare
 class Selection(NamedTuple):
     """What a selection decided, and the tables behind it."""
 
-    # chosen learner of each block; a field hides the method of tuples
-    index: Int[Array, " blocks"]  # type: ignore[override]
+    # chosen learner of each block
+    index: Int[Array, " blocks"]  # type: ignore[override]  # hides the method of tuples
     criterion: Float[Array, "*learners"]  # B(c), smaller is better
     risks: dict[str, Float[Array, "*learners"]]  # R_j(c) of each model
 

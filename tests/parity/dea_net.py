@@ -168,6 +168,8 @@ def check_gradients(path: Path) -> None:
     close(value, file["out/loss"], **TOLERANCE, what="loss")
     ours = dea_net.to_torch(gradients, cfg)
     close_gradients(ours, file)
+    if "grad_l2" in file.config:
+        assert file.config["grad_l2"].keys() == ours.keys()
     for name, gradient in ours.items():  # the centres of CDC and ADC cancel
         if name.endswith(("conv1_1.conv.weight", "conv1_4.conv.weight")):
             assert not gradient[:, :, 1, 1].any(), name
