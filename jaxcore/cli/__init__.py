@@ -51,20 +51,34 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     Raises:
       SystemExit: help was asked for, or the words are not understood.
     """
+    if argv[:1] in (["train"], ["estimate"]):  # these have commands of their own
+        name, *argv = argv
+        return understand(_module(name).commands(argv), argv, f"jaxcore {name}", COMMANDS[name])
+    commands = {
+        name: vars(_module(name))[name] if argv[:1] == [name] else placeholder(summary)
+        for name, summary in COMMANDS.items()
+    }
+    return understand(commands, argv, "jaxcore", _DESCRIPTION)
+
+
+def understand(
+    commands: dict[str, Callable[..., None]], argv: Sequence[str], prog: str, description: str
+) -> Callable[[], None]:
+    """The one of some commands that words ask for, with its options, not done yet.
+
+    Args:
+      commands: name -> function, whose arguments are the options.
+      argv: the words, name first.
+      prog: what stands before them.
+      description: of all commands, for help.
+
+    Raises:
+      SystemExit: help was asked for, or the words are not understood.
+    """
     import tyro
 
     from jaxcore.cli.kinds import REGISTRY
 
-    if argv[:1] in (["train"], ["estimate"]):  # these have commands of their own
-        name, *argv = argv
-        prog, description = f"jaxcore {name}", COMMANDS[name]
-        commands = _module(name).commands(argv)
-    else:
-        prog, description = "jaxcore", _DESCRIPTION
-        commands = {
-            name: vars(_module(name))[name] if argv[:1] == [name] else placeholder(summary)
-            for name, summary in COMMANDS.items()
-        }
     return tyro.extras.subcommand_cli_from_dict(
         {name: _later(command) for name, command in commands.items()},
         args=argv,

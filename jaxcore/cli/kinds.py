@@ -1,8 +1,9 @@
 """Options of dataclasses; of those that come in kinds all side by side, and ``kind`` chooses.
 
 The class of an option has a static method ``kinds()``: name of a kind -> its dataclass. An option
-that is not given keeps the value of the default, also where another kind is chosen; one that the
-chosen kind does not have is refused.
+that is not given keeps the value of the default, also where another kind is chosen, unless the
+class of the default counts it among its ``own_options``; one that the chosen kind does not have is
+refused.
 """
 
 import dataclasses
@@ -68,7 +69,11 @@ def flat(info: StructTypeInfo) -> StructConstructorSpec | None:
         dataclasses.replace(option, default=shown[name]) for name, option in options.items()
     )
 
+    own = getattr(info.default, "own_options", ())
+
     def make(kind: str, **given: Any) -> Any:
+        if kind != getattr(info.default, "kind", kind):
+            given |= {n: options[n].default for n in own if given.get(n) == shown[n]}
         foreign = [n for n in given if kind not in owners[n] and given[n] != shown[n]]
         if foreign:
             found = " and no ".join(

@@ -9,7 +9,7 @@ import abc
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from jaxcore.data.images.degradations import CLEAN, degradation
 from jaxcore.data.images.dehazing import dehazing
@@ -43,6 +43,7 @@ class ImageData(Serial, abc.ABC):
     """What all kinds of images have in common; each kind is a class of its own."""
 
     condition_folder = ""  # of kinds without further images
+    own_options: ClassVar[tuple[str, ...]] = ()  # names whose values mean nothing to other kinds
 
     kind: str
     tasks: tuple[str, ...] = ()  # names of groups or degradations; none: those of the kind
@@ -310,6 +311,8 @@ class CelebA(_Rooted):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Published(_Rooted):
+    own_options = ("tasks",)  # names of folders
+
     strict: bool = False  # counts other than the published ones are an error
     check_sizes: Index = 2000  # pairs whose sizes are compared at the start
 
