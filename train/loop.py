@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
-from jaxcore.parallel import put_batch
+from jaxcore.parallel import explained, put_batch
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
@@ -128,7 +128,7 @@ def fit(
         window = Window(record.get("window"))
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard) as journal:
             run = _Run(ready, checkpointer, journal, description, iterator, state, window, metrics)
-            with StopRequest() as stop:
+            with StopRequest() as stop, explained():
                 reporter.begin(start, cfg.steps)
                 try:
                     return run.go(start, stop)
