@@ -154,7 +154,12 @@ def _encode(state: Any) -> Any:
 
 def _decode(state: Any) -> Any:
     if isinstance(state, dict) and set(state) == {"bytes"}:
-        return base64.b64decode(state["bytes"])
+        try:
+            return base64.b64decode(state["bytes"])
+        except (TypeError, ValueError):
+            raise UserError(
+                "Expected the position of the data in the checkpoint, found none."
+            ) from None
     return state
 
 
