@@ -27,6 +27,7 @@ from jaxcore.parallel import explained, put_batch
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
+from jaxcore.train.contract import check_batches, numbers
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
@@ -99,6 +100,7 @@ def fit(
     elif init_params is not None:
         source = "The given set of parameters"
         check_tree(init_params, ready.abstract.params, source=source)
+    batches = None if found else check_batches(task.batches(cfg.seed, 0))
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
@@ -122,7 +124,7 @@ def fit(
         start = int(state.step)
         if start >= cfg.steps:
             return FitResult(state, metrics, interrupted=False)
-        iterator = task.batches(cfg.seed, start)
+        iterator = batches if batches is not None else check_batches(task.batches(cfg.seed, start))
         if record.get("data_iter") is not None:
             iterator.set_state(_decode(record["data_iter"]))
         window = Window(record.get("window"))
@@ -305,7 +307,7 @@ class _Run:
     def _evaluate(self, done: int) -> bool:
         """Evaluate; True when this is the best so far."""
         found = self.ready.task.evaluate(self.state, self.ready.frozen)
-        self.metrics = {name: float(value) for name, value in found.items()}
+        self.metrics = numbers(found)
         self.journal.evaluation(done, self.metrics)
         name = self.ready.cfg.best_metric
         if name is None:

@@ -77,14 +77,16 @@ def understand(
     """
     import tyro
 
-    from jaxcore.cli.kinds import REGISTRY
+    from jaxcore.cli.kinds import COMMON, registry
 
+    whole = "--help-all"
+    brief = whole not in argv and not {"-h", "--help"}.isdisjoint(argv)
     return tyro.extras.subcommand_cli_from_dict(
         {name: _later(command) for name, command in commands.items()},
-        args=argv,
+        args=["--help" if word == whole else word for word in argv],
         prog=prog,
         description=description,
-        registry=REGISTRY,
+        registry=registry(COMMON if brief else None),
     )
 
 

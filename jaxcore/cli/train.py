@@ -59,7 +59,7 @@ def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[.
         run(Recipe(task=task, train=train, epochs=epochs), out, init=init, fsdp=fsdp)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
-    command.__doc__ = f"{summaries()[name]}.\n{options}"
+    command.__doc__ = f"{summaries()[name]}.\n\nAll options: --help-all.\n{options}"
     return command
 
 
