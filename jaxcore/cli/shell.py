@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -14,7 +15,13 @@ def command(*words: str | Path) -> str:
     Args:
       *words: what follows ``jaxcore``; quoted where they need it.
     """
-    return _quoted([*_program(), *map(str, words)])
+    return quoted([*_program(), *words])
+
+
+def quoted(words: Sequence[str | Path]) -> str:
+    """Words as a shell takes them."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
 
 
 def _program() -> list[str]:
@@ -35,7 +42,3 @@ def _found(name: str, program: Path) -> str:
     if here == program.parent:
         return os.path.join(".", program.name)
     return str(program.relative_to(here) if here in program.parents else program)
-
-
-def _quoted(words: list[str]) -> str:
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

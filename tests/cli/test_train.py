@@ -1,16 +1,22 @@
 """``jaxcore train``, ``evaluate`` and ``demo`` as a user calls them."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxcore.cli import main
+from jaxcore.data.images.crops import to_float
 from jaxcore.data.images.kinds import Photos
 from jaxcore.train.recipes import adair
 from jaxcore.train.recipes.demo import demo
+from jaxcore.weights import load
 from tests import tiny_network
+
+CLEAN = """astronaut brick camera cell chelsea clock coffee coins grass gravel hubble_deep_field
+immunohistochemistry microaneurysms moon page retina rocket text""".split()
 
 
 def size_of(path):
@@ -170,3 +176,23 @@ def test_the_demo_makes_its_picture_and_is_reused(tmp_path, call, monkeypatch, n
     assert size_of(tmp_path / "demo" / "restored.png")[1] > 500
     code, _, err = call(*argv)
     assert code == 0 and "step 2/2" not in err
+    monkeypatch.chdir(tmp_path)
+    for job in ("restore", "evaluate"):  # what it says can be done next
+        (line,) = [x for x in out.splitlines() if f"jaxcore {job} " in x]
+        code, _, err = call(*shlex.split(line.partition(" jaxcore ")[2]))
+        assert code == 0, err
+    assert size_of(tmp_path / "restored.png") == (288, 288)
+
+
+@pytest.mark.slow
+def test_the_network_of_the_demo_leaves_clean_photographs_alone(tmp_path, call):
+    import skimage.data
+
+    assert call("demo", "-o", tmp_path / "demo")[0] == 0
+    loaded = load(tmp_path / "demo")
+    for name in CLEAN:
+        photo = np.asarray(getattr(skimage.data, name)())
+        clean = to_float(photo if photo.ndim == 3 else np.stack([photo] * 3, -1))
+        restored = loaded.network.restore(loaded.params, clean, loaded.cfg, bucket=64)
+        error = np.mean((np.clip(restored, 0, 1) - clean) ** 2)
+        assert -10 * np.log10(error) >= 30, name
