@@ -16,7 +16,7 @@ from jaxcore import tiling
 from jaxcore.convert import Rule, from_state_dict, to_state_dict
 from jaxcore.errors import UserError
 from jaxcore.models.config import computed_like
-from jaxcore.nn import init_params
+from jaxcore.nn import init_params, init_shapes
 from jaxcore.serial import Serial
 from jaxcore.typing import Key, Params, StateDict
 
@@ -157,7 +157,7 @@ def drawn(draw: Callable[[Key, Any], Params], key: Key, cfg: Serial) -> Params:
 @functools.lru_cache(maxsize=32)
 def shapes_of(draw: Callable[[Key, Any], Params], cfg: Serial) -> Params:
     """`Network.param_shapes` of ``draw``."""
-    return jax.eval_shape(lambda key: draw(key, cfg), jax.random.key(0))
+    return init_shapes(lambda key: draw(key, cfg))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
