@@ -1,67 +1,20 @@
 """``jaxcore train --init``: a network is that of the weights, as the pages print it."""
 
 import dataclasses
-import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import jaxcore.train
 from jaxcore.convert import write_torch
 from jaxcore.models import adair, dea_net, rddm
-from jaxcore.train.integrity import check_tree
-from jaxcore.train.prepare import prepare
+from tests.cli.reader import FIVE, printed
 from tests.tiny_weights import params, write_run
 
-ROOT = Path(__file__).parent.parent.parent
-FIVE = adair.AdaIRConfig(dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, heads=(1,) * 4)
 HAZE = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 2, 1, 1))
 FACES = rddm.RDDMConfig.low_light(unet={"dim": 8, "dim_mults": (1, 2)})
-
-
-def printed(page, *words):
-    """The commands of a page that hold some words, as a reader would type them."""
-    lines = (ROOT / page).read_text().splitlines()
-    found = [
-        line for line in lines if line.startswith("jaxcore ") and all(w in line for w in words)
-    ]
-    assert found
-    return [shlex.split(line, comments=True)[1:] for line in found]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A reader's folder: pairs of pictures, weights as their authors gave them."""
-    monkeypatch.chdir(tmp_path)
-    for root in ("PAIRS", "MY_PAIRS"):
-        for below in ("clean", "degraded"):
-            Path(root, below).mkdir(parents=True)
-            Image.new("RGB", (160, 136), (90, 80, 70)).save(Path(root, below, "one.png"))
-    write_torch(
-        Path("adair5d.ckpt"),
-        adair.to_torch(params(cfg=FIVE), FIVE),
-        prefix="net.",
-        wrap="state_dict",
-    )
-    return tmp_path
-
-
-@pytest.fixture
-def begun(monkeypatch):
-    """Trainings up to their first step, which is left out."""
-    seen = []
-
-    def fit(task, cfg, run_dir, *, mesh=None, init_params=None, **_):
-        check_tree(init_params, prepare(task, cfg, mesh).abstract.params, source="The file")
-        seen.append((task, init_params))
-        return SimpleNamespace(interrupted=False, metrics={}, state=SimpleNamespace(step=0))
-
-    monkeypatch.setattr(jaxcore.train, "fit", fit)
-    return seen
 
 
 @pytest.mark.parametrize("page", ["README.md", "models/adair/README.md"])
@@ -91,9 +44,8 @@ def test_options_that_contradict_the_weights_are_refused(folder, begun, call):
         assert f"the weights in adair5d.ckpt, whose {option} is {of_the_file}" in err
     code, _, err = call(*argv, "--network.mask-mode", "soft", "--network.dtype", "bfloat16")
     assert code == 0, err
-    assert begun[-1][0].network == FIVE.__class__(
-        **{**vars(FIVE), "mask_mode": "soft", "dtype": "bfloat16"}
-    )
+    changed = dataclasses.replace(FIVE, mask_mode="soft", dtype="bfloat16")
+    assert begun[-1][0].network == changed
 
 
 def test_the_network_may_be_that_of_a_run(folder, begun, call):
