@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcore.errors import UserError
 from jaxcore.train.recipes import Recipe
-from jaxcore.typing import Params
+
+if TYPE_CHECKING:
+    from jaxcore.typing import Params
 
 
-def started(chosen: Recipe, weights: Path, over: Callable[[Any], Recipe]) -> tuple[Recipe, Params]:
+def started(
+    chosen: Recipe, weights: Path, over: Callable[[Any], Recipe]
+) -> "tuple[Recipe, Params]":
     """The recipe with the network of the weights, and these.
 
     Args:

@@ -28,7 +28,7 @@ def test_the_printed_fine_tuning_takes_the_network_of_the_file(folder, begun, ca
 
 
 def test_a_published_recipe_goes_on_from_its_weights_on_own_pairs(folder, begun, call):
-    data = "--data.kind pairs --data.root PAIRS".split()
+    data = "--data.kind pairs --data.root PAIRS --stages.0.batch-size 1".split()
     code, _, err = call("train", "adair_5d", "--init", "adair5d.ckpt", *data, "-o", "r")
     assert code == 0, err
     ((task, _),) = begun
