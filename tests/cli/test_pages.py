@@ -1,5 +1,7 @@
 """What the pages print does what they say, on small random weights."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,19 @@ HAZE = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 1, 1, 1))
 
 
 @pytest.fixture
-def whole(folder):
+def whole(folder, run):
     """The reader's folder with what the pages speak of."""
     Path("shots").mkdir()
     for name in ("photo.jpg", "photo.png", "shots/a.png", "shots/b.png"):
         Image.new("RGB", (24, 16), (90, 80, 70)).save(name)
     Path("adair5d.ckpt").unlink()
     write_torch(Path("adair5d.ckpt"), adair.to_torch(params(), TINY), prefix="net.")
+    config = json.loads((run / "config.json").read_text())
     data = {"kind": "pairs", "root": "PAIRS", "eval_root": "PAIRS"}
+    config["task_config"] |= {"data": data, "eval_side": 16}
     for name in ("demo", "mine", "adair"):
-        write_run(folder / "runs" / name, data=data, eval_side=16)
+        shutil.copytree(run, Path("runs", name))
+        Path("runs", name, "config.json").write_text(json.dumps(config))
     return folder
 
 
