@@ -5,18 +5,21 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxcore.errors import UserError
+from jaxcore.places import is_remote
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it on success, remove it on any failure.
 
-    Folders of ``path`` must exist. The file gets the permissions of any new file here.
+    Folders of ``path`` must exist. The file gets the permissions of any new file here. A file in a
+    bucket is written in a local folder first, and copied when it is whole.
 
     Raises:
       UserError: the file exists and ``overwrite`` is not set, or the disk is full or read-only.
@@ -28,6 +31,11 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     ...     os.listdir(folder)
     ['a.txt']
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder, path.name)
+            path.write_bytes(Path(folder, path.name).read_bytes())
+        return
     temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
     try:
         if path.is_dir():

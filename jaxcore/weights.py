@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jaxcore.errors import UserError
+from jaxcore.places import run_place
 from jaxcore.serial import from_json
 from jaxcore.typing import Params
 
@@ -39,7 +40,7 @@ def load(
     """Network, configuration and parameters.
 
     Args:
-      source: a run directory of ours, or a weight file (.safetensors, .pth, .pt, .ckpt, by
+      source: a run directory of ours (also ``gs://bucket/folder``), or a weight file (.safetensors, .pth, .pt, .ckpt, by
         content) of ours or of the official code.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and AdaIR (or Restormer) for other files.
@@ -64,7 +65,7 @@ def load(
     (12, 9, 3)
     >>> folder.cleanup()
     """
-    source = Path(source)
+    source = run_place(source)
     if source.is_dir():
         if preset is not None:
             raise UserError(f"A run knows its configuration: leave the preset {preset!r} out.")

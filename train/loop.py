@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import put_batch
+from jaxcore.places import run_place
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.integrity import check_tree, writing
@@ -69,7 +70,7 @@ def fit(
       task: what is trained, see `jaxcore.train.task.GradientTask`.
       cfg: how.
       run_dir: receives ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``samples/`` and
-        ``tensorboard/``; shared by all processes.
+        ``tensorboard/``; shared by all processes. A folder, or ``gs://bucket/folder``.
       mesh: rows of a batch are split over its axes data and fsdp, big parameters over fsdp;
         None trains on the default device.
       resume: "auto" goes on from the newest whole checkpoint if there is one, True demands one,
@@ -86,7 +87,7 @@ def fit(
       UserError: other settings than those of the run directory, parameters that do not fit, a
         full disk, a folder that cannot be written, a loss that is never finite.
     """
-    run_dir, reporter = Path(run_dir), reporter or default_reporter()
+    run_dir, reporter = run_place(run_dir), reporter or default_reporter()
     ready = prepare(task, cfg, mesh)
     description = describe_run(task, cfg, extra_config or {})
     found = bool(complete_steps(run_dir / CHECKPOINTS))
@@ -246,6 +247,7 @@ class _Run:
         return True
 
     def _save(self, metrics: dict[str, float] | None = None) -> None:
+        self.journal.copy()  # first: a run that goes on from here has its records
         self.checkpointer.save(
             self.state,
             config=self.description,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxcore.atomic import whole_file
 from jaxcore.errors import UserError
+from jaxcore.places import run_place
 
 
 def strict(value: Any) -> Any:
@@ -61,7 +62,7 @@ def _step(line: str) -> float:
 
 def read_metrics_file(path: str | Path) -> list[dict[str, Any]]:
     """All whole records of a ``metrics.jsonl``."""
-    return [json.loads(x) for x in Path(path).read_text().splitlines() if _step(x) < math.inf]
+    return [json.loads(x) for x in run_place(path).read_text().splitlines() if _step(x) < math.inf]
 
 
 def write_sample(path: Path, picture: np.ndarray) -> None:
@@ -111,6 +112,11 @@ class TensorBoard:
         if self._writer is not None:
             form = "HWC" if picture.ndim == 3 else "HW"
             self._writer.add_image(name, picture, step, dataformats=form)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the files."""

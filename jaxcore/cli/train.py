@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from jaxcore.cli import placeholder
+from jaxcore.cli.paths import RunPlace
 from jaxcore.train.recipes import Recipe, recipe, resolve, summaries
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def _command(name: str, line: str) -> Callable[..., None]:
     default, run = recipe(name), train
 
     def command(
-        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        out: Annotated[RunPlace, tyro.conf.arg(aliases=["-o"])],
         task: Annotated[ImageTask, tyro.conf.arg(name="")] = default.task,
-        init: Path | None = None,
+        init: RunPlace | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
         train: TrainConfig = default.train,

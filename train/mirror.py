@@ -1,0 +1,47 @@
+"""Files of a run that grow: where they lie beside a run in a bucket, to which nothing is appended."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from jaxcore.places import is_remote
+
+_KEPT_APART = ("metrics.jsonl",)  # what a run that goes on goes on with
+
+
+class Mirror:
+    """A local folder whose files `copy` brings to a run directory; that directory, if it is local.
+
+    >>> mirror = Mirror(Path("runs/first"))
+    >>> mirror.folder
+    PosixPath('runs/first')
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        """Take along what the run has written so far."""
+        self._run_dir = run_dir
+        self._remote = is_remote(run_dir)
+        self.folder = Path(tempfile.mkdtemp(prefix="jaxcore-")) if self._remote else run_dir
+        self._copied: dict[Path, tuple[int, int]] = {}  # size and time when it was copied
+        for name in _KEPT_APART if self._remote else ():
+            if (run_dir / name).exists():
+                (self.folder / name).write_bytes((run_dir / name).read_bytes())
+
+    def copy(self) -> None:
+        """Bring what is new, each file as a whole."""
+        for file in self.folder.rglob("*") if self._remote else ():
+            if file.is_file():
+                status = file.stat()
+                mark = (status.st_size, status.st_mtime_ns)
+                if self._copied.get(file) != mark:
+                    place = self._run_dir / file.relative_to(self.folder).as_posix()
+                    place.write_bytes(file.read_bytes())
+                    self._copied[file] = mark
+
+    def close(self) -> None:
+        """Copy, and remove the local folder."""
+        try:
+            self.copy()
+        finally:
+            if self._remote:
+                shutil.rmtree(self.folder, ignore_errors=True)
