@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jaxcore.errors import UserError
+from jaxcore.json_files import parse_json
 from jaxcore.places import run_place
 from jaxcore.serial import from_json
 from jaxcore.typing import Params
@@ -40,8 +41,8 @@ def load(
     """Network, configuration and parameters.
 
     Args:
-      source: a run directory of ours (also ``gs://bucket/folder``), or a weight file (.safetensors, .pth, .pt, .ckpt, by
-        content) of ours or of the official code.
+      source: a run directory of ours (a folder, or ``gs://bucket/folder``), or a weight file
+        (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and AdaIR (or Restormer) for other files.
       preset: published configuration of the network, for files of networks whose weights do not
@@ -134,8 +135,8 @@ def _stored(metadata: Mapping[str, Any], path: Path) -> tuple[str | None, dict[s
     """Name and configuration that `describe` put into a file; None of a foreign one."""
     if _ENTRY not in metadata:
         return None, None
-    try:
-        content = json.loads(metadata[_ENTRY])
-        return str(content["model"]), dict(content["config"])
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"Expected a model and its configuration in {path}, found none.") from None
+    content = parse_json(str(metadata[_ENTRY]), source=f"a model and its configuration in {path}")
+    model, fields = content.get("model"), content.get("config")
+    if not isinstance(model, str) or not isinstance(fields, dict):
+        raise UserError(f"Expected a model and its configuration in {path}, found none.")
+    return model, fields

@@ -1,4 +1,4 @@
-"""A bucket in memory, as much of one as checkpoints need: for fsspec, and over HTTP for TensorStore.
+"""A bucket in memory, as much of one as runs need: for fsspec, and over HTTP for TensorStore.
 
 Files of Python go through fsspec (which would take gcsfs from the internet), arrays through the
 driver of TensorStore for ``gs://``, which is told where this server is.
@@ -159,7 +159,7 @@ class _Requests(BaseHTTPRequestHandler):
         self._answer(200, json.dumps(about).encode())
 
     def do_DELETE(self):
-        bucket, name, options = self._asked()
+        bucket, name, _ = self._asked()
         found = OBJECTS.pop(f"{bucket}/{name}", None)
         self._answer(204 if found else 404)
 

@@ -52,7 +52,7 @@ class DryRun:
         rows = {
             "batch": batch,
             "parameters": f"{self.parameters:,} ({_size(self.parameter_bytes)})",
-            "state": f"{_size(self.state_bytes)}, {_size(self.optimiser_bytes)} of it the optimiser's",
+            "state": f"{_size(self.state_bytes)} ({_size(self.optimiser_bytes)} of the optimiser)",
             "step": format_metrics(self.step_metrics),
             "evaluation": format_metrics(self.evaluation_metrics) or "no metrics",
             "memory of a step": memory,

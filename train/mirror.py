@@ -1,4 +1,4 @@
-"""Files of a run that grow: where they lie beside a run in a bucket, to which nothing is appended."""
+"""Files of a run that grow; beside a run in a bucket, where nothing grows, they lie locally."""
 
 import shutil
 import tempfile
