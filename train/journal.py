@@ -37,6 +37,11 @@ class Journal:
                 enabled=self._first and tensorboard,
             )
 
+    @property
+    def folder(self) -> Path:
+        """A local folder for what grows: the run directory, or what is copied to it."""
+        return self._mirror.folder
+
     def __enter__(self) -> Self:
         return self
 

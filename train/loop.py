@@ -9,6 +9,8 @@ the parameters, the optimiser, the key, the position in the data and the running
 """
 
 import base64
+import contextlib
+import copy
 import dataclasses
 from collections import deque
 from collections.abc import Mapping
@@ -24,13 +26,16 @@ from jaxcore.errors import UserError
 from jaxcore.parallel import explained, put_batch
 from jaxcore.places import run_place
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
+from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
-from jaxcore.train.logging import Pace, Reporter, default_reporter
+from jaxcore.train.logging import Pace, Reporter, default_reporter, format_seconds
+from jaxcore.train.patience import Patience
 from jaxcore.train.prepare import Prepared, prepare
-from jaxcore.train.records import strict
+from jaxcore.train.profile import Profiler
+from jaxcore.train.records import evaluations, strict
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
 from jaxcore.train.task import BatchIterator, Task
@@ -40,6 +45,7 @@ from jaxcore.typing import Batch, Params
 __all__ = ["EXIT_INTERRUPTED", "FitResult", "TrainConfig", "fit"]
 
 Resume = Literal["auto"] | bool
+_LONG = 3600  # seconds of a run that is announced
 # After this many logged windows without one finite loss a run is given up.
 _HOPELESS_WINDOWS = 3
 
@@ -118,17 +124,36 @@ def fit(
             state = ready.initial_state(init_params)
         metrics = record.get("metrics") or {}
         start = int(state.step)
-        if start >= cfg.steps:
+        patience = Patience(cfg, evaluations(run_dir, start) if cfg.patience else ())
+        if start >= cfg.steps or patience.over:
+            if start < cfg.steps:
+                reporter.message(patience.sentence(start))
             return FitResult(state, metrics, interrupted=False)
         iterator = task.batches(cfg.seed, start)
         if record.get("data_iter") is not None:
             iterator.set_state(_decode(record["data_iter"]))
         window = Window(record.get("window"))
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard) as journal:
-            run = _Run(ready, checkpointer, journal, description, iterator, state, window, metrics)
-            with StopRequest() as stop, explained():
+            profiler = Profiler(cfg.profile, journal.folder / "profile")
+            run = _Run(
+                ready,
+                checkpointer,
+                journal,
+                profiler,
+                description,
+                iterator,
+                state,
+                window,
+                patience,
+                metrics,
+            )
+            with StopRequest() as stop, explained(), profiler:
                 reporter.begin(start, cfg.steps)
-                return run.go(start, stop)
+                try:
+                    return run.go(start, stop)
+                except BaseException:
+                    run.rescue(start)
+                    raise
 
 
 def _check_start(found: bool, resume: Resume, run_dir: Path) -> None:
@@ -164,11 +189,14 @@ class _Run:
     ready: Prepared
     checkpointer: Checkpointer
     journal: Journal
+    profiler: Profiler
     description: dict[str, Any]
     iterator: BatchIterator
     state: TrainState
     window: Window
+    patience: Patience
     metrics: dict[str, float]  # the last evaluation
+    position: Any = None  # in the data, of the state: the iterator may be ahead when it fails
     pending: deque[Metrics] = dataclasses.field(default_factory=deque)
     hopeless: int = 0  # windows without a finite loss
 
@@ -176,12 +204,16 @@ class _Run:
         """All steps after ``start``."""
         cfg, task, pace = self.ready.cfg, self.ready.task, Pace()
         for done in range(start + 1, cfg.steps + 1):
-            batch = self._advance(done)
+            with self.profiler.step(done, lambda: self._await(0)):
+                batch = self._advance(done)
             if done == start + 1:  # compilation and the first step do not count for the pace
                 self._await(0)
                 pace.restart()
             else:
                 pace.count(_items(task, batch))
+            if done == start + 3:
+                self._await(0)
+                self._forecast(pace.per_step() * (cfg.steps - done))
             self.journal.reporter.advance(done)
             last = done == cfg.steps
             if last or _due(cfg.log_every, done):
@@ -191,6 +223,9 @@ class _Run:
             began = pace.now()
             if self._side_work(done, last=last, stopping=stopping):
                 pace.pause(began)
+            if self.patience.over and not last:
+                self.journal.reporter.message(self.patience.sentence(done))
+                last = True
             if stopping:
                 self.checkpointer.wait()
                 text = f"Asked to stop: saved step {done} of {cfg.steps}."
@@ -201,6 +236,12 @@ class _Run:
         self.checkpointer.wait()
         return FitResult(self.state, self.metrics, interrupted=False)
 
+    def _forecast(self, seconds: float) -> None:
+        """Say how long a long run will take, before somebody waits for it."""
+        if seconds >= _LONG:
+            text = f"About {format_seconds(seconds)} of training from here (h:mm:ss)."
+            self.journal.reporter.message(text)
+
     def _advance(self, done: int) -> Batch:
         """Enqueue one step; returns its batch."""
         ready = self.ready
@@ -210,12 +251,15 @@ class _Run:
             raise UserError(
                 f"Expected data for {ready.cfg.steps} steps, found none after step {done - 1}."
             ) from error
+        position = copy.deepcopy(self.iterator.get_state())
         placed = put_batch(batch, ready.mesh)
         key = jax.random.fold_in(jax.random.key(ready.cfg.seed), 2)  # 0: parameters, 1: steps
         key = jax.random.fold_in(key, done - 1)
         made = ready.task.experience(self.state, placed, key, ready.frozen)
         placed = placed if made is None else put_batch(made, ready.mesh)
+        # No call stands between the two, so that no Ctrl-C can part them.
         self.state, metrics = ready.step(self.state, placed, ready.frozen)
+        self.position = position
         self.pending.append(metrics)
         self._await(ready.cfg.max_in_flight)
         return batch
@@ -223,7 +267,8 @@ class _Run:
     def _await(self, allowed: int) -> None:
         """Wait until at most ``allowed`` steps are still running."""
         while len(self.pending) > allowed:
-            self.window.add(jax.block_until_ready(self.pending.popleft()))
+            jax.block_until_ready(self.pending[0])
+            self.window.add(self.pending.popleft())
 
     def _side_work(self, done: int, *, last: bool, stopping: bool) -> bool:
         """Evaluate, draw pictures, save: whatever is due after this step."""
@@ -234,29 +279,47 @@ class _Run:
         if not (evaluate or save or draw):
             return False
         self._await(0)
-        try:
-            if evaluate:
-                save |= self._evaluate(done)
-            if draw:  # by all processes: it may hold collectives
-                found = self.ready.task.pictures(self.state, self.ready.frozen)
-                self.journal.pictures(done, found)
-        except UserError:
-            if jax.process_count() == 1:  # others may not have failed, and a save needs all
-                self._save()
-                self.checkpointer.wait()
-                text = f"Saved step {done}, whose evaluation failed."
-                self.journal.reporter.message(text)
-            raise
+        if evaluate:
+            save |= self._evaluate(done)
+            if self.patience.over:
+                save = draw = True
+        if draw:  # by all processes: it may hold collectives
+            found = self.ready.task.pictures(self.state, self.ready.frozen)
+            self.journal.pictures(done, found)
         if save:
             self._save(strict(self.metrics) if evaluate else None)
         return True
 
+    def rescue(self, start: int) -> None:
+        """Save the last good state, whatever ends the run; to be called by every process."""
+        say = self.journal.reporter.message
+        try:
+            self._await(0)
+            done = int(self.state.step)
+            if done == start or not self.checkpointer.all_at(done):
+                return  # a save needs every process, and others may know of no failure
+            with contextlib.suppress(UserError):  # of the save before: it has made room
+                self.checkpointer.wait()
+            if done not in complete_steps(self.checkpointer.directory):
+                self._save()
+                self.checkpointer.wait()
+            say(f"Saved step {done} before the run ended.")
+        except Exception as error:
+            say(f"Nothing was saved after the last checkpoint: {error}")
+
     def _save(self, metrics: dict[str, float] | None = None) -> None:
+        bad = first_nonfinite({"params": self.state.params, "ema": self.state.ema_params})
+        if bad is not None:  # it would push good checkpoints out
+            raise UserError(
+                f"Expected finite parameters after step {int(self.state.step)}, found NaN or "
+                f"infinity in {bad}: the checkpoints before are kept; check the data and the "
+                "learning rate, or set skip_nonfinite."
+            )
         self.journal.copy()  # first: a run that goes on from here has its records
         self.checkpointer.save(
             self.state,
             config=self.description,
-            data_iter=_encode(self.iterator.get_state()),
+            data_iter=_encode(self.position),
             window=self.window.to_dict(),
             metrics=metrics,
         )
@@ -281,6 +344,7 @@ class _Run:
         found = self.ready.task.evaluate(self.state, self.ready.frozen)
         self.metrics = {name: float(value) for name, value in found.items()}
         self.journal.evaluation(done, self.metrics)
+        self.patience.note(self.metrics)
         name = self.ready.cfg.best_metric
         if name is None:
             return False

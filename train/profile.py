@@ -32,17 +32,16 @@ class Profiler:
     The trace is ended where the run ends before its last step.
     """
 
-    def __init__(self, steps: str | None, folder: Path, wait: Callable[[], None]) -> None:
+    def __init__(self, steps: str | None, folder: Path) -> None:
         """Nothing is traced without ``steps``, and by processes other than the first.
 
         Args:
           steps: ``"FIRST:LAST"``, both are traced.
           folder: receives ``plugins/profile/<time>/``.
-          wait: returns when all steps given to the devices are done.
         """
         wanted = steps is not None and jax.process_index() == 0
         self._first, self._last = profiled_steps(steps) if steps and wanted else (1, 0)
-        self._folder, self._wait = folder, wait
+        self._folder = folder
         self._running = False
 
     def __enter__(self) -> Self:
@@ -52,19 +51,24 @@ class Profiler:
         self._stop()
 
     @contextlib.contextmanager
-    def step(self, number: int) -> Iterator[None]:
-        """Around the call of a step."""
+    def step(self, number: int, wait: Callable[[], None]) -> Iterator[None]:
+        """Around the call of a step.
+
+        Args:
+          number: of the step.
+          wait: returns when all steps given to the devices are done.
+        """
         if not self._first <= number <= self._last:
             yield
             return
         if not self._running:
-            self._wait()  # what is before the first one is not in the trace
+            wait()  # what is before the first one is not in the trace
             jax.profiler.start_trace(str(self._folder))
             self._running = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
         if number == self._last:
-            self._wait()
+            wait()
             self._stop()
 
     def _stop(self) -> None:

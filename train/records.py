@@ -83,6 +83,13 @@ def read_metrics_file(path: str | Path) -> list[dict[str, Any]]:
     return list(_records(run_place(path)))
 
 
+def evaluations(run_dir: Path, last: int) -> list[dict[str, Any]]:
+    """The evaluations that a run has recorded up to step ``last``, in their order."""
+    path = run_dir / "metrics.jsonl"
+    found = _records(path) if last and path.exists() else ()
+    return [record for record in found if record.get("kind") == "eval" and record["step"] <= last]
+
+
 def write_sample(path: Path, picture: np.ndarray) -> None:
     """Write one picture as PNG under a temporary name, then rename.
 
