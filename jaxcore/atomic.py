@@ -32,18 +32,14 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     ['a.txt']
     """
     if is_remote(path):
+        _check_free(path, overwrite)
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder, path.name)
             path.write_bytes(Path(folder, path.name).read_bytes())
         return
     temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
     try:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder: expected the name of a file to write.")
-        if path.exists() and not overwrite:
-            raise UserError(
-                f"{path} exists already: expected a new name, or --overwrite (overwrite=True)."
-            )
+        _check_free(path, overwrite)
         temporary.touch(exist_ok=False)  # with the permissions a new file gets here
         mode = temporary.stat().st_mode
         yield temporary
@@ -56,6 +52,16 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    """See that a file may get this name."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected the name of a file to write.")
+    if path.exists() and not overwrite:
+        raise UserError(
+            f"{path} exists already: expected a new name, or --overwrite (overwrite=True)."
+        )
 
 
 @contextlib.contextmanager

@@ -63,10 +63,17 @@ class BucketFiles(fsspec.AbstractFileSystem):
         pass
 
     def rm_file(self, path):
-        del OBJECTS[self._strip_protocol(path)]
+        if OBJECTS.pop(self._strip_protocol(path), None) is None:
+            raise FileNotFoundError(path)
 
     def rmdir(self, path):
         pass
+
+    def rm(self, path, recursive=False, maxdepth=None):
+        path = self._strip_protocol(path)
+        below = [name for name in list(OBJECTS) if recursive and name.startswith(f"{path}/")]
+        for name in below or [path]:
+            self.rm_file(name)
 
     def cp_file(self, path1, path2, **kwargs):
         put(self._strip_protocol(path2), OBJECTS[self._strip_protocol(path1)][1])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxcore.places import is_remote
 
-_KEPT_APART = ("metrics.jsonl",)  # what a run that goes on goes on with
+_RECORDS = "metrics.jsonl"  # grows on when a run goes on
 
 
 class Mirror:
@@ -22,17 +22,17 @@ class Mirror:
         self._run_dir = run_dir
         self._remote = is_remote(run_dir)
         self.folder = Path(tempfile.mkdtemp(prefix="jaxcore-")) if self._remote else run_dir
-        self._copied: dict[Path, tuple[int, int]] = {}  # size and time when it was copied
-        for name in _KEPT_APART if self._remote else ():
-            if (run_dir / name).exists():
-                (self.folder / name).write_bytes((run_dir / name).read_bytes())
+        self._copied: dict[Path, tuple[int, int]] = {}
+        if self._remote and (run_dir / _RECORDS).exists():
+            records = self.folder / _RECORDS
+            records.write_bytes((run_dir / _RECORDS).read_bytes())
+            self._copied[records] = _mark(records)
 
     def copy(self) -> None:
         """Bring what is new, each file as a whole."""
         for file in self.folder.rglob("*") if self._remote else ():
             if file.is_file():
-                status = file.stat()
-                mark = (status.st_size, status.st_mtime_ns)
+                mark = _mark(file)
                 if self._copied.get(file) != mark:
                     place = self._run_dir / file.relative_to(self.folder).as_posix()
                     place.write_bytes(file.read_bytes())
@@ -45,3 +45,9 @@ class Mirror:
         finally:
             if self._remote:
                 shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _mark(file: Path) -> tuple[int, int]:
+    """Size and time, by which a change shows."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
