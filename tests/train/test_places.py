@@ -16,11 +16,10 @@ from jaxcore.train.logging import Silent
 from jaxcore.train.records import read_metrics_file
 
 _CFG = TrainConfig(
-    steps=6,
+    steps=4,
     log_every=1,
-    save_every=2,
-    eval_every=3,
-    sample_every=6,
+    save_every=0,
+    eval_every=2,
     keep_last=1,
     ema=EMAConfig(decay=0.9),
     best_metric="mse",
@@ -41,8 +40,8 @@ def _events(run_dir):
 
 def test_a_run_in_a_bucket_is_the_one_on_the_disk_and_goes_on(objects, tmp_path):
     place = "gs://bucket/some/run"
-    fit(TinyTask(), dataclasses.replace(_CFG, steps=3), place, reporter=Silent())
-    objects["bucket/some/run/checkpoints/5/params/half"] = (1, b"")  # of a save that was killed
+    fit(TinyTask(), dataclasses.replace(_CFG, steps=2), place, reporter=Silent())
+    objects["bucket/some/run/checkpoints/4/params/half"] = (1, b"")  # of a save that was killed
     gone_on = fit(TinyTask(), _CFG, place, reporter=Silent())
     whole = fit(TinyTask(), _CFG, tmp_path / "whole", reporter=Silent())
     chex.assert_trees_all_equal(gone_on.state.params, whole.state.params)
@@ -54,7 +53,8 @@ def test_a_run_in_a_bucket_is_the_one_on_the_disk_and_goes_on(objects, tmp_path)
         )
     names = {name.removeprefix("bucket/some/run/").partition("/")[0] for name in objects}
     assert names == {"config.json", "metrics.jsonl", "checkpoints", "samples", "tensorboard"}
-    assert not any(name.startswith("bucket/some/run/checkpoints/2/") for name in objects)
+    kept = {name.split("/")[4] for name in objects if "/checkpoints/" in name}
+    assert kept == {"4"} and "bucket/some/run/checkpoints/4/params/half" not in objects
     assert [p.name for p in tmp_path.iterdir()] == ["whole"]
 
 
@@ -78,9 +78,3 @@ def test_other_places_are_refused_before_any_work(place, sentence, tmp_path, mon
         with pytest.raises(UserError, match=sentence):
             act()
     assert os.listdir(tmp_path) == []
-
-
-def test_a_file_address_is_a_local_folder(tmp_path):
-    cfg = dataclasses.replace(_CFG, steps=1, tensorboard=False)
-    fit(TinyTask(), cfg, f"file://{tmp_path}/run", reporter=Silent())
-    assert (tmp_path / "run" / "config.json").is_file()
