@@ -4,6 +4,7 @@ A place in a bucket is an `etils.epath.Path`. It has the methods of a `pathlib.P
 a bucket can be appended to or renamed, and a file is there, whole, once it has been closed.
 """
 
+import logging
 import os
 import pathlib
 import re
@@ -67,6 +68,7 @@ s3://bucket/first: checkpoints cannot be written to s3:// (mount the bucket as a
             f"Expected the package gcsfs for {text}, which is not installed: "
             "pip install 'jaxcore[gcs]'."
         ) from None
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what fails arrives as an exception
     return cast(Path, epath.Path(text))
 
 
