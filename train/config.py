@@ -61,6 +61,11 @@ class TrainConfig(Serial):
     profile: str | None = None  # FIRST:LAST, steps of which xprof gets a trace, in profile/
     deterministic: bool = False  # the same bits again on a GPU too, slower
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if problems := self.problems():
+            raise UserError("; ".join(problems) + ".")
+
     def problems(self) -> list[str]:
         """What does not fit together."""
         found = []
