@@ -10,11 +10,15 @@ import jax
 from jaxcore.errors import UserError
 
 
-def profiled_steps(text: str) -> tuple[int, int]:
+def profiled_steps(text: str, steps: int | None = None) -> tuple[int, int]:
     """First and last step of ``"FIRST:LAST"``.
 
+    Args:
+      text: of `TrainConfig.profile`.
+      steps: of the run; None where they are not known yet.
+
     Raises:
-      UserError: not two numbers of steps in order.
+      UserError: not two numbers of steps in order, or some that the run does not have.
 
     >>> profiled_steps("10:13")
     (10, 13)
@@ -23,6 +27,8 @@ def profiled_steps(text: str) -> tuple[int, int]:
     numbers = first.isdecimal() and last.isdecimal()
     if not numbers or not 1 <= int(first) <= int(last):
         raise UserError(f"profile must be FIRST:LAST, steps such as 10:13, found {text!r}.")
+    if steps is not None and int(last) > steps:
+        raise UserError(f"profile must name steps up to {steps}, the last one, found {text!r}.")
     return int(first), int(last)
 
 
