@@ -1,7 +1,6 @@
 """The trace of a few steps."""
 
 import dataclasses
-import os
 from typing import Any
 
 import jax
@@ -39,14 +38,6 @@ def test_a_run_that_ends_between_leaves_a_whole_trace(tmp_path):
     with pytest.raises(UserError, match="no more"):
         fit(Failing(), _CFG, tmp_path / "run", reporter=Silent())
     assert 3 in _traced(tmp_path / "run")
-    cfg = dataclasses.replace(_CFG, profile="5:6")  # the profiler is free again
-    fit(TinyTask(), cfg, tmp_path / "other", reporter=Silent())
-    assert _traced(tmp_path / "other") == [5, 6]
-
-
-def test_nothing_is_traced_unasked(tmp_path):
-    fit(TinyTask(), dataclasses.replace(_CFG, profile=None), tmp_path, reporter=Silent())
-    assert "profile" not in os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("steps", ["10", "0:3", "5:4", "a:b", ":", "1:2:3", "-1:2"])
