@@ -1,0 +1,97 @@
+"""The classical methods, in a loop over their table."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.restoration import richardson_lucy as of_skimage
+
+from jaxcore.errors import UserError
+from jaxcore.models import deconvolution as d
+from jaxcore.ops.starlet import Starlet
+from tests.models.deconvolution.stamps import error, stamp
+
+
+@pytest.fixture(scope="module")
+def galaxy():
+    return stamp()
+
+
+@pytest.mark.parametrize("name", d.METHODS)
+def test_every_method_sharpens_keeps_the_flux_and_takes_batches_and_larger_pixels(name, galaxy):
+    truth, noisy, psf = galaxy
+    method = d.METHODS[name]
+    restored = method(noisy, psf, sigma=0.02)
+    assert error(restored, truth) < 0.7 * error(noisy, truth)
+    assert abs(float(restored.sum() / truth.sum()) - 1) < 0.03
+    both = method(jnp.stack([noisy, 2 * noisy]), psf, sigma=jnp.array([0.02, 0.04]))
+    np.testing.assert_allclose(both[0], restored, atol=2e-4)
+    np.testing.assert_allclose(both[1], 2 * restored, atol=4e-4)
+    coarse = method(d.rebin(noisy, 2), psf, sigma=0.04)
+    assert coarse.shape == truth.shape and error(coarse, truth) < 0.7 * error(noisy, truth)
+
+
+@pytest.mark.parametrize("name", d.METHODS)
+def test_a_target_psf_is_that_of_the_result(name, galaxy):
+    truth, noisy, psf = galaxy
+    target = jnp.asarray(d.gaussian_psf((64, 64), 3.0), jnp.float32)
+    restored = d.METHODS[name](noisy, psf, sigma=0.02, target_psf=target)
+    goal = d.convolve(truth, d.psf_to_tf(target))
+    assert error(restored, goal) < error(d.METHODS[name](noisy, psf, sigma=0.02), truth)
+
+
+def test_richardson_lucy_is_that_of_scikit_image(galaxy):
+    """Which sees zeros beyond the border and starts from one half: far from borders, much later."""
+    truth, _, psf = galaxy
+    blurred = np.maximum(d.convolve(truth, d.psf_to_tf(psf)), 0)
+    ours = d.richardson_lucy(blurred, psf, n_iter=40)
+    theirs = of_skimage(blurred, np.asarray(psf)[1:, 1:], num_iter=40, clip=False)
+    inside = (slice(16, 48), slice(16, 48))
+    assert error(ours[inside], theirs[inside]) < 1e-3
+
+
+def test_missing_pixels_are_filled_by_richardson_lucy(galaxy):
+    truth, noisy, psf = galaxy
+    hole = jnp.ones((64, 64)).at[30:33, 20:60].set(0.0)
+    holed = jnp.where(hole > 0, noisy, jnp.nan)
+    restored = d.richardson_lucy(holed, psf, weights=hole)
+    assert np.isfinite(restored).all() and error(restored, truth) < 0.6 * error(noisy, truth)
+
+
+def test_momentum_reaches_the_same_minimum_sooner(galaxy):
+    _, noisy, psf = galaxy
+    options = {"sigma": 0.02, "starlet": Starlet(3, 2)}
+    goal = d.sparse_starlet(noisy, psf, n_iter=400, **options)
+    slow, fast = (
+        d.sparse_starlet(noisy, psf, n_iter=60, momentum=momentum, **options)
+        for momentum in (False, True)
+    )
+    assert error(fast, goal) < 0.5 * error(slow, goal)
+
+
+def test_images_of_zeros_stay_zeros(galaxy):
+    zeros = jnp.zeros((64, 64))
+    for name, method in d.METHODS.items():
+        np.testing.assert_allclose(method(zeros, galaxy.psf, sigma=1.0), 0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["wiener", "sparse", "two_channel"])
+def test_methods_that_need_the_noise_say_so(name, galaxy):
+    with pytest.raises(UserError, match="Expected sigma, the noise level"):
+        d.METHODS[name](galaxy.noisy, galaxy.psf)
+
+
+def test_point_sources_are_told_from_the_galaxy_below_them(galaxy):
+    truth, noisy, psf = galaxy
+    place = (20.3, 38.6)  # between pixels
+    wave = [np.exp(-2j * np.pi * np.fft.fftfreq(64) * x) for x in place]
+    point = 60 * np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(psf)) * np.outer(*wave)).real
+    seen = noisy + jnp.asarray(point, jnp.float32)
+    out = d.deconvolve_two_channels(seen, psf, jnp.array([place]), sigma=0.02)
+    target = d.psf_to_tf(jnp.asarray(d.gaussian_psf((64, 64), 2.0), jnp.float32))
+    np.testing.assert_allclose(out.fluxes, [60], rtol=0.05)
+    assert error(out.extended, d.convolve(truth, target)) < 0.1
+    np.testing.assert_allclose((out.image - out.extended).sum(), out.fluxes.sum(), rtol=1e-3)
+    both = d.deconvolve_two_channels(
+        jnp.stack([seen, seen]), psf, jnp.array([place]), sigma=0.02, n_iter=5
+    )
+    assert both.fluxes.shape == (2, 1) and both.image.shape == (2, 64, 64)
