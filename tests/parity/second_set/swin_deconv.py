@@ -44,18 +44,12 @@ def tikhonov_sim(arrays: Arrays, config: Config) -> None:
     _scene(arrays, 2, (48, 36))
 
 
-def tikhonov_vlt(arrays: Arrays, config: Config) -> set[str]:
-    """What the official result stands for is computed here, for the file's own check reads it."""
+def tikhonov_vlt(arrays: Arrays, config: Config) -> None:
     config |= {"lam": 0.003, "sampling_factor": 2}
     _scene(arrays, 3, (48, 40))
     fine = arrays.pop("in/y")
     arrays["in/vlt"] = fine.reshape(24, 2, 20, 2).sum((1, 3))
     arrays["in/hst"] = arrays.pop("in/truth")
-    with jax.enable_x64(True):
-        restored = deconvolution.restore_tikhonov(arrays["in/vlt"], arrays["in/psf"], 0.003)
-    arrays["out/official"] = np.asarray(restored)
-    arrays["mid/mean"], arrays["mid/peak"] = np.mean(restored), np.max(restored)
-    return {"out/official", "mid/mean", "mid/peak"}
 
 
 def debias(arrays: Arrays, config: Config) -> None:
