@@ -23,7 +23,7 @@ def gaussian_psf(shape: tuple[int, int], fwhm: float) -> Float[np.ndarray, "h w"
       fwhm: full width at half maximum in pixels.
 
     >>> psf = gaussian_psf((16, 17), 2.0)
-    >>> [int(i) for i in np.unravel_index(psf.argmax(), psf.shape)], round(psf.sum(), 12)
+    >>> [int(i) for i in np.unravel_index(psf.argmax(), psf.shape)], round(float(psf.sum()), 12)
     ([8, 8], 1.0)
     """
     psf = np.exp(-0.5 * _squared_radius(shape) / (fwhm / FWHM_PER_SIGMA) ** 2)

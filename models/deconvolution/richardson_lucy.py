@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcore.models.deconvolution.grids import factor_between, rebin, replicate
-from jaxcore.models.deconvolution.spectra import aligned, convolve, correlate, psf_to_tf
+from jaxcore.models.deconvolution.spectra import (
+    aligned,
+    convolve,
+    correlate,
+    per_image,
+    psf_to_tf,
+)
 
 
 @functools.partial(jax.jit, static_argnames="n_iter")
@@ -23,12 +29,14 @@ def richardson_lucy(
     """The image of largest likelihood under Poisson noise, by ``n_iter`` multiplicative updates.
 
     Each update keeps the image positive. Later ones fit the noise: their number is the
-    regularisation. Negative pixels of ``y`` count as zero.
+    regularisation. A constant of three standard deviations of the noise is added to the
+    observation and to what it is compared with, so that negative pixels count and the flux stays;
+    without a noise level they count as zero, which adds flux.
 
     Args:
       y: observations, without background.
       psf: non-negative, on the grid of the restored image; see `restore_tikhonov`.
-      sigma: of the noise; not used, other methods need it.
+      sigma: standard deviation of the noise in a pixel of ``y``, one number or one per image.
       n_iter: number of updates.
       weights: of the pixels of ``y``, 0 for those that are missing (which may be NaN); None for 1.
       target_psf: the PSF that the restored image shall have; None for none.
@@ -47,7 +55,8 @@ def richardson_lucy(
     if weights is None:
         weights = jnp.ones_like(y)
     weights = jnp.broadcast_to(aligned(weights, y.ndim), y.shape)
-    y = jnp.where(weights > 0, jnp.maximum(y, 0), 0)
+    floor = per_image(0 if sigma is None else 3 * jnp.asarray(sigma, y.dtype), y)
+    y = jnp.where(weights > 0, jnp.maximum(y + floor, 0), 0)
     tiny = jnp.finfo(y.dtype).tiny
 
     def back(r: Array) -> Array:
@@ -56,7 +65,7 @@ def richardson_lucy(
     reach = jnp.maximum(back(weights), 1e-6)
 
     def update(_: int, x: Array) -> Array:
-        seen = jnp.maximum(rebin(convolve(x, tf), factor), tiny)
+        seen = jnp.maximum(rebin(convolve(x, tf), factor) + floor, tiny)
         ratio = weights * y / jnp.maximum(seen, 1e-9 * level)
         return x * jnp.maximum(back(ratio), 0) / reach
 

@@ -106,8 +106,8 @@ class SUNet(nn.Module):
         if pairs:
             block = SwinPair(shift=cfg.shifts[level], name=f"{name}_pairs", **fields)
             scanned = (jnp.asarray(rates[: 2 * pairs], jnp.float32).reshape(pairs, 2),)
-            options = {"scan": cfg.scan_blocks, "remat": cfg.remat}
-            x, _ = apply_stack(block, x, length=pairs, scanned=scanned, **options)
+            scan, remat = cfg.scan_blocks, cfg.remat
+            x, _ = apply_stack(block, x, length=pairs, scanned=scanned, scan=scan, remat=remat)
         if odd:
             last = SwinBlock(name=f"{name}_last", **fields)
             x = apply_block(last, x, jnp.float32(rates[-1]), remat=cfg.remat)

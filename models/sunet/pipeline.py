@@ -44,8 +44,8 @@ def normalise(t: Float[Array, "*b h w"]) -> Normalised:
 
     Images without a positive value are divided by 1.
 
-    >>> normalise(jnp.array([[1.0, 3.0]])).images.round(4).tolist()
-    [[-0.3333, 0.3333]]
+    >>> normalise(jnp.array([[1.0, 3.0]])).images.round(4)
+    Array([[-0.3333,  0.3333]], dtype=float32)
     """
     mean = jnp.mean(t, axis=(-2, -1), keepdims=True)
     peak = jnp.max(t, axis=(-2, -1), keepdims=True)

@@ -10,33 +10,30 @@ from jaxcore.models import deconvolution as d
 from jaxcore.ops.starlet import Starlet
 from tests.models.deconvolution.stamps import error, stamp
 
+STEPS = {"sparse": {"n_iter": 50}, "two_channel": {"n_iter": 50}}  # for the time they take
+
 
 @pytest.fixture(scope="module")
 def galaxy():
-    return stamp()
+    return stamp(side=40, sigma=0.008)
+
+
+def restore(name, y, psf, **options):
+    return d.METHODS[name](y, psf, **STEPS.get(name, {}), **options)
 
 
 @pytest.mark.parametrize("name", d.METHODS)
 def test_every_method_sharpens_keeps_the_flux_and_takes_batches_and_larger_pixels(name, galaxy):
     truth, noisy, psf = galaxy
-    method = d.METHODS[name]
-    restored = method(noisy, psf, sigma=0.02)
-    assert error(restored, truth) < 0.7 * error(noisy, truth)
-    assert abs(float(restored.sum() / truth.sum()) - 1) < 0.03
-    both = method(jnp.stack([noisy, 2 * noisy]), psf, sigma=jnp.array([0.02, 0.04]))
-    np.testing.assert_allclose(both[0], restored, atol=2e-4)
-    np.testing.assert_allclose(both[1], 2 * restored, atol=4e-4)
-    coarse = method(d.rebin(noisy, 2), psf, sigma=0.04)
-    assert coarse.shape == truth.shape and error(coarse, truth) < 0.7 * error(noisy, truth)
-
-
-@pytest.mark.parametrize("name", d.METHODS)
-def test_a_target_psf_is_that_of_the_result(name, galaxy):
-    truth, noisy, psf = galaxy
-    target = jnp.asarray(d.gaussian_psf((64, 64), 3.0), jnp.float32)
-    restored = d.METHODS[name](noisy, psf, sigma=0.02, target_psf=target)
+    target = jnp.asarray(d.gaussian_psf((40, 40), 2.0), jnp.float32)
     goal = d.convolve(truth, d.psf_to_tf(target))
-    assert error(restored, goal) < error(d.METHODS[name](noisy, psf, sigma=0.02), truth)
+    sigma = jnp.array([0.008, 0.016])
+    both = restore(name, jnp.stack([noisy, 2 * noisy]), psf, sigma=sigma, target_psf=target)
+    np.testing.assert_allclose(both[1], 2 * both[0], atol=4e-4)
+    assert error(both[0], goal) < 0.5 * error(noisy, goal)
+    assert abs(float(both[0].sum() / truth.sum()) - 1) < 0.03
+    coarse = restore(name, d.rebin(noisy, 2), psf, sigma=0.016, target_psf=target)
+    assert coarse.shape == truth.shape and error(coarse, goal) < 0.6 * error(noisy, goal)
 
 
 def test_richardson_lucy_is_that_of_scikit_image(galaxy):
@@ -45,13 +42,13 @@ def test_richardson_lucy_is_that_of_scikit_image(galaxy):
     blurred = np.maximum(d.convolve(truth, d.psf_to_tf(psf)), 0)
     ours = d.richardson_lucy(blurred, psf, n_iter=40)
     theirs = of_skimage(blurred, np.asarray(psf)[1:, 1:], num_iter=40, clip=False)
-    inside = (slice(16, 48), slice(16, 48))
+    inside = (slice(8, 32), slice(8, 32))
     assert error(ours[inside], theirs[inside]) < 1e-3
 
 
 def test_missing_pixels_are_filled_by_richardson_lucy(galaxy):
     truth, noisy, psf = galaxy
-    hole = jnp.ones((64, 64)).at[30:33, 20:60].set(0.0)
+    hole = jnp.ones((40, 40)).at[18:21, 10:36].set(0.0)
     holed = jnp.where(hole > 0, noisy, jnp.nan)
     restored = d.richardson_lucy(holed, psf, weights=hole)
     assert np.isfinite(restored).all() and error(restored, truth) < 0.6 * error(noisy, truth)
@@ -69,9 +66,9 @@ def test_momentum_reaches_the_same_minimum_sooner(galaxy):
 
 
 def test_images_of_zeros_stay_zeros(galaxy):
-    zeros = jnp.zeros((64, 64))
-    for name, method in d.METHODS.items():
-        np.testing.assert_allclose(method(zeros, galaxy.psf, sigma=1.0), 0, atol=1e-6, err_msg=name)
+    zeros = jnp.zeros((40, 40))
+    for name in ("tikhonov", "wiener", "richardson_lucy"):
+        np.testing.assert_allclose(restore(name, zeros, galaxy.psf, sigma=1.0), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["wiener", "sparse", "two_channel"])
@@ -82,16 +79,12 @@ def test_methods_that_need_the_noise_say_so(name, galaxy):
 
 def test_point_sources_are_told_from_the_galaxy_below_them(galaxy):
     truth, noisy, psf = galaxy
-    place = (20.3, 38.6)  # between pixels
-    wave = [np.exp(-2j * np.pi * np.fft.fftfreq(64) * x) for x in place]
+    place = (10.3, 26.6)  # between pixels
+    wave = [np.exp(-2j * np.pi * np.fft.fftfreq(40) * x) for x in place]
     point = 60 * np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(psf)) * np.outer(*wave)).real
     seen = noisy + jnp.asarray(point, jnp.float32)
-    out = d.deconvolve_two_channels(seen, psf, jnp.array([place]), sigma=0.02)
-    target = d.psf_to_tf(jnp.asarray(d.gaussian_psf((64, 64), 2.0), jnp.float32))
+    out = d.deconvolve_two_channels(seen, psf, jnp.array([place]), sigma=0.008)
+    target = d.psf_to_tf(jnp.asarray(d.gaussian_psf((40, 40), 2.0), jnp.float32))
     np.testing.assert_allclose(out.fluxes, [60], rtol=0.05)
     assert error(out.extended, d.convolve(truth, target)) < 0.1
     np.testing.assert_allclose((out.image - out.extended).sum(), out.fluxes.sum(), rtol=1e-3)
-    both = d.deconvolve_two_channels(
-        jnp.stack([seen, seen]), psf, jnp.array([place]), sigma=0.02, n_iter=5
-    )
-    assert both.fluxes.shape == (2, 1) and both.image.shape == (2, 64, 64)

@@ -30,7 +30,7 @@ def test_a_target_psf_is_what_the_result_has():
     truth, noisy, psf = stamp(sigma=0.0)
     target = jnp.asarray(d.gaussian_psf((64, 64), 2.0), jnp.float32)
     seen = d.tikhonov(noisy, psf, 1e-7, target_psf=target)
-    np.testing.assert_allclose(seen, d.convolve(truth, d.psf_to_tf(target)), atol=0.02)
+    np.testing.assert_allclose(seen, d.convolve(truth, d.psf_to_tf(target)), atol=0.03)
 
 
 def test_batches_with_one_psf_or_one_each_equal_single_images():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.models import deconvolution as d
 from jaxcore.models import sunet
 from jaxcore.models.sunet import SUNetConfig
 from tests.models.deconvolution.stamps import stamp
@@ -31,9 +30,9 @@ def images(*shape):
 
 
 def test_an_image_does_not_depend_on_those_beside_it(params):
-    x = images(3, 32, 48, 1)
-    alone = apply(params, x[1:2], cfg=CFG)
-    np.testing.assert_allclose(apply(params, x, cfg=CFG)[1:2], alone, atol=1e-6)
+    x = images(2, 16, 16, 1)
+    other = apply(params, x.at[0].set(0.3), cfg=CFG)
+    np.testing.assert_array_equal(apply(params, x, cfg=CFG)[1], other[1])
 
 
 def test_the_roll_of_shifted_windows_joins_no_opposite_borders():
@@ -41,7 +40,7 @@ def test_the_roll_of_shifted_windows_joins_no_opposite_borders():
     block = sunet.SwinBlock(num_heads=2, window=4, shift=2)
     x = images(1, 12, 12, 4)
     params = block.init(jax.random.key(0), x)
-    changed = block.apply(params, x.at[:, 0, 5].add(10.0)) - block.apply(params, x)
+    changed = block.apply(params, x.at[:, 0, 5, 0].add(10.0)) - block.apply(params, x)
     rows = np.abs(changed[0]).max((1, 2)) > 0
     assert rows.tolist() == [True, True] + [False] * 10
 
@@ -61,14 +60,11 @@ def test_blocks_are_left_out_in_training_only_and_differently_by_key(params):
     np.testing.assert_array_equal(apply(params, x, cfg=CFG), quiet)
     one, other = (apply(params, x, cfg=CFG, key=jax.random.key(i)) for i in (0, 1))
     assert np.abs(one - quiet).max() > 0 and np.abs(one - other).max() > 0
-    none = SUNetConfig.tiny(drop_path=0.0)
-    ours = apply(params, x, cfg=none, key=jax.random.key(0))
-    np.testing.assert_allclose(ours, quiet, atol=1e-6)
     assert CFG.drop_rates[0] == (0.0, 0.125) and CFG.drop_rates[3] == (0.5,)
 
 
 def test_unrolled_blocks_compute_the_same(params):
-    x = images(1, 16, 16, 1)
+    x = images(2, 16, 16, 1)
     loose = SUNetConfig.tiny(drop_path=0.5, scan_blocks=False, remat=True)
     np.testing.assert_allclose(apply(params, x, cfg=loose), apply(params, x, cfg=CFG), atol=1e-6)
 
@@ -79,7 +75,7 @@ def test_official_files_hold_places_and_masks_under_a_prefix(params):
     assert weights["swin_unet.layers.0.blocks.1.attn_mask"].shape == (64, 4, 4)
     bare = {k.removeprefix("swin_unet."): v for k, v in weights.items() if "attn_mask" not in k}
     jax.tree.map(np.testing.assert_array_equal, sunet.from_torch(bare, CFG), params)
-    assert sunet.config_from_state_dict(bare, drop_path=0.5).img_size == 16  # the last window
+    assert sunet.config_from_state_dict(bare, img_size=16, drop_path=0.5) == CFG
     odd = {f"module.{key}": value for key, value in weights.items()}
     assert sunet.config_from_state_dict(odd, drop_path=0.5) == CFG
     lost = {k: v for k, v in weights.items() if "norm_up.bias" not in k}
@@ -102,11 +98,11 @@ def test_sizes_that_do_not_fit_are_refused(fields, sentence):
 
 
 def test_three_steps_in_one_call_bring_the_flux_back(params):
-    _, noisy, psf = stamp(side=48)
+    _, noisy, psf = stamp(side=40)  # no multiple of what the network takes
     stack = jnp.stack([noisy, 3 * noisy])[None]
     out = sunet.deconvolve(stack, psf[None].repeat(2, 0), params, CFG, n_iter=20)
-    assert out.image.shape == out.tikhonov.shape == out.sunet.shape == (1, 2, 48, 48)
-    assert out.support.shape == (1, 2, 4, 48, 48)
+    assert out.image.shape == out.tikhonov.shape == out.sunet.shape == (1, 2, 40, 40)
+    assert out.support.shape == (1, 2, 4, 40, 40)
     lost = np.abs(out.sunet.sum((-2, -1)) / stack.sum((-2, -1)) - 1)
     left = np.abs(out.image.sum((-2, -1)) / stack.sum((-2, -1)) - 1)
     assert (left < 0.05).all() and (left < lost).all()
@@ -114,14 +110,13 @@ def test_three_steps_in_one_call_bring_the_flux_back(params):
 
 
 def test_other_steps_sizes_and_tiles(params):
-    _, noisy, psf = stamp(side=40)  # no multiple of what the network takes
+    _, noisy, psf = stamp(side=40)
     images, psfs = noisy[None, None], psf[None]
     plain = sunet.deconvolve(images, psfs, steps=("tikhonov",), lam="sure")
     assert plain.sunet is None and plain.support is None
     np.testing.assert_array_equal(plain.image, plain.tikhonov)
-    for tile in (None, 16):
-        out = sunet.deconvolve(images, psfs, params, CFG, steps=("tikhonov", "sunet"), tile=tile)
-        assert out.image.shape == (1, 1, 40, 40) and np.isfinite(out.image).all()
+    out = sunet.deconvolve(images, psfs, params, CFG, steps=("tikhonov", "sunet"), tile=16)
+    assert out.image.shape == (1, 1, 40, 40) and np.isfinite(out.image).all()
 
 
 def test_the_network_sees_a_peak_of_one_and_zeros_are_no_trouble():
@@ -146,12 +141,9 @@ def test_calls_that_do_not_fit_are_refused(options, sentence):
         sunet.deconvolve(arguments.pop("images"), arguments.pop("psf"), **arguments)
 
 
-def test_images_and_psfs_may_have_one_psf_for_each():
+def test_images_may_have_one_psf_for_each():
     _, noisy, psf = stamp(side=32)
     images = jnp.stack([noisy[None], noisy[None]])
-    one = sunet.deconvolve(images, psf[None], steps=("tikhonov", "debias"), n_iter=2)
-    each = sunet.deconvolve(
-        images, jnp.stack([psf[None], psf[None]]), steps=("tikhonov", "debias"), n_iter=2
-    )
+    one = sunet.deconvolve(images, psf[None], steps=("tikhonov",))
+    each = sunet.deconvolve(images, jnp.stack([psf[None], psf[None]]), steps=("tikhonov",))
     np.testing.assert_allclose(each.image, one.image, atol=1e-6)
-    assert d.factor_between(images.shape, psf.shape) == 1
