@@ -56,7 +56,8 @@ def richardson_lucy(
         weights = jnp.ones_like(y)
     weights = jnp.broadcast_to(aligned(weights, y.ndim), y.shape)
     floor = per_image(0 if sigma is None else 3 * jnp.asarray(sigma, y.dtype), y)
-    y = jnp.where(weights > 0, jnp.maximum(y + floor, 0), 0)
+    y = jnp.where(weights > 0, y, 0)
+    data = jnp.maximum(y + floor, 0)
     tiny = jnp.finfo(y.dtype).tiny
 
     def back(r: Array) -> Array:
@@ -66,7 +67,7 @@ def richardson_lucy(
 
     def update(_: int, x: Array) -> Array:
         seen = jnp.maximum(rebin(convolve(x, tf), factor) + floor, tiny)
-        ratio = weights * y / jnp.maximum(seen, 1e-9 * level)
+        ratio = weights * data / jnp.maximum(seen, 1e-9 * level)
         return x * jnp.maximum(back(ratio), 0) / reach
 
     level = jnp.sum(weights * y, axis=(-2, -1), keepdims=True)

@@ -61,9 +61,9 @@ def test_noise_of_every_plane_is_known(generation):
     noise = images(512, 512)
     norms = ops.starlet_noise_norms(4, generation)
     with jax.enable_x64(True):
-        planes = ops.starlet(noise, 4, generation, "wrap")[:-1]
+        planes = np.asarray(ops.starlet(noise, 4, generation, "wrap"))[:-1]
         maps = ops.starlet_noise_maps(np.full((64, 64), 9.0), 4, generation)
-    np.testing.assert_allclose(planes.std((1, 2)), norms, rtol=0.03)
+    np.testing.assert_allclose(planes.std((1, 2)), norms, rtol=0.06)
     np.testing.assert_allclose(maps[:, 32, 32], 3 * norms, rtol=1e-4)
     # The norm is the root of the mean square of the transfer function.
     point = jnp.zeros((64, 64)).at[0, 0].set(1.0)
