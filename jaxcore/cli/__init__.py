@@ -77,7 +77,8 @@ def understand(
     """
     import tyro
 
-    from jaxcore.cli.kinds import COMMON, registry
+    from jaxcore.cli.kinds import COMMON
+    from jaxcore.cli.paths import registry
 
     whole = "--help-all"
     brief = whole not in argv and not {"-h", "--help"}.isdisjoint(argv)
