@@ -35,7 +35,7 @@ assert checkpoint  # imported here, with Orbax, for all children: JAX starts in 
 
 Run = Callable[[Path, Heard], Any]  # in a run directory; returns arrays to compare
 
-_CFG = dataclasses.replace(CFG, steps=24, save_every=1, log_every=3, eval_every=4, sample_every=6)
+_CFG = dataclasses.replace(CFG, steps=12, save_every=1, log_every=3, eval_every=4, sample_every=6)
 
 
 def _pictures(folder: Path, kinds: tuple[str, ...] = ("",)) -> str:
