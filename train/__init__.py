@@ -26,6 +26,7 @@ _HOMES = {
     for module, names in {
         "checkpoint": ("Checkpointer",),
         "config": ("TrainConfig",),
+        "dry_run": ("DryRun", "dry_run"),
         "ema": ("EMAConfig",),
         "interrupt": ("EXIT_INTERRUPTED", "EXIT_PROCESS_GONE"),
         "loop": ("FitResult", "fit"),

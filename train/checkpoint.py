@@ -4,7 +4,8 @@
 kept), ``state`` (all the rest of the train state), ``config`` (JSON) and ``loop`` (JSON, see
 `jaxcore.train.steps`).
 Orbax writes a step under a temporary name and renames it when it is complete, so a directory
-with a plain number is a whole checkpoint.
+with a plain number is a whole checkpoint. In a bucket, where nothing is renamed, the
+file ``commit_success.txt`` comes last.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxcore.errors import UserError
+from jaxcore.places import absolute
 from jaxcore.train.checksums import checksums, verify
 from jaxcore.train.integrity import Damaged, check_tree, quiet_orbax, read_surely, writing
 from jaxcore.train.run_directory import template
@@ -82,7 +84,7 @@ class Checkpointer:
         Raises:
           UserError: the folder cannot be written.
         """
-        self.directory = directory.absolute()
+        self.directory = absolute(directory)
         self._sign = 1.0 if best_mode == "max" else -1.0
         self._metric = best_metric
         self._warn, self._read_only = warn, read_only

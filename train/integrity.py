@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import jax
 
 from jaxcore.errors import UserError
+from jaxcore.places import is_remote
 from jaxcore.train.optim import parameter_path
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ _OS_CODE = re.compile(r"os_error_code='(\d+)'")
 _PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts to read
 _LEFT_BEHIND = ("Event loop is closed", "_read_array_index", "_write_array")
 _DISK_FULL = ("no space left", "disk quota exceeded", "file too large")
+_OF_BUCKETS = ("gcsfs", "google", "aiohttp")  # packages whose errors tell of a bucket
 _NO_ACCESS = ("read-only file system", "permission denied", "operation not permitted")
 
 
@@ -59,11 +61,23 @@ def writing(path: Path) -> Iterator[None]:
             message = f"No space is left to write {path}: what was complete before is still valid."
         elif code in _FORBIDDEN or any(t in text for t in _NO_ACCESS):
             message = f"Expected a folder that can be written, found {path}: {error}."
+        elif is_remote(path) and _from_bucket(error):
+            message = f"Expected a bucket that can be written, found {path}: {first_line(error)}."
         else:
             raise
     if message:  # outside of the handler, so that what the error holds on to can be collected
         gc.collect()
         raise UserError(message)
+
+
+def _from_bucket(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line and without a full stop."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.split(". See full TensorStore details")[0][:300].rstrip(".")
 
 
 @contextlib.contextmanager
@@ -118,7 +132,7 @@ def read_surely(read: Callable[[], T], *, what: str) -> T:
         except UserError:
             raise
         except (Exception, asyncio.CancelledError) as error:
-            reason, passing = _first_line(error), _passes(error)
+            reason, passing = first_line(error), _passes(error)
         gc.collect()  # what the failed read left behind complains when it is collected: now
         proofs += not passing
         if proofs == 2:
@@ -129,11 +143,6 @@ def read_surely(read: Callable[[], T], *, what: str) -> T:
         f"{what} could not be read ({reason}), which need not be the fault of the files: nothing "
         "was changed; try again when there is memory and the disk answers."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0].split(". See full TensorStore details")[0][:300]
 
 
 def _passes(error: BaseException | None) -> bool:

@@ -2,16 +2,17 @@
 
 The lock is the file ``.lock``. The kernel holds it (``flock``) as long as the process lives,
 whatever it dies of, also for other hosts where the file system passes it on, as NFS does. What is
-written in the file names the owner; where a file system has no ``flock``, it decides.
+written in the file names the owner; where there is no ``flock``, as in a bucket, it decides.
 """
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jax.experimental import multihost_utils
 
 from jaxcore.errors import UserError
 from jaxcore.json_files import parse_json
+from jaxcore.places import is_remote
 from jaxcore.train.integrity import writing
 
 try:
@@ -51,12 +53,12 @@ def locked(run_dir: Path) -> Iterator[None]:
     ...         print(str(error).partition(" (")[0].replace(folder, "runs/a"))
     Expected a run directory that no other run uses, found runs/a in use
     """
-    held: int | None = None
+    release: Callable[[], None] | None = None
     refused = ""
     if jax.process_index() == 0:
         try:
             with writing(run_dir):
-                held = _take(run_dir / LOCK)
+                release = (_take_remote if is_remote(run_dir) else _take)(run_dir / LOCK)
         except UserError as error:
             refused = str(error)
     if jax.process_count() > 1:  # the others wait for what the first one found
@@ -68,14 +70,12 @@ def locked(run_dir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if held is not None:
-            with contextlib.suppress(OSError):  # before it is let go, so that it is still ours
-                (run_dir / LOCK).unlink()
-            os.close(held)
+        if release is not None:
+            release()
 
 
-def _take(path: Path) -> int:
-    """The open file of a lock that is now ours.
+def _take(path: Path) -> Callable[[], None]:
+    """Make a lock ours; returns how to let it go.
 
     Raises:
       UserError: it is another's.
@@ -85,14 +85,15 @@ def _take(path: Path) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             free = _flock(file)
-            owner = _owner(file)
+            owner = _owner(os.pread(file, 4096, 0))
             if free is False and _dead(owner):  # a child that outlived it has the open file
                 path.unlink(missing_ok=True)
             elif free is False or (free is None and owner is not None and not _dead(owner)):
                 raise UserError(_sentence(path, owner, certain=free is False))
             elif _is_at(file, path):  # else its owner has just taken it away
-                _sign(file)
-                return file
+                os.ftruncate(file, 0)
+                os.pwrite(file, _signature(), 0)
+                return functools.partial(_release, path, file)
         except BaseException:
             os.close(file)
             raise
@@ -121,21 +122,31 @@ def _is_at(file: int, path: Path) -> bool:
         return False
 
 
-def _sign(file: int) -> None:
-    owner = {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "born": _born(os.getpid()),
-        "since": time.time(),
-    }
-    os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(owner).encode(), 0)
+def _release(path: Path, file: int) -> None:
+    with contextlib.suppress(OSError):  # before it is let go, so that it is still ours
+        path.unlink()
+    os.close(file)
 
 
-def _owner(file: int) -> dict[str, Any] | None:
+def _take_remote(path: Path) -> Callable[[], None]:
+    """The same in a bucket, where the owner that is written down is all there is."""
+    owner = _owner(path.read_bytes()) if path.exists() else None
+    if owner is not None and not _dead(owner):
+        raise UserError(_sentence(path, owner, certain=False))
+    path.write_bytes(_signature())
+    return functools.partial(path.unlink, missing_ok=True)
+
+
+def _signature() -> bytes:
+    own = os.getpid()
+    owner = {"host": socket.gethostname(), "process": own, "born": _born(own), "since": time.time()}
+    return json.dumps(owner).encode()
+
+
+def _owner(content: bytes) -> dict[str, Any] | None:
     """Who has signed; None when nobody has, or it cannot be understood."""
     try:
-        found = parse_json(os.pread(file, 4096, 0), source="the owner of a lock")
+        found = parse_json(content, source="the owner of a lock")
     except UserError:
         return None
     good = isinstance(found.get("host"), str) and isinstance(found.get("process"), int)

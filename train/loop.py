@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import explained, put_batch
+from jaxcore.places import run_place
 from jaxcore.train.checkpoint import Checkpointer
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
@@ -30,10 +31,12 @@ from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
 from jaxcore.train.lock import locked
-from jaxcore.train.logging import Pace, Reporter, default_reporter
+from jaxcore.train.logging import Pace, Reporter, default_reporter, format_seconds
+from jaxcore.train.patience import Patience
 from jaxcore.train.position import encode, go_to
 from jaxcore.train.prepare import Prepared, prepare
-from jaxcore.train.records import strict
+from jaxcore.train.profile import Profiler
+from jaxcore.train.records import evaluations, strict
 from jaxcore.train.run_directory import read_config
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
@@ -45,6 +48,7 @@ from jaxcore.typing import Batch, Params
 __all__ = ["EXIT_INTERRUPTED", "FitResult", "TrainConfig", "fit"]
 
 Resume = Literal["auto"] | bool
+_LONG = 3600  # seconds of a run that is announced
 # After this many logged windows without one finite loss a run is given up.
 _HOPELESS_WINDOWS = 3
 
@@ -75,7 +79,7 @@ def fit(
       task: what is trained, see `jaxcore.train.task.GradientTask`.
       cfg: how.
       run_dir: receives ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``samples/`` and
-        ``tensorboard/``; shared by all processes.
+        ``tensorboard/``; shared by all processes. A folder, or ``gs://bucket/folder``.
       mesh: rows of a batch are split over its axes data and fsdp, big parameters over fsdp;
         None trains on the default device.
       resume: "auto" goes on from the newest whole checkpoint if there is one, True demands one,
@@ -92,7 +96,7 @@ def fit(
       UserError: other settings than those of the run directory, parameters that do not fit, a
         full disk, a folder that cannot be written, a loss that is never finite.
     """
-    run_dir, reporter = Path(run_dir), reporter or default_reporter()
+    run_dir, reporter = run_place(run_dir), reporter or default_reporter()
     ready = prepare(task, cfg, mesh)
     description = describe_run(task, cfg, extra_config or {})
     steps = complete_steps(run_dir / CHECKPOINTS)
@@ -134,16 +138,33 @@ def fit(
         metrics = record.get("metrics") or {}
         start = int(state.step)
         left = [name for name in record.get("left", ()) if name in cfg.due(start)]
-        if start >= cfg.steps and not left:
+        judged = start - 1 if "evaluate" in left else start
+        patience = Patience(cfg, evaluations(run_dir, judged) if cfg.patience else ())
+        if (start >= cfg.steps and not left) or patience.over:
+            if start < cfg.steps:
+                reporter.message(patience.sentence(start))
             return FitResult(state, metrics, interrupted=False)
         iterator = task.batches(cfg.seed, start)
         position = go_to(iterator, record.get("data_iter"), run_dir)
         window = Window(record.get("window"))
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard, again=left) as journal:
-            run = _Run(ready, checkpointer, journal, description, iterator, state, window, metrics)
-            run.position, run.left = position, list(left)
-            run.evaluated = start if metrics else None
-            with StopRequest() as stop, explained():
+            profiler = Profiler(cfg.profile, journal.folder / "profile")
+            run = _Run(
+                ready,
+                checkpointer,
+                journal,
+                profiler,
+                description,
+                iterator,
+                state,
+                window,
+                patience,
+                metrics,
+                evaluated=start if metrics else None,
+                left=list(left),
+                position=position,
+            )
+            with StopRequest() as stop, explained(), profiler:
                 reporter.begin(start, cfg.steps)
                 try:
                     return run.go(start, stop)
@@ -181,10 +202,12 @@ class _Run:
     ready: Prepared
     checkpointer: Checkpointer
     journal: Journal
+    profiler: Profiler
     description: dict[str, Any]
     iterator: BatchIterator
     state: TrainState
     window: Window
+    patience: Patience
     metrics: dict[str, float]  # the last evaluation
     evaluated: int | None = None  # the step it followed
     left: list[str] = dataclasses.field(default_factory=list)  # due after the last step, not done
@@ -200,13 +223,20 @@ class _Run:
                 self._log(start, pace)
             self._catch_up(start)
             self._save()
+            if self.patience.over:
+                self.journal.reporter.message(self.patience.sentence(start))
+                return FitResult(self.state, self.metrics, interrupted=False)
         for done in range(start + 1, cfg.steps + 1):
-            batch = self._advance(done)
+            with self.profiler.step(done, lambda: self._await(0)):
+                batch = self._advance(done)
             if done == start + 1:  # compilation and the first step do not count for the pace
                 self._await(0)
                 pace.restart()
             else:
                 pace.count(_items(task, batch))
+            if done == start + 3:
+                self._await(0)
+                self._forecast(pace.per_step() * (cfg.steps - done))
             self.journal.reporter.advance(done)
             last = done == cfg.steps
             if "log" in self.left:
@@ -218,6 +248,9 @@ class _Run:
                 self.left = ["evaluate", "draw"]
             if self._side_work(done, last=last, stopping=stopping):
                 pace.pause(began)
+            if self.patience.over and not last:
+                self.journal.reporter.message(self.patience.sentence(done))
+                last = True
             if stopping:
                 self.checkpointer.wait()
                 text = f"Asked to stop: saved step {done} of {cfg.steps}."
@@ -227,6 +260,12 @@ class _Run:
                 break
         self.checkpointer.wait()
         return FitResult(self.state, self.metrics, interrupted=False)
+
+    def _forecast(self, seconds: float) -> None:
+        """Say how long a long run will take, before somebody waits for it."""
+        if seconds >= _LONG:
+            text = f"About {format_seconds(seconds)} of training from here (h:mm:ss)."
+            self.journal.reporter.message(text)
 
     def _advance(self, done: int) -> Batch:
         """Enqueue one step; returns its batch."""
@@ -270,11 +309,13 @@ class _Run:
         return True
 
     def _catch_up(self, done: int) -> bool:
-        """Evaluate and draw pictures, if that is left; True when this is the best so far."""
+        """Evaluate and draw pictures, if that is left; True when this is the best, or the last."""
         best = False
         if "evaluate" in self.left:
             best = self._evaluate(done)
             self.left.remove("evaluate")
+            if self.patience.over:
+                best, self.left = True, ["draw"]
         if "draw" in self.left:  # by all processes: it may hold collectives
             found = self.ready.task.pictures(self.state, self.ready.frozen)
             self.journal.pictures(done, found)
@@ -313,6 +354,7 @@ class _Run:
                 f"infinity in {bad}: the checkpoints before are kept; check the data and the "
                 "learning rate, or set skip_nonfinite."
             )
+        self.journal.copy()  # first: a run that goes on from here has its records
         self.checkpointer.save(
             self.state,
             config=self.description,
@@ -351,6 +393,7 @@ class _Run:
             )
         self.journal.evaluation(done, metrics)
         self.metrics, self.evaluated = metrics, done
+        self.patience.note(metrics)
         if name is None:
             return False
         value = metrics[name]

@@ -9,6 +9,7 @@ from etils import epath
 
 from jaxcore.errors import UserError, readable
 from jaxcore.json_files import read_json
+from jaxcore.places import absolute, run_place
 from jaxcore.train.checksums import verify
 from jaxcore.train.integrity import Damaged, check_tree, quiet_orbax, read_surely
 from jaxcore.train.steps import CHECKPOINTS, complete_steps, read_metrics, read_record
@@ -21,7 +22,7 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     Raises:
       UserError: the folder is not a run directory, or its file holds something else.
     """
-    path = Path(run_dir) / "config.json"
+    path = run_place(run_dir) / "config.json"
     if not path.exists():
         raise UserError(f"Expected a run directory with config.json, found none in {run_dir}.")
     config = read_json(path, what="the settings of a run", finite=False)
@@ -79,9 +80,10 @@ def load_params(
     Raises:
       UserError: no such checkpoint, a damaged one, or not the expected shapes.
     """
-    run_dir = Path(run_dir)
+    run_dir = run_place(run_dir)
     step = _choose_step(run_dir, which)
-    path = epath.Path((run_dir / CHECKPOINTS / str(step)).absolute())
+    place = absolute(run_dir / CHECKPOINTS / str(step))
+    path = epath.Path(place)
     has_average = (path / "ema").is_dir()
     if (ema or which == "ema") and not has_average:
         raise UserError(f"Expected a moving average in {path}, found a run without one.")
@@ -91,7 +93,7 @@ def load_params(
 
     def read() -> Params:
         params = _read_item(path / item, expected, sharding)
-        record = read_record(Path(path)) if (path / "loop").exists() else {}
+        record = read_record(place) if (path / "loop").exists() else {}
         verify(params, record.get("crc32", {}).get(item, {}))
         return params
 
@@ -100,7 +102,7 @@ def load_params(
             return read_surely(read, what=f"The checkpoint {path}")
         except Damaged as error:
             reason = str(error)
-    steps = ", ".join(map(str, complete_steps(Path(path).parent)))
+    steps = ", ".join(map(str, complete_steps(place.parent)))
     raise UserError(
         f"Expected a whole checkpoint in {path}, found a damaged one ({reason}); the run has "
         f"the steps {steps}."

@@ -8,7 +8,6 @@ and is still to be done), and the checksums of all parts: ``crc32`` (arrays), ``
 
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +18,11 @@ import jax
 from jaxcore.atomic import whole_file
 from jaxcore.errors import UserError
 from jaxcore.json_files import parse_json
+from jaxcore.places import is_remote, remove_folder
 from jaxcore.train.integrity import Damaged, read_surely
 
 CHECKPOINTS = "checkpoints"
+_COMMITTED = "commit_success.txt"  # Orbax ends a checkpoint in a bucket with it
 _MAX_RECORD = 2**28  # bytes; one checksum for every part of 10,000 arrays on 500 devices
 _OWN_SUM, _CONFIG_SUM = "record_crc32", "config_crc32"
 
@@ -34,13 +35,16 @@ def complete_steps(directory: Path) -> list[int]:
     """Steps of the complete checkpoints in a ``checkpoints`` folder, ascending."""
     if not directory.is_dir():
         return []
-    found = (p for p in directory.iterdir() if _is_step(p) and p.is_dir() and not p.is_symlink())
-    return sorted(int(p.name) for p in found)
+    named = (p for p in directory.iterdir() if _is_step(p) and p.is_dir())
+    whole = (
+        p for p in named if ((p / _COMMITTED).exists() if is_remote(p) else not p.is_symlink())
+    )
+    return sorted(int(p.name) for p in whole)
 
 
 def strangers(directory: Path) -> list[Path]:
     """What has the name of a step and is something else: a file, a symbolic link."""
-    if not directory.is_dir():
+    if is_remote(directory) or not directory.is_dir():  # in a bucket: of a save that was cut off
         return []
     steps = {str(step) for step in complete_steps(directory)}
     return sorted(p for p in directory.iterdir() if _is_step(p) and p.name not in steps)
@@ -50,7 +54,7 @@ def clear_left_overs(directory: Path) -> None:
     """Remove what saves that were cut off have left; by one process, since all share the folder."""
     if jax.process_index() == 0:
         for half in directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(half, ignore_errors=True)
+            remove_folder(half)
 
 
 def set_aside(path: Path) -> Path:
@@ -65,7 +69,7 @@ def set_aside(path: Path) -> Path:
     12.damaged.2
     """
     new, number = path.with_name(f"{path.name}.damaged"), 2
-    while os.path.lexists(new):
+    while new.exists() or os.path.lexists(new):
         new, number = path.with_name(f"{path.name}.damaged.{number}"), number + 1
     path.rename(new)
     return new

@@ -33,17 +33,19 @@ def test_a_second_run_in_the_same_directory_is_refused_and_the_first_goes_on(tmp
     found = []
     first = threading.Thread(
         target=lambda: found.append(
-            fit(eventful(wait, "data", 3), CFG, tmp_path, reporter=Silent())
+            fit(eventful(wait, "data", 1), CFG, tmp_path, reporter=Silent())
         )
     )
     first.start()
     assert here.wait(60)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=_REFUSED):
-        fit(PlainTask(), CFG, tmp_path, reporter=Silent())
-    assert sorted(tmp_path.rglob("*")) == before
-    go.set()
-    first.join()
+    try:
+        with pytest.raises(UserError, match=_REFUSED):
+            fit(PlainTask(), CFG, tmp_path, reporter=Silent())
+        assert sorted(tmp_path.rglob("*")) == before
+    finally:
+        go.set()
+        first.join()
     assert int(found[0].state.step) == 6
     assert not (tmp_path / LOCK).exists()
 
