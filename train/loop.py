@@ -27,6 +27,7 @@ from jaxcore.places import run_place
 from jaxcore.train.checkpoint import Checkpointer
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
+from jaxcore.train.contract import check_batches, numbers
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
@@ -111,6 +112,7 @@ def fit(
         ended = _ended(run_dir / CHECKPOINTS, ready)
         if ended is not None:
             return ended
+    batches = None if found else check_batches(task.batches(cfg.seed, 0))
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
     with (
@@ -144,7 +146,7 @@ def fit(
             if start < cfg.steps:
                 reporter.message(patience.sentence(start))
             return FitResult(state, metrics, interrupted=False)
-        iterator = task.batches(cfg.seed, start)
+        iterator = batches if batches is not None else check_batches(task.batches(cfg.seed, start))
         position = go_to(iterator, record.get("data_iter"), run_dir)
         window = Window(record.get("window"))
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard, again=left) as journal:
@@ -384,7 +386,7 @@ class _Run:
     def _evaluate(self, done: int) -> bool:
         """Evaluate; True when this is the best so far."""
         found = self.ready.task.evaluate(self.state, self.ready.frozen)
-        metrics = {name: float(value) for name, value in found.items()}
+        metrics = numbers(found)
         name = self.ready.cfg.best_metric
         if name is not None and name not in metrics:
             raise UserError(
