@@ -61,8 +61,8 @@ def test_a_run_in_a_bucket_is_the_one_on_the_disk_and_goes_on(objects, tmp_path)
     ("place", "sentence"),
     [
         ("gs://bucket/run", r"Expected the package gcsfs for gs://bucket/run.*jaxcore\[gcs\]"),
-        ("s3://bucket/run", "found s3://bucket/run: checkpoints cannot be written to s3://"),
-        ("foo://x", "found foo://x: checkpoints cannot be written to foo://"),
+        ("s3://bucket/run", "found s3://bucket/run: checkpoints cannot lie in s3://"),
+        ("foo://x", "found foo://x: checkpoints cannot lie in foo://"),
         ("gs://", "Expected gs://BUCKET/FOLDER, found gs://"),
         (Path("gs://bucket/run"), "as text, such as 'gs://bucket/run', found the path gs:/bucket"),
     ],
