@@ -42,7 +42,7 @@ def _over(name: str, default: Recipe, argv: Sequence[str], network: Any) -> Reci
 
     task = dataclasses.replace(default.task, network=network)
     again = _command(name, dataclasses.replace(default, task=task), keep)
-    understand({**commands([]), name: again}, argv, "jaxcore train", "")()
+    understand({**commands([]), name: again}, argv, "train", "")()
     return asked[0]
 
 
@@ -138,7 +138,7 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
 
     from jaxcore.errors import UserError
     from jaxcore.train import EXIT_INTERRUPTED, fit, load_params
-    from jaxcore.train.checkpoint import CHECKPOINTS, complete_steps
+    from jaxcore.train.steps import CHECKPOINTS, complete_steps
 
     task, found = recipe.task, None
     if complete_steps(out / CHECKPOINTS):
