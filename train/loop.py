@@ -70,7 +70,7 @@ def fit(
       cfg: how.
       run_dir: receives ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``samples/`` and
         ``tensorboard/``; shared by all processes.
-      mesh: rows of a batch are split over its axes data and fsdp, big parameters over fsdp;
+      mesh: rows of a batch are split over its axes dcn, data and fsdp, big parameters over fsdp;
         None trains on the default device.
       resume: "auto" goes on from the newest whole checkpoint if there is one, True demands one,
         False demands that there is none.

@@ -39,16 +39,19 @@ def _command(name: str, line: str) -> Callable[..., None]:
         init: Path | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
+        dcn: int = 1,
         train: TrainConfig = default.train,
     ) -> None:
-        run(Recipe(task=task, train=train, epochs=epochs), out, init=init, fsdp=fsdp)
+        run(Recipe(task=task, train=train, epochs=epochs), out, init=init, fsdp=fsdp, dcn=dcn)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
     command.__doc__ = f"{line}.\n{options}"
     return command
 
 
-def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1) -> None:
+def train(
+    chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1, dcn: int = 1
+) -> None:
     """Train a network by a recipe, or go on with a run.
 
     Args:
@@ -56,6 +59,7 @@ def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1)
       out: run directory; a run in it goes on from its newest checkpoint
       init: weights to start from (fine-tuning): a run directory or an official weight file
       fsdp: devices over which parameters are split as well as rows
+      dcn: slices of a multi-slice pod; parameters are copied to each
     """
     import sys
 
@@ -72,8 +76,8 @@ def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1)
         print_counts(task.counts())
     task.check()
     params = None if init is None else _start(init, task)
-    alone = jax.device_count() == 1 and fsdp == 1
-    mesh = None if alone else make_mesh(fsdp=fsdp)
+    alone = jax.device_count() == 1 and fsdp == dcn == 1
+    mesh = None if alone else make_mesh(fsdp=fsdp, dcn=dcn)
     if not task.entry.searching(task.network):
         result = fit(task, chosen.train, out, mesh=mesh, init_params=params)
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 _TESTS = Path(__file__).parents[1]
 TRAINING = Path(__file__).with_name("tiny_job.py")
 TOGETHER = Path(__file__).with_name("together.py")
+EVALUATION = Path(__file__).with_name("evaluation.py")
 
 
 class Job:
