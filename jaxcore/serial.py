@@ -26,7 +26,7 @@ from typing import (
     get_type_hints,
 )
 
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 T = TypeVar("T")
@@ -188,7 +188,9 @@ def _from_object(cls: type[T], data: Any, path: str, problems: list[str]) -> T |
     before = len(problems)
     prefix = f"{path}." if path else ""
     if not isinstance(data, Mapping):
-        problems.append(f"{path or 'the whole'} must be fields of {cls.__name__}, found {data!r}")
+        problems.append(
+            f"{path or 'the whole'} must be fields of {cls.__name__}, found {readable(repr(data))}"
+        )
         return None
     try:
         data = getattr(cls, "migrate", dict)(dict(data))
@@ -235,7 +237,7 @@ def _convert(kind: Any, value: Any, path: str, problems: list[str], *, stored: b
     try:
         return _leaf(kind, value, stored)
     except _Misfit:
-        problems.append(f"{path} must be {_words(kind)}, found {value!r}")
+        problems.append(f"{path} must be {_words(kind)}, found {readable(repr(value))}")
 
 
 def _convert_nested(kind: Any, value: Any, path: str, problems: list[str]) -> Any:
@@ -264,7 +266,7 @@ def _convert_nested(kind: Any, value: Any, path: str, problems: list[str]) -> An
             key: _convert(arguments[1], item, f"{path}.{key}", problems, stored=True)
             for key, item in value.items()
         }
-    problems.append(f"{path} must be {_words(kind)}, found {value!r}")
+    problems.append(f"{path} must be {_words(kind)}, found {readable(repr(value))}")
     return None
 
 

@@ -9,6 +9,8 @@ the parameters, the optimiser, the key, the position in the data and the running
 """
 
 import base64
+import contextlib
+import copy
 import dataclasses
 from collections import deque
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import explained, put_batch
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
+from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
@@ -127,7 +130,11 @@ def fit(
             run = _Run(ready, checkpointer, journal, description, iterator, state, window, metrics)
             with StopRequest() as stop, explained():
                 reporter.begin(start, cfg.steps)
-                return run.go(start, stop)
+                try:
+                    return run.go(start, stop)
+                except BaseException:
+                    run.rescue(start)
+                    raise
 
 
 def _check_start(found: bool, resume: Resume, run_dir: Path) -> None:
@@ -147,7 +154,12 @@ def _encode(state: Any) -> Any:
 
 def _decode(state: Any) -> Any:
     if isinstance(state, dict) and set(state) == {"bytes"}:
-        return base64.b64decode(state["bytes"])
+        try:
+            return base64.b64decode(state["bytes"])
+        except (TypeError, ValueError):
+            raise UserError(
+                "Expected the position of the data in the checkpoint, found none."
+            ) from None
     return state
 
 
@@ -163,6 +175,7 @@ class _Run:
     state: TrainState
     window: Window
     metrics: dict[str, float]  # the last evaluation
+    position: Any = None  # in the data, of the state: the iterator may be ahead when it fails
     pending: deque[Metrics] = dataclasses.field(default_factory=deque)
     hopeless: int = 0  # windows without a finite loss
 
@@ -204,12 +217,15 @@ class _Run:
             raise UserError(
                 f"Expected data for {ready.cfg.steps} steps, found none after step {done - 1}."
             ) from error
+        position = copy.deepcopy(self.iterator.get_state())
         placed = put_batch(batch, ready.mesh)
         key = jax.random.fold_in(jax.random.key(ready.cfg.seed), 2)  # 0: parameters, 1: steps
         key = jax.random.fold_in(key, done - 1)
         made = ready.task.experience(self.state, placed, key, ready.frozen)
         placed = placed if made is None else put_batch(made, ready.mesh)
+        # No call stands between the two, so that no Ctrl-C can part them.
         self.state, metrics = ready.step(self.state, placed, ready.frozen)
+        self.position = position
         self.pending.append(metrics)
         self._await(ready.cfg.max_in_flight)
         return batch
@@ -217,7 +233,8 @@ class _Run:
     def _await(self, allowed: int) -> None:
         """Wait until at most ``allowed`` steps are still running."""
         while len(self.pending) > allowed:
-            self.window.add(jax.block_until_ready(self.pending.popleft()))
+            jax.block_until_ready(self.pending[0])
+            self.window.add(self.pending.popleft())
 
     def _side_work(self, done: int, *, last: bool, stopping: bool) -> bool:
         """Evaluate, draw pictures, save: whatever is due after this step."""
@@ -228,28 +245,44 @@ class _Run:
         if not (evaluate or save or draw):
             return False
         self._await(0)
-        try:
-            if evaluate:
-                save |= self._evaluate(done)
-            if draw:  # by all processes: it may hold collectives
-                found = self.ready.task.pictures(self.state, self.ready.frozen)
-                self.journal.pictures(done, found)
-        except UserError:
-            if jax.process_count() == 1:  # others may not have failed, and a save needs all
-                self._save()
-                self.checkpointer.wait()
-                text = f"Saved step {done}, whose evaluation failed."
-                self.journal.reporter.message(text)
-            raise
+        if evaluate:
+            save |= self._evaluate(done)
+        if draw:  # by all processes: it may hold collectives
+            found = self.ready.task.pictures(self.state, self.ready.frozen)
+            self.journal.pictures(done, found)
         if save:
             self._save(strict(self.metrics) if evaluate else None)
         return True
 
+    def rescue(self, start: int) -> None:
+        """Save the last good state, whatever ends the run; to be called by every process."""
+        say = self.journal.reporter.message
+        try:
+            self._await(0)
+            done = int(self.state.step)
+            if done == start or not self.checkpointer.all_at(done):
+                return  # a save needs every process, and others may know of no failure
+            with contextlib.suppress(UserError):  # of the save before: it has made room
+                self.checkpointer.wait()
+            if done not in complete_steps(self.checkpointer.directory):
+                self._save()
+                self.checkpointer.wait()
+            say(f"Saved step {done} before the run ended.")
+        except Exception as error:
+            say(f"Nothing was saved after the last checkpoint: {error}")
+
     def _save(self, metrics: dict[str, float] | None = None) -> None:
+        bad = first_nonfinite({"params": self.state.params, "ema": self.state.ema_params})
+        if bad is not None:  # it would push good checkpoints out
+            raise UserError(
+                f"Expected finite parameters after step {int(self.state.step)}, found NaN or "
+                f"infinity in {bad}: the checkpoints before are kept; check the data and the "
+                "learning rate, or set skip_nonfinite."
+            )
         self.checkpointer.save(
             self.state,
             config=self.description,
-            data_iter=_encode(self.iterator.get_state()),
+            data_iter=_encode(self.position),
             window=self.window.to_dict(),
             metrics=metrics,
         )
