@@ -17,15 +17,15 @@ class Fed(NamedTuple):
     """One batch."""
 
     batch: Batch  # as the iterator gave it
-    placed: Batch  # on the devices
+    placed: Any  # on the devices
     position: Any  # of the iterator after it
 
 
 class Feed:
     """Takes batches from an iterator ahead of those who use them; use it as a context manager.
 
-    The position it tells is that after the last batch given out, whatever has been drawn since; an
-    exception of the iterator is raised in the place of the batch it could not give.
+    Each comes with the position after it, whatever has been drawn since; an exception of the
+    iterator is raised in the place of the batch it could not give.
 
     >>> class Numbers:
     ...     position = 0
@@ -35,8 +35,9 @@ class Feed:
     ...     def get_state(self):
     ...         return self.position
     >>> with Feed(Numbers(), lambda batch: batch, ahead=2, count=10) as feed:
-    ...     next(feed).batch, next(feed).batch, feed.get_state()
-    ({'x': 1}, {'x': 2}, 2)
+    ...     first, second = next(feed), next(feed)
+    >>> first.batch, first.position, second.position
+    ({'x': 1}, 1, 2)
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class Feed:
 
         Args:
           iterator: nobody else may use it meanwhile.
-          place: puts a batch on the devices; called in a thread.
-          ahead: batches that may wait, on the devices; 0 draws each when it is asked for.
+          place: puts a batch on the devices.
+          ahead: batches that may wait, on the devices, drawn by a thread; 0 draws each when it is
+            asked for, by the thread that asks.
           count: no more than these are drawn.
         """
         self._iterator, self._place, self._ahead, self._count = iterator, place, ahead, count
-        self._position = iterator.get_state() if ahead else None
         self._ready: queue.SimpleQueue[Fed | BaseException] = queue.SimpleQueue()
         self._room = threading.Semaphore(ahead)
         self._closed = False
@@ -66,7 +67,7 @@ class Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of what waits; the batch that is being drawn comes to its end."""
+        """Let go of what waits; a batch that is being drawn comes to its end."""
         self._closed = True
         self._room.release()
         if self._thread is not None:
@@ -74,24 +75,22 @@ class Feed:
 
     def __next__(self) -> Fed:
         if not self._ahead:
-            batch = next(self._iterator)
-            return Fed(batch, self._place(batch), None)
+            return self._draw(self._place)
         self._start()
         found = self._ready.get()
         self._room.release()
         if isinstance(found, BaseException):
             self._ready.put(found)  # for whoever asks again
             raise found
-        self._position = found.position
-        return found
-
-    def get_state(self) -> Any:
-        """Position after the last batch given out."""
-        return self._position if self._ahead else self._iterator.get_state()
+        return (
+            found
+            if found.placed is not None
+            else Fed(found.batch, self._place(found.batch), found.position)
+        )
 
     def _start(self) -> None:
         if self._thread is None:
-            # What a thread of its own would not know: both are settings of the thread that trains.
+            # Settings of the thread that trains, which another one would not know.
             settings = jax.config.jax_enable_x64, jax.config.jax_default_device
             self._thread = threading.Thread(
                 target=self._fill, args=settings, name="jaxcore-feed", daemon=True
@@ -107,11 +106,17 @@ class Feed:
                 if self._closed:
                     return
                 try:
-                    self._ready.put(self._draw())
+                    self._ready.put(self._draw(self._place_from_host))
                 except BaseException as error:
                     self._ready.put(error)
                     return
 
-    def _draw(self) -> Fed:
+    def _draw(self, place: Callable[[Batch], Batch | None]) -> Fed:
         batch = next(self._iterator)
-        return Fed(batch, self._place(batch), copy.deepcopy(self._iterator.get_state()))
+        position = copy.deepcopy(self._iterator.get_state())
+        return Fed(batch, place(batch), position)
+
+    def _place_from_host(self, batch: Batch) -> Batch | None:
+        """None: to move arrays between processes is for the thread whose steps they all follow."""
+        moves = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(batch))
+        return None if moves and jax.process_count() > 1 else self._place(batch)

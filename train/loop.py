@@ -10,8 +10,8 @@ the parameters, the optimiser, the key, the position in the data and the running
 
 import base64
 import contextlib
-import copy
 import dataclasses
+import functools
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +27,7 @@ from jaxcore.parallel import explained, put_batch
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
+from jaxcore.train.feed import Feed
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
@@ -35,7 +36,7 @@ from jaxcore.train.prepare import Prepared, prepare
 from jaxcore.train.records import strict
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
-from jaxcore.train.task import BatchIterator, Task
+from jaxcore.train.task import Task
 from jaxcore.train.window import Window
 from jaxcore.typing import Batch, Params
 
@@ -127,11 +128,14 @@ def fit(
             iterator.set_state(_decode(record["data_iter"]))
         window = Window(record.get("window"))
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard) as journal:
-            run = _Run(ready, checkpointer, journal, description, iterator, state, window, metrics)
-            with StopRequest() as stop, explained():
+            place = functools.partial(put_batch, mesh=mesh)
+            feed = Feed(iterator, place, ahead=cfg.prefetch, count=cfg.steps - start)
+            run = _Run(ready, checkpointer, journal, description, feed, state, window, metrics)
+            with StopRequest() as stop, feed:
                 reporter.begin(start, cfg.steps)
                 try:
-                    return run.go(start, stop)
+                    with explained():
+                        return run.go(start, stop)
                 except BaseException:
                     run.rescue(start)
                     raise
@@ -171,7 +175,7 @@ class _Run:
     checkpointer: Checkpointer
     journal: Journal
     description: dict[str, Any]
-    iterator: BatchIterator
+    feed: Feed
     state: TrainState
     window: Window
     metrics: dict[str, float]  # the last evaluation
@@ -212,13 +216,11 @@ class _Run:
         """Enqueue one step; returns its batch."""
         ready = self.ready
         try:
-            batch = next(self.iterator)
+            batch, placed, position = next(self.feed)
         except StopIteration as error:
             raise UserError(
                 f"Expected data for {ready.cfg.steps} steps, found none after step {done - 1}."
             ) from error
-        position = copy.deepcopy(self.iterator.get_state())
-        placed = put_batch(batch, ready.mesh)
         key = jax.random.fold_in(jax.random.key(ready.cfg.seed), 2)  # 0: parameters, 1: steps
         key = jax.random.fold_in(key, done - 1)
         made = ready.task.experience(self.state, placed, key, ready.frozen)
