@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import explained, put_batch
+from jaxcore.places import run_place
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
@@ -31,9 +32,11 @@ from jaxcore.train.feed import Feed
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
-from jaxcore.train.logging import Pace, Reporter, default_reporter
+from jaxcore.train.logging import Pace, Reporter, default_reporter, format_seconds
+from jaxcore.train.patience import Patience
 from jaxcore.train.prepare import Prepared, prepare
-from jaxcore.train.records import strict
+from jaxcore.train.profile import Profiler
+from jaxcore.train.records import evaluations, strict
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
 from jaxcore.train.task import Task
@@ -43,6 +46,7 @@ from jaxcore.typing import Batch, Params
 __all__ = ["EXIT_INTERRUPTED", "FitResult", "TrainConfig", "fit"]
 
 Resume = Literal["auto"] | bool
+_LONG = 3600  # seconds of a run that is announced
 # After this many logged windows without one finite loss a run is given up.
 _HOPELESS_WINDOWS = 3
 
@@ -73,7 +77,7 @@ def fit(
       task: what is trained, see `jaxcore.train.task.GradientTask`.
       cfg: how.
       run_dir: receives ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``samples/`` and
-        ``tensorboard/``; shared by all processes.
+        ``tensorboard/``; shared by all processes. A folder, or ``gs://bucket/folder``.
       mesh: rows of a batch are split over its axes dcn, data and fsdp, big parameters over fsdp;
         None trains on the default device.
       resume: "auto" goes on from the newest whole checkpoint if there is one, True demands one,
@@ -90,7 +94,7 @@ def fit(
       UserError: other settings than those of the run directory, parameters that do not fit, a
         full disk, a folder that cannot be written, a loss that is never finite.
     """
-    run_dir, reporter = Path(run_dir), reporter or default_reporter()
+    run_dir, reporter = run_place(run_dir), reporter or default_reporter()
     ready = prepare(task, cfg, mesh)
     description = describe_run(task, cfg, extra_config or {})
     found = bool(complete_steps(run_dir / CHECKPOINTS))
@@ -121,7 +125,10 @@ def fit(
             state = ready.initial_state(init_params)
         metrics = record.get("metrics") or {}
         start = int(state.step)
-        if start >= cfg.steps:
+        patience = Patience(cfg, evaluations(run_dir, start) if cfg.patience else ())
+        if start >= cfg.steps or patience.over:
+            if start < cfg.steps:
+                reporter.message(patience.sentence(start))
             return FitResult(state, metrics, interrupted=False)
         iterator = task.batches(cfg.seed, start)
         if record.get("data_iter") is not None:
@@ -130,8 +137,20 @@ def fit(
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard) as journal:
             place = functools.partial(put_batch, mesh=mesh)
             feed = Feed(iterator, place, ahead=cfg.prefetch, count=cfg.steps - start)
-            run = _Run(ready, checkpointer, journal, description, feed, state, window, metrics)
-            with StopRequest() as stop, feed:
+            profiler = Profiler(cfg.profile, journal.folder / "profile")
+            run = _Run(
+                ready,
+                checkpointer,
+                journal,
+                profiler,
+                description,
+                feed,
+                state,
+                window,
+                patience,
+                metrics,
+            )
+            with StopRequest() as stop, feed, profiler:
                 reporter.begin(start, cfg.steps)
                 try:
                     with explained():
@@ -174,10 +193,12 @@ class _Run:
     ready: Prepared
     checkpointer: Checkpointer
     journal: Journal
+    profiler: Profiler
     description: dict[str, Any]
     feed: Feed
     state: TrainState
     window: Window
+    patience: Patience
     metrics: dict[str, float]  # the last evaluation
     position: Any = None  # in the data, of the state: the iterator may be ahead when it fails
     pending: deque[Metrics] = dataclasses.field(default_factory=deque)
@@ -187,12 +208,16 @@ class _Run:
         """All steps after ``start``."""
         cfg, task, pace = self.ready.cfg, self.ready.task, Pace()
         for done in range(start + 1, cfg.steps + 1):
-            batch = self._advance(done)
+            with self.profiler.step(done, lambda: self._await(0)):
+                batch = self._advance(done)
             if done == start + 1:  # compilation and the first step do not count for the pace
                 self._await(0)
                 pace.restart()
             else:
                 pace.count(_items(task, batch))
+            if done == start + 3:
+                self._await(0)
+                self._forecast(pace.per_step() * (cfg.steps - done))
             self.journal.reporter.advance(done)
             last = done == cfg.steps
             if last or _due(cfg.log_every, done):
@@ -202,6 +227,9 @@ class _Run:
             began = pace.now()
             if self._side_work(done, last=last, stopping=stopping):
                 pace.pause(began)
+            if self.patience.over and not last:
+                self.journal.reporter.message(self.patience.sentence(done))
+                last = True
             if stopping:
                 self.checkpointer.wait()
                 text = f"Asked to stop: saved step {done} of {cfg.steps}."
@@ -211,6 +239,12 @@ class _Run:
                 break
         self.checkpointer.wait()
         return FitResult(self.state, self.metrics, interrupted=False)
+
+    def _forecast(self, seconds: float) -> None:
+        """Say how long a long run will take, before somebody waits for it."""
+        if seconds >= _LONG:
+            text = f"About {format_seconds(seconds)} of training from here (h:mm:ss)."
+            self.journal.reporter.message(text)
 
     def _advance(self, done: int) -> Batch:
         """Enqueue one step; returns its batch."""
@@ -249,6 +283,8 @@ class _Run:
         self._await(0)
         if evaluate:
             save |= self._evaluate(done)
+            if self.patience.over:
+                save = draw = True
         if draw:  # by all processes: it may hold collectives
             found = self.ready.task.pictures(self.state, self.ready.frozen)
             self.journal.pictures(done, found)
@@ -281,6 +317,7 @@ class _Run:
                 f"infinity in {bad}: the checkpoints before are kept; check the data and the "
                 "learning rate, or set skip_nonfinite."
             )
+        self.journal.copy()  # first: a run that goes on from here has its records
         self.checkpointer.save(
             self.state,
             config=self.description,
@@ -309,6 +346,7 @@ class _Run:
         found = self.ready.task.evaluate(self.state, self.ready.frozen)
         self.metrics = {name: float(value) for name, value in found.items()}
         self.journal.evaluation(done, self.metrics)
+        self.patience.note(self.metrics)
         name = self.ready.cfg.best_metric
         if name is None:
             return False

@@ -11,7 +11,9 @@ from jax.sharding import Mesh
 from jaxcore.errors import UserError
 from jaxcore.parallel import compile_step, state_shardings
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.deterministic import check_determinism
 from jaxcore.train.optim import make_optimiser
+from jaxcore.train.profile import profiled_steps
 from jaxcore.train.schedules import Schedule, make_schedule
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Frozen, Step
@@ -62,6 +64,10 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
     """
     if not isinstance(task, Task):
         raise UserError(f"Expected a jaxcore.train.Task, found {type(task).__name__}.")
+    if cfg.deterministic:
+        check_determinism()
+    if cfg.profile is not None:
+        profiled_steps(cfg.profile, cfg.steps)
     frozen, rules = task.frozen(), task.sharding_rules  # first: files may be missing
     key, updates = jax.random.key(cfg.seed), cfg.steps * task.inner_steps
     bare = jax.eval_shape(lambda k: task.init_state(k, optax.identity()), key)

@@ -28,11 +28,13 @@ class ScheduleConfig(Serial):
     1e-06
     """
 
-    # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, or another of `SCHEDULES`
+    # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, SUNet's sunet_official, or
+    # another of `SCHEDULES`
     name: str = "constant"
-    floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosine, warmup_cosine)
+    floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosines, sunet_official)
     warmup_steps: Index | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
-    steps_per_epoch: Count | None = None  # adair_official; None: 1/150 of the run, as published
+    # adair_official and sunet_official; None: 1/150 and 1/400 of the run, as published
+    steps_per_epoch: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,6 +118,7 @@ SCHEDULES: dict[str, Maker] = {
     ),
     "adair_official": _lazily("jaxcore.train.recipes.adair_schedule", "make_official"),
     "fixed": _lazily("jaxcore.train.recipes.adair_schedule", "make_fixed"),
+    "sunet_official": _lazily("jaxcore.train.recipes.sunet_schedule", "make_official"),
 }
 
 

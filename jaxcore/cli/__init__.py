@@ -45,7 +45,7 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     """
     import tyro
 
-    from jaxcore.cli.kinds import REGISTRY
+    from jaxcore.cli.paths import REGISTRY
 
     if argv[:1] in (["train"], ["estimate"]):  # these have commands of their own
         name, *argv = argv

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jaxcore.cli.paths import RunPlace
+
 _RECIPES = {"adair": "demo", "dea_net": "dea_net_demo"}  # by network
 
 
 def demo(
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    out: Annotated[RunPlace | None, tyro.conf.arg(aliases=["-o"])] = None,
     steps: int = 500,
     model: Literal["adair", "dea_net"] = "adair",
 ) -> None:

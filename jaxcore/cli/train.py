@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from jaxcore.cli import placeholder
+from jaxcore.cli.paths import RunPlace
 from jaxcore.train.recipes import Recipe, recipe, resolve, summaries
 
 if TYPE_CHECKING:
@@ -34,15 +35,17 @@ def _command(name: str, line: str) -> Callable[..., None]:
     default, run = recipe(name), train
 
     def command(
-        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        out: Annotated[RunPlace, tyro.conf.arg(aliases=["-o"])],
         task: Annotated[ImageTask, tyro.conf.arg(name="")] = default.task,
-        init: Path | None = None,
+        init: RunPlace | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
         dcn: int = 1,
+        dry_run: bool = False,
         train: TrainConfig = default.train,
     ) -> None:
-        run(Recipe(task=task, train=train, epochs=epochs), out, init=init, fsdp=fsdp, dcn=dcn)
+        chosen = Recipe(task=task, train=train, epochs=epochs)
+        run(chosen, out, init=init, fsdp=fsdp, dcn=dcn, dry_run=dry_run)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
     command.__doc__ = f"{line}.\n{options}"
@@ -50,16 +53,24 @@ def _command(name: str, line: str) -> Callable[..., None]:
 
 
 def train(
-    chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1, dcn: int = 1
+    chosen: Recipe,
+    out: Path,
+    *,
+    init: Path | None = None,
+    fsdp: int = 1,
+    dcn: int = 1,
+    dry_run: bool = False,
 ) -> None:
     """Train a network by a recipe, or go on with a run.
 
     Args:
       chosen: the recipe.
-      out: run directory; a run in it goes on from its newest checkpoint
+      out: run directory, or gs://bucket/folder; a run in it goes on from its newest checkpoint
       init: weights to start from (fine-tuning): a run directory or an official weight file
       fsdp: devices over which parameters are split as well as rows
       dcn: slices of a multi-slice pod; parameters are copied to each
+      dry_run: two steps and a short evaluation, then shapes, names of metrics and an estimate of
+        time and memory; nothing is written
     """
     import sys
 
@@ -67,7 +78,10 @@ def train(
 
     from jaxcore.parallel import initialise, make_mesh
     from jaxcore.train import EXIT_INTERRUPTED, fit
+    from jaxcore.train.deterministic import ask_for_determinism
 
+    if chosen.train.deterministic:
+        ask_for_determinism()
     initialise()
     chosen = resolve(chosen)
     task = chosen.task
@@ -78,6 +92,13 @@ def train(
     params = None if init is None else _start(init, task)
     alone = jax.device_count() == 1 and fsdp == dcn == 1
     mesh = None if alone else make_mesh(fsdp=fsdp, dcn=dcn)
+    if dry_run:
+        from jaxcore.train.dry_run import dry_run as try_out
+
+        found = try_out(task, chosen.train, mesh=mesh, init_params=params)
+        if first:
+            print(found)
+        return
     if not task.entry.searching(task.network):
         result = fit(task, chosen.train, out, mesh=mesh, init_params=params)
     else:

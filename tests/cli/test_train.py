@@ -1,6 +1,7 @@
 """``jaxcore train``, ``evaluate`` and ``demo`` as a user calls them."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -33,6 +34,17 @@ def pairs(tmp_path_factory):
 def training(pairs, run, *more):
     own = "--data.held-out 1 --data.tasks dark".split()
     return ["train", "tiny", "--data.root", pairs, "-o", run, *own, *more]
+
+
+def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(pairs, tmp_path, call, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    argv = training(pairs, tmp_path / "run", "--dry-run", "--train.deterministic")
+    code, out, err = call(*argv)
+    assert code == 0, err
+    for words in ("degraded float32 (2, 16, 16, 3)", "memory of a step", "dark/psnr", "2 steps"):
+        assert words in out
+    assert not (tmp_path / "run").exists()
+    assert os.environ["XLA_FLAGS"] == "--xla_gpu_deterministic_ops=true"
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +141,10 @@ def test_options_of_another_kind_of_data_are_refused(pairs, tmp_path, call):
         ("--eval-images -1", "eval_images must be a whole number of at least 0 or None, found -1"),
         ("--data.held-out 0 --data.eval-root {pairs}/gone", "found no folder"),
         ("--network.width 16 --init {run}", "does not fit this network"),
+        ("--init s3://bucket/run", "Expected a local folder or gs://BUCKET/FOLDER"),
+        ("--train.patience 2", "patience must be None without best_metric and eval_every, found 2"),
+        ("--train.profile 3:2", "profile must be FIRST:LAST, steps such as 10:13, found '3:2'"),
+        ("--dry-run --train.best-metric fid", "'fid' is not among the metrics of the evaluation"),
     ],
 )
 def test_what_the_run_will_need_is_checked_before_it_starts(
