@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxcore.errors import UserError
 from jaxcore.parallel import compile_step, state_shardings
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.contract import check_task
 from jaxcore.train.deterministic import check_determinism
 from jaxcore.train.optim import make_optimiser
 from jaxcore.train.profile import profiled_steps
@@ -60,10 +60,9 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
       mesh: where; None is the default device.
 
     Raises:
-      UserError: not a task, or settings that do not fit its parameters.
+      UserError: not a task or a wrong one, or settings that do not fit its parameters.
     """
-    if not isinstance(task, Task):
-        raise UserError(f"Expected a jaxcore.train.Task, found {type(task).__name__}.")
+    check_task(task)
     if cfg.deterministic:
         check_determinism()
     if cfg.profile is not None:

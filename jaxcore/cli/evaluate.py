@@ -32,6 +32,8 @@ def evaluate(
 ) -> None:
     """Measure PSNR and SSIM on degraded and clean images.
 
+    All options of the data: --help-all.
+
     Args:
       weights: run directory or official weight file.
       out: folder for ``metrics.json``, ``images.csv`` and ``restored.png``.

@@ -1,12 +1,13 @@
 """Options that are paths: local ones, and places of runs, which may lie in a bucket."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeAlias
 
-from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from jaxcore.cli.kinds import REGISTRY, Refused
+from jaxcore.cli import kinds
+from jaxcore.cli.kinds import Refused
 from jaxcore.errors import UserError
 from jaxcore.places import run_place
 
@@ -37,7 +38,13 @@ def _local(text: str) -> Path:
     return Path(text)
 
 
-@REGISTRY.primitive_rule
+def registry(common: Mapping[str, tuple[str, ...]] | None = None) -> ConstructorRegistry:
+    """How tyro makes options of our types; see `jaxcore.cli.kinds.registry`."""
+    made = kinds.registry(common)
+    made.primitive_rule(local)
+    return made
+
+
 def local(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """A path that is not said to be the place of a run."""
     return _option(_local) if info.type is Path else None
