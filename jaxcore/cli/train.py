@@ -41,7 +41,7 @@ def _over(name: str, default: Recipe, argv: Sequence[str], network: Any) -> Reci
 
     task = dataclasses.replace(default.task, network=network)
     again = _command(name, dataclasses.replace(default, task=task), keep)
-    understand({**commands([]), name: again}, argv, "jaxcore train", "")()
+    understand({**commands([]), name: again}, argv, "train", "")()
     return asked[0]
 
 
