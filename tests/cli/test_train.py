@@ -16,8 +16,8 @@ from jaxcore.train.recipes.demo import demo
 from jaxcore.weights import load
 from tests import tiny_network
 
-# dB to a clean photograph that must be left; grass, chelsea and camera were never degraded in
-# training, grass and chelsea never seen. What looks hazy by itself (moon, clock) is still changed.
+# Least PSNR to a clean photograph, dB; chelsea and grass are not among those of the training. What
+# looks hazy by itself (moon, clock) is changed.
 CLEAN = {
     **dict.fromkeys("astronaut brick camera coffee coins grass gravel retina rocket".split(), 28),
     "chelsea": 23,
