@@ -74,6 +74,7 @@ def test_what_a_run_would_stumble_over_is_found():
         dry_run(Short(), _CFG)
 
 
+@pytest.mark.slow
 def test_several_devices_are_tried_out_together():
     found = dry_run(TinyTask(hidden=8192), _CFG, mesh=make_mesh(fsdp=2))
     alone = dry_run(TinyTask(hidden=8192), _CFG)
