@@ -53,23 +53,23 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     """
     if argv[:1] in (["train"], ["estimate"]):  # these have commands of their own
         name, *argv = argv
-        return understand(_module(name).commands(argv), argv, f"jaxcore {name}", COMMANDS[name])
+        return understand(_module(name).commands(argv), argv, name, COMMANDS[name])
     commands = {
         name: vars(_module(name))[name] if argv[:1] == [name] else placeholder(summary)
         for name, summary in COMMANDS.items()
     }
-    return understand(commands, argv, "jaxcore", _DESCRIPTION)
+    return understand(commands, argv, "", _DESCRIPTION)
 
 
 def understand(
-    commands: dict[str, Callable[..., None]], argv: Sequence[str], prog: str, description: str
+    commands: dict[str, Callable[..., None]], argv: Sequence[str], above: str, description: str
 ) -> Callable[[], None]:
     """The one of some commands that words ask for, with its options, not done yet.
 
     Args:
       commands: name -> function, whose arguments are the options.
       argv: the words, name first.
-      prog: what stands before them.
+      above: the command whose commands these are, if they are not those of ``jaxcore`` itself.
       description: of all commands, for help.
 
     Raises:
@@ -79,13 +79,14 @@ def understand(
 
     from jaxcore.cli.kinds import COMMON
     from jaxcore.cli.paths import registry
+    from jaxcore.cli.shell import command
 
     whole = "--help-all"
     brief = whole not in argv and not {"-h", "--help"}.isdisjoint(argv)
     return tyro.extras.subcommand_cli_from_dict(
-        {name: _later(command) for name, command in commands.items()},
+        {name: _later(made) for name, made in commands.items()},
         args=["--help" if word == whole else word for word in argv],
-        prog=prog,
+        prog=command(*above.split()),
         description=description,
         registry=registry(COMMON if brief else None),
     )

@@ -54,8 +54,11 @@ def evaluate(
       seed: of degradations that are made on the fly.
       legacy_rng: draw noise 15, 25, 50 from one stream, as the official tester does.
     """
+    import jax
+
     from jaxcore.cli.progress import track
     from jaxcore.errors import UserError
+    from jaxcore.parallel import make_mesh, replicated
     from jaxcore.registry import task_of
     from jaxcore.serial import from_json
     from jaxcore.train import read_config
@@ -64,6 +67,9 @@ def evaluate(
 
     loaded = load(weights, model=model, preset=preset, which=which)
     network, cfg, params = loaded.network, loaded.cfg, loaded.params
+    if jax.local_device_count() > 1 and jax.default_backend() != "cpu":
+        # One image at a time on each; devices that are parts of one CPU would gain nothing.
+        params = jax.device_put(params, replicated(make_mesh(devices=jax.local_devices())))
     if not network.restores(cfg):
         raise UserError(f"Expected weights that restore images, found generation in {weights}.")
     kind, changes = task_of(network.name), {}

@@ -41,7 +41,7 @@ def _over(name: str, default: Recipe, argv: Sequence[str], network: Any) -> Reci
 
     task = dataclasses.replace(default.task, network=network)
     again = _command(name, dataclasses.replace(default, task=task), keep)
-    understand({**commands([]), name: again}, argv, "jaxcore train", "")()
+    understand({**commands([]), name: again}, argv, "train", "")()
     return asked[0]
 
 
@@ -55,11 +55,12 @@ def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[.
         init: RunPlace | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
+        dcn: int = 1,
         dry_run: bool = False,
         train: TrainConfig = default.train,
     ) -> None:
         chosen = Recipe(task=task, train=train, epochs=epochs)
-        run(chosen, out, init=init, fsdp=fsdp, dry_run=dry_run)
+        run(chosen, out, init=init, fsdp=fsdp, dcn=dcn, dry_run=dry_run)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
     command.__doc__ = f"{summaries()[name]}.\n\nAll options: --help-all.\n{options}"
@@ -73,6 +74,7 @@ def train(
     over: Callable[[Any], Recipe],
     init: Path | None = None,
     fsdp: int = 1,
+    dcn: int = 1,
     dry_run: bool = False,
 ) -> None:
     """Train a network by a recipe, or go on with a run.
@@ -84,6 +86,7 @@ def train(
       init: weights to start from (fine-tuning), a run directory or an official weight file; the
         network is theirs, whatever the recipe's
       fsdp: devices over which parameters are split as well as rows
+      dcn: slices of a multi-slice pod; parameters are copied to each
       dry_run: two steps and a short evaluation, then shapes, names of metrics and an estimate of
         time and memory; nothing is written
     """
@@ -107,8 +110,8 @@ def train(
     if first:
         print_counts(task.counts())
     task.check()
-    alone = jax.device_count() == 1 and fsdp == 1
-    mesh = None if alone else make_mesh(fsdp=fsdp)
+    alone = jax.device_count() == 1 and fsdp == dcn == 1
+    mesh = None if alone else make_mesh(fsdp=fsdp, dcn=dcn)
     if dry_run:
         from jaxcore.train.dry_run import dry_run as try_out
 
