@@ -16,8 +16,8 @@ import numpy as np
 
 from jaxcore.atomic import whole_folder, write_json
 from jaxcore.errors import UserError
-from jaxcore.places import local_place
 from jaxcore.estimators.nuisance import HostLearner, label
+from jaxcore.places import local_place
 
 
 class NamedLearner(HostLearner):
