@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
+from jaxcore.cli.output import show
+from jaxcore.errors import printable
+
 # Command -> what ``jaxcore --help`` says of it; the function stands in the module of its name.
 # Only the command that runs is imported, so that help is quick.
 COMMANDS = {
@@ -112,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _settle(cache)
         parse(words)()
     except (UserError, Refused) as error:
-        print(f"jaxcore: {error}", file=sys.stderr)
+        show(f"jaxcore: {error}", file=sys.stderr)
         _leave(2, own_process)
     except KeyboardInterrupt:
         _leave(130, own_process)
@@ -130,7 +133,7 @@ def _before_command(words: list[str]) -> tuple[list[str], str | None]:
     while words:
         name, equals, value = words[0].partition("=")
         if name == "--version":
-            print(_versions())
+            show(_versions())
             sys.exit(0)
         if name != "--compilation-cache":
             break
@@ -171,7 +174,7 @@ def _settle(cache: str | None) -> None:
 
 def _sentence(message: Warning | str, *_: Any, **__: Any) -> str:
     """A warning without the line of our source that found the reason for it."""
-    return f"warning: {message}\n"
+    return f"warning: {printable(str(message))}\n"
 
 
 def _leave(code: int, own_process: bool) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from jaxcore.cli import placeholder, understand
+from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.cli.start import started
 from jaxcore.train.recipes import Recipe, recipe, resolve, summaries
@@ -117,7 +118,7 @@ def train(
 
         found = try_out(task, chosen.train, mesh=mesh, init_params=params)
         if first:
-            print(found)
+            show(found)
         return
     if not task.entry.searching(task.network):
         result = fit(task, chosen.train, out, mesh=mesh, init_params=params)
@@ -128,8 +129,8 @@ def train(
         sys.exit(EXIT_INTERRUPTED)
     if first:
         for name, value in result.metrics.items():
-            print(f"{name:28}{value:10.4f}")
-        print(f"trained {int(result.state.step)} steps: {out}")
+            show(f"{name:28}{value:10.4f}")
+        show(f"trained {int(result.state.step)} steps: {out}")
 
 
 def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
@@ -157,13 +158,13 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
                 "give it more (--train.steps)."
             )
     if jax.process_index() == 0:
-        print(f"objective found: {found.objective}")
+        show(f"objective found: {found.objective}")
     return dataclasses.replace(task, network=found)
 
 
 def print_counts(counts: list[tuple[str, int, int, int]]) -> None:
     """A table of the data a run draws from."""
-    print(f"{'data':16}{'images':>10}{'x':>6}{'per epoch':>12}")
+    show(f"{'data':16}{'images':>10}{'x':>6}{'per epoch':>12}")
     for name, items, repeat, entries in counts:
-        print(f"{name:16}{items:10,}{repeat:6}{entries:12,}")
-    print(f"{'in all':16}{'':10}{'':6}{sum(row[-1] for row in counts):12,}")
+        show(f"{name:16}{items:10,}{repeat:6}{entries:12,}")
+    show(f"{'in all':16}{'':10}{'':6}{sum(row[-1] for row in counts):12,}")
