@@ -158,8 +158,7 @@ class Photos(ImageData):
     """The photographs inside the wheels of scikit-image and scikit-learn.
 
     ``tasks`` are degradations made on the fly; noise25, noise50 and haze without them. For
-    "clean" there are further photographs. Beside it haze has twice the rows of other tasks, since
-    the two are hard to tell apart.
+    "clean" there are further photographs, and every task gets about as many rows as another.
     """
 
     kind: Literal["photos"] = "photos"
@@ -171,9 +170,11 @@ class Photos(ImageData):
         if evaluation or CLEAN not in self.tasks:
             return groups
         more = ArraySource({photo.name: photo.image for photo in photos_as_they_are()})
-        changes = {CLEAN: {"source": more}, "haze": {"repeat": 4}}
         return tuple(
-            dataclasses.replace(group, **changes.get(group.name, {"repeat": 2})) for group in groups
+            dataclasses.replace(group, source=more)
+            if group.degradation == CLEAN
+            else dataclasses.replace(group, repeat=round(len(more) / len(source)))
+            for group in groups
         )
 
 
