@@ -8,9 +8,10 @@ A class may say more by two classmethods:
 
 import dataclasses
 import functools
+import math
 import operator
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     Annotated,
@@ -81,6 +82,15 @@ Positive: TypeAlias = Annotated[float, Above(0)]
 """A number above 0."""
 
 
+class SettingsError(UserError):
+    """Settings that cannot be, all of them; each half sentence begins with the path of a field."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Join half sentences to one."""
+        super().__init__("; ".join(problems) + ".")
+        self.problems = tuple(problems)
+
+
 class Serial:
     """Base of dataclasses that are checked when they are made, and written to JSON.
 
@@ -97,6 +107,16 @@ class Serial:
 
     def __post_init__(self) -> None:
         check_types(self)
+        problems = self.problems()
+        if problems:
+            raise SettingsError(problems)
+
+    def problems(self) -> list[str]:
+        """What is wrong although each field is of its type, as ``"field must be ..., found ..."``.
+
+        It is asked for when the types are right; a subclass says what does not fit together.
+        """
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON types."""
@@ -150,7 +170,7 @@ def from_json(cls: type[T], data: Any, *, where: str = "") -> T:
     problems: list[str] = []
     out = _from_object(cls, data, where, problems)
     if out is None or problems:
-        raise UserError("; ".join(problems) + ".")
+        raise SettingsError(problems)
     return out
 
 
@@ -166,7 +186,7 @@ def check_types(instance: Any) -> None:
         value = getattr(instance, field.name)
         _convert(kinds[field.name], value, field.name, problems, stored=False)
     if problems:
-        raise UserError("; ".join(problems) + ".")
+        raise SettingsError(problems)
 
 
 class _Misfit(Exception):
@@ -194,7 +214,7 @@ def _from_object(cls: type[T], data: Any, path: str, problems: list[str]) -> T |
         data = getattr(cls, "migrate", dict)(dict(data))
         kinds = _hints(cls) | getattr(cls, "field_types", lambda _: {})(data)
     except UserError as error:
-        problems.append(_clause(error, path))
+        problems += clauses(error, path)
         return None
     known = {field.name: field for field in _fields(cls)}
     for name in data:
@@ -211,13 +231,24 @@ def _from_object(cls: type[T], data: Any, path: str, problems: list[str]) -> T |
     try:
         return cls(**values)
     except UserError as error:
-        problems.append(_clause(error, path))
+        problems += clauses(error, path)
         return None
 
 
-def _clause(error: UserError, path: str) -> str:
+def clauses(error: UserError, path: str) -> list[str]:
+    """What an error says of a part, as half sentences on the whole.
+
+    Args:
+      error: of the part.
+      path: of the part in the whole; "" for the whole itself.
+
+    >>> clauses(SettingsError(["width must be 1, found 2"]), "task.network")
+    ['task.network.width must be 1, found 2']
+    """
+    if isinstance(error, SettingsError):
+        return [f"{path}.{problem}" if path else problem for problem in error.problems]
     sentence = str(error).removesuffix(".")
-    return f"{path}: {sentence}" if path else sentence
+    return [f"{path}: {sentence}" if path else sentence]
 
 
 def _convert(kind: Any, value: Any, path: str, problems: list[str], *, stored: bool) -> Any:
@@ -347,7 +378,8 @@ def _leaf(kind: Any, value: Any, stored: bool) -> Any:
         return {_leaf(arguments[0], k, stored): _leaf(arguments[1], v, stored) for k, v in pairs}
     if kind in (int, float):
         number = int | float if kind is float else int
-        return _when(isinstance(value, number) and not isinstance(value, bool), value)
+        _when(isinstance(value, number) and not isinstance(value, bool), value)
+        return _when(not isinstance(value, float) or math.isfinite(value), value)
     if kind is Path and stored and isinstance(value, str):
         return Path(value)
     if kind is None:

@@ -13,7 +13,7 @@ from jaxcore.parallel import compile_step, state_shardings
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.optim import make_optimiser
 from jaxcore.train.schedules import Schedule, make_schedule
-from jaxcore.train.state import TrainState
+from jaxcore.train.state import TrainState, start_average
 from jaxcore.train.step import Frozen, Step
 from jaxcore.train.task import Task
 from jaxcore.typing import Key, Params
@@ -65,7 +65,8 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
     frozen, rules = task.frozen(), task.sharding_rules  # first: files may be missing
     key, updates = jax.random.key(cfg.seed), cfg.steps * task.inner_steps
     bare = jax.eval_shape(lambda k: task.init_state(k, optax.identity()), key)
-    tx = make_optimiser(cfg.optim, updates, task.trainable(bare.params))
+    trainable = task.trainable(bare.params)
+    tx = make_optimiser(cfg.optim, updates, trainable)
     abstract = jax.eval_shape(functools.partial(_create, task, tx, cfg), key)
     here = jnp.zeros(()).sharding
     if mesh is None:
@@ -113,5 +114,4 @@ def _create(
             state = dataclasses.replace(state, params=copied, opt_state=tx.init(copied))
     if cfg.ema is None:
         return state
-    # A copy of its own: the step donates both trees.
-    return dataclasses.replace(state, ema_params=jax.tree.map(jnp.copy, state.params))
+    return dataclasses.replace(state, ema_params=start_average(state.params))

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcore.errors import UserError
 from jaxcore.serial import AtLeast, Count, Index, Serial
 
 Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
@@ -34,12 +33,16 @@ class ScheduleConfig(Serial):
     warmup_steps: Index | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
     steps_per_epoch: Count | None = None  # adair_official; None: 1/150 of the run, as published
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> list[str]:
+        """A schedule that is not known."""
         if self.name not in SCHEDULES:
-            raise UserError(
-                f"Unknown schedule {self.name!r}: expected one of {', '.join(SCHEDULES)}."
-            )
+            return [f"name must be one of {', '.join(SCHEDULES)}, found {self.name!r}"]
+        return []
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether ``floor`` counts."""
+        return self.name in ("cosine", "warmup_cosine")
 
 
 def constant(value: float) -> Schedule:

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.groups import trainable_leaves
 from jaxcore.train.state import TrainState, create_state
 from jaxcore.train.step import Frozen, Loss, Mean, Step, make_train_step
 from jaxcore.typing import Batch, Key, Params
@@ -236,5 +237,7 @@ class GradientTask(Task):
             ema=cfg.ema,
             skip_nonfinite=cfg.skip_nonfinite,
             remat=cfg.remat,
-            trainable=self.trainable,
+            trainable=lambda params: trainable_leaves(
+                cfg.optim.groups, self.trainable(params), params
+            ),
         )
