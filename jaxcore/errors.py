@@ -1,8 +1,37 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and text that a terminal may be shown."""
+
+# Characters of a message; a hostile file can hold a name of megabytes.
+_LONGEST_MESSAGE = 2000
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: one sentence with what was expected and what was found.
+    r"""A mistake the user can mend: one sentence with what was expected and what was found.
 
-    The command line prints its message and exits with code 2, without a stack trace.
+    The command line prints its message and exits with code 2, without a stack trace. Names and
+    values from files stand in messages, so every message is made `readable`.
+
+    >>> str(UserError("Expected a column 'y', found '\x1b[2J'."))
+    "Expected a column 'y', found '\\x1b[2J'."
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(readable(str(message), _LONGEST_MESSAGE))
+
+
+def readable(text: str, limit: int = 200) -> str:
+    r"""Text that comes from a file, for a message: no control characters, not too long.
+
+    Args:
+      text: anything; a character that cannot be printed (escape, bell, line feed, half a
+        surrogate pair, ...) becomes its escape sequence.
+      limit: characters that are kept.
+
+    >>> readable("a\x1bb\n"), readable("abcdef", 3)
+    ('a\\x1bb\\n', 'abc...')
+    """
+    text = text if len(text) <= limit else text[:limit] + "..."
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

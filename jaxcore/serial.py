@@ -27,7 +27,7 @@ from typing import (
     get_type_hints,
 )
 
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 T = TypeVar("T")
@@ -208,7 +208,9 @@ def _from_object(cls: type[T], data: Any, path: str, problems: list[str]) -> T |
     before = len(problems)
     prefix = f"{path}." if path else ""
     if not isinstance(data, Mapping):
-        problems.append(f"{path or 'the whole'} must be fields of {cls.__name__}, found {data!r}")
+        problems.append(
+            f"{path or 'the whole'} must be fields of {cls.__name__}, found {readable(repr(data))}"
+        )
         return None
     try:
         data = getattr(cls, "migrate", dict)(dict(data))
@@ -266,7 +268,7 @@ def _convert(kind: Any, value: Any, path: str, problems: list[str], *, stored: b
     try:
         return _leaf(kind, value, stored)
     except _Misfit:
-        problems.append(f"{path} must be {_words(kind)}, found {value!r}")
+        problems.append(f"{path} must be {_words(kind)}, found {readable(repr(value))}")
 
 
 def _convert_nested(kind: Any, value: Any, path: str, problems: list[str]) -> Any:
@@ -295,7 +297,7 @@ def _convert_nested(kind: Any, value: Any, path: str, problems: list[str]) -> An
             key: _convert(arguments[1], item, f"{path}.{key}", problems, stored=True)
             for key, item in value.items()
         }
-    problems.append(f"{path} must be {_words(kind)}, found {value!r}")
+    problems.append(f"{path} must be {_words(kind)}, found {readable(repr(value))}")
     return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jaxcore.errors import UserError
+from jaxcore.json_files import parse_json
 from jaxcore.serial import from_json
 from jaxcore.typing import Params
 
@@ -133,8 +134,8 @@ def _stored(metadata: Mapping[str, Any], path: Path) -> tuple[str | None, dict[s
     """Name and configuration that `describe` put into a file; None of a foreign one."""
     if _ENTRY not in metadata:
         return None, None
-    try:
-        content = json.loads(metadata[_ENTRY])
-        return str(content["model"]), dict(content["config"])
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"Expected a model and its configuration in {path}, found none.") from None
+    content = parse_json(str(metadata[_ENTRY]), source=f"a model and its configuration in {path}")
+    model, fields = content.get("model"), content.get("config")
+    if not isinstance(model, str) or not isinstance(fields, dict):
+        raise UserError(f"Expected a model and its configuration in {path}, found none.")
+    return model, fields

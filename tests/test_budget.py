@@ -52,6 +52,14 @@ def test_what_several_tests_share_counts_for_their_system(outcome):
     result.stdout.fnmatch_lines(["OVER THE BUDGET: test_it.py used * a system may use 0.01 s"])
 
 
+def test_a_golden_set_that_is_named_has_no_limit(outcome, pytester):
+    pytester.makeconftest(
+        "def pytest_addoption(parser): parser.addoption('--golden-dir', default='tests/golden')"
+    )
+    code = "def test_long(): work()"
+    assert outcome(code, "-o", "test_seconds=0.01", "--golden-dir", "elsewhere").ret == 0
+
+
 def test_the_workers_of_a_parallel_run_are_counted(outcome):
     result = outcome("def test_long(): work()", "-n", "1", "-o", "test_seconds=0.01")
     assert result.ret == pytest.ExitCode.TESTS_FAILED

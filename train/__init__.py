@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaxcore.train.checkpoint import Checkpointer, load_params, read_config
     from jaxcore.train.config import TrainConfig
     from jaxcore.train.ema import EMAConfig
-    from jaxcore.train.interrupt import EXIT_INTERRUPTED
+    from jaxcore.train.interrupt import EXIT_INTERRUPTED, EXIT_PROCESS_GONE
     from jaxcore.train.loop import FitResult, fit
     from jaxcore.train.optim import GroupConfig, OptimConfig, make_optimiser
     from jaxcore.train.schedules import ScheduleConfig, make_schedule
@@ -26,7 +26,7 @@ _HOMES = {
         "checkpoint": ("Checkpointer", "load_params", "read_config"),
         "config": ("TrainConfig",),
         "ema": ("EMAConfig",),
-        "interrupt": ("EXIT_INTERRUPTED",),
+        "interrupt": ("EXIT_INTERRUPTED", "EXIT_PROCESS_GONE"),
         "loop": ("FitResult", "fit"),
         "optim": ("GroupConfig", "OptimConfig", "make_optimiser"),
         "schedules": ("ScheduleConfig", "make_schedule"),
@@ -39,6 +39,7 @@ _HOMES = {
 
 __all__ = [
     "EXIT_INTERRUPTED",
+    "EXIT_PROCESS_GONE",
     "BatchIterator",
     "Checkpointer",
     "EMAConfig",

@@ -8,7 +8,6 @@ with a plain number is a whole checkpoint.
 """
 
 import contextlib
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,13 +20,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
+from jaxcore.json_files import read_json
 from jaxcore.train.checksums import checksums, verify
 from jaxcore.train.integrity import attempt, check_tree, quiet_orbax, writing
 from jaxcore.train.state import TrainState
 from jaxcore.typing import Params
 
 CHECKPOINTS = "checkpoints"
+_MAX_RECORD = 2**28  # bytes; one checksum for every part of 10,000 arrays on 500 devices
 
 
 def complete_steps(directory: Path) -> list[int]:
@@ -227,6 +228,7 @@ class Checkpointer:
         items: dict[str, Any] = {n: ocp.args.StandardRestore(tree) for n, tree in trees.items()}
         items["loop"] = ocp.args.JsonRestore()
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        _check_record(restored["loop"])
         sums = restored["loop"].get("crc32", {})
         for name in trees:
             verify(restored[name], sums.get(name, {}))
@@ -276,32 +278,47 @@ def clear_left_overs(directory: Path) -> None:
 def _read_loop(step_directory: Path) -> dict[str, Any]:
     """The JSON item ``loop`` of one checkpoint; empty when it is unreadable."""
     try:
-        content = json.loads((step_directory / "loop" / "metadata").read_text())
-    except (OSError, ValueError):
+        path = step_directory / "loop" / "metadata"
+        return read_json(path, max_bytes=_MAX_RECORD, finite=False)
+    except UserError:
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def _check_record(loop: Any) -> None:
+    """Refuse a record in which something is not what a loop would have written.
+
+    Raises:
+      ValueError: names what it is.
+    """
+    if not isinstance(loop, dict):
+        raise ValueError("the record of the loop is not an object with names")
+    wrong = [n for n in ("metrics", "window", "crc32") if not isinstance(loop.get(n) or {}, dict)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} in the record of the loop is not an object with names")
 
 
 def read_metrics(step_directory: Path) -> dict[str, Any]:
     """Evaluation stored with one checkpoint; empty when there is none or it is unreadable."""
-    return _read_loop(step_directory).get("metrics") or {}
+    metrics = _read_loop(step_directory).get("metrics")
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
     """The ``config.json`` of a run.
 
     Raises:
-      UserError: the folder is not a run directory.
+      UserError: the folder is not a run directory, or its file holds something else.
     """
     path = Path(run_dir) / "config.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"Expected a run directory with config.json, found none in {run_dir}."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"Expected JSON in {path}, found: {error}.") from error
+    if not path.exists():
+        raise UserError(f"Expected a run directory with config.json, found none in {run_dir}.")
+    config = read_json(path, what="the settings of a run", finite=False)
+    for name in ("task_config", "train", "extra"):
+        if not isinstance(config.get(name, {}), dict):
+            raise UserError(
+                f"Expected fields in {name} of {path}, found {readable(repr(config[name]))}."
+            )
+    return config
 
 
 def _choose_step(run_dir: Path, which: str | int) -> int:
@@ -319,7 +336,7 @@ def _choose_step(run_dir: Path, which: str | int) -> int:
         raise UserError(f"Expected which = best, last, ema or a step, found {which!r}.")
     train = read_config(run_dir).get("train", {})
     metric = train.get("best_metric")
-    if which != "best" or metric is None:
+    if which != "best" or not isinstance(metric, str):
         return steps[-1]
     sign = 1.0 if train.get("best_mode", "max") == "max" else -1.0
     scores = {s: read_metrics(directory / str(s)).get(metric) for s in steps}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jaxcore
 from jaxcore import registry
 from jaxcore.errors import UserError
-from jaxcore.serial import Count, Index, Serial
+from jaxcore.serial import Count, Index, Serial, from_json
 from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
 
@@ -100,8 +100,11 @@ def check_same_run(stored: Mapping[str, Any], current: Mapping[str, Any], run_di
     A longer run may go on under a constant learning rate, which does not depend on the length.
 
     Raises:
-      UserError: names the first field that differs.
+      UserError: names the first field that differs, or what in ``stored`` is no setting.
     """
+    known = {field.name for field in dataclasses.fields(TrainConfig)}  # later ones are compared
+    fields = {name: v for name, v in stored.get("train", {}).items() if name in known}
+    from_json(TrainConfig, fields, where="train")
     pair = []
     for config in (_todays(stored), current):
         train = {k: v for k, v in config.get("train", {}).items() if k not in _FREE}

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
-from jaxcore.parallel import put_batch
+from jaxcore.parallel import explained, put_batch
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.integrity import check_tree, writing
@@ -125,7 +125,7 @@ def fit(
         window = Window(record.get("window"))
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard) as journal:
             run = _Run(ready, checkpointer, journal, description, iterator, state, window, metrics)
-            with StopRequest() as stop:
+            with StopRequest() as stop, explained():
                 reporter.begin(start, cfg.steps)
                 return run.go(start, stop)
 
@@ -147,7 +147,12 @@ def _encode(state: Any) -> Any:
 
 def _decode(state: Any) -> Any:
     if isinstance(state, dict) and set(state) == {"bytes"}:
-        return base64.b64decode(state["bytes"])
+        try:
+            return base64.b64decode(state["bytes"])
+        except (TypeError, ValueError):
+            raise UserError(
+                "Expected the position of the data in the checkpoint, found none."
+            ) from None
     return state
 
 

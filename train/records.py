@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from jaxcore.atomic import whole_file
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
+from jaxcore.json_files import read_json_lines
 
 
 def strict(value: Any) -> Any:
@@ -34,11 +35,19 @@ class MetricsFile:
     """JSON lines, one per record, written at once so that a killed run loses nothing."""
 
     def __init__(self, path: Path, *, keep_to: int) -> None:
-        """Open for appending; records after step ``keep_to`` and torn lines are dropped."""
+        """Open for appending; records after step ``keep_to`` and a torn last line are dropped.
+
+        Raises:
+          UserError: the file holds something else than records.
+        """
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= keep_to]
-            with whole_file(path, overwrite=True) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept))
+            with (
+                whole_file(path, overwrite=True) as temporary,
+                temporary.open("w", encoding="utf-8") as file,
+            ):
+                for record in _records(path):
+                    if record["step"] <= keep_to:
+                        file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file = path.open("a")
 
     def write(self, kind: str, step: int, metrics: Mapping[str, Any]) -> None:
@@ -52,16 +61,25 @@ class MetricsFile:
         self._file.close()
 
 
-def _step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole records of a file, one at a time."""
+    for number, record in enumerate(read_json_lines(path, what="records of a run"), 1):
+        step = record.get("step")
+        if not isinstance(step, int) or isinstance(step, bool):
+            raise UserError(
+                f"Expected a whole number as step of every record in {path}, found "
+                f"{readable(repr(step))} in record {number}."
+            )
+        yield record
 
 
 def read_metrics_file(path: str | Path) -> list[dict[str, Any]]:
-    """All whole records of a ``metrics.jsonl``."""
-    return [json.loads(x) for x in Path(path).read_text().splitlines() if _step(x) < math.inf]
+    """All whole records of a ``metrics.jsonl``.
+
+    Raises:
+      UserError: no such file, or one that holds something else.
+    """
+    return list(_records(Path(path)))
 
 
 def write_sample(path: Path, picture: np.ndarray) -> None:

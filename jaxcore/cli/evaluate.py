@@ -54,6 +54,7 @@ def evaluate(
     from jaxcore.cli.progress import track
     from jaxcore.errors import UserError
     from jaxcore.registry import task_of
+    from jaxcore.serial import from_json
     from jaxcore.train import read_config
     from jaxcore.train.tasks.images import comparison, summarise
     from jaxcore.weights import load
@@ -72,7 +73,7 @@ def evaluate(
             raise UserError(f"The network {network.name} has no option steps: leave it out.")
         changes["sample_steps"] = steps
     if weights.is_dir():
-        trained = kind.from_dict(read_config(weights)["task_config"])
+        trained = from_json(kind, read_config(weights).get("task_config"), where="task_config")
     else:
         trained = kind(model=network.name, network=cfg)
     own = weights.is_dir() and data == _UNSAID and not photos

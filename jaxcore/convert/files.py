@@ -5,7 +5,6 @@ Only their structure is read here; a tensor's values follow when it is used.
 
 import dataclasses
 import functools
-import json
 import mmap
 import os
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ from jaxcore.convert.find import PREFERRED, find_state_dict
 from jaxcore.convert.lazy import LazyTensor
 from jaxcore.convert.prefixes import select_prefix
 from jaxcore.convert.rebuild import SAFETENSORS, Refused, Tensor
-from jaxcore.convert.statedict import readable
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
+from jaxcore.json_files import parse_json
 
 _EXPECTED = "expected a safetensors or PyTorch file"
 _MAX_INDEX = 2**26  # bytes; that of a network of 10,000 tensors has about one million
@@ -139,15 +138,16 @@ def _index(path: Path) -> dict[str, str]:
     """Official key -> name of the shard that holds it; empty for files that are no index."""
     try:
         with path.open("rb") as file:
-            if file.read(1) != b"{" or os.fstat(file.fileno()).st_size > _MAX_INDEX:
+            if file.read(1) != b"{":
                 return {}
-            content = json.loads(b"{" + file.read())
-    except (OSError, ValueError, RecursionError):
+            text = b"{" + file.read(_MAX_INDEX)
+    except OSError:
         return {}  # the reader of files reports it
+    content = parse_json(text, source=f"an index of weights in {path}", max_bytes=_MAX_INDEX)
     shards = content.get("weight_map")
     if not isinstance(shards, dict):
         return {}
-    names = set(map(str, shards.values()))
+    names = set(shards.values()) if all(isinstance(n, str) for n in shards.values()) else {""}
     if any(name != Path(name).name or name == path.name for name in names):
         raise UserError(f"{path} names shards outside its folder.")
     if not names:
@@ -249,7 +249,9 @@ def _read_safetensors(path: Path, buffer: mmap.mmap) -> StateFile:
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is a damaged safetensors file: {error}.") from None
     start = 8 + int.from_bytes(buffer[:8], "little")
-    header = json.loads(buffer[8:start])
+    header = parse_json(
+        buffer[8:start], source=f"a safetensors header in {path}", max_bytes=_MAX_INDEX
+    )
     metadata = header.pop("__metadata__", None) or {}
     tensors = {}
     for key, entry in header.items():

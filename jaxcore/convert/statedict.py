@@ -17,7 +17,7 @@ import numpy as np
 from jaxcore.convert.lazy import LazyTensor
 from jaxcore.convert.prefixes import strip_prefix
 from jaxcore.convert.rules import Link, Rule, Slot, by_key, slots
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
 from jaxcore.typing import Params, StateDict
 
 _SHOWN = 5  # names listed per kind of mismatch; the counts are always exact
@@ -25,14 +25,6 @@ _COMPARED = 2**24  # bytes of two equal tensors that are looked at together
 
 Tensor = np.ndarray | LazyTensor
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-def readable(text: str, limit: int = 200) -> str:
-    """Prepare text that comes from a file for a message: no control characters, not too long."""
-    text = text if len(text) <= limit else text[:limit] + "..."
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
 
 
 def _listing(names: Sequence[str]) -> str:

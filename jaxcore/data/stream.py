@@ -66,14 +66,19 @@ class Stream:
         """Go to a position from `get_state`.
 
         Raises:
-          UserError: the data have changed since.
+          UserError: the data have changed since, or this is no such position.
         """
-        if state["entries"] != self._entries:
+        step = state.get("step") if isinstance(state, Mapping) else None
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < sys.maxsize:
             raise UserError(
-                f"Expected the data of the checkpoint with {state['entries']} entries, found "
+                f"Expected the position of the data in the checkpoint, found {state!r}."
+            )
+        if state.get("entries") != self._entries:
+            raise UserError(
+                f"Expected the data of the checkpoint with {state.get('entries')} entries, found "
                 f"{self._entries}."
             )
-        self._iterator.set_state({"next_index": state["step"]})
+        self._iterator.set_state({"next_index": step})
 
 
 def stream(

@@ -14,13 +14,16 @@ from jaxcore.parallel.mesh import (
     row_shards,
     state_shardings,
 )
+from jaxcore.parallel.watch import EXIT_PROCESS_GONE, explained
 
 __all__ = [
     "DATA_AXIS",
+    "EXIT_PROCESS_GONE",
     "FSDP_AXIS",
     "TENSOR_AXIS",
     "batch_sharding",
     "compile_step",
+    "explained",
     "initialise",
     "leaf_spec",
     "make_mesh",

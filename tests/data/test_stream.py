@@ -80,3 +80,9 @@ def test_it_goes_on_from_its_state_as_json():
 def test_what_cannot_be_is_refused_at_once(options, message):
     with pytest.raises(UserError, match=message):
         batches(**options)
+
+
+@pytest.mark.parametrize("state", [8, [], {}, None, {"step": "3"}, {"step": -1}, {"step": 2**80}])
+def test_what_is_no_position_is_refused_in_one_sentence(state):
+    with pytest.raises(UserError, match="Expected the position of the data in the checkpoint"):
+        batches().set_state(state)

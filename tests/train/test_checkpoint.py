@@ -105,6 +105,21 @@ def test_the_saved_state_may_be_overwritten_at_once(tmp_path):
     np.testing.assert_array_equal(found.params["a"], 2.0)
 
 
+@pytest.mark.parametrize(
+    "record", ["[1]", "[" * 100_000, '{"metrics": [1]}', '{"window": 3}', '{"crc32": "x"}']
+)
+def test_a_record_that_no_loop_has_written_counts_as_damage(tmp_path, record):
+    state, warnings = _state(), []
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(state, config={})
+        checkpointer.save(_state(4), config={})
+        checkpointer.wait()
+    (tmp_path / "4" / "loop" / "metadata").write_text(record)
+    with Checkpointer(tmp_path, best_metric="psnr", warn=warnings.append) as checkpointer:
+        found, _ = checkpointer.restore(_abstract(state))
+    assert int(found.step) == 3 and len(warnings) == 1
+
+
 def test_left_overs_of_a_broken_save_are_gone_when_the_folder_is_open(tmp_path, monkeypatch):
     half = tmp_path / "16.orbax-checkpoint-tmp-3"
     (half / "params").mkdir(parents=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 from jaxcore import registry
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
+from jaxcore.train.checkpoint import read_config
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.logging import Bar, Lines, Pace, default_reporter
 from jaxcore.train.optim import OptimConfig
@@ -41,6 +42,46 @@ def test_metrics_file_is_cut_to_the_restored_step_and_stays_strict_json(tmp_path
         "n": 3,
     }
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"step": \xff}', "not UTF-8 in line 1"),
+        (b"[" * 100_000, "levels deep in line 1"),
+        (b'{"step": "3"}', "found '3' in record 1"),
+        (b'{"step": true}', "found True in record 1"),
+        (b'{"loss": 1}', "found None in record 1"),
+    ],
+)
+def test_a_metrics_file_of_something_else_is_left_as_it_is(tmp_path, line, message):
+    path = tmp_path / "metrics.jsonl"
+    content = line + b'\n{"step": 4}\n'
+    path.write_bytes(content)
+    for read in (lambda: MetricsFile(path, keep_to=4), lambda: read_metrics_file(path)):
+        with pytest.raises(UserError, match=message):
+            read()
+    assert path.read_bytes() == content and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "a list instead of an object"),
+        ("null", "null instead of an object"),
+        ("[" * 200_000, "levels deep"),
+        ('{"train": []}', r"fields in train of .*config\.json, found \[\]"),
+        ('{"task_config": 3}', "fields in task_config"),
+        ('{"train": {"steps": "ten"}}', "train.steps must be a whole number.*found 'ten'"),
+        ('{"train": {"steps": 1, "optim": [1]}}', "train.optim must be fields of OptimConfig"),
+        ('{"train": {}}', "train.steps of TrainConfig is missing"),
+        ('{"format": "a fit"}', "train.steps of TrainConfig is missing"),
+    ],
+)
+def test_settings_of_a_stranger_are_refused_in_one_sentence(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        check_same_run(read_config(tmp_path), _stored(), tmp_path)
 
 
 @pytest.mark.parametrize(
