@@ -69,6 +69,26 @@ def verify(tree: Any, stored: Mapping[str, Any]) -> None:
                 raise ValueError(f"the bytes of {name} have changed since they were written")
 
 
+def first_nonfinite(tree: Any) -> str | None:
+    """Path of the first leaf with a NaN or an infinity; all processes must call it.
+
+    >>> import numpy as np
+    >>> first_nonfinite({"a": np.ones(2), "b": np.array([1.0, np.inf])})
+    'b'
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    bad = np.array([not _finite(leaf) for _, leaf in leaves], np.uint8)
+    if jax.process_count() > 1 and len(leaves):
+        bad = np.asarray(multihost_utils.process_allgather(bad)).max(0)
+    return parameter_path(leaves[int(bad.argmax())][0]) if bad.any() else None
+
+
+def _finite(leaf: Any) -> bool:
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return True
+    return all(part is None or bool(np.isfinite(part).all()) for _, part in _parts(leaf))
+
+
 def _plain(leaf: Any) -> Any:
     """Typed keys as the numbers they are."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

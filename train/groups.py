@@ -193,7 +193,7 @@ def labels(groups: Groups, own: Any, params: Params) -> Any:
 
 
 def summary(groups: Groups, params: Params, rate: float, decay: float) -> str:
-    """One sentence on what each group holds.
+    """One sentence on what each group holds; empty without groups.
 
     Args:
       groups: of the optimiser.
@@ -206,6 +206,8 @@ def summary(groups: Groups, params: Params, rate: float, decay: float) -> str:
     >>> summary((GroupConfig.parse("embed:freeze"),), params, 0.1, 0.0)
     "Optimiser groups: 'embed' 2 parameters, frozen; all others 3, learning rate 0.1, decay 0."
     """
+    if not groups:
+        return ""
     counts: dict[str, int] = {}
     names, leaves = jax.tree.leaves(assigned(groups, params)), jax.tree.leaves(params)
     for name, leaf in zip(names, leaves, strict=True):

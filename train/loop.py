@@ -22,25 +22,27 @@ from jax.sharding import Mesh
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import explained, put_batch
+from jaxcore.train.changes import check_same_run, inherited, record_of
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
-from jaxcore.train.config import TrainConfig, check_same_run, describe_run
+from jaxcore.train.checksums import first_nonfinite
+from jaxcore.train.config import TrainConfig, check_best, describe_run
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
 from jaxcore.train.logging import Pace, Reporter, default_reporter
-from jaxcore.train.prepare import Prepared, prepare
+from jaxcore.train.prepare import Prepared, as_stored, as_wanted, prepare
 from jaxcore.train.records import strict
+from jaxcore.train.schedules import check_length
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
 from jaxcore.train.task import BatchIterator, Task
+from jaxcore.train.watch import Watch, check_outcome
 from jaxcore.train.window import Window
 from jaxcore.typing import Batch, Params
 
 __all__ = ["EXIT_INTERRUPTED", "FitResult", "TrainConfig", "fit"]
 
 Resume = Literal["auto"] | bool
-# After this many logged windows without one finite loss a run is given up.
-_HOPELESS_WINDOWS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,7 @@ def fit(
     reporter: Reporter | None = None,
     init_params: Params | None = None,
     extra_config: Mapping[str, Any] | None = None,
+    change_settings: bool = False,
 ) -> FitResult:
     """Run a task, step by step.
 
@@ -77,6 +80,11 @@ def fit(
       reporter: receives the progress; None is a bar on a terminal and lines elsewhere.
       init_params: parameters to start from (fine-tuning) when there is nothing to resume.
       extra_config: further JSON to record in ``config.json``.
+      change_settings: go on with other settings than the run directory has, where the state means
+        the same under both: length, learning rate and its schedule, decay, clipping, micro-batches,
+        what evaluation alone reads. From the newest checkpoint on, update ``n`` has the rate that
+        the new settings give to update ``n`` of a run of the new length; so the rate of a finished
+        cosine rises again. ``config.json`` lists under ``changes`` what was changed at which step.
 
     Returns:
       The final state; ``interrupted`` when SIGTERM or Ctrl-C ended the run early, in which case
@@ -84,16 +92,32 @@ def fit(
 
     Raises:
       UserError: other settings than those of the run directory, parameters that do not fit, a
-        full disk, a folder that cannot be written, a loss that is never finite.
+        full disk, a folder that cannot be written, `TrainConfig.max_skipped` steps in a row without
+        a finite loss and gradient, or no other in the whole run.
     """
     run_dir, reporter = Path(run_dir), reporter or default_reporter()
-    ready = prepare(task, cfg, mesh)
-    description = describe_run(task, cfg, extra_config or {})
-    found = bool(complete_steps(run_dir / CHECKPOINTS))
+    steps = complete_steps(run_dir / CHECKPOINTS)
+    found = bool(steps)
     _check_start(found, resume, run_dir)
+    stored = read_config(run_dir) if found else {}
+    ready = prepare(task, inherited(stored, cfg), mesh)
+    cfg = ready.cfg
+    description = describe_run(task, cfg, extra_config or {})
+    changes = []
     if found:
-        check_same_run(read_config(run_dir), description, run_dir)
-    elif init_params is not None:
+        changes = check_same_run(
+            stored,
+            description,
+            run_dir,
+            change=change_settings,
+            changeable=task.changeable,
+            done=steps[-1],
+        )
+        description |= record_of(stored, changes)
+    if changes or not found:
+        check_length(cfg.optim.schedule, cfg.steps * task.inner_steps)
+    check_best(cfg.best_metric, task.metric_names())
+    if not found and init_params is not None:
         source = "The given set of parameters"
         check_tree(init_params, ready.abstract.params, source=source)
     with writing(run_dir):
@@ -110,21 +134,38 @@ def fit(
     with checkpointer:
         record: dict[str, Any] = {}
         if found:
-            state, record = checkpointer.restore(ready.abstract)
+            before = as_stored(ready, TrainConfig.from_dict(stored["train"])) if changes else None
+            state, record = checkpointer.restore(before or ready.abstract)
+            state = as_wanted(state, ready) if changes else state
             checkpointer.delete_after(int(state.step))
             reporter.message(f"Resuming {run_dir} at step {int(state.step)}.")
         else:
             state = ready.initial_state(init_params)
         metrics = record.get("metrics") or {}
         start = int(state.step)
+        skipped = int(state.skipped)
         if start >= cfg.steps:
+            check_outcome(skipped, start * task.inner_steps)
             return FitResult(state, metrics, interrupted=False)
+        if ready.groups:
+            reporter.message(ready.groups)
+        if cfg.best_metric and task.metric_names() is None:
+            names = metrics or task.evaluate(state, ready.frozen)
+            check_best(cfg.best_metric, tuple(names))
         iterator = task.batches(cfg.seed, start)
         if record.get("data_iter") is not None:
             iterator.set_state(_decode(record["data_iter"]))
         window = Window(record.get("window"))
+        watch = Watch(
+            cfg.max_skipped,
+            inner_steps=task.inner_steps,
+            skipped=skipped,
+            stored=(record.get("window") or {}).get("watch"),
+        )
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard) as journal:
-            run = _Run(ready, checkpointer, journal, description, iterator, state, window, metrics)
+            run = _Run(
+                ready, checkpointer, journal, description, iterator, state, window, watch, metrics
+            )
             with StopRequest() as stop, explained():
                 reporter.begin(start, cfg.steps)
                 return run.go(start, stop)
@@ -167,9 +208,9 @@ class _Run:
     iterator: BatchIterator
     state: TrainState
     window: Window
+    watch: Watch
     metrics: dict[str, float]  # the last evaluation
-    pending: deque[Metrics] = dataclasses.field(default_factory=deque)
-    hopeless: int = 0  # windows without a finite loss
+    pending: deque[tuple[int, Metrics]] = dataclasses.field(default_factory=deque)
 
     def go(self, start: int, stop: StopRequest) -> FitResult:
         """All steps after ``start``."""
@@ -181,6 +222,7 @@ class _Run:
                 pace.restart()
             else:
                 pace.count(_items(task, batch))
+            self._check()
             self.journal.reporter.advance(done)
             last = done == cfg.steps
             if last or _due(cfg.log_every, done):
@@ -198,6 +240,7 @@ class _Run:
             if last:
                 break
         self.checkpointer.wait()
+        self._conclude(done)
         return FitResult(self.state, self.metrics, interrupted=False)
 
     def _advance(self, done: int) -> Batch:
@@ -215,14 +258,41 @@ class _Run:
         made = ready.task.experience(self.state, placed, key, ready.frozen)
         placed = placed if made is None else put_batch(made, ready.mesh)
         self.state, metrics = ready.step(self.state, placed, ready.frozen)
-        self.pending.append(metrics)
+        for value in metrics.values():
+            value.copy_to_host_async()  # looked at when the step has ended: no further wait
+        self.pending.append((done, metrics))
         self._await(ready.cfg.max_in_flight)
         return batch
 
     def _await(self, allowed: int) -> None:
         """Wait until at most ``allowed`` steps are still running."""
         while len(self.pending) > allowed:
-            self.window.add(jax.block_until_ready(self.pending.popleft()))
+            done, metrics = jax.block_until_ready(self.pending.popleft())
+            self.window.add(metrics)
+            spike = self.watch.add(done, metrics)
+            if spike is not None:
+                self.journal.spike(done, spike)
+
+    def _check(self) -> None:
+        """End a run whose updates do not happen, or have made its parameters useless."""
+        self.watch.check()
+        if self.watch.in_row and not self.ready.cfg.skip_nonfinite:
+            bad = first_nonfinite({"params": self.state.params})
+            if bad is not None:
+                raise UserError(
+                    f"Expected finite parameters, found NaN or infinity in {bad} "
+                    f"{self.watch.said}: check the data and the learning rate, or set "
+                    "skip_nonfinite."
+                )
+
+    def _conclude(self, done: int) -> None:
+        """Say how many updates were left out; all of them are no success."""
+        skipped, updates = self.watch.skipped, done * self.ready.task.inner_steps
+        check_outcome(skipped, updates)
+        if skipped:
+            self.journal.reporter.message(
+                f"{skipped} of {updates} updates were left out: loss or gradient were not finite."
+            )
 
     def _side_work(self, done: int, *, last: bool, stopping: bool) -> bool:
         """Evaluate, draw pictures, save: whatever is due after this step."""
@@ -233,6 +303,7 @@ class _Run:
         if not (evaluate or save or draw):
             return False
         self._await(0)
+        self._check()
         try:
             if evaluate:
                 save |= self._evaluate(done)
@@ -255,7 +326,7 @@ class _Run:
             self.state,
             config=self.description,
             data_iter=_encode(self.iterator.get_state()),
-            window=self.window.to_dict(),
+            window={**self.window.to_dict(), "watch": self.watch.to_dict()},
             metrics=metrics,
         )
 
@@ -263,16 +334,11 @@ class _Run:
         self._await(0)
         metrics = self.window.means()
         with jax.numpy_dtype_promotion("standard"):
-            updates = (done - 1) * self.ready.task.inner_steps
-            metrics["learning_rate"] = float(self.ready.rate(updates))
+            # Of the last update that was applied: what is left out does not count.
+            applied = max(done * self.ready.task.inner_steps - self.watch.skipped, 1)
+            metrics |= {name: float(rate(applied - 1)) for name, rate in self.ready.rates.items()}
         metrics |= pace.read(self.ready.cfg.steps - done)
         self.journal.train(done, metrics)
-        self.hopeless = 0 if np.isfinite(metrics.get("loss", 0.0)) else self.hopeless + 1
-        if self.hopeless >= _HOPELESS_WINDOWS:
-            raise UserError(
-                f"Expected a finite loss, found only NaN or infinity in the last {self.hopeless} "
-                f"records up to step {done}: check the data and the learning rate."
-            )
 
     def _evaluate(self, done: int) -> bool:
         """Evaluate; True when this is the best so far."""
@@ -282,11 +348,7 @@ class _Run:
         name = self.ready.cfg.best_metric
         if name is None:
             return False
-        if name not in self.metrics:
-            raise UserError(
-                f"best_metric {name!r} is not among the metrics of the evaluation: "
-                f"{', '.join(self.metrics)}."
-            )
+        check_best(name, tuple(self.metrics))
         value = self.metrics[name]
         return bool(np.isfinite(value)) and self.checkpointer.is_better(value)
 

@@ -112,16 +112,19 @@ def _single(cfg: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
             return optax.lion(rate, b1=b1, b2=b2, weight_decay=decay, mask=mask)
         case "lamb":
             return optax.lamb(rate, b1=b1, b2=b2, eps=cfg.eps, weight_decay=decay, mask=mask)
-        case "muon":  # matrices by muon, everything else by adamw
+        case "muon" if mask is None:  # matrices by muon, everything else by adamw
             return optax.contrib.muon(
                 rate,
                 beta=cfg.momentum,
                 weight_decay=decay,
-                weight_decay_mask=mask,
                 adam_b1=b1,
                 adam_b2=b2,
                 adam_weight_decay=decay,
             )
+        case "muon":  # optax has no mask for the part of adamw
+            parts = {True: dataclasses.replace(cfg, decay_all=True)}
+            parts[False] = dataclasses.replace(cfg, weight_decay=0.0)
+            return optax.partition({key: _single(c, rate) for key, c in parts.items()}, decayed)
         case "adam":
             inner = optax.adam(rate, b1=b1, b2=b2, eps=cfg.eps)
         case "radam":

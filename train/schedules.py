@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxcore.errors import UserError
 from jaxcore.serial import AtLeast, Count, Index, Serial
 
 Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
@@ -120,6 +121,28 @@ SCHEDULES: dict[str, Maker] = {
     "adair_official": _lazily("jaxcore.train.recipes.adair_schedule", "make_official"),
     "fixed": _lazily("jaxcore.train.recipes.adair_schedule", "make_fixed"),
 }
+
+
+def check_length(config: ScheduleConfig, total_steps: int) -> None:
+    """Refuse a warm-up that is longer than the run, which would never reach its peak.
+
+    Args:
+      config: shape of the schedule.
+      total_steps: updates of the whole run.
+
+    Raises:
+      UserError: names both.
+
+    >>> check_length(ScheduleConfig(name="warmup_cosine", warmup_steps=20), 10)
+    Traceback (most recent call last):
+    jaxcore.errors.UserError: train.optim.schedule.warmup_steps must be at most the 10 updates of \
+the run, found 20.
+    """
+    if config.name in ("warmup_cosine", "fixed") and (config.warmup_steps or 0) > total_steps:
+        raise UserError(
+            f"train.optim.schedule.warmup_steps must be at most the {total_steps} updates of the "
+            f"run, found {config.warmup_steps}."
+        )
 
 
 def make_schedule(config: ScheduleConfig, peak: float, total_steps: int) -> Schedule:

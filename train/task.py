@@ -77,6 +77,9 @@ class Task(abc.ABC):
     # leaves, if they are big, are split over the axis fsdp (`jaxcore.parallel.state_shardings`).
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
 
+    # Fields, dotted where nested, that evaluation alone reads: they may change in a run by request.
+    changeable: ClassVar[tuple[str, ...]] = ()
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not hasattr(cls, "name"):
@@ -141,6 +144,13 @@ class Task(abc.ABC):
 
         Args:
           params: shapes, not values.
+        """
+        return None
+
+    def metric_names(self) -> tuple[str, ...] | None:
+        """Names of what `evaluate` returns, for ``best_metric`` to be checked before the start.
+
+        None: not known; an evaluation before the first step tells them where one is asked for.
         """
         return None
 

@@ -201,7 +201,7 @@ def test_mistakes_are_named():
     with pytest.raises(UserError, match="not a regular expression"):
         OptimConfig(groups=(GroupConfig(pattern="("),))
     for groups, message in (
-        ("nowhere:lr=1", "'nowhere' matches no parameter: expected .* such as a/kernel, b/bias"),
+        ("nowhere:lr=1", "'nowhere' matches no parameter: expected .* such as a/kernel, b/kernel"),
         ("b/:lr=1 bias:lr=2", "'bias' matches no parameter that an earlier group has not taken"),
         ("a/|b/:freeze", "found that all are frozen"),
         ("bias:decay=0.1", "'bias' asks for a weight decay of 0.1, found only biases"),
