@@ -28,6 +28,7 @@ from jaxcore.train.state import TrainState
 from jaxcore.typing import Params
 
 CHECKPOINTS = "checkpoints"
+_MEETING = 10  # seconds in which all processes of a run that fails must come to its last save
 _MAX_RECORD = 2**28  # bytes; one checksum for every part of 10,000 arrays on 500 devices
 
 
@@ -169,6 +170,15 @@ class Checkpointer:
         with writing(self.directory / str(step)):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         return step
+
+    def all_at(self, step: int) -> bool:
+        """Whether all processes want to save this step now; waits for them, but not for long."""
+        meet = ocp.multihost.get_barrier_sync_fn()
+        try:
+            meet(key=f"{self.directory} {step}", timeout_ms=1000 * _MEETING)
+        except Exception:  # of the coordination service: too late, or it is gone
+            return False
+        return True
 
     def wait(self) -> None:
         """Wait for the save in the background.

@@ -9,6 +9,8 @@ the parameters, the optimiser, the key, the position in the data and the running
 """
 
 import base64
+import contextlib
+import copy
 import dataclasses
 from collections import deque
 from collections.abc import Mapping
@@ -168,7 +170,11 @@ def fit(
             )
             with StopRequest() as stop, explained():
                 reporter.begin(start, cfg.steps)
-                return run.go(start, stop)
+                try:
+                    return run.go(start, stop)
+                except BaseException:
+                    run.rescue(start)
+                    raise
 
 
 def _check_start(found: bool, resume: Resume, run_dir: Path) -> None:
@@ -210,6 +216,7 @@ class _Run:
     window: Window
     watch: Watch
     metrics: dict[str, float]  # the last evaluation
+    position: Any = None  # in the data, of the state: the iterator may be ahead when it fails
     pending: deque[tuple[int, Metrics]] = dataclasses.field(default_factory=deque)
 
     def go(self, start: int, stop: StopRequest) -> FitResult:
@@ -252,22 +259,26 @@ class _Run:
             raise UserError(
                 f"Expected data for {ready.cfg.steps} steps, found none after step {done - 1}."
             ) from error
+        position = copy.deepcopy(self.iterator.get_state())
         placed = put_batch(batch, ready.mesh)
         key = jax.random.fold_in(jax.random.key(ready.cfg.seed), 2)  # 0: parameters, 1: steps
         key = jax.random.fold_in(key, done - 1)
         made = ready.task.experience(self.state, placed, key, ready.frozen)
         placed = placed if made is None else put_batch(made, ready.mesh)
+        # No call stands between the two, so that no Ctrl-C can part them.
         self.state, metrics = ready.step(self.state, placed, ready.frozen)
+        self.position = position
+        self.pending.append((done, metrics))
         for value in metrics.values():
             value.copy_to_host_async()  # looked at when the step has ended: no further wait
-        self.pending.append((done, metrics))
         self._await(ready.cfg.max_in_flight)
         return batch
 
     def _await(self, allowed: int) -> None:
         """Wait until at most ``allowed`` steps are still running."""
         while len(self.pending) > allowed:
-            done, metrics = jax.block_until_ready(self.pending.popleft())
+            jax.block_until_ready(self.pending[0])
+            done, metrics = self.pending.popleft()
             self.window.add(metrics)
             spike = self.watch.add(done, metrics)
             if spike is not None:
@@ -304,28 +315,44 @@ class _Run:
             return False
         self._await(0)
         self._check()
-        try:
-            if evaluate:
-                save |= self._evaluate(done)
-            if draw:  # by all processes: it may hold collectives
-                found = self.ready.task.pictures(self.state, self.ready.frozen)
-                self.journal.pictures(done, found)
-        except UserError:
-            if jax.process_count() == 1:  # others may not have failed, and a save needs all
-                self._save()
-                self.checkpointer.wait()
-                text = f"Saved step {done}, whose evaluation failed."
-                self.journal.reporter.message(text)
-            raise
+        if evaluate:
+            save |= self._evaluate(done)
+        if draw:  # by all processes: it may hold collectives
+            found = self.ready.task.pictures(self.state, self.ready.frozen)
+            self.journal.pictures(done, found)
         if save:
             self._save(strict(self.metrics) if evaluate else None)
         return True
 
+    def rescue(self, start: int) -> None:
+        """Save the last good state, whatever ends the run; to be called by every process."""
+        say = self.journal.reporter.message
+        try:
+            self._await(0)
+            done = int(self.state.step)
+            if done == start or not self.checkpointer.all_at(done):
+                return  # a save needs every process, and others may know of no failure
+            with contextlib.suppress(UserError):  # of the save before: it has made room
+                self.checkpointer.wait()
+            if done not in complete_steps(self.checkpointer.directory):
+                self._save()
+                self.checkpointer.wait()
+            say(f"Saved step {done} before the run ended.")
+        except Exception as error:
+            say(f"Nothing was saved after the last checkpoint: {error}")
+
     def _save(self, metrics: dict[str, float] | None = None) -> None:
+        bad = first_nonfinite({"params": self.state.params, "ema": self.state.ema_params})
+        if bad is not None:  # it would push good checkpoints out
+            raise UserError(
+                f"Expected finite parameters after step {int(self.state.step)}, found NaN or "
+                f"infinity in {bad}: the checkpoints before are kept; check the data and the "
+                "learning rate, or set skip_nonfinite."
+            )
         self.checkpointer.save(
             self.state,
             config=self.description,
-            data_iter=_encode(self.iterator.get_state()),
+            data_iter=_encode(self.position),
             window={**self.window.to_dict(), "watch": self.watch.to_dict()},
             metrics=metrics,
         )

@@ -1,5 +1,6 @@
 """P(Z=1|X) and P(A=1|Z,X) on every basis in every fold: logistic regressions in one Newton loop."""
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,7 +11,11 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.chunks import in_chunks, sum_chunks
-from jaxcore.estimators.nuisance.penalised import newton_tolerance
+from jaxcore.estimators.nuisance.penalised import (
+    newton_tolerance,
+    pair_products,
+    second_moments,
+)
 
 _MAX_STEPS = 50
 
@@ -62,9 +67,6 @@ def fit_probabilities(
     among = weights * Z[None]
     among = among / jnp.sum(among, axis=1, keepdims=True) if one_sided else weights
     pieces = in_chunks((A, Z, B, weights.T, among.T), rows)
-    left, right = np.triu_indices(q)
-    place = np.zeros((q, q), np.int32)
-    place[left, right] = place[right, left] = np.arange(len(left))
 
     def each(of_pi: Array, of_mu: Array) -> Array:  # [..., n] to [..., learner, n]
         both = [(of_pi, n_pi), (of_mu, n_mu)]
@@ -74,20 +76,18 @@ def fit_probabilities(
         b, size, i = state
 
         def sums(A: Array, Z: Array, B: Array, weights: Array, among: Array) -> tuple[Array, Array]:
-            """Products of the residuals with B and Z B, of the curvatures with pairs of columns."""
-            B = B.T
-            eta = (b.reshape(-1, q) @ B).reshape(k, -1, 2, B.shape[1])
+            """Products of the residuals with B and Z B, and second moments under the curvatures."""
+            eta = (b.reshape(-1, q) @ B.T).reshape(k, -1, 2, B.shape[0])
             p = jax.nn.sigmoid(eta[:, :, 0] + Z[None, None] * eta[:, :, 1])
             w = each(weights.T, among.T)
             rest, curved = w * (each(Z, A)[None] - p), w * p * (1 - p)
-            gradient = jnp.stack([rest, Z[None, None] * rest], axis=2) @ B.T
-            pairs = B[left] * B[right]
-            curvature = jnp.concatenate([curved, Z[None, None] * curved[:, n_pi:]], axis=1)
-            return gradient.reshape(b.shape), curvature @ pairs.T
+            gradient = jnp.stack([rest, Z[None, None] * rest], axis=2) @ B
+            curved = jnp.concatenate([curved, Z[None, None] * curved[:, n_pi:]], axis=1)
+            moments = functools.partial(second_moments, B, pair_products(B))
+            return gradient.reshape(b.shape), jax.vmap(jax.vmap(moments))(curved)
 
-        gradient, curvature = sum_chunks(sums, pieces)
+        gradient, whole = sum_chunks(sums, pieces)
         gradient = columns[None] * gradient - penalty[None] * b
-        whole = curvature[..., place]
         half = jnp.pad(whole[:, n_pi + n_mu :], ((0, 0), (n_pi, 0), (0, 0), (0, 0)))
         upper = jnp.concatenate([whole[:, : n_pi + n_mu], half], axis=-1)
         lower = jnp.concatenate([half, half], axis=-1)
