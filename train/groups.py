@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import jax
 
@@ -36,6 +36,8 @@ class GroupConfig(Serial):
     >>> GroupConfig.parse("encoder:lr=1e-5,decay=0").learning_rate
     1e-05
     """
+
+    metavar: ClassVar[str] = "PATTERN:lr=X,decay=X|PATTERN:freeze"
 
     pattern: str  # regular expression on the parameter path
     name: OptimName | None = None

@@ -105,18 +105,14 @@ def fit(
     ready = prepare(task, inherited(stored, cfg), mesh)
     cfg = ready.cfg
     description = describe_run(task, cfg, extra_config or {})
-    changes = []
+    abstract = ready.abstract
     if found:
-        changes = check_same_run(
-            stored,
-            description,
-            run_dir,
-            change=change_settings,
-            changeable=task.changeable,
-            done=steps[-1],
-        )
+        options = {"change": change_settings, "changeable": task.changeable, "done": steps[-1]}
+        changes = check_same_run(stored, description, run_dir, **options)
         description |= record_of(stored, changes)
-    if changes or not found:
+        if any(one["field"].startswith("train.optim") for one in changes):
+            abstract = as_stored(ready, TrainConfig.from_dict(stored["train"]))
+    if not found or change_settings:
         check_length(cfg.optim.schedule, cfg.steps * task.inner_steps)
     check_best(cfg.best_metric, task.metric_names())
     if not found and init_params is not None:
@@ -136,9 +132,8 @@ def fit(
     with checkpointer:
         record: dict[str, Any] = {}
         if found:
-            before = as_stored(ready, TrainConfig.from_dict(stored["train"])) if changes else None
-            state, record = checkpointer.restore(before or ready.abstract)
-            state = as_wanted(state, ready) if changes else state
+            state, record = checkpointer.restore(abstract)
+            state = as_wanted(state, ready)
             checkpointer.delete_after(int(state.step))
             reporter.message(f"Resuming {run_dir} at step {int(state.step)}.")
         else:

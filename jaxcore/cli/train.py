@@ -39,16 +39,25 @@ def _command(name: str, line: str) -> Callable[..., None]:
         init: Path | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
+        change_settings: bool = False,
         train: TrainConfig = default.train,
     ) -> None:
-        run(Recipe(task=task, train=train, epochs=epochs), out, init=init, fsdp=fsdp)
+        chosen = Recipe(task=task, train=train, epochs=epochs)
+        run(chosen, out, init=init, fsdp=fsdp, change_settings=change_settings)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
     command.__doc__ = f"{line}.\n{options}"
     return command
 
 
-def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1) -> None:
+def train(
+    chosen: Recipe,
+    out: Path,
+    *,
+    init: Path | None = None,
+    fsdp: int = 1,
+    change_settings: bool = False,
+) -> None:
     """Train a network by a recipe, or go on with a run.
 
     Args:
@@ -56,6 +65,8 @@ def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1)
       out: run directory; a run in it goes on from its newest checkpoint
       init: weights to start from (fine-tuning): a run directory or an official weight file
       fsdp: devices over which parameters are split as well as rows
+      change_settings: go on with other settings than the run was begun with, such as more steps,
+        another learning rate or evaluation; config.json lists what was changed
     """
     import sys
 
@@ -75,10 +86,18 @@ def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1)
     alone = jax.device_count() == 1 and fsdp == 1
     mesh = None if alone else make_mesh(fsdp=fsdp)
     if not task.entry.searching(task.network):
-        result = fit(task, chosen.train, out, mesh=mesh, init_params=params)
+        result = fit(
+            task,
+            chosen.train,
+            out,
+            mesh=mesh,
+            init_params=params,
+            change_settings=change_settings,
+        )
     else:
         found = _search(chosen, out / "search", mesh, params)
-        result = fit(found, chosen.train, out / "trained", mesh=mesh)
+        trained = out / "trained"
+        result = fit(found, chosen.train, trained, mesh=mesh, change_settings=change_settings)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     if first:
