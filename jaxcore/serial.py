@@ -11,7 +11,7 @@ import functools
 import math
 import operator
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import (
     Annotated,
@@ -72,6 +72,18 @@ class Below(Bound):
     """Below the limit."""
 
     phrase, compare = "below", operator.lt
+
+
+class OneOf:
+    """A name of a table, as an annotation: ``Annotated[str, OneOf(TABLE)]``; it may grow later."""
+
+    def __init__(self, table: Collection[str]) -> None:
+        """Take the table as it will be when a value is checked."""
+        self.table = table
+
+    def holds(self, value: str) -> bool:
+        """Whether the table has the name."""
+        return value in self.table
 
 
 Count: TypeAlias = Annotated[int, AtLeast(1)]
@@ -355,8 +367,8 @@ def _leaf(kind: Any, value: Any, stored: bool) -> Any:
         return value
     if origin is Annotated:
         out = _leaf(arguments[0], value, stored)
-        bounds = [mark for mark in arguments[1:] if isinstance(mark, Bound)]
-        return _when(out is None or all(bound.holds(out) for bound in bounds), out)
+        marks = [mark for mark in arguments[1:] if isinstance(mark, Bound | OneOf)]
+        return _when(out is None or all(mark.holds(out) for mark in marks), out)
     if _is_union(origin):
         for member in arguments:
             try:
@@ -412,6 +424,9 @@ def _words(kind: Any) -> str:
     """What is expected, as the end of a sentence."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        for mark in arguments[1:]:
+            if isinstance(mark, OneOf):
+                return f"one of {', '.join(mark.table)}"
         bounds = [f"{m.phrase} {m.limit}" for m in arguments[1:] if isinstance(m, Bound)]
         return " ".join([_words(arguments[0]), " and ".join(bounds)]).rstrip()
     if _is_union(origin):

@@ -216,7 +216,7 @@ class _Run:
 
     def go(self, start: int, stop: StopRequest) -> FitResult:
         """All steps after ``start``."""
-        cfg, task, pace = self.ready.cfg, self.ready.task, Pace()
+        cfg, task, pace, done = self.ready.cfg, self.ready.task, Pace(), start
         for done in range(start + 1, cfg.steps + 1):
             batch = self._advance(done)
             if done == start + 1:  # compilation and the first step do not count for the pace

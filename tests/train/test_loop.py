@@ -307,7 +307,7 @@ def test_a_misspelt_best_metric_is_noticed_before_the_first_step(tmp_path, tells
         def metric_names(self) -> Any:
             return ("mse",) if tells else None
 
-        def loss(self, *_: Any) -> Any:
+        def loss(self, variables: Any, batch: Any, key: Any, frozen: Any) -> Any:
             raise AssertionError("a step")
 
     cfg = dataclasses.replace(_QUIET, best_metric="psnr")

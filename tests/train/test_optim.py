@@ -118,8 +118,10 @@ def test_moments_and_updates_are_float32_whatever_the_parameters_are(name):
     rng = np.random.default_rng(0)
     params = {"w": jnp.asarray(rng.normal(size=(4, 4)), jnp.bfloat16)}
     tx = make_optimiser(OptimConfig(name=name, weight_decay=0.1, clip_norm=0.5), 10)
-    wide = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+    wide: Any = jax.tree.map(lambda x: x.astype(jnp.float32), params)
     low, high = tx.init(params), tx.init(wide)
+    updates: Any
+    own: Any
     for i in range(3):
         grads = {"w": jnp.asarray(rng.normal(size=(4, 4)), jnp.bfloat16)}
         with jax.numpy_dtype_promotion("standard"):
