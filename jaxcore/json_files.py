@@ -52,7 +52,7 @@ def read_json(
     ...     read_json(path)
     {'steps': 3}
     """
-    file = Path(path) if isinstance(path, str) else path
+    file: Any = Path(path) if isinstance(path, str) else path  # may be a remote one of epath
     try:
         if not file.is_file():  # also a pipe, which would never end
             found = "something other than a file" if file.exists() else "no such file"
@@ -149,7 +149,7 @@ def read_json_lines(
     ...     list(read_json_lines(path))
     [{'step': 1}, {'step': 2}]
     """
-    file = Path(path) if isinstance(path, str) else path
+    file: Any = Path(path) if isinstance(path, str) else path  # may be a remote one of epath
     number = 0
     try:
         if not file.is_file():

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxcore.atomic import whole_folder
 from jaxcore.data.images.pairs import PairedFolder
+from jaxcore.data.images.read import open_image
 from jaxcore.data.images.tfds import decode_rgb
 from jaxcore.errors import UserError
 
@@ -184,7 +185,7 @@ def _encoded(file: Path, pixels: np.ndarray) -> bytes:
     from PIL import Image
 
     content = file.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(io.BytesIO(content)) as image:
         plain = image.format in ("PNG", "JPEG") and image.mode == "RGB"
         plain = plain and "transparency" not in image.info
     if plain and np.array_equal(decode_rgb(content), pixels):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcore.data.images.metadata import orientation_of
-from jaxcore.data.images.read import read_rgb
+from jaxcore.data.images.read import MAX_BYTES, check_size, open_image, read_rgb
 from jaxcore.data.images.sources import Sample, Source, by_stem, list_images
 from jaxcore.errors import UserError
 
@@ -159,15 +159,16 @@ def _header_size(path: Path, *, thorough: bool = False) -> tuple[int, int]:
 
     A PNG may state its orientation after the pixels; only ``thorough`` looks there, by decoding.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, open_image(file) as image:
+            check_size(image.width, image.height, 3, MAX_BYTES, path)
             read = thorough or image.format != "PNG" or "exif" in image.info
             # Pillow turns TIFF by itself, and states its size so.
             turned = read and image.format != "TIFF" and orientation_of(image) >= 5
             return (image.height, image.width) if turned else image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged files make the decoders raise nearly anything
         raise UserError(f"Expected a readable image, found {path}: {error}.") from None
 
 

@@ -4,13 +4,16 @@ Read are PNG, JPEG, TIFF, WebP, BMP, PPM and PGM of 8 bits, PNG and TIFF of 16, 
 one floating-point channel, and NumPy arrays (`.npy`) of 8 and 16 bits and floating point. Pillow
 reads colour of 16 bits as 8; here every bit arrives, or the file is refused. Refused in one
 sentence, because any reading would be a guess: animations and files of several pages, CMYK and
-Lab, more pixels than a limit (before anything is decoded), damaged and truncated files.
+Lab, damaged and truncated files. So is a picture that would take more than `MAX_BYTES`, before
+anything is decoded; decoding takes at most three times what the picture takes, and the file.
 
 A colour profile is carried along, not applied: numbers in, numbers out.
 """
 
 import dataclasses
+import operator
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,13 @@ from jaxcore.data.images.formats import FORMATS
 from jaxcore.data.images.metadata import UPRIGHT, Metadata, describe, orientation_of
 from jaxcore.errors import UserError
 
-MAX_PIXELS = 200_000_000
-"""Pixels a picture may have by default; a guard against tiny files that swell."""
+MAX_BYTES = 2**30
+"""Bytes that the RGB (or RGBA) pixels of a picture may take by default.
+
+A guard against tiny files that swell: 1 GiB holds 357 million pixels of 8 bits, 178 million of 16;
+the largest cameras have 151 million.
+"""
+_STRIP = 2**24  # bytes of Pillow's pixels that are converted together
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,7 +63,7 @@ class Picture:
 
 
 def read_rgb(
-    path: str | Path, *, max_pixels: int = MAX_PIXELS
+    path: str | Path, *, max_bytes: int = MAX_BYTES
 ) -> UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]:
     """Read a picture of whole numbers as RGB, turned upright; grey is repeated.
 
@@ -64,7 +72,7 @@ def read_rgb(
     Raises:
       UserError: missing, damaged, too large, floating-point, or with real transparency.
     """
-    samples, _, _ = _read(Path(path), max_pixels, full=False)
+    samples, _, _ = _read(Path(path), max_bytes, full=False)
     if samples.dtype.kind == "f":
         raise UserError(f"Expected a picture of 8 or 16 bits, found floating point in {path}.")
     rgb, alpha, _ = _split(samples)
@@ -73,18 +81,18 @@ def read_rgb(
     return rgb
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_image(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Picture:
     """Read a picture with its alpha channel and metadata, turned upright.
 
     Args:
       path: the file; its content decides the format.
-      max_pixels: width times height that is accepted.
+      max_bytes: what the pixels may take: width x height x channels x bytes of a sample.
 
     Raises:
       UserError: missing, damaged, too large, of a kind that is not read (see the module), or
         floating point outside [0, 1] or not finite.
     """
-    samples, kind, about = _read(Path(path), max_pixels, full=True)
+    samples, kind, about = _read(Path(path), max_bytes, full=True)
     if samples.dtype.kind == "f":
         _check_floats(samples, str(path))
     rgb, alpha, grey = _split(samples)
@@ -109,11 +117,26 @@ def _split(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, bool]:
     return np.ascontiguousarray(samples[..., :3]), alpha, False
 
 
-def _check_size(width: int, height: int, limit: int, path: Path) -> None:
-    if width * height > limit:
-        raise UserError(f"Expected at most {limit} pixels, found {width}x{height} in {path}.")
-    if width * height == 0:
-        raise UserError(f"Expected a picture, found one without pixels in {path}.")
+def check_size(width: int, height: int, pixel: int, limit: int, where: str | Path) -> None:
+    """Refuse a picture before memory is taken for it.
+
+    Args:
+      width: in pixels.
+      height: in pixels.
+      pixel: bytes of one pixel.
+      limit: bytes of all pixels.
+      where: the file, for the message.
+
+    Raises:
+      UserError: no pixels, or more bytes than the limit.
+    """
+    if width <= 0 or height <= 0:
+        raise UserError(f"Expected a picture, found one without pixels in {where}.")
+    if (size := width * height * pixel) > limit:
+        raise UserError(
+            f"Expected at most {limit:,} bytes of pixels, found {width}x{height}, which take "
+            f"{size:,}, in {where}."
+        )
 
 
 def _read(path: Path, limit: int, *, full: bool) -> tuple[np.ndarray, str, Metadata]:
@@ -148,7 +171,9 @@ def _read_npy(path: Path, limit: int) -> np.ndarray:
     floating = np.issubdtype(array.dtype, np.floating)
     if not floating and array.dtype.name not in ("uint8", "uint16"):
         raise UserError(f"Expected uint8, uint16 or floating point, found {array.dtype} in {path}.")
-    _check_size(array.shape[1], array.shape[0], limit, path)
+    channels = {1: 3, 2: 4}.get(array.shape[-1], array.shape[-1])
+    pixel = channels * (4 if floating else array.dtype.itemsize)
+    check_size(array.shape[1], array.shape[0], pixel, limit, path)
     with np.errstate(over="ignore"):  # infinities are reported later
         return np.array(array, np.float32 if floating else array.dtype.name)
 
@@ -157,8 +182,14 @@ _READ = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
 _LOCK = threading.Lock()
 
 
-def _open(file: Any) -> Any:
-    """Open without Pillow's own limit on pixels, which is a global and may lie below ours."""
+def open_image(file: Any) -> Any:
+    """Open an image with Pillow, for its header: only the formats that are read here.
+
+    Pillow's own limit on pixels is left out: it is a global, and may lie below ours.
+
+    Args:
+      file: opened in binary mode.
+    """
     from PIL import Image
 
     file.seek(0)
@@ -174,28 +205,63 @@ def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> tuple[np.ndar
     from PIL import UnidentifiedImageError
 
     try:
-        image = _open(file)
+        image = open_image(file)
     except UnidentifiedImageError:
         raise UserError(
             f"Expected a picture ({', '.join(FORMATS)}), found other or damaged content in {path}."
         ) from None
     with image:
-        _check_size(image.width, image.height, limit, path)
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # of a camera: the first is the photograph
-            raise UserError(f"Expected one still picture, found {frames} frames in {path}.")
+        check_size(image.width, image.height, _pixel(image), limit, path)
+        # A TIFF has to be walked through to count its pages. MPO is of cameras: the first picture
+        # is the photograph.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            found = "several pages" if image.format == "TIFF" else f"{image.n_frames} frames"
+            raise UserError(f"Expected one still picture, found {found} in {path}.")
         kind = "JPEG" if image.format == "MPO" else image.format
         if kind == "PNG":
-            _open(file).verify()  # the checksums, which decoding does not look at
+            open_image(file).verify()  # the checksums, which decoding does not look at
         samples = _samples(image, file, path)
         orientation = orientation_of(image)
         about = describe(image, orientation) if full else Metadata()
     return UPRIGHT[orientation](samples), kind, about
 
 
+def _raw(image: Any) -> set[Any]:
+    """How the samples of an image that is not decoded yet are packed."""
+    return {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in image.tile}
+
+
+def _pixel(image: Any) -> int:
+    """Bytes of one pixel as RGB or RGBA."""
+    clear = "transparency" in image.info or image.mode in _CLEAR
+    wide = image.mode.startswith("I;16") or any(";16" in str(raw) for raw in _raw(image))
+    return (4 if clear else 3) * (4 if image.mode == "F" else 2 if wide else 1)
+
+
+def _array(*images: Any, channels: int, dtype: Any, take: Callable[..., Any]) -> np.ndarray:
+    """An array (height, width, channels) from images, decoded whole but converted in strips.
+
+    Pillow keeps four bytes of every colour pixel; a second whole copy is never made.
+
+    Args:
+      *images: of one size.
+      channels: of the array.
+      dtype: of the array.
+      take: the same strip of each image -> its part of the array.
+    """
+    width, height = images[0].size
+    out = np.empty((height, width, channels), dtype)
+    rows = max(1, _STRIP // (4 * width))
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        part = np.asarray(take(*(image.crop(box) for image in images)), dtype)
+        out[box[1] : box[3]] = part.reshape(-1, width, channels)
+    return out
+
+
 def _samples(image: Any, file: Any, path: Path) -> np.ndarray:
     """Decode to (height, width, channels) without loss of depth."""
-    raw = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in image.tile}
+    raw = _raw(image)
     key = image.info.get("transparency")
     if problem := _unreadable(image, raw):
         raise UserError(
@@ -204,16 +270,17 @@ def _samples(image: Any, file: Any, path: Path) -> np.ndarray:
     if any(isinstance(r, str) and ";16" in r for r in raw) and image.mode in ("RGB", "RGBA"):
         return _with_key(_wide(image, file, str(*raw)), key)
     if image.mode.startswith("I;16"):
-        return _with_key(np.asarray(image).astype(np.uint16)[..., None], key)
+        return _with_key(_array(image, channels=1, dtype=np.uint16, take=np.asarray), key)
     if image.mode == "F":
-        return np.asarray(image, np.float32)[..., None]
-    clear = key is not None or image.mode in ("PA", "La", "LA", "RGBa", "RGBA")
+        return _array(image, channels=1, dtype=np.float32, take=np.asarray)
+    clear = key is not None or image.mode in _CLEAR
     mode = ("LA" if clear else "L") if image.mode in ("1", "L", "La", "LA") else "RGB"
     mode = "RGBA" if mode == "RGB" and clear else mode
-    samples = np.array(image.convert(mode))
-    return samples[..., None] if mode == "L" else samples
+    take = operator.methodcaller("convert", mode)
+    return _array(image, channels=len(mode), dtype=np.uint8, take=take)
 
 
+_CLEAR = ("PA", "La", "LA", "RGBa", "RGBA")
 _MODES = ("1", "L", "La", "LA", "P", "PA", "RGB", "RGBX", "RGBa", "RGBA", "YCbCr", "F")
 _WIDE = ("RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N", "LA;16B")
 
@@ -245,12 +312,25 @@ def _wide(image: Any, file: Any, raw: str) -> np.ndarray:
     one.
     """
     if raw == "LA;16B":
-        planes = np.asarray(_retell(image, "RGBA")).astype(np.uint16)  # the four bytes as they are
-        return planes[..., ::2] << 8 | planes[..., 1::2]
-    high = np.asarray(image).astype(np.uint16)
-    with _open(file) as again:
+        planes = _retell(image, "RGBA")  # the four bytes as they are
+        return _array(planes, channels=2, dtype=np.uint16, take=_joined_pairs)
+    with open_image(file) as again:
         order = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}[raw[-1]]
-        return high << 8 | np.asarray(_retell(again, raw[:-1] + order))
+        image.load()  # before the other moves the place in the file
+        low = _retell(again, raw[:-1] + order)
+        channels = len(image.mode)
+        return _array(image, low, channels=channels, dtype=np.uint16, take=_joined)
+
+
+def _joined(high: Any, low: Any) -> np.ndarray:
+    """Samples of 16 bits from their two bytes."""
+    return np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
+
+
+def _joined_pairs(planes: Any) -> np.ndarray:
+    """Samples of 16 bits from bytes that follow each other."""
+    samples = np.asarray(planes)
+    return _joined(samples[..., ::2], samples[..., 1::2])
 
 
 def _retell(image: Any, raw: str) -> Any:

@@ -6,13 +6,17 @@ with TFDS. Nothing is downloaded and no code of a data set is run.
 """
 
 import io
+import math
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxcore.data.images.read import MAX_BYTES, check_size, open_image
 from jaxcore.data.images.sources import Sample
-from jaxcore.errors import UserError
+from jaxcore.data.images.tfds_folder import Folder, open_folder
+from jaxcore.errors import UserError, readable
 
 
 def tfds_source(
@@ -39,48 +43,52 @@ def tfds_source(
       UserError: TFDS is missing, there are no such data, another file format, no such split or
         feature.
     """
-    builder = _builder(name, data_dir)
-    info = builder.info
-    file_format = getattr(info.file_format, "value", info.file_format)
-    if file_format != "array_record":
+    folder = open_folder(name, data_dir)
+    if folder.file_format != "array_record":
         raise UserError(
-            f"Expected {info.full_name} in the array_record format, found {file_format}: prepare "
-            'it with file_format="array_record".'
+            f"Expected {folder.path} in the array_record format, found {folder.file_format}: "
+            'prepare it with file_format="array_record".'
         )
     keys = {"degraded": degraded_feature, "clean": clean_feature}
     keys = {key: feature for key, feature in keys.items() if feature}
-    return TFDSSource(builder, split, keys)
+    return TFDSSource(folder, split, keys)
 
 
 class TFDSSource:
     """Source of `tfds_source`."""
 
-    def __init__(self, builder: Any, split: str, keys: dict[str, str]) -> None:
+    def __init__(self, folder: Folder, split: str, keys: dict[str, str]) -> None:
         import tensorflow_datasets as tfds
+        from array_record.python import array_record_data_source
 
-        features = builder.info.features
-        missing = [feature for feature in keys.values() if feature not in features]
+        missing = [feature for feature in keys.values() if feature not in folder.features]
         if missing:
             raise UserError(
-                f"Expected features {', '.join(keys.values())} in {builder.info.full_name}, found "
-                f"{', '.join(sorted(features))}."
+                f"Expected features {', '.join(keys.values())} in {folder.path}, found "
+                f"{', '.join(map(readable, sorted(folder.features)))}."
             )
+        made = {feature: folder.make(feature) for feature in keys.values()}
         for feature in keys.values():
-            _check_feature(features[feature], feature)
-        self._keys, self._split = keys, split
-        self._named = "name" in features and isinstance(features["name"], tfds.features.Text)
-        # Images are decoded here, and only those asked for: decoders differ in JPEG.
-        self._images = frozenset(
-            f for f in features if isinstance(features[f], tfds.features.Image)
-        )
-        decoders = {feature: tfds.decode.SkipDecoding() for feature in self._images}
+            if isinstance(made[feature], tfds.features.Text):
+                raise UserError(
+                    f"Expected feature {feature!r} to be an Image of uint8 or a Tensor of uint8 or "
+                    "uint16, found Text."
+                )
+        self._named = "name" in folder.features and folder.features["name"].HasField("text")
+        if self._named:
+            made["name"] = tfds.features.Text()
+        self._keys, self._split, self._made = keys, split, made
+        self._features = tfds.features.FeaturesDict(made)
+        # Pictures are decoded here: decoders differ in JPEG, and TFDS unpacks without bounds.
+        self._decoders = {feature: tfds.decode.SkipDecoding() for feature in keys.values()}
         try:
-            self._source = builder.as_data_source(split=split, decoders=decoders)
+            parts = folder.splits[split].file_instructions
+            self._source = array_record_data_source.ArrayRecordDataSource(parts)
             self._length = len(self._source)
         except Exception as error:  # TFDS raises many kinds for splits and files
             raise UserError(
-                f"Expected split {split!r} of {builder.info.full_name} (which has "
-                f"{', '.join(builder.info.splits) or 'none'}), found: {_first_line(error)}."
+                f"Expected split {split!r} of {folder.path} (which has "
+                f"{', '.join(folder.splits) or 'none'}), found: {_first_line(error)}."
             ) from None
 
     def __len__(self) -> int:
@@ -88,7 +96,9 @@ class TFDSSource:
 
     def __getitem__(self, index: int) -> Sample:
         try:
-            item = self._source[index]
+            record = self._source[index]
+            item = self._features.deserialize_example_np(record, decoders=self._decoders)
+            name = item["name"].decode() if self._named else f"{index:06d}"
         except Exception as error:  # damaged files
             raise UserError(
                 f"Expected whole records in {self._split}, found item {index} unreadable: "
@@ -97,7 +107,6 @@ class TFDSSource:
         sample: Sample = {
             key: self._array(item[feature], feature) for key, feature in self._keys.items()
         }
-        name = item["name"].decode() if self._named else f"{index:06d}"
         shapes = {array.shape for array in sample.values()}
         if len(shapes) > 1 or any(len(s) != 3 or s[2] != 3 for s in shapes):
             raise UserError(
@@ -106,53 +115,53 @@ class TFDSSource:
             )
         return {**sample, "name": name}
 
-    def _array(self, value: Any, feature: str) -> np.ndarray:
-        return decode_rgb(value) if feature in self._images else np.asarray(value)
+    def _array(self, value: Any, name: str) -> np.ndarray:
+        import tensorflow_datasets as tfds
+
+        feature = self._made[name]
+        if isinstance(feature, tfds.features.Image):
+            return decode_rgb(value)
+        try:
+            shape, value = (
+                (value["shape"], value["value"])
+                if isinstance(value, dict)
+                else (feature.shape, value)
+            )
+            return _tensor(value, tuple(map(int, shape)), np.dtype(feature.np_dtype))
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            raise UserError(f"Expected numbers as {name!r}, found: {_first_line(error)}.") from None
+
+
+def _tensor(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The numbers of a tensor: as they are, or their bytes, which may be compressed."""
+    if not isinstance(value, bytes):
+        return np.asarray(value, dtype).reshape(shape)
+    if len(shape) != 3:
+        raise ValueError(f"the shape {shape}")
+    height, width, channels = shape
+    check_size(width, height, channels * dtype.itemsize, MAX_BYTES, "a record")
+    size = math.prod(shape) * dtype.itemsize
+    if len(value) != size:
+        value = zlib.decompressobj().decompress(value, size + 1)
+    if len(value) != size:
+        raise ValueError(f"other than the {size} bytes of shape {shape}")
+    return np.frombuffer(value, dtype).reshape(shape)
 
 
 def decode_rgb(content: bytes) -> np.ndarray:
     """An encoded 8-bit image as RGB, as it is stored: its EXIF orientation is not applied.
 
     Raises:
-      UserError: damaged content.
+      UserError: damaged or too large.
     """
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
+            check_size(image.width, image.height, 3, MAX_BYTES, "a record")
             return np.array(image.convert("RGB"))
-    except Exception as error:
+    except UserError:
+        raise
+    except Exception as error:  # the decoders raise nearly anything
         raise UserError(f"Expected an encoded image, found {_first_line(error)}.") from None
-
-
-def _builder(name: str, data_dir: str | Path) -> Any:
-    try:
-        from tensorflow_datasets.core import read_only_builder
-    except ImportError:
-        raise UserError(
-            "Expected tensorflow-datasets, found none: install jaxcore[data]."
-        ) from None
-    if not Path(data_dir).is_dir():
-        raise UserError(f"Expected a folder of TFDS data, found no folder {data_dir}.")
-    try:
-        return read_only_builder.builder_from_files(name, data_dir=str(data_dir))
-    except Exception as error:  # not found, or metadata that cannot be read
-        raise UserError(
-            f"Expected the TFDS data set {name!r} prepared in {data_dir}, found: "
-            f"{_first_line(error)}."
-        ) from None
-
-
-def _check_feature(feature: Any, name: str) -> None:
-    import tensorflow_datasets as tfds
-
-    kind, dtype = type(feature).__name__, np.dtype(feature.np_dtype)
-    eight = isinstance(feature, tfds.features.Image) and dtype == np.uint8
-    if not eight and not (kind == "Tensor" and dtype in (np.uint8, np.uint16)):
-        raise UserError(
-            f"Expected feature {name!r} to be an Image of uint8 or a Tensor of uint8 or uint16, "
-            f"found {kind} of {dtype}."
-        )
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,9 @@
 import io
 import os
 import struct
+import subprocess
+import sys
+import time
 import zlib
 
 import numpy as np
@@ -28,7 +31,7 @@ def _frames(path, **options):
 @pytest.mark.parametrize("ending", ["png", "webp", "tif"])
 def test_animations_are_refused(tmp_path, ending):
     _frames(tmp_path / f"a.{ending}")
-    with pytest.raises(UserError, match="one still picture, found 2 frames"):
+    with pytest.raises(UserError, match=r"one still picture, found (2 frames|several pages)"):
         read_rgb(tmp_path / f"a.{ending}")
 
 
@@ -53,16 +56,58 @@ def test_size_is_checked_before_decoding(tmp_path, monkeypatch):
     raw[29:33] = struct.pack(">I", zlib.crc32(b"IHDR" + huge))
     (tmp_path / "a.png").write_bytes(raw)
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)  # decoding would fail
-    with pytest.raises(UserError, match="at most 200000000 pixels, found 60000x60000"):
+    with pytest.raises(
+        UserError, match=r"at most 1,073,741,824 bytes .*60000x60000, which take 10,8"
+    ):
         read_rgb(tmp_path / "a.png")
     array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (30, 20, 3))
     del array
-    with pytest.raises(UserError, match="at most 500 pixels, found 20x30"):
-        read_rgb(tmp_path / "a.npy", max_pixels=500)
+    with pytest.raises(
+        UserError, match="at most 500 bytes of pixels, found 20x30, which take 1,800"
+    ):
+        read_rgb(tmp_path / "a.npy", max_bytes=500)
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(UserError):
-        read_rgb(tmp_path / "a.png", max_pixels=10)
+        read_rgb(tmp_path / "a.png", max_bytes=10)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_of_many_pages_only_the_first_is_looked_at(tmp_path):
+    """All share one strip; Pillow takes minutes to count them."""
+    tags = ((256, 4), (257, 4), (258, 8), (259, 1), (262, 1), (273, 8), (278, 4), (279, 16))
+    count, size = 100_000, 2 + 12 * len(tags) + 4
+    parts = [b"II*\0", struct.pack("<I", 24), bytes(16)]
+    for i in range(count):
+        parts.append(struct.pack("<H", len(tags)))
+        parts += [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
+        parts.append(struct.pack("<I", 24 + (i + 1) * size if i + 1 < count else 0))
+    (tmp_path / "a.tif").write_bytes(b"".join(parts))
+    began = time.process_time()
+    for read in (read_rgb, read_image):
+        with pytest.raises(UserError, match="one still picture, found several pages"):
+            read(tmp_path / "a.tif")
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_memory_is_at_most_three_times_the_pixels(tmp_path, kind):
+    side = 3000
+    Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(tmp_path / "a", kind)
+    code = """
+import pathlib, resource, sys
+from jaxcore.data.images import read_rgb
+folder = pathlib.Path(sys.argv[1])
+small = folder / "b.ppm"
+small.write_bytes(b"P6 1 1 255 abc")
+read_rgb(small)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+read_rgb(folder / "a")
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 3 * side * side * 3 + 2**24
 
 
 def _encoded(kind):
@@ -119,7 +164,7 @@ def test_damaged_files_give_a_picture_or_a_sentence(tmp_path, kind, changes):
         content[int(place**3 * len(content))] = value  # mostly in the header
     (tmp_path / "a.img").write_bytes(content)
     try:
-        picture = read_image(tmp_path / "a.img", max_pixels=1_000_000)
+        picture = read_image(tmp_path / "a.img", max_bytes=1_000_000)
     except UserError:
         return
     assert picture.pixels.ndim == 3

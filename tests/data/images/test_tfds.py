@@ -1,8 +1,10 @@
 """Packing folders as TFDS sets and reading them: equal to the bit, resumable, no network."""
 
+import contextlib
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from jaxcore.data.images.pairs import PairedFolder
 from jaxcore.data.images.pipeline import Stage, training_batches
 from jaxcore.data.images.sources import Group
 from jaxcore.data.images.tfds import tfds_source
+from jaxcore.data.images.tfds_folder import open_folder
 from jaxcore.errors import UserError
 
 
@@ -237,6 +240,96 @@ def test_folders_that_cannot_be_packed(folder, tmp_path):
     write(folder / "clean" / "image1.png", image(101, (21, 24, 3)))
     with pytest.raises(UserError, match="cannot be written"):
         pack(folder, tmp_path / "file" / "pairs")
+
+
+CUSTOM = "helpful.Features"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("features.json", "tensorflow_datasets.core.features.features_dict.FeaturesDict", CUSTOM),
+        ("features.json", "tensorflow_datasets.core.features.image_feature.Image", CUSTOM),
+        ("features.json", '"image": {', '"jsonFeature": {"json": "{}"}, "none": {'),
+        ("features.json", None, {"type": CUSTOM, "content": {}}),
+        ("dataset_info.json", '"name": "pairs"', '"features": {"pythonClassName": "helpful.F"}'),
+        ("dataset_info.json", '"moduleName": "jaxcore"', '"moduleName": "helpful"'),
+    ],
+)
+def test_no_module_that_a_set_names_is_imported(folder, tmp_path, monkeypatch, file, old, new):
+    pack(folder, tmp_path / "pairs")
+    path = tmp_path / "pairs/1.0.0" / file
+    text = path.read_text()
+    assert old is None or old in text
+    path.write_text(json.dumps(new) if old is None else text.replace(old, new))
+    (tmp_path / "helpful.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with contextlib.suppress(UserError):
+        tfds_source("pairs", tmp_path, "train")[0]
+    assert not (tmp_path / "ran").exists() and "helpful" not in sys.modules
+
+
+def test_features_of_no_use_here_do_not_matter(folder, tmp_path):
+    pack(folder, tmp_path / "pairs")
+    path = tmp_path / "pairs/1.0.0/features.json"
+    content = json.loads(path.read_text())
+    content["featuresDict"]["features"]["label"] = {
+        "pythonClassName": CUSTOM,
+        "classLabel": {"numClasses": "10"},
+    }
+    path.write_text(json.dumps(content))
+    assert len(tfds_source("pairs", tmp_path, "train")) == 5
+    with pytest.raises(UserError, match=r"'label' to be an Image .* found Features of text"):
+        tfds_source("pairs", tmp_path, "train", clean_feature="label")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"name": "pairs"', '"name": "../../secret"'),
+        ('"name": "train"', '"name": "/etc"'),
+        ('"filepathTemplate": "{DATASET}', '"filepathTemplate": "{DATASET:>999999999999}'),
+        ('"filepathTemplate": "{DATASET}', '"filepathTemplate": "../{DATASET}'),
+    ],
+)
+def test_names_that_leave_the_folder_of_a_set_are_refused(folder, tmp_path, old, new):
+    pack(folder, tmp_path / "pairs")
+    info = tmp_path / "pairs/1.0.0/dataset_info.json"
+    text = info.read_text()
+    assert old in text
+    info.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=r"found: the name .* in dataset_info\.json"):
+        tfds_source("pairs", tmp_path, "train")
+
+
+def test_configs_and_versions_are_found(folder, tmp_path):
+    pack(folder, tmp_path / "one/pairs")
+    for version in ("1.2.0", "1.10.0", "2.0.0"):
+        shutil.copytree(tmp_path / "one/pairs/1.0.0", tmp_path / "sets/pairs/small" / version)
+    for name, version in (
+        ("pairs/small", "2.0.0"),
+        ("pairs/small:1.*.*", "1.10.0"),
+        ("pairs/small:1.2.0", "1.2.0"),
+    ):
+        assert open_folder(name, tmp_path / "sets").path.name == version
+    for name in ("pairs", "pairs/small:3.0.0", "../one/pairs", "pairs/.."):
+        with pytest.raises(UserError, match="prepared in"):
+            open_folder(name, tmp_path / "sets")
+    metadata = tmp_path / "sets/pairs/.config/metadata.json"
+    metadata.parent.mkdir()
+    metadata.write_text('{"default_config_name": "small"}')
+    assert open_folder("pairs", tmp_path / "sets").path.parent.name == "small"
+
+
+def test_tensors_that_swell_are_refused(folder, tmp_path, monkeypatch):
+    for part in ("degraded", "clean"):
+        tifffile.imwrite(folder / part / "z.tif", np.zeros((600, 500, 3), np.uint16))
+    pack(folder, tmp_path / "pairs")
+    assert tfds_source("pairs", tmp_path, "train")[5]["clean"].nbytes == 1_800_000
+    monkeypatch.setattr("jaxcore.data.images.tfds.MAX_BYTES", 1_000_000)
+    with pytest.raises(UserError, match="at most 1,000,000 bytes of pixels, found 500x600"):
+        tfds_source("pairs", tmp_path, "train")[5]
 
 
 def test_sets_that_cannot_be_read(folder, tmp_path):
