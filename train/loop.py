@@ -283,7 +283,7 @@ class _Run:
         """End a run whose updates do not happen, or have made its parameters useless."""
         self.watch.check()
         if self.watch.in_row and not self.ready.cfg.skip_nonfinite:
-            bad = first_nonfinite({"params": self.state.params})
+            bad = first_nonfinite(self.state.params)
             if bad is not None:
                 raise UserError(
                     f"Expected finite parameters, found NaN or infinity in {bad} "

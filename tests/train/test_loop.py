@@ -222,7 +222,7 @@ def test_updates_that_do_not_happen_end_the_run(tmp_path, log_every, skip):
     message = (
         r"last 3 steps up to step 9 \(loss nan, gradient norm nan\)"
         if skip
-        else (r"finite parameters, found NaN or infinity in first/kernel up to step \d \(loss nan")
+        else r"finite parameters, found NaN or infinity in first/kernel up to step 6 \(loss nan"
     )
     with pytest.raises(UserError, match=message):
         fit(task, cfg, tmp_path / "run", reporter=Silent())
@@ -250,7 +250,7 @@ def test_a_run_that_learns_nothing_is_no_success(tmp_path):
 
 def test_the_logged_learning_rate_is_the_one_applied(tmp_path):
     """What is left out does not count for the schedule; groups have their own."""
-    schedule = ScheduleConfig(name="warmup_cosine", warmup_steps=10)
+    schedule = ScheduleConfig(name="warmup_cosine", warmup_steps=8)
     groups = (GroupConfig.parse("second:lr=0.1"),)
     optim = OptimConfig(name="sgd", momentum=0.0, learning_rate=1.0, schedule=schedule)
     cfg = dataclasses.replace(
@@ -259,10 +259,10 @@ def test_the_logged_learning_rate_is_the_one_applied(tmp_path):
     notes = _Notes()
     fit(TinyTask(poison=(2, 3, 5)), cfg, tmp_path / "run", reporter=notes)
     logged = [event[2] for event in notes.events if event[0] == "train"]
-    applied = [1, 2, 2, 2, 3, 3, 4, 5]  # updates so far, each of them a tenth of the way up
-    np.testing.assert_allclose([m["learning_rate"] for m in logged], np.array(applied) / 10)
+    applied = [1, 2, 2, 2, 3, 3, 4, 5]  # updates so far, each of them an eighth of the way up
+    np.testing.assert_allclose([m["learning_rate"] for m in logged], np.array(applied) / 8)
     own = [m["learning_rate/second"] for m in logged]
-    np.testing.assert_allclose(own, np.array(applied) / 100, rtol=1e-6)
+    np.testing.assert_allclose(own, np.array(applied) / 80, rtol=1e-6)
     said = [event[1] for event in notes.events if event[0] == "message"]
     assert "Optimiser groups: 'second' 18 parameters, learning rate 0.1" in said[0]
     assert said[-1] == "3 of 8 updates were left out: loss or gradient were not finite."
