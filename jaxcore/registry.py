@@ -35,6 +35,7 @@ _NETWORKS = {
     "adair": "jaxcore.models.adair",
     "dea_net": "jaxcore.models.dea_net",
     "rddm": "jaxcore.models.rddm",
+    "sunet": "jaxcore.models.sunet",
 }
 _registered: "dict[str, Network[Any]]" = {}
 _TASKS = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jaxcore.errors import UserError
 from jaxcore.json_files import parse_json
+from jaxcore.places import run_place
 from jaxcore.serial import from_json
 from jaxcore.typing import Params
 
@@ -40,8 +41,8 @@ def load(
     """Network, configuration and parameters.
 
     Args:
-      source: a run directory of ours, or a weight file (.safetensors, .pth, .pt, .ckpt, by
-        content) of ours or of the official code.
+      source: a run directory of ours (a folder, or ``gs://bucket/folder``), or a weight file
+        (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and AdaIR (or Restormer) for other files.
       preset: published configuration of the network, for files of networks whose weights do not
@@ -65,7 +66,7 @@ def load(
     (12, 9, 3)
     >>> folder.cleanup()
     """
-    source = Path(source)
+    source = run_place(source)
     if source.is_dir():
         if preset is not None:
             raise UserError(f"A run knows its configuration: leave the preset {preset!r} out.")

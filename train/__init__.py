@@ -25,6 +25,7 @@ _HOMES = {
     for module, names in {
         "checkpoint": ("Checkpointer", "load_params", "read_config"),
         "config": ("TrainConfig",),
+        "dry_run": ("DryRun", "dry_run"),
         "ema": ("EMAConfig",),
         "interrupt": ("EXIT_INTERRUPTED", "EXIT_PROCESS_GONE"),
         "loop": ("FitResult", "fit"),

@@ -4,11 +4,11 @@
 kept), ``state`` (all the rest of the train state), ``config`` (JSON) and ``loop`` (JSON: data
 iterator, metrics, checksums).
 Orbax writes a step under a temporary name and renames it when it is complete, so a directory
-with a plain number is a whole checkpoint.
+with a plain number is a whole checkpoint. In a bucket, where nothing is renamed, the
+file ``commit_success.txt`` comes last.
 """
 
 import contextlib
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,12 +22,14 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxcore.errors import UserError, readable
 from jaxcore.json_files import read_json
+from jaxcore.places import absolute, is_remote, remove_folder, run_place
 from jaxcore.train.checksums import checksums, verify
 from jaxcore.train.integrity import attempt, check_tree, quiet_orbax, writing
 from jaxcore.train.state import TrainState
 from jaxcore.typing import Params
 
 CHECKPOINTS = "checkpoints"
+_COMMITTED = "commit_success.txt"  # Orbax ends a checkpoint in a bucket with it
 _MEETING = 10  # seconds in which all processes of a run that fails must come to its last save
 _MAX_RECORD = 2**28  # bytes; one checksum for every part of 10,000 arrays on 500 devices
 
@@ -36,7 +38,8 @@ def complete_steps(directory: Path) -> list[int]:
     """Steps of the complete checkpoints in a ``checkpoints`` folder, ascending."""
     if not directory.is_dir():
         return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+    found = (p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+    return sorted(int(p.name) for p in found if not is_remote(p) or (p / _COMMITTED).exists())
 
 
 class _Keep(preservation_policy.PreservationPolicy):
@@ -74,7 +77,7 @@ class Checkpointer:
         Raises:
           UserError: the folder cannot be written.
         """
-        self.directory = directory.absolute()
+        self.directory = absolute(directory)
         self._sign = 1.0 if best_mode == "max" else -1.0
         self._metric = best_metric
         self._warn = warn
@@ -282,7 +285,7 @@ def clear_left_overs(directory: Path) -> None:
     """Remove what saves that were cut off have left; by one process, since all share the folder."""
     if jax.process_index() == 0:
         for half in directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(half, ignore_errors=True)
+            remove_folder(half)
 
 
 def _read_loop(step_directory: Path) -> dict[str, Any]:
@@ -319,7 +322,7 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
     Raises:
       UserError: the folder is not a run directory, or its file holds something else.
     """
-    path = Path(run_dir) / "config.json"
+    path = run_place(run_dir) / "config.json"
     if not path.exists():
         raise UserError(f"Expected a run directory with config.json, found none in {run_dir}.")
     config = read_json(path, what="the settings of a run", finite=False)
@@ -377,9 +380,10 @@ def load_params(
     Raises:
       UserError: no such checkpoint, a damaged one, or not the expected shapes.
     """
-    run_dir = Path(run_dir)
+    run_dir = run_place(run_dir)
     step = _choose_step(run_dir, which)
-    path = epath.Path((run_dir / CHECKPOINTS / str(step)).absolute())
+    place = absolute(run_dir / CHECKPOINTS / str(step))
+    path = epath.Path(place)
     has_average = (path / "ema").is_dir()
     if (ema or which == "ema") and not has_average:
         raise UserError(f"Expected a moving average in {path}, found a run without one.")
@@ -389,13 +393,13 @@ def load_params(
 
     def read() -> Params:
         params = _read_item(path / item, expected, sharding)
-        verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
+        verify(params, _read_loop(place).get("crc32", {}).get(item, {}))
         return params
 
     with quiet_orbax():
         params, reason = attempt(read)
     if params is None:
-        steps = ", ".join(map(str, complete_steps(Path(path).parent)))
+        steps = ", ".join(map(str, complete_steps(place.parent)))
         raise UserError(
             f"Expected a whole checkpoint in {path}, found a damaged one ({reason}); the run has "
             f"the steps {steps}."

@@ -10,6 +10,7 @@ from jaxcore.errors import UserError
 from jaxcore.serial import Count, Index, Serial
 from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
+from jaxcore.train.profile import profiled_steps
 
 # These change what a run writes, not what it computes, and may differ when it is resumed.
 FREE = (
@@ -23,6 +24,9 @@ FREE = (
     "max_in_flight",
     "tensorboard",
     "max_skipped",
+    "patience",
+    "profile",
+    "deterministic",
 )
 
 
@@ -51,7 +55,25 @@ class TrainConfig(Serial):
     best_metric: str | None = None  # a metric of `Task.evaluate` that decides which is best
     best_mode: Literal["max", "min"] = "max"
     max_in_flight: Count = 2  # steps enqueued before the oldest is awaited
+    # end the run after so many evaluations without a better best_metric; None never
+    patience: Count | None = None
     tensorboard: bool = True  # write event files when the extra `log` is installed
+    profile: str | None = None  # FIRST:LAST, steps of which xprof gets a trace, in profile/
+    deterministic: bool = False  # the same bits again on a GPU too, slower
+
+    def problems(self) -> list[str]:
+        """What does not fit together."""
+        found = []
+        if self.patience is not None and not (self.best_metric and self.eval_every):
+            found.append(
+                f"patience must be None without best_metric and eval_every, found {self.patience}"
+            )
+        if self.profile is not None:
+            try:
+                profiled_steps(self.profile)
+            except UserError as error:
+                found.append(str(error).removesuffix("."))
+        return found
 
 
 def describe_run(task: Any, cfg: TrainConfig, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 
 from jaxcore.errors import UserError
+from jaxcore.places import is_remote
 from jaxcore.train.optim import parameter_path
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ _FORBIDDEN = (
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEFT_BEHIND = ("Event loop is closed", "_read_array_index", "_write_array")
 _DISK_FULL = ("no space left", "disk quota exceeded", "file too large")
+_OF_BUCKETS = ("gcsfs", "google", "aiohttp")  # packages whose errors tell of a bucket
 _NO_ACCESS = ("read-only file system", "permission denied", "operation not permitted")
 
 
@@ -46,11 +48,22 @@ def writing(path: Path) -> Iterator[None]:
             message = f"No space is left to write {path}: what was complete before is still valid."
         elif code in _FORBIDDEN or any(t in text for t in _NO_ACCESS):
             message = f"Expected a folder that can be written, found {path}: {error}."
+        elif is_remote(path) and _from_bucket(error):
+            message = f"Expected a bucket that can be written, found {path}: {first_line(error)}."
         else:
             raise
     if message:  # outside of the handler, so that what the error holds on to can be collected
         gc.collect()
         raise UserError(message)
+
+
+def _from_bucket(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line and without a full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
 
 
 @contextlib.contextmanager
@@ -90,8 +103,7 @@ def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
     except UserError:
         raise
     except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = lines[0].split(". See full TensorStore details")[0][:300]
+        reason = first_line(error).split(". See full TensorStore details")[0]
     gc.collect()  # what the failed read left behind complains when it is collected: now
     return None, reason
 

@@ -24,16 +24,20 @@ from jax.sharding import Mesh
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import explained, put_batch
+from jaxcore.places import run_place
 from jaxcore.train.changes import check_same_run, inherited, record_of
 from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_best, describe_run
+from jaxcore.train.contract import check_batches, numbers
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
-from jaxcore.train.logging import Pace, Reporter, default_reporter
+from jaxcore.train.logging import Pace, Reporter, default_reporter, format_seconds
+from jaxcore.train.patience import Patience
 from jaxcore.train.prepare import Prepared, as_stored, as_wanted, prepare
-from jaxcore.train.records import strict
+from jaxcore.train.profile import Profiler
+from jaxcore.train.records import evaluations, strict
 from jaxcore.train.schedules import check_length
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
@@ -45,6 +49,7 @@ from jaxcore.typing import Batch, Params
 __all__ = ["EXIT_INTERRUPTED", "FitResult", "TrainConfig", "fit"]
 
 Resume = Literal["auto"] | bool
+_LONG = 3600  # seconds of a run that is announced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +79,7 @@ def fit(
       task: what is trained, see `jaxcore.train.task.GradientTask`.
       cfg: how.
       run_dir: receives ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``samples/`` and
-        ``tensorboard/``; shared by all processes.
+        ``tensorboard/``; shared by all processes. A folder, or ``gs://bucket/folder``.
       mesh: rows of a batch are split over its axes data and fsdp, big parameters over fsdp;
         None trains on the default device.
       resume: "auto" goes on from the newest whole checkpoint if there is one, True demands one,
@@ -97,7 +102,7 @@ def fit(
         full disk, a folder that cannot be written, `TrainConfig.max_skipped` steps in a row without
         a finite loss and gradient, or no other in the whole run.
     """
-    run_dir, reporter = Path(run_dir), reporter or default_reporter()
+    run_dir, reporter = run_place(run_dir), reporter or default_reporter()
     steps = complete_steps(run_dir / CHECKPOINTS)
     found = bool(steps)
     _check_start(found, resume, run_dir)
@@ -118,6 +123,7 @@ def fit(
     if not found and init_params is not None:
         source = "The given set of parameters"
         check_tree(init_params, ready.abstract.params, source=source)
+    batches = None if found else check_batches(task.batches(cfg.seed, 0))
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
@@ -141,7 +147,10 @@ def fit(
         metrics = record.get("metrics") or {}
         start = int(state.step)
         skipped = int(state.skipped)
-        if start >= cfg.steps:
+        patience = Patience(cfg, evaluations(run_dir, start) if cfg.patience else ())
+        if start >= cfg.steps or patience.over:
+            if start < cfg.steps:
+                reporter.message(patience.sentence(start))
             check_outcome(skipped, start * task.inner_steps)
             return FitResult(state, metrics, interrupted=False)
         if ready.groups:
@@ -149,7 +158,7 @@ def fit(
         if cfg.best_metric and task.metric_names() is None:
             names = metrics or task.evaluate(state, ready.frozen)
             check_best(cfg.best_metric, tuple(names))
-        iterator = task.batches(cfg.seed, start)
+        iterator = batches if batches is not None else check_batches(task.batches(cfg.seed, start))
         if record.get("data_iter") is not None:
             iterator.set_state(_decode(record["data_iter"]))
         window = Window(record.get("window"))
@@ -160,10 +169,21 @@ def fit(
             stored=(record.get("window") or {}).get("watch"),
         )
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard) as journal:
+            profiler = Profiler(cfg.profile, journal.folder / "profile")
             run = _Run(
-                ready, checkpointer, journal, description, iterator, state, window, watch, metrics
+                ready,
+                checkpointer,
+                journal,
+                profiler,
+                description,
+                iterator,
+                state,
+                window,
+                watch,
+                patience,
+                metrics,
             )
-            with StopRequest() as stop, explained():
+            with StopRequest() as stop, explained(), profiler:
                 reporter.begin(start, cfg.steps)
                 try:
                     return run.go(start, stop)
@@ -205,11 +225,13 @@ class _Run:
     ready: Prepared
     checkpointer: Checkpointer
     journal: Journal
+    profiler: Profiler
     description: dict[str, Any]
     iterator: BatchIterator
     state: TrainState
     window: Window
     watch: Watch
+    patience: Patience
     metrics: dict[str, float]  # the last evaluation
     position: Any = None  # in the data, of the state: the iterator may be ahead when it fails
     pending: deque[tuple[int, Metrics]] = dataclasses.field(default_factory=deque)
@@ -218,13 +240,17 @@ class _Run:
         """All steps after ``start``."""
         cfg, task, pace, done = self.ready.cfg, self.ready.task, Pace(), start
         for done in range(start + 1, cfg.steps + 1):
-            batch = self._advance(done)
+            with self.profiler.step(done, lambda: self._await(0)):
+                batch = self._advance(done)
             if done == start + 1:  # compilation and the first step do not count for the pace
                 self._await(0)
                 pace.restart()
             else:
                 pace.count(_items(task, batch))
             self._check()
+            if done == start + 3:
+                self._await(0)
+                self._forecast(pace.per_step() * (cfg.steps - done))
             self.journal.reporter.advance(done)
             last = done == cfg.steps
             if last or _due(cfg.log_every, done):
@@ -234,6 +260,9 @@ class _Run:
             began = pace.now()
             if self._side_work(done, last=last, stopping=stopping):
                 pace.pause(began)
+            if self.patience.over and not last:
+                self.journal.reporter.message(self.patience.sentence(done))
+                last = True
             if stopping:
                 self.checkpointer.wait()
                 text = f"Asked to stop: saved step {done} of {cfg.steps}."
@@ -244,6 +273,12 @@ class _Run:
         self.checkpointer.wait()
         self._conclude(done)
         return FitResult(self.state, self.metrics, interrupted=False)
+
+    def _forecast(self, seconds: float) -> None:
+        """Say how long a long run will take, before somebody waits for it."""
+        if seconds >= _LONG:
+            text = f"About {format_seconds(seconds)} of training from here (h:mm:ss)."
+            self.journal.reporter.message(text)
 
     def _advance(self, done: int) -> Batch:
         """Enqueue one step; returns its batch."""
@@ -312,6 +347,8 @@ class _Run:
         self._check()
         if evaluate:
             save |= self._evaluate(done)
+            if self.patience.over:
+                save = draw = True
         if draw:  # by all processes: it may hold collectives
             found = self.ready.task.pictures(self.state, self.ready.frozen)
             self.journal.pictures(done, found)
@@ -344,6 +381,7 @@ class _Run:
                 f"infinity in {bad}: the checkpoints before are kept; check the data and the "
                 "learning rate, or set skip_nonfinite."
             )
+        self.journal.copy()  # first: a run that goes on from here has its records
         self.checkpointer.save(
             self.state,
             config=self.description,
@@ -365,8 +403,9 @@ class _Run:
     def _evaluate(self, done: int) -> bool:
         """Evaluate; True when this is the best so far."""
         found = self.ready.task.evaluate(self.state, self.ready.frozen)
-        self.metrics = {name: float(value) for name, value in found.items()}
+        self.metrics = numbers(found)
         self.journal.evaluation(done, self.metrics)
+        self.patience.note(self.metrics)
         name = self.ready.cfg.best_metric
         if name is None:
             return False

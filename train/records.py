@@ -12,6 +12,7 @@ from PIL import Image
 from jaxcore.atomic import whole_file
 from jaxcore.errors import UserError, readable
 from jaxcore.json_files import read_json_lines
+from jaxcore.places import run_place
 
 
 def strict(value: Any) -> Any:
@@ -79,7 +80,14 @@ def read_metrics_file(path: str | Path) -> list[dict[str, Any]]:
     Raises:
       UserError: no such file, or one that holds something else.
     """
-    return list(_records(Path(path)))
+    return list(_records(run_place(path)))
+
+
+def evaluations(run_dir: Path, last: int) -> list[dict[str, Any]]:
+    """The evaluations that a run has recorded up to step ``last``, in their order."""
+    path = run_dir / "metrics.jsonl"
+    found = _records(path) if last and path.exists() else ()
+    return [record for record in found if record.get("kind") == "eval" and record["step"] <= last]
 
 
 def write_sample(path: Path, picture: np.ndarray) -> None:
@@ -129,6 +137,11 @@ class TensorBoard:
         if self._writer is not None:
             form = "HWC" if picture.ndim == 3 else "HW"
             self._writer.add_image(name, picture, step, dataformats=form)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the files."""

@@ -32,16 +32,18 @@ class ScheduleConfig(Serial):
     1e-06
     """
 
-    # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, or another of `SCHEDULES`
+    # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, SUNet's sunet_official, or
+    # another of `SCHEDULES`
     name: Annotated[str, OneOf(SCHEDULES)] = "constant"
-    floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosine, warmup_cosine)
+    floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosines, sunet_official)
     warmup_steps: Index | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
-    steps_per_epoch: Count | None = None  # adair_official; None: 1/150 of the run, as published
+    # adair_official and sunet_official; None: 1/150 and 1/400 of the run, as published
+    steps_per_epoch: Count | None = None
 
     @property
     def has_floor(self) -> bool:
         """Whether ``floor`` counts."""
-        return self.name in ("cosine", "warmup_cosine")
+        return self.name in ("cosine", "warmup_cosine", "sunet_official")
 
 
 def constant(value: float) -> Schedule:
@@ -117,6 +119,7 @@ SCHEDULES |= {
     ),
     "adair_official": _lazily("jaxcore.train.recipes.adair_schedule", "make_official"),
     "fixed": _lazily("jaxcore.train.recipes.adair_schedule", "make_fixed"),
+    "sunet_official": _lazily("jaxcore.train.recipes.sunet_schedule", "make_official"),
 }
 
 

@@ -4,5 +4,4 @@ NOT_YET = (
     "causalmm",
     "deconfoundlm",
     "earth_observation",
-    "swin_deconv",
 )

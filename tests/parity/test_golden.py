@@ -12,6 +12,7 @@ from tests.parity import (
     rddm_networks,
     rddm_samplers,
     selective_iv,
+    swin_deconv,
 )
 from tests.parity.systems import NOT_YET
 
@@ -20,12 +21,18 @@ SYSTEMS = {
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
     "selective_iv": selective_iv.CHECKS,
+    "swin_deconv": swin_deconv.CHECKS,
 }
 
 COMMITTED = Path(__file__).parents[1] / "golden"
 
 # One file per network, for the newest versions of JAX.
-NEWEST = ("adair/net_small.npz", "dea_net/net_deploy.npz", "rddm/unet.npz")
+NEWEST = (
+    "adair/net_small.npz",
+    "dea_net/net_deploy.npz",
+    "rddm/unet.npz",
+    "swin_deconv/sunet_ps4_dual.npz",
+)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -63,6 +63,7 @@ _SUMMARIES = {
         "dea_net_cr": "DEA-Net for haze with the contrastive loss, as the released code trains it",
         "dea_net_demo": "Small DEA-Net on photographs with haze, minutes on a CPU",
     },
+    "sunet": {"sunet": "SUNet, a denoiser of colour images, on your own pairs of images"},
 }
 
 

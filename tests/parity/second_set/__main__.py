@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.parity.second_set import adair, dea_net, rddm, selective_iv
+from tests.parity.second_set import adair, dea_net, rddm, selective_iv, swin_deconv
 from tests.parity.second_set.record import record
 from tests.parity.test_golden import SYSTEMS
 
@@ -15,6 +15,7 @@ VARIANTS = {
     "dea_net": dea_net.VARIANTS,
     "rddm": rddm.VARIANTS,
     "selective_iv": selective_iv.VARIANTS,
+    "swin_deconv": swin_deconv.VARIANTS,
 }
 
 

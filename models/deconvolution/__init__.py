@@ -1,0 +1,78 @@
+"""Deconvolution of images with a known point spread function; see README.md beside this file."""
+
+from jaxcore.models.deconvolution.debias import (
+    Debiased,
+    debias,
+    multiresolution_support,
+    noise_scales,
+    tikhonov_noise_scales,
+)
+from jaxcore.models.deconvolution.grids import factor_between, rebin, replicate, upsample_flux
+from jaxcore.models.deconvolution.methods import METHODS, Method
+from jaxcore.models.deconvolution.psf import (
+    centre_psf,
+    check_psf,
+    gaussian_psf,
+    moffat_psf,
+    normalise_psf,
+    peak_offset,
+    place_psf,
+)
+from jaxcore.models.deconvolution.richardson_lucy import richardson_lucy
+from jaxcore.models.deconvolution.sparse import sparse_starlet
+from jaxcore.models.deconvolution.spectra import (
+    convolve,
+    correlate,
+    laplacian_tf,
+    psf_to_tf,
+)
+from jaxcore.models.deconvolution.tikhonov import (
+    choose_lam,
+    noise_gain,
+    restore_tikhonov,
+    tikhonov,
+    tikhonov_filter,
+)
+from jaxcore.models.deconvolution.two_channel import (
+    TwoChannels,
+    deconvolve_two_channels,
+    two_channel,
+)
+from jaxcore.models.deconvolution.wiener import radial_power, wiener
+
+__all__ = [
+    "METHODS",
+    "Debiased",
+    "Method",
+    "TwoChannels",
+    "centre_psf",
+    "check_psf",
+    "choose_lam",
+    "convolve",
+    "correlate",
+    "debias",
+    "deconvolve_two_channels",
+    "factor_between",
+    "gaussian_psf",
+    "laplacian_tf",
+    "moffat_psf",
+    "multiresolution_support",
+    "noise_gain",
+    "noise_scales",
+    "normalise_psf",
+    "peak_offset",
+    "place_psf",
+    "psf_to_tf",
+    "radial_power",
+    "rebin",
+    "replicate",
+    "restore_tikhonov",
+    "richardson_lucy",
+    "sparse_starlet",
+    "tikhonov",
+    "tikhonov_filter",
+    "tikhonov_noise_scales",
+    "two_channel",
+    "upsample_flux",
+    "wiener",
+]
