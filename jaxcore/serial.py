@@ -114,7 +114,7 @@ class Serial:
     Sizes(width=8, depths=(3, 4))
     >>> Sizes(width=0)
     Traceback (most recent call last):
-    jaxcore.errors.UserError: width must be a whole number of at least 1, found 0.
+    jaxcore.serial.SettingsError: width must be a whole number of at least 1, found 0.
     """
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ FREE = (
     "save_every",
     "sample_every",
     "keep_last",
+    "keep_every",
     "best_metric",
     "best_mode",
     "max_in_flight",
@@ -52,6 +53,7 @@ class TrainConfig(Serial):
     save_every: Index = 500  # steps
     sample_every: Index = 0  # steps
     keep_last: Count = 3  # newest checkpoints kept, besides the best
+    keep_every: Index = 0  # and those whose step is a multiple of it
     best_metric: str | None = None  # a metric of `Task.evaluate` that decides which is best
     best_mode: Literal["max", "min"] = "max"
     max_in_flight: Count = 2  # steps enqueued before the oldest is awaited
@@ -74,6 +76,16 @@ class TrainConfig(Serial):
             except UserError as error:
                 found.append(str(error).removesuffix("."))
         return found
+
+    def due(self, step: int) -> list[str]:
+        """What follows a step, besides a save: "log", "evaluate", "draw" (pictures).
+
+        >>> TrainConfig(steps=100, eval_every=20).due(40)
+        ['evaluate']
+        """
+        every = {"log": self.log_every, "evaluate": self.eval_every, "draw": self.sample_every}
+        last = step == self.steps
+        return [name for name, n in every.items() if last or (n > 0 and step % n == 0)]
 
 
 def describe_run(task: Any, cfg: TrainConfig, extra: Mapping[str, Any]) -> dict[str, Any]:

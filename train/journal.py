@@ -1,6 +1,6 @@
 """Where a run writes down what happens: records, pictures, event files, and its reporter."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +12,8 @@ from jaxcore.train.logging import Reporter
 from jaxcore.train.mirror import Mirror
 from jaxcore.train.records import MetricsFile, TensorBoard, write_sample
 
+_KINDS = {"log": "train", "evaluate": "eval"}
+
 
 class Journal:
     """``metrics.jsonl``, ``samples/`` and ``tensorboard/`` of a run; use it as a context manager.
@@ -21,16 +23,31 @@ class Journal:
     """
 
     def __init__(
-        self, run_dir: Path, start: int, reporter: Reporter, *, tensorboard: bool = True
+        self,
+        run_dir: Path,
+        start: int,
+        reporter: Reporter,
+        *,
+        tensorboard: bool = True,
+        again: Collection[str] = (),
     ) -> None:
-        """Open for the steps after ``start``; later records of an earlier attempt are dropped."""
+        """Open for the steps after ``start``; later records of an earlier attempt are dropped.
+
+        Args:
+          run_dir: the run directory.
+          start: the last step that is done.
+          reporter: hears everything that is written.
+          tensorboard: write event files.
+          again: what is done after ``start`` once more, "log" or "evaluate", and dropped here.
+        """
         self.reporter = reporter
         self._run_dir = run_dir
         self._first = jax.process_index() == 0
         with writing(run_dir):
             self._mirror = Mirror(run_dir)
             path = self._mirror.folder / "metrics.jsonl"
-            self._file = MetricsFile(path, keep_to=start) if self._first else None
+            kinds = [_KINDS[name] for name in again if name in _KINDS]
+            self._file = MetricsFile(path, keep_to=start, again=kinds) if self._first else None
             self._board = TensorBoard(
                 self._mirror.folder / "tensorboard",
                 start=start,

@@ -8,12 +8,11 @@ the same parameters to the last bit as one that was never stopped, because the c
 the parameters, the optimiser, the key, the position in the data and the running means.
 """
 
-import base64
 import contextlib
 import copy
 import dataclasses
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,23 +25,27 @@ from jaxcore.errors import UserError
 from jaxcore.parallel import explained, put_batch
 from jaxcore.places import run_place
 from jaxcore.train.changes import check_same_run, inherited, record_of
-from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer, complete_steps, read_config
+from jaxcore.train.checkpoint import Checkpointer
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_best, describe_run
 from jaxcore.train.contract import check_batches, numbers
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
+from jaxcore.train.lock import locked
 from jaxcore.train.logging import Pace, Reporter, default_reporter, format_seconds
 from jaxcore.train.patience import Patience
+from jaxcore.train.position import encode, go_to
 from jaxcore.train.prepare import Prepared, as_stored, as_wanted, prepare
 from jaxcore.train.profile import Profiler
 from jaxcore.train.records import evaluations, strict
+from jaxcore.train.run_directory import read_config
 from jaxcore.train.schedules import check_length
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
+from jaxcore.train.steps import CHECKPOINTS, complete_steps
 from jaxcore.train.task import BatchIterator, Task
-from jaxcore.train.watch import Watch, check_outcome
+from jaxcore.train.watch import Watch, outcome
 from jaxcore.train.window import Window
 from jaxcore.typing import Batch, Params
 
@@ -123,35 +126,46 @@ def fit(
     if not found and init_params is not None:
         source = "The given set of parameters"
         check_tree(init_params, ready.abstract.params, source=source)
+    if found and steps[-1] >= cfg.steps:
+        ended = _ended(run_dir / CHECKPOINTS, ready, abstract)
+        if ended is not None:
+            return ended
     batches = None if found else check_batches(task.batches(cfg.seed, 0))
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            write_json(run_dir / "config.json", description)
-    checkpointer = Checkpointer(
-        run_dir / CHECKPOINTS,
-        keep_last=cfg.keep_last,
-        best_metric=cfg.best_metric,
-        best_mode=cfg.best_mode,
-        warn=reporter.message,
-    )
-    with checkpointer:
+    with (
+        locked(run_dir),
+        Checkpointer(
+            run_dir / CHECKPOINTS,
+            keep_last=cfg.keep_last,
+            keep_every=cfg.keep_every,
+            best_metric=cfg.best_metric,
+            best_mode=cfg.best_mode,
+            warn=reporter.message,
+        ) as checkpointer,
+    ):
+        if complete_steps(run_dir / CHECKPOINTS) != steps:
+            raise UserError(f"Another run has just worked in {run_dir}: start again.")
+        with writing(run_dir):
+            if jax.process_index() == 0:
+                write_json(run_dir / "config.json", description)
         record: dict[str, Any] = {}
         if found:
             state, record = checkpointer.restore(abstract)
             state = as_wanted(state, ready)
-            checkpointer.delete_after(int(state.step))
             reporter.message(f"Resuming {run_dir} at step {int(state.step)}.")
         else:
             state = ready.initial_state(init_params)
         metrics = record.get("metrics") or {}
         start = int(state.step)
         skipped = int(state.skipped)
-        patience = Patience(cfg, evaluations(run_dir, start) if cfg.patience else ())
-        if start >= cfg.steps or patience.over:
+        left = [name for name in record.get("left", ()) if name in cfg.due(start)]
+        judged = start - 1 if "evaluate" in left else start
+        patience = Patience(cfg, evaluations(run_dir, judged) if cfg.patience else ())
+        if (start >= cfg.steps and not left) or patience.over:
             if start < cfg.steps:
                 reporter.message(patience.sentence(start))
-            check_outcome(skipped, start * task.inner_steps)
+            outcome(skipped, start * task.inner_steps)
             return FitResult(state, metrics, interrupted=False)
         if ready.groups:
             reporter.message(ready.groups)
@@ -159,8 +173,7 @@ def fit(
             names = metrics or task.evaluate(state, ready.frozen)
             check_best(cfg.best_metric, tuple(names))
         iterator = batches if batches is not None else check_batches(task.batches(cfg.seed, start))
-        if record.get("data_iter") is not None:
-            iterator.set_state(_decode(record["data_iter"]))
+        position = go_to(iterator, record.get("data_iter"), run_dir)
         window = Window(record.get("window"))
         watch = Watch(
             cfg.max_skipped,
@@ -168,7 +181,7 @@ def fit(
             skipped=skipped,
             stored=(record.get("window") or {}).get("watch"),
         )
-        with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard) as journal:
+        with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard, again=left) as journal:
             profiler = Profiler(cfg.profile, journal.folder / "profile")
             run = _Run(
                 ready,
@@ -182,13 +195,16 @@ def fit(
                 watch,
                 patience,
                 metrics,
+                evaluated=start if metrics else None,
+                left=list(left),
+                position=position,
             )
             with StopRequest() as stop, explained(), profiler:
                 reporter.begin(start, cfg.steps)
                 try:
                     return run.go(start, stop)
                 except BaseException:
-                    run.rescue(start)
+                    run.rescue(start, left)
                     raise
 
 
@@ -202,20 +218,17 @@ def _check_start(found: bool, resume: Resume, run_dir: Path) -> None:
         raise UserError(f"Expected a checkpoint to resume from, found none in {run_dir}.")
 
 
-def _encode(state: Any) -> Any:
-    """Position of an iterator as JSON."""
-    return {"bytes": base64.b64encode(state).decode()} if isinstance(state, bytes) else state
+def _ended(directory: Path, ready: Prepared, abstract: TrainState) -> FitResult | None:
+    """What a run that has ended left, without a change to its folder, which may be read-only.
 
-
-def _decode(state: Any) -> Any:
-    if isinstance(state, dict) and set(state) == {"bytes"}:
-        try:
-            return base64.b64decode(state["bytes"])
-        except (TypeError, ValueError):
-            raise UserError(
-                "Expected the position of the data in the checkpoint, found none."
-            ) from None
-    return state
+    None when something is still to be done.
+    """
+    with Checkpointer(directory, read_only=True) as checkpointer:
+        state, record = checkpointer.restore(abstract)
+    if int(state.step) < ready.cfg.steps or record.get("left"):
+        return None
+    outcome(int(state.skipped), int(state.step) * ready.task.inner_steps)
+    return FitResult(as_wanted(state, ready), record.get("metrics") or {}, interrupted=False)
 
 
 @dataclasses.dataclass
@@ -233,12 +246,22 @@ class _Run:
     watch: Watch
     patience: Patience
     metrics: dict[str, float]  # the last evaluation
+    evaluated: int | None = None  # the step it followed
+    left: list[str] = dataclasses.field(default_factory=list)  # due after the last step, not done
     position: Any = None  # in the data, of the state: the iterator may be ahead when it fails
     pending: deque[tuple[int, Metrics]] = dataclasses.field(default_factory=deque)
 
     def go(self, start: int, stop: StopRequest) -> FitResult:
         """All steps after ``start``."""
         cfg, task, pace, done = self.ready.cfg, self.ready.task, Pace(), start
+        if self.left:  # of a run that was stopped or failed before it was done
+            if "log" in self.left:
+                self._log(start, pace)
+            self._catch_up(start)
+            self._save()
+            if self.patience.over:
+                self.journal.reporter.message(self.patience.sentence(start))
+                return FitResult(self.state, self.metrics, interrupted=False)
         for done in range(start + 1, cfg.steps + 1):
             with self.profiler.step(done, lambda: self._await(0)):
                 batch = self._advance(done)
@@ -253,11 +276,13 @@ class _Run:
                 self._forecast(pace.per_step() * (cfg.steps - done))
             self.journal.reporter.advance(done)
             last = done == cfg.steps
-            if last or _due(cfg.log_every, done):
+            if "log" in self.left:
                 self._log(done, pace)
                 last = last or task.finished(self.state)
             stopping = stop.asked(done) and not last
             began = pace.now()
+            if last:
+                self.left = ["evaluate", "draw"]
             if self._side_work(done, last=last, stopping=stopping):
                 pace.pause(began)
             if self.patience.over and not last:
@@ -271,7 +296,9 @@ class _Run:
             if last:
                 break
         self.checkpointer.wait()
-        self._conclude(done)
+        text = outcome(self.watch.skipped, done * task.inner_steps)
+        if text:
+            self.journal.reporter.message(text)
         return FitResult(self.state, self.metrics, interrupted=False)
 
     def _forecast(self, seconds: float) -> None:
@@ -295,9 +322,10 @@ class _Run:
         key = jax.random.fold_in(key, done - 1)
         made = ready.task.experience(self.state, placed, key, ready.frozen)
         placed = placed if made is None else put_batch(made, ready.mesh)
-        # No call stands between the two, so that no Ctrl-C can part them.
+        left = ready.cfg.due(done)
+        # No call stands between these, so that no Ctrl-C can part them.
         self.state, metrics = ready.step(self.state, placed, ready.frozen)
-        self.position = position
+        self.position, self.left = position, left
         self.pending.append((done, metrics))
         for value in metrics.values():
             value.copy_to_host_async()  # looked at when the step has ended: no further wait
@@ -315,65 +343,61 @@ class _Run:
                 self.journal.spike(done, spike)
 
     def _check(self) -> None:
-        """End a run whose updates do not happen, or have made its parameters useless."""
-        self.watch.check()
-        if self.watch.in_row and not self.ready.cfg.skip_nonfinite:
-            bad = first_nonfinite(self.state.params)
-            if bad is not None:
-                raise UserError(
-                    f"Expected finite parameters, found NaN or infinity in {bad} "
-                    f"{self.watch.said}: check the data and the learning rate, or set "
-                    "skip_nonfinite."
-                )
-
-    def _conclude(self, done: int) -> None:
-        """Say how many updates were left out; all of them are no success."""
-        skipped, updates = self.watch.skipped, done * self.ready.task.inner_steps
-        check_outcome(skipped, updates)
-        if skipped:
-            self.journal.reporter.message(
-                f"{skipped} of {updates} updates were left out: loss or gradient were not finite."
-            )
+        cfg = self.ready.cfg
+        self.watch.check(None if cfg.skip_nonfinite else self.state.params)
 
     def _side_work(self, done: int, *, last: bool, stopping: bool) -> bool:
         """Evaluate, draw pictures, save: whatever is due after this step."""
-        cfg = self.ready.cfg
-        evaluate = last or (_due(cfg.eval_every, done) and not stopping)
-        draw = last or (_due(cfg.sample_every, done) and not stopping)
-        save = last or stopping or _due(cfg.save_every, done)
-        if not (evaluate or save or draw):
+        save = last or stopping or _due(self.ready.cfg.save_every, done)
+        if not (self.left or save):
             return False
         self._await(0)
         self._check()
-        if evaluate:
-            save |= self._evaluate(done)
-            if self.patience.over:
-                save = draw = True
-        if draw:  # by all processes: it may hold collectives
-            found = self.ready.task.pictures(self.state, self.ready.frozen)
-            self.journal.pictures(done, found)
+        if not stopping:
+            save |= self._catch_up(done)
         if save:
-            self._save(strict(self.metrics) if evaluate else None)
+            self._save()
         return True
 
-    def rescue(self, start: int) -> None:
-        """Save the last good state, whatever ends the run; to be called by every process."""
+    def _catch_up(self, done: int) -> bool:
+        """Evaluate and draw pictures, if that is left; True when this is the best, or the last."""
+        best = False
+        if "evaluate" in self.left:
+            best = self._evaluate(done)
+            self.left.remove("evaluate")
+            if self.patience.over:
+                best, self.left = True, ["draw"]
+        if "draw" in self.left:  # by all processes: it may hold collectives
+            found = self.ready.task.pictures(self.state, self.ready.frozen)
+            self.journal.pictures(done, found)
+            self.left.remove("draw")
+        return best
+
+    def rescue(self, start: int, left: Sequence[str]) -> None:
+        """Save the last good state, whatever ends the run; to be called by every process.
+
+        Args:
+          start: step at which this run began.
+          left: what was left to do there.
+        """
         say = self.journal.reporter.message
         try:
             self._await(0)
             done = int(self.state.step)
-            if done == start or not self.checkpointer.all_at(done):
+            if done == start and self.left == list(left):
+                return
+            if not self.checkpointer.all_at(done):
                 return  # a save needs every process, and others may know of no failure
             with contextlib.suppress(UserError):  # of the save before: it has made room
                 self.checkpointer.wait()
-            if done not in complete_steps(self.checkpointer.directory):
-                self._save()
-                self.checkpointer.wait()
+            self._save()
+            self.checkpointer.wait()
             say(f"Saved step {done} before the run ended.")
         except Exception as error:
             say(f"Nothing was saved after the last checkpoint: {error}")
 
-    def _save(self, metrics: dict[str, float] | None = None) -> None:
+    def _save(self) -> None:
+        """Save what this step has left, or its record alone where the step is saved already."""
         bad = first_nonfinite({"params": self.state.params, "ema": self.state.ema_params})
         if bad is not None:  # it would push good checkpoints out
             raise UserError(
@@ -385,9 +409,10 @@ class _Run:
         self.checkpointer.save(
             self.state,
             config=self.description,
-            data_iter=_encode(self.position),
+            data_iter=encode(self.position),
             window={**self.window.to_dict(), "watch": self.watch.to_dict()},
-            metrics=metrics,
+            metrics=strict(self.metrics) if self.evaluated == int(self.state.step) else None,
+            left=self.left,
         )
 
     def _log(self, done: int, pace: Pace) -> None:
@@ -399,18 +424,21 @@ class _Run:
             metrics |= {name: float(rate(applied - 1)) for name, rate in self.ready.rates.items()}
         metrics |= pace.read(self.ready.cfg.steps - done)
         self.journal.train(done, metrics)
+        self.window.restart()
+        self.left.remove("log")
 
     def _evaluate(self, done: int) -> bool:
         """Evaluate; True when this is the best so far."""
         found = self.ready.task.evaluate(self.state, self.ready.frozen)
-        self.metrics = numbers(found)
-        self.journal.evaluation(done, self.metrics)
-        self.patience.note(self.metrics)
+        metrics = numbers(found)
         name = self.ready.cfg.best_metric
+        check_best(name, tuple(metrics))
+        self.journal.evaluation(done, metrics)
+        self.metrics, self.evaluated = metrics, done
+        self.patience.note(metrics)
         if name is None:
             return False
-        check_best(name, tuple(self.metrics))
-        value = self.metrics[name]
+        value = metrics[name]
         return bool(np.isfinite(value)) and self.checkpointer.is_better(value)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,13 @@ def strict(value: Any) -> Any:
 class MetricsFile:
     """JSON lines, one per record, written at once so that a killed run loses nothing."""
 
-    def __init__(self, path: Path, *, keep_to: int) -> None:
+    def __init__(self, path: Path, *, keep_to: int, again: Collection[str] = ()) -> None:
         """Open for appending; records after step ``keep_to`` and a torn last line are dropped.
+
+        Args:
+          path: the file, which need not exist.
+          keep_to: a step.
+          again: kinds of records that will be written once more for this step, and are dropped.
 
         Raises:
           UserError: the file holds something else than records.
@@ -47,7 +52,8 @@ class MetricsFile:
                 temporary.open("w", encoding="utf-8") as file,
             ):
                 for record in _records(path):
-                    if record["step"] <= keep_to:
+                    kept = record["step"] < keep_to
+                    if kept or (record["step"] == keep_to and record.get("kind") not in again):
                         file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file = path.open("a")
 

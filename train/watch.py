@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxcore.errors import UserError
+from jaxcore.train.checksums import first_nonfinite
+from jaxcore.typing import Params
 
 _RECENT = 101  # losses that the median is taken over
 _ENOUGH = 20  # of them, before anything is called a spike
@@ -103,12 +105,22 @@ max_skipped such steps in a row.
         del recent[:-_RECENT]
         return spike
 
-    def check(self) -> None:
-        """End a run whose updates do not happen.
+    def check(self, params: Params | None = None) -> None:
+        """End a run whose updates do not happen, or have made its parameters useless.
+
+        Args:
+          params: after updates that are not left out though they are not finite; looked at when the
+            last one was lost, by all processes.
 
         Raises:
-          UserError: so many steps in a row were lost.
+          UserError: so many steps in a row were lost, or parameters are NaN or infinite.
         """
+        bad = first_nonfinite(params) if params is not None and self.in_row else None
+        if bad is not None:
+            raise UserError(
+                f"Expected finite parameters, found NaN or infinity in {bad} {self.said}: check "
+                "the data and the learning rate, or set skip_nonfinite."
+            )
         if self._ending:
             raise UserError(
                 f"Expected a finite loss and gradient, found NaN or infinity in the last "
@@ -117,18 +129,24 @@ max_skipped such steps in a row.
             )
 
 
-def check_outcome(skipped: int, updates: int) -> None:
-    """Refuse to call a run a success that has changed no parameter.
+def outcome(skipped: int, updates: int) -> str:
+    """What to say of updates that were left out, at the end of a run; nothing without any.
 
     Args:
       skipped: updates left out.
       updates: of the whole run.
 
     Raises:
-      UserError: all were left out.
+      UserError: all were left out, which is no success.
+
+    >>> outcome(3, 10)
+    '3 of 10 updates were left out: loss or gradient were not finite.'
     """
     if 0 < updates <= skipped:
         raise UserError(
             f"Expected updates with a finite loss and gradient, found NaN or infinity in all "
             f"{updates}, so that nothing was learned: check the data and the learning rate."
         )
+    if not skipped:
+        return ""
+    return f"{skipped} of {updates} updates were left out: loss or gradient were not finite."

@@ -150,7 +150,7 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
 
     from jaxcore.errors import UserError
     from jaxcore.train import EXIT_INTERRUPTED, fit, load_params
-    from jaxcore.train.checkpoint import CHECKPOINTS, complete_steps
+    from jaxcore.train.steps import CHECKPOINTS, complete_steps
 
     task, found = recipe.task, None
     if complete_steps(out / CHECKPOINTS):

@@ -2,7 +2,6 @@ import dataclasses
 import json
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -327,27 +326,6 @@ def test_fine_tuning_starts_from_given_weights_but_never_over_a_checkpoint(run, 
     _equal(again.state.params, tuned.state.params)
     with pytest.raises(UserError, match=r"first/kernel expected \(6, 9\), found \(6, 8\)"):
         fit(TinyTask(hidden=9), cfg, tmp_path / "new", reporter=Silent(), init_params=given)
-
-
-def test_data_that_end_are_named(tmp_path):
-    class Short(TinyTask):
-        def batches(self, seed, start_step) -> Any:
-            return iter(())
-
-    with pytest.raises(UserError, match="Expected data for 12 steps, found none after step 0"):
-        fit(Short(), _QUIET, tmp_path / "a", reporter=Silent())
-
-
-def test_a_training_whose_last_evaluation_fails_is_not_lost(tmp_path):
-    class Damaged(TinyTask):
-        def evaluate(self, state: Any, frozen: Any) -> dict[str, float]:
-            raise UserError("a damaged picture")
-
-    with pytest.raises(UserError, match="a damaged picture"):
-        fit(Damaged(), _QUIET, tmp_path, reporter=Silent())
-    saved = fit(Damaged(), _QUIET, tmp_path, reporter=Silent()).state
-    whole = fit(TinyTask(), _QUIET, tmp_path / "whole", reporter=Silent()).state
-    chex.assert_trees_all_equal(saved.params, whole.params)
 
 
 @pytest.mark.parametrize("axes", [{"data": 2}, {"data": 1, "fsdp": 2}])

@@ -13,11 +13,11 @@ from jaxcore import registry
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.train.changes import check_same_run
-from jaxcore.train.checkpoint import read_config
 from jaxcore.train.config import TrainConfig, describe_run
 from jaxcore.train.logging import Bar, Lines, Pace, default_reporter
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.records import MetricsFile, TensorBoard, read_metrics_file, write_sample
+from jaxcore.train.run_directory import read_config
 from jaxcore.train.schedules import ScheduleConfig
 
 
