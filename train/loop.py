@@ -177,6 +177,7 @@ def fit(
         window = Window(record.get("window"))
         watch = Watch(
             cfg.max_skipped,
+            left_out=cfg.skip_nonfinite,
             inner_steps=task.inner_steps,
             skipped=skipped,
             stored=(record.get("window") or {}).get("watch"),
@@ -270,7 +271,7 @@ class _Run:
                 pace.restart()
             else:
                 pace.count(_items(task, batch))
-            self._check()
+            self.watch.check(self.state.params)
             if done == start + 3:
                 self._await(0)
                 self._forecast(pace.per_step() * (cfg.steps - done))
@@ -296,8 +297,7 @@ class _Run:
             if last:
                 break
         self.checkpointer.wait()
-        text = outcome(self.watch.skipped, done * task.inner_steps)
-        if text:
+        if text := outcome(self.watch.skipped, done * task.inner_steps):
             self.journal.reporter.message(text)
         return FitResult(self.state, self.metrics, interrupted=False)
 
@@ -342,17 +342,13 @@ class _Run:
             if spike is not None:
                 self.journal.spike(done, spike)
 
-    def _check(self) -> None:
-        cfg = self.ready.cfg
-        self.watch.check(None if cfg.skip_nonfinite else self.state.params)
-
     def _side_work(self, done: int, *, last: bool, stopping: bool) -> bool:
         """Evaluate, draw pictures, save: whatever is due after this step."""
         save = last or stopping or _due(self.ready.cfg.save_every, done)
         if not (self.left or save):
             return False
         self._await(0)
-        self._check()
+        self.watch.check(self.state.params)
         if not stopping:
             save |= self._catch_up(done)
         if save:

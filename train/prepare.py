@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jaxcore.errors import UserError
 from jaxcore.parallel import compile_step, state_shardings
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.contract import check_task

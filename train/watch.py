@@ -41,6 +41,7 @@ max_skipped such steps in a row.
         self,
         limit: int,
         *,
+        left_out: bool = True,
         inner_steps: int = 1,
         skipped: int = 0,
         stored: Mapping[str, Any] | None = None,
@@ -49,6 +50,7 @@ max_skipped such steps in a row.
 
         Args:
           limit: lost steps in a row that end a run.
+          left_out: whether updates that are not finite are left out (``skip_nonfinite``).
           inner_steps: updates of one step.
           skipped: updates left out so far.
           stored: of `to_dict`, when the run goes on.
@@ -56,7 +58,7 @@ max_skipped such steps in a row.
         stored = stored or {}
         self.skipped = skipped
         self.in_row: int = stored.get("in_row", 0)
-        self._limit, self._inner = limit, inner_steps
+        self._limit, self._inner, self._left_out = limit, inner_steps, left_out
         self._recent: list[float] = list(stored.get("recent", []))
         self._quiet_until: int = stored.get("quiet_until", 0)
         self.said = ""  # of the last lost step: "up to step 9 (loss nan)"
@@ -109,13 +111,14 @@ max_skipped such steps in a row.
         """End a run whose updates do not happen, or have made its parameters useless.
 
         Args:
-          params: after updates that are not left out though they are not finite; looked at when the
-            last one was lost, by all processes.
+          params: of now; looked at, by all processes, where the last update was lost and went
+            through all the same.
 
         Raises:
           UserError: so many steps in a row were lost, or parameters are NaN or infinite.
         """
-        bad = first_nonfinite(params) if params is not None and self.in_row else None
+        in_danger = self.in_row and not self._left_out and params is not None
+        bad = first_nonfinite(params) if in_danger else None
         if bad is not None:
             raise UserError(
                 f"Expected finite parameters, found NaN or infinity in {bad} {self.said}: check "

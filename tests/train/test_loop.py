@@ -328,6 +328,24 @@ def test_fine_tuning_starts_from_given_weights_but_never_over_a_checkpoint(run, 
         fit(TinyTask(hidden=9), cfg, tmp_path / "new", reporter=Silent(), init_params=given)
 
 
+def test_data_that_end_are_named(tmp_path):
+    class Ended:
+        def __next__(self) -> Any:
+            raise StopIteration
+
+        def get_state(self) -> Any:
+            return 0
+
+        def set_state(self, state: Any) -> None: ...
+
+    class Short(TinyTask):
+        def batches(self, seed: int, start_step: int) -> Any:
+            return Ended()
+
+    with pytest.raises(UserError, match="Expected data for 12 steps, found none after step 0"):
+        fit(Short(), _QUIET, tmp_path / "a", reporter=Silent())
+
+
 @pytest.mark.parametrize("axes", [{"data": 2}, {"data": 1, "fsdp": 2}])
 def test_two_devices_give_the_run_of_one_and_resume_each_other(tmp_path, axes):
     task = TinyTask(hidden=8192)  # large enough to be split
