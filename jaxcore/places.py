@@ -38,7 +38,7 @@ def run_place(where: str | os.PathLike[str]) -> Path:
     Traceback (most recent call last):
     ...
     jaxcore.errors.UserError: Expected a local folder or gs://BUCKET/FOLDER, found \
-s3://bucket/first: checkpoints cannot be written to s3:// (mount the bucket as a folder).
+s3://bucket/first: checkpoints cannot lie in s3:// (mount the bucket as a folder).
     """
     text = os.fspath(where)
     if isinstance(where, pathlib.Path) and _SCHEME.fullmatch(where.parts[0] if where.parts else ""):
@@ -53,8 +53,8 @@ s3://bucket/first: checkpoints cannot be written to s3:// (mount the bucket as a
         return Path(rest)
     if scheme != _STORE:
         raise UserError(
-            f"Expected a local folder or gs://BUCKET/FOLDER, found {text}: checkpoints cannot be "
-            f"written to {scheme}:// (mount the bucket as a folder)."
+            f"Expected a local folder or gs://BUCKET/FOLDER, found {text}: checkpoints cannot lie "
+            f"in {scheme}:// (mount the bucket as a folder)."
         )
     if not rest.strip("/") or rest.startswith("/"):
         raise UserError(f"Expected gs://BUCKET/FOLDER, found {text}.")

@@ -1,8 +1,13 @@
 """What of a run's settings may be others when it goes on, and the record of what was changed.
 
 Three kinds of settings: those that decide what is written (free), those that decide how it goes on
-(by request: length, learning rate, decay, clipping, evaluation) and those that decide what the
-state means (network, data, seed, kind of optimiser), which never change.
+(by request: length, learning rate and its schedule, decay, clipping, micro-batches, what evaluation
+alone reads) and those that decide what the state means (network, data, seed, kind of optimiser,
+groups, whether there is an average), which never change.
+
+From the newest checkpoint on, update ``n`` has the rate that the new settings give to update ``n``
+of a run of the new length: the rate of a finished cosine rises again when the run goes on for
+longer. A longer run under a constant rate needs no request.
 """
 
 import dataclasses

@@ -23,6 +23,7 @@ FREE = (
     "best_metric",
     "best_mode",
     "max_in_flight",
+    "prefetch",
     "tensorboard",
     "max_skipped",
     "patience",
@@ -57,6 +58,7 @@ class TrainConfig(Serial):
     best_metric: str | None = None  # a metric of `Task.evaluate` that decides which is best
     best_mode: Literal["max", "min"] = "max"
     max_in_flight: Count = 2  # steps enqueued before the oldest is awaited
+    prefetch: Index = 2  # batches drawn and put on the devices while a step runs; 0 draws none
     # end the run after so many evaluations without a better best_metric; None never
     patience: Count | None = None
     tensorboard: bool = True  # write event files when the extra `log` is installed

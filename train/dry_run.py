@@ -60,7 +60,7 @@ class DryRun:
             "one step": f"{self.step_seconds:.3g} s",
             "whole run": f"about {format_seconds(self.total_seconds)} (h:mm:ss or m:ss): "
             f"{self.steps:,} steps, {self.evaluations} evaluations of about "
-            f"{format_seconds(self.evaluation_seconds)}",
+            f"{format_seconds(self.evaluation_seconds)}; nothing was written",
         }
         return "\n".join(f"{name:18}{text}" for name, text in rows.items())
 

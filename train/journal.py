@@ -7,6 +7,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from jaxcore.atomic import clear_left_overs
 from jaxcore.train.integrity import writing
 from jaxcore.train.logging import Reporter
 from jaxcore.train.mirror import Mirror
@@ -45,6 +46,9 @@ class Journal:
         self._first = jax.process_index() == 0
         with writing(run_dir):
             self._mirror = Mirror(run_dir)
+            if self._first:
+                for folder in (self._mirror.folder, self._mirror.folder / "samples"):
+                    clear_left_overs(folder)
             path = self._mirror.folder / "metrics.jsonl"
             kinds = [_KINDS[name] for name in again if name in _KINDS]
             self._file = MetricsFile(path, keep_to=start, again=kinds) if self._first else None

@@ -9,8 +9,8 @@ the parameters, the optimiser, the key, the position in the data and the running
 """
 
 import contextlib
-import copy
 import dataclasses
+import functools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +29,7 @@ from jaxcore.train.checkpoint import Checkpointer
 from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import TrainConfig, check_best, describe_run
 from jaxcore.train.contract import check_batches, numbers
+from jaxcore.train.feed import Feed
 from jaxcore.train.integrity import check_tree, writing
 from jaxcore.train.interrupt import EXIT_INTERRUPTED, StopRequest
 from jaxcore.train.journal import Journal
@@ -44,7 +45,7 @@ from jaxcore.train.schedules import check_length
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
 from jaxcore.train.steps import CHECKPOINTS, complete_steps
-from jaxcore.train.task import BatchIterator, Task
+from jaxcore.train.task import Task
 from jaxcore.train.watch import Watch, outcome
 from jaxcore.train.window import Window
 from jaxcore.typing import Batch, Params
@@ -83,18 +84,15 @@ def fit(
       cfg: how.
       run_dir: receives ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``samples/`` and
         ``tensorboard/``; shared by all processes. A folder, or ``gs://bucket/folder``.
-      mesh: rows of a batch are split over its axes data and fsdp, big parameters over fsdp;
+      mesh: rows of a batch are split over its axes dcn, data and fsdp, big parameters over fsdp;
         None trains on the default device.
       resume: "auto" goes on from the newest whole checkpoint if there is one, True demands one,
         False demands that there is none.
       reporter: receives the progress; None is a bar on a terminal and lines elsewhere.
       init_params: parameters to start from (fine-tuning) when there is nothing to resume.
       extra_config: further JSON to record in ``config.json``.
-      change_settings: go on with other settings than the run directory has, where the state means
-        the same under both: length, learning rate and its schedule, decay, clipping, micro-batches,
-        what evaluation alone reads. From the newest checkpoint on, update ``n`` has the rate that
-        the new settings give to update ``n`` of a run of the new length; so the rate of a finished
-        cosine rises again. ``config.json`` lists under ``changes`` what was changed at which step.
+      change_settings: go on with other settings than the run directory has, as far as
+        `jaxcore.train.changes` allows; ``config.json`` lists what was changed at which step.
 
     Returns:
       The final state; ``interrupted`` when SIGTERM or Ctrl-C ended the run early, in which case
@@ -183,6 +181,8 @@ def fit(
             stored=(record.get("window") or {}).get("watch"),
         )
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard, again=left) as journal:
+            place = functools.partial(put_batch, mesh=mesh)
+            feed = Feed(iterator, place, ahead=cfg.prefetch, count=cfg.steps - start)
             profiler = Profiler(cfg.profile, journal.folder / "profile")
             run = _Run(
                 ready,
@@ -190,7 +190,7 @@ def fit(
                 journal,
                 profiler,
                 description,
-                iterator,
+                feed,
                 state,
                 window,
                 watch,
@@ -200,10 +200,11 @@ def fit(
                 left=list(left),
                 position=position,
             )
-            with StopRequest() as stop, explained(), profiler:
+            with StopRequest() as stop, feed, profiler:
                 reporter.begin(start, cfg.steps)
                 try:
-                    return run.go(start, stop)
+                    with explained():
+                        return run.go(start, stop)
                 except BaseException:
                     run.rescue(start, left)
                     raise
@@ -241,7 +242,7 @@ class _Run:
     journal: Journal
     profiler: Profiler
     description: dict[str, Any]
-    iterator: BatchIterator
+    feed: Feed
     state: TrainState
     window: Window
     watch: Watch
@@ -311,13 +312,11 @@ class _Run:
         """Enqueue one step; returns its batch."""
         ready = self.ready
         try:
-            batch = next(self.iterator)
+            batch, placed, position = next(self.feed)
         except StopIteration as error:
             raise UserError(
                 f"Expected data for {ready.cfg.steps} steps, found none after step {done - 1}."
             ) from error
-        position = copy.deepcopy(self.iterator.get_state())
-        placed = put_batch(batch, ready.mesh)
         key = jax.random.fold_in(jax.random.key(ready.cfg.seed), 2)  # 0: parameters, 1: steps
         key = jax.random.fold_in(key, done - 1)
         made = ready.task.experience(self.state, placed, key, ready.frozen)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from jaxcore.cli import placeholder, understand
+from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.cli.start import started
 from jaxcore.train.recipes import Recipe, recipe, resolve, summaries
@@ -41,7 +42,7 @@ def _over(name: str, default: Recipe, argv: Sequence[str], network: Any) -> Reci
 
     task = dataclasses.replace(default.task, network=network)
     again = _command(name, dataclasses.replace(default, task=task), keep)
-    understand({**commands([]), name: again}, argv, "jaxcore train", "")()
+    understand({**commands([]), name: again}, argv, "train", "")()
     return asked[0]
 
 
@@ -55,13 +56,14 @@ def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[.
         init: RunPlace | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
+        dcn: int = 1,
         change_settings: bool = False,
         dry_run: bool = False,
         train: TrainConfig = default.train,
     ) -> None:
         chosen = Recipe(task=task, train=train, epochs=epochs)
         more = {"change_settings": change_settings, "dry_run": dry_run}
-        run(chosen, out, init=init, fsdp=fsdp, **more)
+        run(chosen, out, init=init, fsdp=fsdp, dcn=dcn, **more)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
     command.__doc__ = f"{summaries()[name]}.\n\nAll options: --help-all.\n{options}"
@@ -75,6 +77,7 @@ def train(
     over: Callable[[Any], Recipe],
     init: Path | None = None,
     fsdp: int = 1,
+    dcn: int = 1,
     change_settings: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -87,6 +90,7 @@ def train(
       init: weights to start from (fine-tuning), a run directory or an official weight file; the
         network is theirs, whatever the recipe's
       fsdp: devices over which parameters are split as well as rows
+      dcn: slices of a multi-slice pod; parameters are copied to each
       change_settings: go on with other settings than the run was begun with, such as more steps,
         another learning rate or evaluation; config.json lists what was changed
       dry_run: two steps and a short evaluation, then shapes, names of metrics and an estimate of
@@ -112,14 +116,14 @@ def train(
     if first:
         print_counts(task.counts())
     task.check()
-    alone = jax.device_count() == 1 and fsdp == 1
-    mesh = None if alone else make_mesh(fsdp=fsdp)
+    alone = jax.device_count() == 1 and fsdp == dcn == 1
+    mesh = None if alone else make_mesh(fsdp=fsdp, dcn=dcn)
     if dry_run:
         from jaxcore.train.dry_run import dry_run as try_out
 
         found = try_out(task, chosen.train, mesh=mesh, init_params=params)
         if first:
-            print(found)
+            show(found)
         return
     if not task.entry.searching(task.network):
         result = fit(
@@ -138,8 +142,8 @@ def train(
         sys.exit(EXIT_INTERRUPTED)
     if first:
         for name, value in result.metrics.items():
-            print(f"{name:28}{value:10.4f}")
-        print(f"trained {int(result.state.step)} steps: {out}")
+            show(f"{name:28}{value:10.4f}")
+        show(f"trained {int(result.state.step)} steps: {out}")
 
 
 def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
@@ -167,13 +171,13 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
                 "give it more (--train.steps)."
             )
     if jax.process_index() == 0:
-        print(f"objective found: {found.objective}")
+        show(f"objective found: {found.objective}")
     return dataclasses.replace(task, network=found)
 
 
 def print_counts(counts: list[tuple[str, int, int, int]]) -> None:
     """A table of the data a run draws from."""
-    print(f"{'data':16}{'images':>10}{'x':>6}{'per epoch':>12}")
+    show(f"{'data':16}{'images':>10}{'x':>6}{'per epoch':>12}")
     for name, items, repeat, entries in counts:
-        print(f"{name:16}{items:10,}{repeat:6}{entries:12,}")
-    print(f"{'in all':16}{'':10}{'':6}{sum(row[-1] for row in counts):12,}")
+        show(f"{name:16}{items:10,}{repeat:6}{entries:12,}")
+    show(f"{'in all':16}{'':10}{'':6}{sum(row[-1] for row in counts):12,}")

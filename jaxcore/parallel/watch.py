@@ -51,6 +51,7 @@ class Watch:
         self._finished: set[int] = set()  # have said that they end well
         self._complete = threading.Event()
         self._ended = False
+        self.waited = False  # a failure, for news
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -333,5 +334,7 @@ def explained() -> Iterator[None]:
 
 
 def _await_news() -> None:
-    if _watch is not None:
+    """Once: after that it is clear that the failure is this process's own."""
+    if _watch is not None and not _watch.waited:
         time.sleep(_NEWS)
+        _watch.waited = True

@@ -19,6 +19,7 @@ from jaxcore.train.logging import Silent
 
 _STOP_AT = int(os.environ.get("STOP_AT", -1))  # the second process is told to stop
 _FAIL_AT = int(os.environ.get("FAIL_AT", -1))  # the second process raises
+_ALL_FAIL_AT = int(os.environ.get("ALL_FAIL_AT", -1))  # every process raises
 _PACE = float(os.environ.get("PACE", 0))  # seconds per batch
 _LAYERS = int(os.environ.get("LAYERS", 0))  # to compile
 
@@ -35,6 +36,8 @@ class Share:
                 os.kill(os.getpid(), signal.SIGTERM)
             if self._number == _FAIL_AT:
                 raise RuntimeError("the data are gone")
+        if self._number == _ALL_FAIL_AT:
+            raise RuntimeError("the data are gone")
         time.sleep(_PACE)
         self._number += 1
         batch = next(self._inner)

@@ -56,8 +56,9 @@ def test_the_last_good_state_is_saved_first(straight, tmp_path, case):
 
 
 def test_a_second_ctrl_c_ends_the_run_at_once_and_saves_too(straight, tmp_path):
+    cfg = dataclasses.replace(CFG, prefetch=0)  # signals reach the main thread only
     with pytest.raises(KeyboardInterrupt):
-        fit(eventful(_interrupted_twice, "data", 4), CFG, tmp_path, reporter=Silent())
+        fit(eventful(_interrupted_twice, "data", 4), cfg, tmp_path, reporter=Silent())
     assert complete_steps(tmp_path / "checkpoints")[-1] == 4
     same(fit(PlainTask(), CFG, tmp_path, reporter=Silent()).state, straight[1].state)
 

@@ -76,7 +76,7 @@ def _restormer() -> Recipe:
     )
 
 
-def _demo(steps: int = 650) -> Recipe:
+def _demo(steps: int = 750) -> Recipe:
     """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`."""
     data = Photos(tasks=("noise25", "noise50", "haze", "clean"))
     return demo(steps, 4, network=AdaIRConfig.tiny(mask_mode="soft"), data=data)
