@@ -2,6 +2,10 @@
 
 Weight decay is decoupled for adamw, nadamw, lion, lamb and muon, and an L2 term added to the
 gradient for adam, radam and sgd, as in PyTorch.
+
+Moments are kept and updates computed in at least float32. Parameters of a lower type round every
+update to it, which loses small ones: keep ``param_dtype`` float32 and compute in bfloat16
+(``dtype``) instead, where memory allows.
 """
 
 import dataclasses
@@ -40,10 +44,6 @@ _RADAM_B2 = 0.6  # below, no average is long enough
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig(Serial):
     """One optimiser, or several on disjoint parts of the parameters (``groups``).
-
-    Moments are kept and updates computed in at least float32. Parameters of a lower type round
-    every update to it, which loses small ones: keep ``param_dtype`` float32 and compute in bfloat16
-    (``dtype``) instead, where memory allows.
 
     >>> OptimConfig.from_dict(OptimConfig(name="radam").to_dict()).name
     'radam'

@@ -91,8 +91,7 @@ def train(
         network is theirs, whatever the recipe's
       fsdp: devices over which parameters are split as well as rows
       dcn: slices of a multi-slice pod; parameters are copied to each
-      change_settings: go on with other settings than the run was begun with, such as more steps,
-        another learning rate or evaluation; config.json lists what was changed
+      change_settings: go on with other settings, such as more steps or another learning rate
       dry_run: two steps and a short evaluation, then shapes, names of metrics and an estimate of
         time and memory; nothing is written
     """
