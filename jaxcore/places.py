@@ -72,6 +72,22 @@ s3://bucket/first: checkpoints cannot lie in s3:// (mount the bucket as a folder
     return cast(Path, epath.Path(text))
 
 
+def local_place(where: str | os.PathLike[str]) -> Path:
+    """A local path, from what a user names.
+
+    Raises:
+      UserError: it is an address, of which `pathlib` would make a folder such as ``gs:``.
+
+    >>> local_place("gs://bucket/fit")
+    Traceback (most recent call last):
+    ...
+    jaxcore.errors.UserError: Expected a local path, found gs://bucket/fit.
+    """
+    if "://" in os.fspath(where):
+        raise UserError(f"Expected a local path, found {os.fspath(where)}.")
+    return Path(where)
+
+
 def is_remote(place: os.PathLike[str]) -> bool:
     """Whether a place is in a bucket.
 

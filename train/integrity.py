@@ -71,7 +71,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _from_bucket(error: Exception) -> bool:
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
+    """Whether a package that reaches buckets failed; TensorStore names the address only."""
+    known = isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
+    return known or "gs://" in str(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -87,6 +87,7 @@ def test_a_run_that_was_killed_ends_where_it_would_have(stopped, tmp_path):
     chex.assert_trees_all_equal(result.state.params, stopped[1].state.params)
 
 
+@pytest.mark.slow  # the killed one guards the same by default
 def test_a_run_that_failed_after_an_evaluation_ends_where_it_would_have(stopped, tmp_path):
     class Breaking(_Scripted):
         def experience(self, state, batch, key, frozen) -> Any:

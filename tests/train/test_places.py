@@ -11,7 +11,9 @@ from tiny_bucket import bucket
 from tiny_task import TinyTask
 
 from jaxcore.errors import UserError
+from jaxcore.places import run_place
 from jaxcore.train import TrainConfig, fit, load_params, read_config
+from jaxcore.train.integrity import writing
 from jaxcore.train.logging import Silent
 from jaxcore.train.records import read_metrics_file
 
@@ -55,6 +57,13 @@ def test_a_run_in_a_bucket_is_the_one_on_the_disk_and_goes_on(objects, tmp_path)
     kept = {name.split("/")[4] for name in objects if "/checkpoints/" in name}
     assert kept == {"4"} and "bucket/some/run/checkpoints/4/params/half" not in objects
     assert [p.name for p in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_bucket_that_fails_while_arrays_are_written_ends_in_a_sentence(objects):
+    place = run_place("gs://bucket/run")
+    with pytest.raises(UserError, match="a bucket that can be written, found gs://bucket/run: E"):
+        with writing(place):  # as TensorStore says it
+            raise ValueError("Error writing gs://bucket/run/manifest: gone [tensorstore_spec='{}']")
 
 
 @pytest.mark.parametrize(
