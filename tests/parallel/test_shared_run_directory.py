@@ -10,7 +10,7 @@ from tests.parallel.jobs import Job, outcomes
 def test_a_second_job_is_refused_by_all_its_processes(tmp_path):
     with Job(2, tmp_path / "run", PACE="0.3", STEPS="60") as first:
         first.await_line("STEP 2")
-        with Job(2, tmp_path / "run") as second:
+        with Job(2, tmp_path / "run", STEPS="60") as second:
             refused = second.results(timeout=120)
         results = first.results(timeout=120)
     for code, _, err in refused:

@@ -74,7 +74,7 @@ def test_parameters_that_are_not_finite_never_take_the_place_of_good_ones(tmp_pa
 
 @pytest.mark.parametrize("best_mode", ["min", "max"])  # in one of them step 3 is the best
 def test_a_stop_on_a_step_of_evaluation_changes_nothing(tmp_path, best_mode):
-    cfg = dataclasses.replace(CFG, log_every=3, keep_last=1, best_mode=best_mode)
+    cfg = dataclasses.replace(CFG, log_every=3, keep_last=1, best_mode=best_mode, prefetch=0)
     fit(PlainTask(), cfg, tmp_path / "straight", reporter=Silent())
     stop = eventful(lambda: os.kill(os.getpid(), signal.SIGTERM), "data", 2)
     first = fit(stop, cfg, tmp_path / "run", reporter=Silent())
