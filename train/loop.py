@@ -24,9 +24,10 @@ from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
 from jaxcore.parallel import explained, put_batch
 from jaxcore.places import run_place
+from jaxcore.train.changes import check_same_run, inherited, record_of
 from jaxcore.train.checkpoint import Checkpointer
 from jaxcore.train.checksums import first_nonfinite
-from jaxcore.train.config import TrainConfig, check_same_run, describe_run
+from jaxcore.train.config import TrainConfig, check_best, describe_run
 from jaxcore.train.contract import check_batches, numbers
 from jaxcore.train.feed import Feed
 from jaxcore.train.integrity import check_tree, writing
@@ -36,14 +37,16 @@ from jaxcore.train.lock import locked
 from jaxcore.train.logging import Pace, Reporter, default_reporter, format_seconds
 from jaxcore.train.patience import Patience
 from jaxcore.train.position import encode, go_to
-from jaxcore.train.prepare import Prepared, prepare
+from jaxcore.train.prepare import Prepared, as_stored, as_wanted, prepare
 from jaxcore.train.profile import Profiler
 from jaxcore.train.records import evaluations, strict
 from jaxcore.train.run_directory import read_config
+from jaxcore.train.schedules import check_length
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Metrics
 from jaxcore.train.steps import CHECKPOINTS, complete_steps
 from jaxcore.train.task import Task
+from jaxcore.train.watch import Watch, outcome
 from jaxcore.train.window import Window
 from jaxcore.typing import Batch, Params
 
@@ -51,8 +54,6 @@ __all__ = ["EXIT_INTERRUPTED", "FitResult", "TrainConfig", "fit"]
 
 Resume = Literal["auto"] | bool
 _LONG = 3600  # seconds of a run that is announced
-# After this many logged windows without one finite loss a run is given up.
-_HOPELESS_WINDOWS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,7 @@ def fit(
     reporter: Reporter | None = None,
     init_params: Params | None = None,
     extra_config: Mapping[str, Any] | None = None,
+    change_settings: bool = False,
 ) -> FitResult:
     """Run a task, step by step.
 
@@ -89,6 +91,8 @@ def fit(
       reporter: receives the progress; None is a bar on a terminal and lines elsewhere.
       init_params: parameters to start from (fine-tuning) when there is nothing to resume.
       extra_config: further JSON to record in ``config.json``.
+      change_settings: go on with other settings than the run directory has, as far as
+        `jaxcore.train.changes` allows; ``config.json`` lists what was changed at which step.
 
     Returns:
       The final state; ``interrupted`` when SIGTERM or Ctrl-C ended the run early, in which case
@@ -96,21 +100,32 @@ def fit(
 
     Raises:
       UserError: other settings than those of the run directory, parameters that do not fit, a
-        full disk, a folder that cannot be written, a loss that is never finite.
+        full disk, a folder that cannot be written, `TrainConfig.max_skipped` steps in a row without
+        a finite loss and gradient, or no other in the whole run.
     """
     run_dir, reporter = run_place(run_dir), reporter or default_reporter()
-    ready = prepare(task, cfg, mesh)
-    description = describe_run(task, cfg, extra_config or {})
     steps = complete_steps(run_dir / CHECKPOINTS)
     found = bool(steps)
     _check_start(found, resume, run_dir)
+    stored = read_config(run_dir) if found else {}
+    ready = prepare(task, inherited(stored, cfg), mesh)
+    cfg = ready.cfg
+    description = describe_run(task, cfg, extra_config or {})
+    abstract = ready.abstract
     if found:
-        check_same_run(read_config(run_dir), description, run_dir)
-    elif init_params is not None:
+        options = {"change": change_settings, "changeable": task.changeable, "done": steps[-1]}
+        changes = check_same_run(stored, description, run_dir, **options)
+        description |= record_of(stored, changes)
+        if any(one["field"].startswith("train.optim") for one in changes):
+            abstract = as_stored(ready, TrainConfig.from_dict(stored["train"]))
+    if not found or change_settings:
+        check_length(cfg.optim.schedule, cfg.steps * task.inner_steps)
+    check_best(cfg.best_metric, task.metric_names())
+    if not found and init_params is not None:
         source = "The given set of parameters"
         check_tree(init_params, ready.abstract.params, source=source)
     if found and steps[-1] >= cfg.steps:
-        ended = _ended(run_dir / CHECKPOINTS, ready)
+        ended = _ended(run_dir / CHECKPOINTS, ready, abstract)
         if ended is not None:
             return ended
     batches = None if found else check_batches(task.batches(cfg.seed, 0))
@@ -134,22 +149,37 @@ def fit(
                 write_json(run_dir / "config.json", description)
         record: dict[str, Any] = {}
         if found:
-            state, record = checkpointer.restore(ready.abstract)
+            state, record = checkpointer.restore(abstract)
+            state = as_wanted(state, ready)
             reporter.message(f"Resuming {run_dir} at step {int(state.step)}.")
         else:
             state = ready.initial_state(init_params)
         metrics = record.get("metrics") or {}
         start = int(state.step)
+        skipped = int(state.skipped)
         left = [name for name in record.get("left", ()) if name in cfg.due(start)]
         judged = start - 1 if "evaluate" in left else start
         patience = Patience(cfg, evaluations(run_dir, judged) if cfg.patience else ())
         if (start >= cfg.steps and not left) or patience.over:
             if start < cfg.steps:
                 reporter.message(patience.sentence(start))
+            outcome(skipped, start * task.inner_steps)
             return FitResult(state, metrics, interrupted=False)
+        if ready.groups:
+            reporter.message(ready.groups)
+        if cfg.best_metric and task.metric_names() is None:
+            names = metrics or task.evaluate(state, ready.frozen)
+            check_best(cfg.best_metric, tuple(names))
         iterator = batches if batches is not None else check_batches(task.batches(cfg.seed, start))
         position = go_to(iterator, record.get("data_iter"), run_dir)
         window = Window(record.get("window"))
+        watch = Watch(
+            cfg.max_skipped,
+            left_out=cfg.skip_nonfinite,
+            inner_steps=task.inner_steps,
+            skipped=skipped,
+            stored=(record.get("window") or {}).get("watch"),
+        )
         with Journal(run_dir, start, reporter, tensorboard=cfg.tensorboard, again=left) as journal:
             place = functools.partial(put_batch, mesh=mesh)
             feed = Feed(iterator, place, ahead=cfg.prefetch, count=cfg.steps - start)
@@ -163,6 +193,7 @@ def fit(
                 feed,
                 state,
                 window,
+                watch,
                 patience,
                 metrics,
                 evaluated=start if metrics else None,
@@ -189,16 +220,17 @@ def _check_start(found: bool, resume: Resume, run_dir: Path) -> None:
         raise UserError(f"Expected a checkpoint to resume from, found none in {run_dir}.")
 
 
-def _ended(directory: Path, ready: Prepared) -> FitResult | None:
+def _ended(directory: Path, ready: Prepared, abstract: TrainState) -> FitResult | None:
     """What a run that has ended left, without a change to its folder, which may be read-only.
 
     None when something is still to be done.
     """
     with Checkpointer(directory, read_only=True) as checkpointer:
-        state, record = checkpointer.restore(ready.abstract)
+        state, record = checkpointer.restore(abstract)
     if int(state.step) < ready.cfg.steps or record.get("left"):
         return None
-    return FitResult(state, record.get("metrics") or {}, interrupted=False)
+    outcome(int(state.skipped), int(state.step) * ready.task.inner_steps)
+    return FitResult(as_wanted(state, ready), record.get("metrics") or {}, interrupted=False)
 
 
 @dataclasses.dataclass
@@ -213,17 +245,17 @@ class _Run:
     feed: Feed
     state: TrainState
     window: Window
+    watch: Watch
     patience: Patience
     metrics: dict[str, float]  # the last evaluation
     evaluated: int | None = None  # the step it followed
     left: list[str] = dataclasses.field(default_factory=list)  # due after the last step, not done
     position: Any = None  # in the data, of the state: the iterator may be ahead when it fails
-    pending: deque[Metrics] = dataclasses.field(default_factory=deque)
-    hopeless: int = 0  # windows without a finite loss
+    pending: deque[tuple[int, Metrics]] = dataclasses.field(default_factory=deque)
 
     def go(self, start: int, stop: StopRequest) -> FitResult:
         """All steps after ``start``."""
-        cfg, task, pace = self.ready.cfg, self.ready.task, Pace()
+        cfg, task, pace, done = self.ready.cfg, self.ready.task, Pace(), start
         if self.left:  # of a run that was stopped or failed before it was done
             if "log" in self.left:
                 self._log(start, pace)
@@ -240,6 +272,7 @@ class _Run:
                 pace.restart()
             else:
                 pace.count(_items(task, batch))
+            self.watch.check(self.state.params)
             if done == start + 3:
                 self._await(0)
                 self._forecast(pace.per_step() * (cfg.steps - done))
@@ -265,6 +298,8 @@ class _Run:
             if last:
                 break
         self.checkpointer.wait()
+        if text := outcome(self.watch.skipped, done * task.inner_steps):
+            self.journal.reporter.message(text)
         return FitResult(self.state, self.metrics, interrupted=False)
 
     def _forecast(self, seconds: float) -> None:
@@ -290,7 +325,9 @@ class _Run:
         # No call stands between these, so that no Ctrl-C can part them.
         self.state, metrics = ready.step(self.state, placed, ready.frozen)
         self.position, self.left = position, left
-        self.pending.append(metrics)
+        self.pending.append((done, metrics))
+        for value in metrics.values():
+            value.copy_to_host_async()  # looked at when the step has ended: no further wait
         self._await(ready.cfg.max_in_flight)
         return batch
 
@@ -298,7 +335,11 @@ class _Run:
         """Wait until at most ``allowed`` steps are still running."""
         while len(self.pending) > allowed:
             jax.block_until_ready(self.pending[0])
-            self.window.add(self.pending.popleft())
+            done, metrics = self.pending.popleft()
+            self.window.add(metrics)
+            spike = self.watch.add(done, metrics)
+            if spike is not None:
+                self.journal.spike(done, spike)
 
     def _side_work(self, done: int, *, last: bool, stopping: bool) -> bool:
         """Evaluate, draw pictures, save: whatever is due after this step."""
@@ -306,6 +347,7 @@ class _Run:
         if not (self.left or save):
             return False
         self._await(0)
+        self.watch.check(self.state.params)
         if not stopping:
             save |= self._catch_up(done)
         if save:
@@ -363,7 +405,7 @@ class _Run:
             self.state,
             config=self.description,
             data_iter=encode(self.position),
-            window=self.window.to_dict(),
+            window={**self.window.to_dict(), "watch": self.watch.to_dict()},
             metrics=strict(self.metrics) if self.evaluated == int(self.state.step) else None,
             left=self.left,
         )
@@ -372,29 +414,20 @@ class _Run:
         self._await(0)
         metrics = self.window.means()
         with jax.numpy_dtype_promotion("standard"):
-            updates = (done - 1) * self.ready.task.inner_steps
-            metrics["learning_rate"] = float(self.ready.rate(updates))
+            # Of the last update that was applied: what is left out does not count.
+            applied = max(done * self.ready.task.inner_steps - self.watch.skipped, 1)
+            metrics |= {name: float(rate(applied - 1)) for name, rate in self.ready.rates.items()}
         metrics |= pace.read(self.ready.cfg.steps - done)
         self.journal.train(done, metrics)
         self.window.restart()
         self.left.remove("log")
-        self.hopeless = 0 if np.isfinite(metrics.get("loss", 0.0)) else self.hopeless + 1
-        if self.hopeless >= _HOPELESS_WINDOWS:
-            raise UserError(
-                f"Expected a finite loss, found only NaN or infinity in the last {self.hopeless} "
-                f"records up to step {done}: check the data and the learning rate."
-            )
 
     def _evaluate(self, done: int) -> bool:
         """Evaluate; True when this is the best so far."""
         found = self.ready.task.evaluate(self.state, self.ready.frozen)
         metrics = numbers(found)
         name = self.ready.cfg.best_metric
-        if name is not None and name not in metrics:
-            raise UserError(
-                f"best_metric {name!r} is not among the metrics of the evaluation: "
-                f"{', '.join(metrics)}."
-            )
+        check_best(name, tuple(metrics))
         self.journal.evaluation(done, metrics)
         self.metrics, self.evaluated = metrics, done
         self.patience.note(metrics)
