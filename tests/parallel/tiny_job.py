@@ -20,8 +20,7 @@ from jaxcore.train.logging import Silent
 _STOP_AT = int(os.environ.get("STOP_AT", -1))  # the second process is told to stop
 _STOP_WITH = getattr(signal, os.environ.get("STOP_WITH", "SIGTERM"))
 _FAIL_AT = int(os.environ.get("FAIL_AT", -1))  # the second process raises
-_ALL_STOP_WITH = getattr(signal, os.environ.get("STOP_WITH", "SIGTERM"))
-_FAIL_AT = int(os.environ.get("ALL_FAIL_AT", -1))  # every process raises
+_ALL_FAIL_AT = int(os.environ.get("ALL_FAIL_AT", -1))  # every process raises
 _PACE = float(os.environ.get("PACE", 0))  # seconds per batch
 _LAYERS = int(os.environ.get("LAYERS", 0))  # to compile
 
