@@ -80,6 +80,9 @@ class TinyTask(Serial, GradientTask):
         error = self._apply(state.eval_params, data[:]["x"]) - data[:]["y"]
         return {"mse": float(jnp.mean(error**2))}
 
+    def metric_names(self) -> tuple[str, ...]:
+        return ("mse",)
+
     def pictures(self, state: Any, frozen: Any) -> dict[str, np.ndarray]:
         grey = np.asarray(state.eval_params["first"]["kernel"] > 0.15)
         return {"kernel": np.stack([255 * grey] * 3, -1).astype(np.uint8)}

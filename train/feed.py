@@ -91,7 +91,8 @@ class Feed:
     def _start(self) -> None:
         if self._thread is None:
             # Settings of the thread that trains, which another one would not know.
-            settings = jax.config.jax_enable_x64, jax.config.jax_default_device
+            config: Any = jax.config
+            settings = config.jax_enable_x64, config.jax_default_device
             self._thread = threading.Thread(
                 target=self._fill, args=settings, name="jaxcore-feed", daemon=True
             )

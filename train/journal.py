@@ -90,6 +90,14 @@ class Journal:
         self._write("eval", step, metrics)
         self.reporter.evaluation(step, metrics)
 
+    def spike(self, step: int, found: Mapping[str, float]) -> None:
+        """A loss far above the median of those before."""
+        self._write("spike", step, found)
+        self.reporter.message(
+            f"Step {step}: the loss jumped to {found['loss']:.4g}, the median before is "
+            f"{found['median']:.4g}."
+        )
+
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Named pictures, uint8 (height, width, 3)."""
         for name, picture in pictures.items() if self._first else ():

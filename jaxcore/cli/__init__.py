@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib
+import inspect
 import os
 import platform
 import sys
@@ -96,11 +97,30 @@ def understand(
 
 
 def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    from jaxcore.cli.kinds import faults
+
+    hints = inspect.get_annotations(command)
+    unnamed = {
+        name
+        for name, hint in hints.items()
+        if any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ()))
+    }
+
     @functools.wraps(command)
     def understood(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        problems = faults(kwargs, unnamed)
+        if problems:
+            return functools.partial(_refuse, problems)
         return functools.partial(command, *args, **kwargs)
 
     return understood
+
+
+def _refuse(problems: Sequence[str]) -> NoReturn:
+    """All wrong options in one sentence."""
+    from jaxcore.errors import UserError
+
+    raise UserError("; ".join(p.removeprefix(".").removeprefix(": ") for p in problems) + ".")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -57,11 +57,13 @@ def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[.
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
         dcn: int = 1,
+        change_settings: bool = False,
         dry_run: bool = False,
         train: TrainConfig = default.train,
     ) -> None:
         chosen = Recipe(task=task, train=train, epochs=epochs)
-        run(chosen, out, init=init, fsdp=fsdp, dcn=dcn, dry_run=dry_run)
+        more = {"change_settings": change_settings, "dry_run": dry_run}
+        run(chosen, out, init=init, fsdp=fsdp, dcn=dcn, **more)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
     command.__doc__ = f"{summaries()[name]}.\n\nAll options: --help-all.\n{options}"
@@ -76,6 +78,7 @@ def train(
     init: Path | None = None,
     fsdp: int = 1,
     dcn: int = 1,
+    change_settings: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Train a network by a recipe, or go on with a run.
@@ -88,6 +91,7 @@ def train(
         network is theirs, whatever the recipe's
       fsdp: devices over which parameters are split as well as rows
       dcn: slices of a multi-slice pod; parameters are copied to each
+      change_settings: go on with other settings, such as more steps or another learning rate
       dry_run: two steps and a short evaluation, then shapes, names of metrics and an estimate of
         time and memory; nothing is written
     """
@@ -121,10 +125,18 @@ def train(
             show(found)
         return
     if not task.entry.searching(task.network):
-        result = fit(task, chosen.train, out, mesh=mesh, init_params=params)
+        result = fit(
+            task,
+            chosen.train,
+            out,
+            mesh=mesh,
+            init_params=params,
+            change_settings=change_settings,
+        )
     else:
         found = _search(chosen, out / "search", mesh, params)
-        result = fit(found, chosen.train, out / "trained", mesh=mesh)
+        trained = out / "trained"
+        result = fit(found, chosen.train, trained, mesh=mesh, change_settings=change_settings)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     if first:

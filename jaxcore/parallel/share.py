@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from jaxcore.errors import UserError
 from jaxcore.parallel.mesh import replicated
@@ -40,15 +40,16 @@ def local_copies(tree: Any) -> list[Any]:
     1
     """
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
-    meshes = [leaf.sharding.mesh for leaf in arrays if isinstance(leaf.sharding, NamedSharding)]
-    if not meshes or meshes[0].size == 1:
+    places = [leaf.sharding for leaf in arrays if isinstance(leaf.sharding, NamedSharding)]
+    mesh = places[0].mesh if places else None
+    if not isinstance(mesh, Mesh) or mesh.size == 1:
         return [tree]
-    everywhere = replicated(meshes[0])
+    everywhere = replicated(mesh)
     if not all(leaf.is_fully_replicated for leaf in arrays):
         tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
     return [
         jax.tree.map(lambda leaf, d=device: _on(leaf, d), tree)
-        for device in meshes[0].local_devices
+        for device in mesh.local_devices or ()
     ]
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from jaxcore import registry
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
-from jaxcore.train.config import TrainConfig, check_same_run, describe_run
+from jaxcore.train.changes import check_same_run
+from jaxcore.train.config import TrainConfig, describe_run
 from jaxcore.train.journal import Journal
 from jaxcore.train.logging import Bar, Lines, Pace, Silent, default_reporter
 from jaxcore.train.optim import OptimConfig

@@ -47,6 +47,7 @@ class DiffusionTask(ImageTask):
     """
 
     name: ClassVar[str] = "diffusion"
+    changeable: ClassVar[tuple[str, ...]] = (*ImageTask.changeable, "sample_steps", "preview")
     model: str = dataclasses.field(default="rddm", metadata={"option": False})
     # left-right "flip", always ("mirror"), "all" eight turns, or quarter turns ("rotate")
     augment: Augment = "flip"
@@ -131,6 +132,11 @@ class DiffusionTask(ImageTask):
         params = state.eval_params
         metrics = super().evaluate(state) if self._paired else self._held_out_loss(params)
         return metrics | ({"weight": float(params["weight"])} if self.network.searching else {})
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Those of `evaluate`."""
+        names = super().metric_names() if self._paired else ("held_out_loss",)
+        return (*names, *(("weight",) if self.network.searching else ()))
 
     def _held_out_loss(self, params: Params) -> dict[str, float]:
         def value(params: Params, number: int, found: tuple[str, Sample]) -> float:

@@ -64,6 +64,16 @@ class ImageTask(Serial, GradientTask):
     """
 
     name: ClassVar[str]
+    changeable: ClassVar[tuple[str, ...]] = (
+        "eval_images",
+        "eval_tile",
+        "eval_side",
+        "eval_seed",
+        "eval_legacy_rng",
+        "eval_protocol",
+        "data.eval_root",
+        "data.eval_split",
+    )
     model: str = dataclasses.field(default="adair", metadata={"option": False})  # registered
     network: Any
     data: ImageData = dataclasses.field(default_factory=Photos)
@@ -284,6 +294,11 @@ class ImageTask(Serial, GradientTask):
             return list(spread(lambda params, found: function(params, *found), numbered, copies))
 
         return dealt_back(together(mine))
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Those of `summarise`."""
+        groups = dict.fromkeys(group.name for group in _evaluation_groups(self.data))
+        return tuple(summarise(Score(name, "", 1, 1, 1, 1) for name in groups))
 
     def pictures(self, state: TrainState, frozen: Frozen = None) -> dict[str, np.ndarray]:
         """The first evaluation images: degraded | restored | clean, a row per degradation.
