@@ -51,6 +51,7 @@ class Job:
     def await_line(self, start):
         """Wait until every process has printed a line that starts so."""
         for process in self.processes:
+            assert process.stdout is not None and process.stderr is not None
             for line in process.stdout:
                 if line.startswith(start):
                     break
