@@ -63,7 +63,7 @@ def test_an_average_in_half_precision_goes_on_in_single(tmp_path):
         checkpointer.save(older, config={})
         checkpointer.wait()
         found, _ = checkpointer.restore(_abstract(state))
-    assert found.ema_params["a"].dtype == jnp.float32
+    assert found.ema_params is not None and found.ema_params["a"].dtype == jnp.float32
     np.testing.assert_array_equal(found.ema_params["a"], 1.0)
 
 
