@@ -1,6 +1,7 @@
 """The one exception that stands for a user's mistake, and text that a terminal may be shown."""
 
 import re
+from collections.abc import Iterable
 
 # Characters of a message; a hostile file can hold a name of megabytes.
 _LONGEST_MESSAGE = 2000
@@ -16,8 +17,10 @@ class UserError(ValueError):
     "Expected a column 'y', found '\\x1b[2J'."
     """
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(readable(str(message), _LONGEST_MESSAGE))
+    def __init__(self, message: object = "", details: Iterable[str] = ()) -> None:
+        """The sentence, and further ones for lines of their own, such as one per file."""
+        lines = [readable(str(text), _LONGEST_MESSAGE) for text in (message, *details)]
+        super().__init__("\n  ".join(lines))
 
 
 def readable(text: str, limit: int = 200) -> str:

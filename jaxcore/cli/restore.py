@@ -99,8 +99,7 @@ def restore(
     seconds, done = time.perf_counter() - start, len(jobs) - len(failures)
     show(f"{done} of {len(jobs)} pictures -> {output}  {seconds:.1f} s")
     if failures:
-        listing = "".join(f"\n  {sentence}" for sentence in failures)
-        raise UserError(f"{len(failures)} of {len(jobs)} pictures were not restored:{listing}")
+        raise UserError(f"{len(failures)} of {len(jobs)} pictures were not restored:", failures)
 
 
 Run = Callable[..., np.ndarray]  # (pixels, progress, **further) -> restored

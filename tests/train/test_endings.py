@@ -55,7 +55,15 @@ def test_the_last_good_state_is_saved_first(straight, tmp_path, case):
     same(result.state, straight[1].state)
 
 
-def test_a_second_ctrl_c_ends_the_run_at_once_and_saves_too(straight, tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Python's own answer to it, which parallel tests switch off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once_and_saves_too(straight, tmp_path, ctrl_c):
     cfg = dataclasses.replace(CFG, prefetch=0)  # signals reach the main thread only
     with pytest.raises(KeyboardInterrupt):
         fit(eventful(_interrupted_twice, "data", 4), cfg, tmp_path, reporter=Silent())
