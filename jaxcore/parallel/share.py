@@ -7,7 +7,6 @@ A task's evaluation in three lines, with the same result on any number of device
     scores = dealt_back(mine)  # in the order of the items
 """
 
-import itertools
 import json
 import queue
 from collections import deque
@@ -141,9 +140,8 @@ def dealt_back(hands: Sequence[Sequence[T]]) -> list[T]:
     >>> dealt_back([[0, 2, 4], [1, 3]])
     [0, 1, 2, 3, 4]
     """
-    absent = object()
-    rounds = itertools.zip_longest(*hands, fillvalue=absent)
-    return [item for one in rounds for item in one if item is not absent]  # type: ignore[misc]
+    rounds = range(max(map(len, hands), default=0))
+    return [hand[i] for i in rounds for hand in hands if i < len(hand)]
 
 
 def _gather(value: Any) -> list[Any]:

@@ -80,7 +80,7 @@ def deconvolve(
     lam: float | Choice = LAM,
     sigma: Float[Array, "n c"] | None = None,
     tile: int | None = None,
-    starlet: Starlet = Starlet(4),  # noqa: B008  # a tuple
+    starlet: Starlet = Starlet(4),
     n_iter: int = 10,
 ) -> Deconvolved:
     """Deconvolve a stack of images of several bands in one compiled call.
