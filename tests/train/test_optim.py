@@ -189,7 +189,7 @@ def test_mistakes_are_named():
         OptimConfig(clip_norm=-1.0)
     wrong = dict(learning_rate=float("inf"), betas=(2, -1), eps=-1.0, weight_decay=float("nan"))
     with pytest.raises(UserError) as error:
-        OptimConfig(**wrong, momentum=1.0, clip_norm=float("inf"))  # type: ignore[arg-type]
+        OptimConfig(**wrong, momentum=1.0, clip_norm=float("inf"))  # type: ignore[arg-type]  # mistakes
     fields = [part.split()[0] for part in str(error.value).split("; ")]
     assert fields == ["learning_rate", "betas", "eps", "weight_decay", "momentum", "clip_norm"]
     with pytest.raises(UserError, match=r"betas of radam must be above 0 and above 0.6"):

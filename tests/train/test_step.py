@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -259,7 +261,8 @@ def test_collections_pass_from_micro_batch_to_micro_batch_and_stay_when_an_updat
 
 
 def test_what_is_no_loss_is_named():
-    step = make_train_step(lambda *_: (jnp.zeros(()), {}), _TX)  # type: ignore[arg-type, return-value]
+    wrong: Any = lambda *_: (jnp.zeros(()), {})
+    step = make_train_step(wrong, _TX)
     with pytest.raises(UserError, match=r"Expected a Loss\(total, weight, .*found tuple"):
         jax.eval_shape(step, _state(), _batch())
 
