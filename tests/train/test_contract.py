@@ -29,7 +29,7 @@ def refused(task, run_dir):
 
 
 def test_all_methods_that_take_other_arguments_are_named_at_once(tmp_path):
-    class Short(Whole):  # what a type checker would refuse, who has one
+    class Short(Whole):  # the mistakes under test, which a type checker sees too
         def loss(self, params, batch): ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
         def evaluate(self, params): ...  # pyright: ignore[reportIncompatibleMethodOverride]

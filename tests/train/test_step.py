@@ -261,7 +261,9 @@ def test_collections_pass_from_micro_batch_to_micro_batch_and_stay_when_an_updat
 
 
 def test_what_is_no_loss_is_named():
-    wrong: Any = lambda *_: (jnp.zeros(()), {})
+    def wrong(*_) -> Any:
+        return jnp.zeros(()), {}
+
     step = make_train_step(wrong, _TX)
     with pytest.raises(UserError, match=r"Expected a Loss\(total, weight, .*found tuple"):
         jax.eval_shape(step, _state(), _batch())
