@@ -7,6 +7,7 @@ from jaxcore.models.deconvolution.debias import (
     noise_scales,
     tikhonov_noise_scales,
 )
+from jaxcore.models.deconvolution.dictionary import Dictionary
 from jaxcore.models.deconvolution.grids import factor_between, rebin, replicate, upsample_flux
 from jaxcore.models.deconvolution.methods import METHODS, Method
 from jaxcore.models.deconvolution.psf import (
@@ -43,6 +44,7 @@ from jaxcore.models.deconvolution.wiener import radial_power, wiener
 __all__ = [
     "METHODS",
     "Debiased",
+    "Dictionary",
     "Method",
     "TwoChannels",
     "centre_psf",

@@ -67,7 +67,7 @@ def deconvolve_two_channels(
     sigma: float | Float[Array, "*b"] | None = None,
     target_psf: Float[Array, "*b h2 w2"] | None = None,
     k: float = 1.0,
-    k_first: float = 3.0,
+    k_first: float = 1.0,
     n_iter: int = 200,
     starlet: Starlet = Starlet(4, 2),  # noqa: B008  # a tuple
 ) -> TwoChannels:
