@@ -2,13 +2,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RIVALS := .venv-rivals
+# Without setuptools' box on folders of the same name, which is what an editable install is for.
+QUIETLY := PYTHONWARNINGS='ignore:Editable installation'
 
 .PHONY: demo test newest lint types bench bench-estimators
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -e '.[dev]'
+	$(QUIETLY) $(BIN)/pip install -q -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -34,7 +36,7 @@ types: $(VENV)/.installed
 $(RIVALS)/.installed: pyproject.toml benchmarks/requirements-rivals.txt
 	$(PYTHON) -m venv $(RIVALS)
 	$(RIVALS)/bin/pip install -q --upgrade pip
-	$(RIVALS)/bin/pip install -q -e . -r benchmarks/requirements-rivals.txt
+	$(QUIETLY) $(RIVALS)/bin/pip install -q -e . -r benchmarks/requirements-rivals.txt
 	touch $@
 
 bench: $(RIVALS)/.installed
@@ -43,7 +45,7 @@ bench: $(RIVALS)/.installed
 $(RIVALS)-econ/.installed: pyproject.toml
 	$(PYTHON) -m venv $(RIVALS)-econ
 	$(RIVALS)-econ/bin/pip install -q --upgrade pip
-	$(RIVALS)-econ/bin/pip install -q -e '.[rivals-econ]'
+	$(QUIETLY) $(RIVALS)-econ/bin/pip install -q -e '.[rivals-econ]'
 	touch $@
 
 bench-estimators: $(RIVALS)-econ/.installed

@@ -60,9 +60,10 @@ def write_fit(
     """
     import optax
 
-    from jaxcore.train.checkpoint import CHECKPOINTS, Checkpointer
+    from jaxcore.train.checkpoint import Checkpointer
     from jaxcore.train.integrity import writing
     from jaxcore.train.state import create_state
+    from jaxcore.train.steps import CHECKPOINTS
 
     path = Path(path).absolute()
     if path.exists():
@@ -81,7 +82,7 @@ def read_meta(path: str | Path, kind: str) -> dict[str, Any]:
     Raises:
       UserError: no such folder, another kind of folder, or damaged files.
     """
-    from jaxcore.train.checkpoint import read_config
+    from jaxcore.train.run_directory import read_config
 
     meta = read_config(path)
     if meta.get("format") != kind:
@@ -97,7 +98,7 @@ def read_arrays(
     Raises:
       UserError: damaged files.
     """
-    from jaxcore.train.checkpoint import load_params
+    from jaxcore.train.run_directory import load_params
 
     with precision:
         return jax.device_get(load_params(path, "last"))

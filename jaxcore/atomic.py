@@ -5,18 +5,21 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxcore.errors import UserError
+from jaxcore.places import is_remote
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it on success, remove it on any failure.
 
-    Folders of ``path`` must exist. The file gets the permissions of any new file here.
+    Folders of ``path`` must exist. The file gets the permissions of any new file here. A file in a
+    bucket is written in a local folder first, and copied when it is whole.
 
     Raises:
       UserError: the file exists and ``overwrite`` is not set, or the disk is full or read-only.
@@ -28,14 +31,15 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     ...     os.listdir(folder)
     ['a.txt']
     """
+    if is_remote(path):
+        _check_free(path, overwrite)
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder, path.name)
+            path.write_bytes(Path(folder, path.name).read_bytes())
+        return
     temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
     try:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder: expected the name of a file to write.")
-        if path.exists() and not overwrite:
-            raise UserError(
-                f"{path} exists already: expected a new name, or --overwrite (overwrite=True)."
-            )
+        _check_free(path, overwrite)
         temporary.touch(exist_ok=False)  # with the permissions a new file gets here
         mode = temporary.stat().st_mode
         yield temporary
@@ -48,6 +52,16 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    """See that a file may get this name."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected the name of a file to write.")
+    if path.exists() and not overwrite:
+        raise UserError(
+            f"{path} exists already: expected a new name, or --overwrite (overwrite=True)."
+        )
 
 
 @contextlib.contextmanager

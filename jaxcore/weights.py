@@ -1,13 +1,15 @@
 """Weights of a run or of a file, with the network they belong to."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jaxcore.errors import UserError
 from jaxcore.json_files import parse_json
+from jaxcore.places import run_place
 from jaxcore.serial import from_json
 from jaxcore.typing import Params
 
@@ -40,8 +42,8 @@ def load(
     """Network, configuration and parameters.
 
     Args:
-      source: a run directory of ours, or a weight file (.safetensors, .pth, .pt, .ckpt, by
-        content) of ours or of the official code.
+      source: a run directory of ours (a folder, or ``gs://bucket/folder``), or a weight file
+        (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and AdaIR (or Restormer) for other files.
       preset: published configuration of the network, for files of networks whose weights do not
@@ -65,7 +67,7 @@ def load(
     (12, 9, 3)
     >>> folder.cleanup()
     """
-    source = Path(source)
+    source = run_place(source)
     if source.is_dir():
         if preset is not None:
             raise UserError(f"A run knows its configuration: leave the preset {preset!r} out.")
@@ -114,13 +116,26 @@ def _load_file(path: Path, model: str | None, preset: str | None) -> Loaded:
         elif fields is not None:
             cfg = network.config_class.from_dict(fields)
         elif network.config_from_state_dict is not None:
-            cfg = network.config_from_state_dict(file.tensors)
+            with _promised_axes():
+                cfg = network.config_from_state_dict(file.tensors)
         else:
             raise UserError("the file does not tell their configuration.")
-        params = network.from_torch(file.tensors, cfg)
+        with _promised_axes():
+            params = network.from_torch(file.tensors, cfg)
     except UserError as error:
         raise UserError(f"{path} does not hold weights of {network.name}: {error}") from None
     return Loaded(network, cfg, params, (unused,) if file.unused else ())
+
+
+@contextlib.contextmanager
+def _promised_axes() -> Iterator[None]:
+    """A tensor with fewer axes than its name promises, or an empty one, is the file's mistake."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (IndexError, ValueError, ZeroDivisionError) as error:
+        raise UserError("its tensors have other axes than their names promise.") from error
 
 
 def _preset(network: "Network[Any]", name: str) -> Any:

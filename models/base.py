@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from jaxcore import tiling
 from jaxcore.convert import Rule, from_state_dict, to_state_dict
 from jaxcore.errors import UserError
-from jaxcore.nn import init_params
+from jaxcore.models.config import computed_like
+from jaxcore.nn import init_params, init_shapes
 from jaxcore.serial import Serial
 from jaxcore.typing import Key, Params, StateDict
 
@@ -43,8 +44,8 @@ class Network(Generic[C]):
         Without official weights, the path is the key.
       config_from_state_dict: configuration read from official weights; None if it is not in them.
       trainable: tree of bools, False for parameters that never learn; None if all do.
-      check_start: refuses, by a `UserError`, weights of one configuration as the start of a
-        training of another.
+      start: configuration of a training that starts from weights: from theirs and the one it
+        would have without them. Refuses, by a `UserError`, weights that cannot be a start.
       deploy: parameters and configuration with merged what is apart only for training.
       restores: whether a configuration restores images.
       restore_options: further options of `restore`: steps, seed or condition.
@@ -68,7 +69,7 @@ class Network(Generic[C]):
     rules: Sequence[Rule] | Callable[[C], Sequence[Rule]] = (Rule(r"(.+)", r"\1"),)
     config_from_state_dict: Callable[[StateDict], C] | None = None
     trainable: Callable[[Params, C], Any] = lambda params, cfg: None
-    check_start: Callable[[C, C], None] = lambda found, wanted: None
+    start: Callable[[C, C], C] = computed_like
     deploy: Callable[[Params, C], tuple[Params, C]] | None = None
     restores: Callable[[C], bool] = lambda cfg: False
     restore_options: tuple[str, ...] = ()
@@ -156,7 +157,7 @@ def drawn(draw: Callable[[Key, Any], Params], key: Key, cfg: Serial) -> Params:
 @functools.lru_cache(maxsize=32)
 def shapes_of(draw: Callable[[Key, Any], Params], cfg: Serial) -> Params:
     """`Network.param_shapes` of ``draw``."""
-    return jax.eval_shape(lambda key: draw(key, cfg), jax.random.key(0))
+    return init_shapes(lambda key: draw(key, cfg))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

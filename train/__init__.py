@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxcore.train.checkpoint import Checkpointer, load_params, read_config
+    from jaxcore.train.checkpoint import Checkpointer
     from jaxcore.train.config import TrainConfig
     from jaxcore.train.ema import EMAConfig
     from jaxcore.train.interrupt import EXIT_INTERRUPTED, EXIT_PROCESS_GONE
     from jaxcore.train.loop import FitResult, fit
     from jaxcore.train.optim import GroupConfig, OptimConfig, make_optimiser
+    from jaxcore.train.run_directory import load_params, read_config
     from jaxcore.train.schedules import ScheduleConfig, make_schedule
     from jaxcore.train.state import TrainState, create_state
     from jaxcore.train.step import Loss, Mean, make_train_step
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 _HOMES = {
     name: module
     for module, names in {
-        "checkpoint": ("Checkpointer", "load_params", "read_config"),
+        "checkpoint": ("Checkpointer",),
         "config": ("TrainConfig",),
+        "dry_run": ("DryRun", "dry_run"),
         "ema": ("EMAConfig",),
         "interrupt": ("EXIT_INTERRUPTED", "EXIT_PROCESS_GONE"),
         "loop": ("FitResult", "fit"),
         "optim": ("GroupConfig", "OptimConfig", "make_optimiser"),
+        "run_directory": ("load_params", "read_config"),
         "schedules": ("ScheduleConfig", "make_schedule"),
         "state": ("TrainState", "create_state"),
         "step": ("Loss", "Mean", "make_train_step"),

@@ -1,16 +1,16 @@
-"""Checkpoints of a run directory; the only file that imports Orbax.
+"""Checkpoints of a run, written and restored by Orbax.
 
 ``checkpoints/<step>/`` holds the items ``params`` (when there are any), ``ema`` (when an average is
-kept), ``state`` (all the rest of the train state), ``config`` (JSON) and ``loop`` (JSON: data
-iterator, metrics, checksums).
+kept), ``state`` (all the rest of the train state), ``config`` (JSON) and ``loop`` (JSON, see
+`jaxcore.train.steps`).
 Orbax writes a step under a temporary name and renames it when it is complete, so a directory
-with a plain number is a whole checkpoint.
+with a plain number is a whole checkpoint. In a bucket, where nothing is renamed, the
+file ``commit_success.txt`` comes last.
 """
 
 import contextlib
-import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +18,42 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jaxcore.errors import UserError, readable
-from jaxcore.json_files import read_json
+from jaxcore.errors import UserError
+from jaxcore.places import absolute
 from jaxcore.train.checksums import checksums, verify
-from jaxcore.train.integrity import attempt, check_tree, quiet_orbax, writing
+from jaxcore.train.integrity import Damaged, check_tree, quiet_orbax, read_surely, writing
+from jaxcore.train.run_directory import template
 from jaxcore.train.state import TrainState
-from jaxcore.typing import Params
+from jaxcore.train.steps import (
+    amend_record,
+    check_config,
+    clear_left_overs,
+    complete_steps,
+    make_record,
+    read_metrics,
+    read_record,
+    set_aside,
+    strangers,
+)
 
-CHECKPOINTS = "checkpoints"
 _MEETING = 10  # seconds in which all processes of a run that fails must come to its last save
-_MAX_RECORD = 2**28  # bytes; one checksum for every part of 10,000 arrays on 500 devices
-
-
-def complete_steps(directory: Path) -> list[int]:
-    """Steps of the complete checkpoints in a ``checkpoints`` folder, ascending."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
 class _Keep(preservation_policy.PreservationPolicy):
-    """The newest ``last`` checkpoints, and the best one."""
+    """The newest ``last`` checkpoints, multiples of ``every``, and the best one."""
 
-    def __init__(self, last: int, best: Callable[[], int | None]) -> None:
-        self.last, self.best = last, best
+    def __init__(self, last: int, every: int, best: Callable[[], int | None]) -> None:
+        self.last, self.every, self.best = last, every, best
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         newest = sorted(c.step for c in checkpoints)[-self.last :]
-        return [c.step in newest or c.step == self.best() for c in checkpoints]
+        kept = (*newest, self.best())
+        return [
+            c.step in kept or (self.every > 0 and c.step % self.every == 0) for c in checkpoints
+        ]
 
 
 class Checkpointer:
@@ -58,38 +64,47 @@ class Checkpointer:
         directory: Path,
         *,
         keep_last: int = 3,
+        keep_every: int = 0,
         best_metric: str | None = None,
         best_mode: str = "max",
         warn: Callable[[str], None] = warnings.warn,
+        read_only: bool = False,
     ) -> None:
         """Open (and create) a folder of checkpoints; left-overs of broken saves are removed.
 
         Args:
           directory: the ``checkpoints`` folder.
           keep_last: how many of the newest to keep, besides the best.
+          keep_every: keep those of every so many steps, too; 0 for none.
           best_metric: name of the metric that decides which one is best.
           best_mode: "max" or "min".
-          warn: receives a sentence when a damaged checkpoint is passed over.
+          warn: receives a sentence when a damaged checkpoint is set aside.
+          read_only: only restore; nothing in the folder is made, removed or renamed.
 
         Raises:
           UserError: the folder cannot be written.
         """
-        self.directory = directory.absolute()
+        self.directory = absolute(directory)
         self._sign = 1.0 if best_mode == "max" else -1.0
         self._metric = best_metric
-        self._warn = warn
+        self._warn, self._read_only = warn, read_only
         self._pending: int | None = None
+        self._scores: dict[int, float] = {}
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(quiet_orbax())
         standard, text = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
         with writing(self.directory):
-            # By us, because Orbax does it in a thread that may be late, and takes a new save along.
-            clear_left_overs(self.directory)
+            if not read_only:
+                # By us: Orbax does it in a thread that may be late, and takes a new save along.
+                clear_left_overs(self.directory)
+                self._rename({p: "something else than a folder" for p in strangers(self.directory)})
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=_Keep(keep_last, lambda: self.best_step),
+                    preservation_policy=_Keep(keep_last, keep_every, lambda: self.best_step),
                     cleanup_tmp_directories=False,
+                    create=not read_only,
+                    read_only=read_only,
                 ),
                 item_handlers={
                     "params": standard(),
@@ -99,7 +114,6 @@ class Checkpointer:
                     "loop": text(),
                 },
             )
-        self._scores: dict[int, float] = {}
         for step in self.steps:
             self._note_score(step, read_metrics(self.directory / str(step)))
 
@@ -138,8 +152,11 @@ class Checkpointer:
         data_iter: Any = None,
         window: Any = None,
         metrics: dict[str, float] | None = None,
+        left: Sequence[str] = (),
     ) -> int:
         """Start to save; the disk is written in the background.
+
+        Of a step that is there already only the record is written anew.
 
         Args:
           state: the train state; it may be donated to the next step at once.
@@ -147,6 +164,7 @@ class Checkpointer:
           data_iter: JSON-able state of the data iterator.
           window: JSON-able running means of the loop.
           metrics: evaluation at exactly this step, if there was one.
+          left: what was due after this step and is still to be done.
 
         Returns:
           The step.
@@ -156,18 +174,23 @@ class Checkpointer:
         """
         self.wait()
         step = int(state.step)
+        fields = {"data_iter": data_iter, "window": window, "metrics": metrics or {}}
+        fields["left"] = list(left)
+        where = self.directory / str(step)
+        if step in self.steps:
+            if jax.process_index() == 0:
+                with writing(where):
+                    amend_record(where, fields)
+            self._note_score(step, metrics or {})
+            return step
         trees = _trees(state)
-        loop = {
-            "data_iter": data_iter,
-            "window": window,
-            "metrics": metrics or {},
-            "crc32": {name: checksums(tree) for name, tree in trees.items()},
-        }
+        sums = {name: checksums(tree) for name, tree in trees.items()}
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        items |= {"config": ocp.args.JsonSave(config), "loop": ocp.args.JsonSave(loop)}
+        items["config"] = ocp.args.JsonSave(config)
+        items["loop"] = ocp.args.JsonSave(make_record(config, sums, fields))
         self._note_score(step, metrics or {})
         self._pending = step
-        with writing(self.directory / str(step)):
+        with writing(where):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         return step
 
@@ -192,6 +215,7 @@ class Checkpointer:
                 self._manager.wait_until_finished()
         except UserError:
             clear_left_overs(self.directory)  # on a full disk their space is welcome
+            self._manager.reload()  # it had counted the step in
             raise
         finally:
             self._pending = None
@@ -203,58 +227,64 @@ class Checkpointer:
 
         Args:
           abstract: tree of ``jax.ShapeDtypeStruct`` with the target shardings (any mesh).
-          step: which one; None takes the newest that is whole and passes over damaged ones.
+          step: which one; None takes the newest that is whole. Newer ones, which are damaged, are
+            set aside by renaming them to ``<step>.damaged``; where all are, nothing is changed.
 
         Returns:
-          The state and the loop's record (``data_iter``, ``window``, ``metrics``).
+          The state and the loop's record (``data_iter``, ``window``, ``metrics``, ``left``).
 
         Raises:
-          UserError: there is none, all are damaged, or it belongs to another network.
+          UserError: there is none, all are damaged, it belongs to another network, or it cannot be
+            read now.
         """
-        candidates = [step] if step is not None else self.steps[::-1]
-        damaged: list[str] = []
-        for candidate in candidates:
-            restored, reason = attempt(lambda step=candidate: self._restore(step, abstract))
-            if restored is not None:
-                return restored
-            damaged.append(f"{candidate} ({reason})")
-            if len(damaged) < len(candidates):
-                self._warn(
-                    f"Checkpoint {self.directory / str(candidate)} is damaged "
-                    f"({reason}): taking the one before."
-                )
-        found = f"only damaged ones: {', '.join(damaged)}" if damaged else "none"
+        damaged: dict[int, str] = {}
+        for candidate in [step] if step is not None else complete_steps(self.directory)[::-1]:
+            found, reason = self._agreed(candidate, abstract)
+            if found is None:
+                damaged[candidate] = reason
+                continue
+            if damaged and not self._read_only:
+                with writing(self.directory):
+                    self._rename({self.directory / str(n): why for n, why in damaged.items()})
+                    if jax.process_count() > 1:
+                        multihost_utils.sync_global_devices("damaged steps are set aside")
+                    self._manager.reload()
+            return found
+        reasons = ", ".join(f"{number} ({reason})" for number, reason in damaged.items())
+        found = f"only damaged ones: {reasons}" if damaged else "none"
         raise UserError(f"Expected a whole checkpoint in {self.directory}, found {found}.")
 
-    def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        metadata = self._manager.item_metadata(step)
-        trees = _trees(abstract)
-        if "params" in trees:
-            where = str(self.directory / str(step))
-            check_tree(metadata["params"].tree, abstract.params, source=where)
-        if not jax.tree.leaves(abstract.opt_state):  # of a task that once had an optimiser
-            stored = metadata["state"].tree.get("opt_state")
-            trees["state"] = {**trees["state"], "opt_state": _template(stored, None)}
-        items: dict[str, Any] = {n: ocp.args.StandardRestore(tree) for n, tree in trees.items()}
-        items["loop"] = ocp.args.JsonRestore()
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        _check_record(restored["loop"])
-        sums = restored["loop"].get("crc32", {})
-        for name in trees:
-            verify(restored[name], sums.get(name, {}))
-        rest = dict(restored["state"])
-        if not jax.tree.leaves(abstract.opt_state):
-            rest["opt_state"] = abstract.opt_state
-        params = restored.get("params", abstract.params)
-        state = TrainState(params=params, ema_params=restored.get("ema"), **rest)
-        return state, restored["loop"]
+    def _agreed(
+        self, step: int, abstract: TrainState
+    ) -> tuple[tuple[TrainState, dict[str, Any]] | None, str]:
+        """What is in a step, or None and why it is damaged; for all processes alike.
 
-    def delete_after(self, step: int) -> None:
-        """Delete the (damaged) checkpoints newer than ``step``, which a resumed run replaces."""
-        with writing(self.directory):
-            for newer in [s for s in self.steps if s > step]:
-                self._manager.delete(newer)
-                self._scores.pop(newer, None)
+        Raises:
+          UserError: a process could not read it now, or it belongs to another network.
+        """
+        where = self.directory / str(step)
+        found, reason, refused = None, "as another process found", None
+        try:
+            found = read_surely(lambda: _restore(where, abstract), what=f"The checkpoint {where}")
+        except Damaged as error:
+            reason = str(error)
+        except UserError as error:
+            refused = error
+        worst = 2 if refused else int(found is None)
+        if jax.process_count() > 1:
+            worst = int(np.max(multihost_utils.process_allgather(np.int32(worst))))
+        if worst == 2:
+            raise refused or UserError(f"Another process could not read the checkpoint {where}.")
+        return None if worst else found, reason
+
+    def _rename(self, damaged: Mapping[Path, str]) -> None:
+        """Set damaged steps aside, by one process, and say so."""
+        for path, reason in damaged.items():
+            if jax.process_index() == 0:
+                name = set_aside(path).name
+                self._warn(f"The checkpoint {path} is damaged ({reason}): set aside as {name}.")
+            if path.name.isdecimal():
+                self._scores.pop(int(path.name), None)
 
     def close(self) -> None:
         """Wait for the last save and let go of the threads."""
@@ -278,155 +308,28 @@ def _trees(state: TrainState) -> dict[str, Any]:
     return {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
 
 
-def clear_left_overs(directory: Path) -> None:
-    """Remove what saves that were cut off have left; by one process, since all share the folder."""
-    if jax.process_index() == 0:
-        for half in directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(half, ignore_errors=True)
-
-
-def _read_loop(step_directory: Path) -> dict[str, Any]:
-    """The JSON item ``loop`` of one checkpoint; empty when it is unreadable."""
-    try:
-        path = step_directory / "loop" / "metadata"
-        return read_json(path, max_bytes=_MAX_RECORD, finite=False)
-    except UserError:
-        return {}
-
-
-def _check_record(loop: Any) -> None:
-    """Refuse a record in which something is not what a loop would have written.
-
-    Raises:
-      ValueError: names what it is.
-    """
-    if not isinstance(loop, dict):
-        raise ValueError("the record of the loop is not an object with names")
-    wrong = [n for n in ("metrics", "window", "crc32") if not isinstance(loop.get(n) or {}, dict)]
-    if wrong:
-        raise ValueError(f"{wrong[0]} in the record of the loop is not an object with names")
-
-
-def read_metrics(step_directory: Path) -> dict[str, Any]:
-    """Evaluation stored with one checkpoint; empty when there is none or it is unreadable."""
-    metrics = _read_loop(step_directory).get("metrics")
-    return metrics if isinstance(metrics, dict) else {}
-
-
-def read_config(run_dir: str | Path) -> dict[str, Any]:
-    """The ``config.json`` of a run.
-
-    Raises:
-      UserError: the folder is not a run directory, or its file holds something else.
-    """
-    path = Path(run_dir) / "config.json"
-    if not path.exists():
-        raise UserError(f"Expected a run directory with config.json, found none in {run_dir}.")
-    config = read_json(path, what="the settings of a run", finite=False)
-    for name in ("task_config", "train", "extra"):
-        if not isinstance(config.get(name, {}), dict):
-            raise UserError(
-                f"Expected fields in {name} of {path}, found {readable(repr(config[name]))}."
-            )
-    return config
-
-
-def _choose_step(run_dir: Path, which: str | int) -> int:
-    directory = run_dir / CHECKPOINTS
-    steps = complete_steps(directory)
-    if not steps:
-        raise UserError(f"Expected a run directory with checkpoints, found none in {run_dir}.")
-    if isinstance(which, int):
-        if which not in steps:
-            raise UserError(
-                f"Expected checkpoint {which} in {directory}, found {', '.join(map(str, steps))}."
-            )
-        return which
-    if which not in ("best", "last", "ema"):
-        raise UserError(f"Expected which = best, last, ema or a step, found {which!r}.")
-    train = read_config(run_dir).get("train", {})
-    metric = train.get("best_metric")
-    if which != "best" or not isinstance(metric, str):
-        return steps[-1]
-    sign = 1.0 if train.get("best_mode", "max") == "max" else -1.0
-    scores = {s: read_metrics(directory / str(s)).get(metric) for s in steps}
-    known = {s: sign * v for s, v in scores.items() if isinstance(v, int | float)}
-    return max(known, key=lambda s: (known[s], -s)) if known else steps[-1]
-
-
-def load_params(
-    run_dir: str | Path,
-    which: str | int = "best",
-    *,
-    ema: bool | None = None,
-    expected: Any = None,
-    sharding: Any = None,
-) -> Params:
-    """Read parameters out of a run, without knowing its optimiser or its machine.
-
-    Args:
-      run_dir: the run directory.
-      which: "best" (by the run's metric; the last one when it had none), "last", "ema" (the
-        moving average of the last one), or a step.
-      ema: whether to take the moving average; None takes it when the run kept one, because
-        the evaluations of the run used it.
-      expected: tree with ``shape``s to compare with first, e.g. from ``jax.eval_shape``.
-      sharding: where to put the leaves: one sharding for all, or a tree of them shaped like the
-        parameters. None is the default device.
-
-    Raises:
-      UserError: no such checkpoint, a damaged one, or not the expected shapes.
-    """
-    run_dir = Path(run_dir)
-    step = _choose_step(run_dir, which)
-    path = epath.Path((run_dir / CHECKPOINTS / str(step)).absolute())
-    has_average = (path / "ema").is_dir()
-    if (ema or which == "ema") and not has_average:
-        raise UserError(f"Expected a moving average in {path}, found a run without one.")
-    item = "ema" if has_average and ema is not False else "params"
-    if not (path / item).is_dir():
-        raise UserError(f"Expected parameters in {path}, found a run without any.")
-
-    def read() -> Params:
-        params = _read_item(path / item, expected, sharding)
-        verify(params, _read_loop(Path(path)).get("crc32", {}).get(item, {}))
-        return params
-
-    with quiet_orbax():
-        params, reason = attempt(read)
-    if params is None:
-        steps = ", ".join(map(str, complete_steps(Path(path).parent)))
-        raise UserError(
-            f"Expected a whole checkpoint in {path}, found a damaged one ({reason}); the run has "
-            f"the steps {steps}."
-        )
-    return params
-
-
-def _read_item(path: epath.Path, expected: Any, sharding: Any) -> Params:
-    """Restore one tree without a template."""
-    # The bare handler: a checkpointer would look for the metadata of a whole step in one item.
+def _restore(where: Path, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Read one step, without a word to other processes."""
+    record = read_record(where)
+    check_config(where, record)
+    trees, restored = _trees(abstract), {}
+    # The bare handler: the manager waits for the other processes, which may have failed.
     reader = ocp.StandardCheckpointHandler()
     try:
-        tree = reader.metadata(path).tree
-        if expected is not None:
-            check_tree(tree, expected, source=str(path.parent))
-        target = _template(tree, sharding)
-        return reader.restore(path, args=ocp.args.StandardRestore(target))
+        if "params" in trees:
+            stored = reader.metadata(epath.Path(where / "params")).tree
+            check_tree(stored, abstract.params, source=str(where))
+        if not jax.tree.leaves(abstract.opt_state):  # of a task that once had an optimiser
+            stored = reader.metadata(epath.Path(where / "state")).tree.get("opt_state")
+            trees["state"] = {**trees["state"], "opt_state": template(stored, None)}
+        for name, tree in trees.items():
+            args = ocp.args.StandardRestore(tree)
+            restored[name] = reader.restore(epath.Path(where / name), args=args)
+            verify(restored[name], record.get("crc32", {}).get(name, {}))
     finally:
         reader.close()
-
-
-def _template(tree: Any, sharding: Any) -> Any:
-    """What to restore, and where to, from the metadata of a stored tree."""
-    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    try:
-        places = jax.tree.leaves(jax.tree.broadcast(sharding, structure.unflatten(leaves)))
-    except ValueError as error:
-        raise UserError(f"Expected a sharding for every parameter, found: {error}") from error
-    return structure.unflatten(
-        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-        for leaf, place in zip(leaves, places, strict=True)
-    )
+    rest = dict(restored["state"])
+    if not jax.tree.leaves(abstract.opt_state):
+        rest["opt_state"] = abstract.opt_state
+    params = restored.get("params", abstract.params)
+    return TrainState(params=params, ema_params=restored.get("ema"), **rest), record

@@ -12,6 +12,7 @@ from jaxcore.errors import UserError
 from jaxcore.serial import Count, Index, Serial, from_json
 from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
+from jaxcore.train.profile import profiled_steps
 
 # These change what a run writes, not what it computes, and may differ when it is resumed.
 _FREE = (
@@ -20,10 +21,14 @@ _FREE = (
     "save_every",
     "sample_every",
     "keep_last",
+    "keep_every",
     "best_metric",
     "best_mode",
     "max_in_flight",
     "tensorboard",
+    "patience",
+    "profile",
+    "deterministic",
 )
 
 
@@ -48,10 +53,44 @@ class TrainConfig(Serial):
     save_every: Index = 500  # steps
     sample_every: Index = 0  # steps
     keep_last: Count = 3  # newest checkpoints kept, besides the best
+    keep_every: Index = 0  # and those whose step is a multiple of it
     best_metric: str | None = None  # a metric of `Task.evaluate` that decides which is best
     best_mode: Literal["max", "min"] = "max"
     max_in_flight: Count = 2  # steps enqueued before the oldest is awaited
+    # end the run after so many evaluations without a better best_metric; None never
+    patience: Count | None = None
     tensorboard: bool = True  # write event files when the extra `log` is installed
+    profile: str | None = None  # FIRST:LAST, steps of which xprof gets a trace, in profile/
+    deterministic: bool = False  # the same bits again on a GPU too, slower
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if problems := self.problems():
+            raise UserError("; ".join(problems) + ".")
+
+    def problems(self) -> list[str]:
+        """What does not fit together."""
+        found = []
+        if self.patience is not None and not (self.best_metric and self.eval_every):
+            found.append(
+                f"patience must be None without best_metric and eval_every, found {self.patience}"
+            )
+        if self.profile is not None:
+            try:
+                profiled_steps(self.profile)
+            except UserError as error:
+                found.append(str(error).removesuffix("."))
+        return found
+
+    def due(self, step: int) -> list[str]:
+        """What follows a step, besides a save: "log", "evaluate", "draw" (pictures).
+
+        >>> TrainConfig(steps=100, eval_every=20).due(40)
+        ['evaluate']
+        """
+        every = {"log": self.log_every, "evaluate": self.eval_every, "draw": self.sample_every}
+        last = step == self.steps
+        return [name for name, n in every.items() if last or (n > 0 and step % n == 0)]
 
 
 def describe_run(task: Any, cfg: TrainConfig, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,9 +25,6 @@ class EMAConfig(Serial):
       ``1 - decay^(m+1)`` (Adam's bias correction); the initial parameters leave no trace.
     * ``"ratio"``: ``(1 + m) / (10 + m)``.
     * ``"power"``: ``1 - (1 + m / inv_gamma)^(-power)``.
-
-    >>> EMAConfig.rddm().copy_until
-    100
     """
 
     decay: Annotated[float, AtLeast(0), Below(1)] = 0.999
@@ -39,7 +36,11 @@ class EMAConfig(Serial):
 
     @classmethod
     def rddm(cls) -> "EMAConfig":
-        """RDDM (Liu et al., CVPR 2024): every 10 calls, after 100, decay up to 0.995."""
+        """RDDM (Liu et al., CVPR 2024): every 10 calls, after 100, decay up to 0.995.
+
+        >>> EMAConfig.rddm().copy_until
+        100
+        """
         return cls(decay=0.995, warmup="power", every=10, copy_until=100)
 
 

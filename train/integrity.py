@@ -1,10 +1,14 @@
 """Guards around files: full disks, failed reads, foreign parameters."""
 
+import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import gc
 import logging
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +16,7 @@ from typing import Any, TypeVar
 import jax
 
 from jaxcore.errors import UserError
+from jaxcore.places import is_remote
 from jaxcore.train.optim import parameter_path
 
 T = TypeVar("T")
@@ -26,8 +31,18 @@ _FORBIDDEN = (
     errno.ENOENT,
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Codes that say how files lie, not whether the disk answers.
+_STRUCTURE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+# How TensorStore and XLA say that they could not do it now, and TensorStore what the disk said.
+_PASSING = re.compile(
+    r"\b(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|PERMISSION_DENIED|RESOURCE_EXHAUSTED|"
+    r"UNAUTHENTICATED|UNAVAILABLE): |bad_alloc"
+)
+_OS_CODE = re.compile(r"os_error_code='(\d+)'")
+_PAUSES = (0.1, 0.5, 2.0)  # seconds between attempts to read
 _LEFT_BEHIND = ("Event loop is closed", "_read_array_index", "_write_array")
 _DISK_FULL = ("no space left", "disk quota exceeded", "file too large")
+_OF_BUCKETS = ("gcsfs", "google", "aiohttp")  # packages whose errors tell of a bucket
 _NO_ACCESS = ("read-only file system", "permission denied", "operation not permitted")
 
 
@@ -46,11 +61,23 @@ def writing(path: Path) -> Iterator[None]:
             message = f"No space is left to write {path}: what was complete before is still valid."
         elif code in _FORBIDDEN or any(t in text for t in _NO_ACCESS):
             message = f"Expected a folder that can be written, found {path}: {error}."
+        elif is_remote(path) and _from_bucket(error):
+            message = f"Expected a bucket that can be written, found {path}: {first_line(error)}."
         else:
             raise
     if message:  # outside of the handler, so that what the error holds on to can be collected
         gc.collect()
         raise UserError(message)
+
+
+def _from_bucket(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line and without a full stop."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.split(". See full TensorStore details")[0][:300].rstrip(".")
 
 
 @contextlib.contextmanager
@@ -80,20 +107,59 @@ def quiet_orbax() -> Iterator[None]:
             sys.unraisablehook = previous
 
 
-def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
-    """Call ``read``; a failure (other than a `UserError`) becomes None and its reason.
+class Damaged(Exception):
+    """The files of a checkpoint cannot be what was written; the message is the reason."""
 
-    A damaged file provokes exceptions of all kinds in Orbax; call it within `quiet_orbax`.
+
+def read_surely(read: Callable[[], T], *, what: str) -> T:
+    """Call ``read`` until it succeeds, or its failure proves something.
+
+    Damaged files provoke exceptions of all kinds in Orbax, but so do a machine without memory and
+    a disk that is away: those are waited for a little. Call it within `quiet_orbax`.
+
+    Args:
+      read: reads files; a `UserError` of it goes through.
+      what: what is read, begins the sentence.
+
+    Raises:
+      Damaged: twice it failed because of what is in the files.
+      UserError: something else was in its way, every time.
     """
-    try:
-        return read(), ""
-    except UserError:
-        raise
-    except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = lines[0].split(". See full TensorStore details")[0][:300]
-    gc.collect()  # what the failed read left behind complains when it is collected: now
-    return None, reason
+    proofs, reason = 0, ""
+    for pause in (*_PAUSES, None):
+        try:
+            return read()
+        except UserError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            reason, passing = first_line(error), _passes(error)
+        gc.collect()  # what the failed read left behind complains when it is collected: now
+        proofs += not passing
+        if proofs == 2:
+            raise Damaged(reason)
+        if passing and pause is not None:
+            time.sleep(pause)
+    raise UserError(
+        f"{what} could not be read ({reason}), which need not be the fault of the files: nothing "
+        "was changed; try again when there is memory and the disk answers."
+    )
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Whether a failed read, or what it was caused by, says nothing about the files."""
+    if error is None:
+        return False
+    if isinstance(error, MemoryError | asyncio.CancelledError | concurrent.futures.CancelledError):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno not in _STRUCTURE
+    if isinstance(error, TimeoutError) or _PASSING.search(str(error)):
+        return True
+    found = _OS_CODE.search(str(error))
+    if found and int(found[1]) not in _STRUCTURE:
+        return True
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return any(map(_passes, (*inner, error.__cause__, error.__context__)))
 
 
 def check_tree(found: Any, expected: Any, *, source: str) -> None:

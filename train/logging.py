@@ -207,6 +207,10 @@ class Pace:
         """Leave out the time since ``began`` (a value of `now`)."""
         self._since += self.now() - began
 
+    def per_step(self) -> float:
+        """Seconds of a step since the last call of `read`."""
+        return (self.now() - self._since) / max(self._steps, 1)
+
     def read(self, steps_left: int) -> dict[str, float]:
         """Rate since the last call and the time left at that rate; starts anew."""
         seconds = max(self.now() - self._since, 1e-9)

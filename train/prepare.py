@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxcore.errors import UserError
 from jaxcore.parallel import compile_step, state_shardings
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.contract import check_task
+from jaxcore.train.deterministic import check_determinism
 from jaxcore.train.optim import make_optimiser
+from jaxcore.train.profile import profiled_steps
 from jaxcore.train.schedules import Schedule, make_schedule
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Frozen, Step
@@ -58,10 +60,13 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
       mesh: where; None is the default device.
 
     Raises:
-      UserError: not a task, or settings that do not fit its parameters.
+      UserError: not a task or a wrong one, or settings that do not fit its parameters.
     """
-    if not isinstance(task, Task):
-        raise UserError(f"Expected a jaxcore.train.Task, found {type(task).__name__}.")
+    check_task(task)
+    if cfg.deterministic:
+        check_determinism()
+    if cfg.profile is not None:
+        profiled_steps(cfg.profile, cfg.steps)
     frozen, rules = task.frozen(), task.sharding_rules  # first: files may be missing
     key, updates = jax.random.key(cfg.seed), cfg.steps * task.inner_steps
     bare = jax.eval_shape(lambda k: task.init_state(k, optax.identity()), key)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 from jaxcore.atomic import whole_file
 from jaxcore.errors import UserError, readable
 from jaxcore.json_files import read_json_lines
+from jaxcore.places import run_place
 
 
 def strict(value: Any) -> Any:
@@ -34,8 +35,13 @@ def strict(value: Any) -> Any:
 class MetricsFile:
     """JSON lines, one per record, written at once so that a killed run loses nothing."""
 
-    def __init__(self, path: Path, *, keep_to: int) -> None:
+    def __init__(self, path: Path, *, keep_to: int, again: Collection[str] = ()) -> None:
         """Open for appending; records after step ``keep_to`` and a torn last line are dropped.
+
+        Args:
+          path: the file, which need not exist.
+          keep_to: a step.
+          again: kinds of records that will be written once more for this step, and are dropped.
 
         Raises:
           UserError: the file holds something else than records.
@@ -46,7 +52,8 @@ class MetricsFile:
                 temporary.open("w", encoding="utf-8") as file,
             ):
                 for record in _records(path):
-                    if record["step"] <= keep_to:
+                    kept = record["step"] < keep_to
+                    if kept or (record["step"] == keep_to and record.get("kind") not in again):
                         file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file = path.open("a")
 
@@ -79,7 +86,14 @@ def read_metrics_file(path: str | Path) -> list[dict[str, Any]]:
     Raises:
       UserError: no such file, or one that holds something else.
     """
-    return list(_records(Path(path)))
+    return list(_records(run_place(path)))
+
+
+def evaluations(run_dir: Path, last: int) -> list[dict[str, Any]]:
+    """The evaluations that a run has recorded up to step ``last``, in their order."""
+    path = run_dir / "metrics.jsonl"
+    found = _records(path) if last and path.exists() else ()
+    return [record for record in found if record.get("kind") == "eval" and record["step"] <= last]
 
 
 def write_sample(path: Path, picture: np.ndarray) -> None:
@@ -129,6 +143,11 @@ class TensorBoard:
         if self._writer is not None:
             form = "HWC" if picture.ndim == 3 else "HW"
             self._writer.add_image(name, picture, step, dataformats=form)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the files."""

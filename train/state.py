@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcore.errors import UserError
 from jaxcore.typing import Key, Params
 
 
@@ -46,11 +47,15 @@ def create_state(
       ema: keep a moving average of the parameters, starting as their copy.
       collections: further arrays to carry.
 
+    Raises:
+      UserError: the parameters are no nested dict of arrays.
+
     >>> import jax, optax
     >>> state = create_state({"w": jax.numpy.ones(2)}, optax.sgd(0.1), key=jax.random.key(0))
     >>> int(state.step)
     0
     """
+    _check_params(params, ())
     with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and integer counts
         opt_state = tx.init(params)
     return TrainState(
@@ -63,3 +68,14 @@ def create_state(
         rng=key,
         skipped=jnp.zeros((), jnp.int32),
     )
+
+
+def _check_params(params: Any, place: tuple[str, ...]) -> None:
+    if isinstance(params, Mapping):
+        for name, below in params.items():
+            _check_params(below, (*place, str(name)))
+    elif not place or not hasattr(params, "dtype"):
+        where = f" at {'/'.join(place)}" if place else ""
+        raise UserError(
+            f"Expected as parameters a nested dict of arrays, found {type(params).__name__}{where}."
+        )

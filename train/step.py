@@ -166,6 +166,7 @@ def _differentiate(
                 f"Expected a Loss(total, weight, metrics, collections) of the loss function, found "
                 f"{type(found).__name__}."
             )
+        _check_sums(found)
         unknown = [name for name in found.collections if name not in collections]
         if unknown:
             raise UserError(
@@ -185,6 +186,22 @@ def _differentiate(
         return _Sums(gradient, means, collections)
 
     return sums
+
+
+def _check_sums(found: Loss) -> None:
+    """See that what is to be divided are sums."""
+    for name, mean in {**found.metrics, "loss": Mean(found.total, found.weight)}.items():
+        if not isinstance(mean, Mean):
+            raise UserError(
+                f"Expected a Mean(total, weight) as the metric {name!r} of the loss function, "
+                f"found {type(mean).__name__}."
+            )
+        shapes = [jnp.shape(part) for part in mean]
+        if any(shapes):
+            raise UserError(
+                f"Expected sums, numbers without a shape, as total and weight of {name!r}, found "
+                f"the shapes {shapes[0]} and {shapes[1]}: take Mean.of."
+            )
 
 
 def _add(a: Any, b: Any) -> Any:

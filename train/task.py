@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import jax
 import numpy as np
@@ -108,6 +108,14 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
         """Metrics on held-out data, usually of ``state.eval_params``."""
+
+    def brief(self) -> Self:
+        """The same task with as short an evaluation as can be, for `jaxcore.train.dry_run`."""
+        return self
+
+    def evaluation_size(self) -> int:
+        """How many items an evaluation looks at; the time of one is estimated from it."""
+        return 1
 
     def frozen(self) -> Frozen:
         """A tree of arrays that no step changes, such as a network that does not learn, or None.

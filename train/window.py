@@ -40,8 +40,10 @@ class Window:
         return {"sums": self.sums, "counts": self.counts}
 
     def means(self) -> dict[str, float]:
-        """Means over the finite values (NaN without any); starts anew."""
+        """Means over the finite values (NaN without any)."""
         self._fold()
-        out = {k: v / self.counts[k] if self.counts[k] else np.nan for k, v in self.sums.items()}
+        return {k: v / self.counts[k] if self.counts[k] else np.nan for k, v in self.sums.items()}
+
+    def restart(self) -> None:
+        """Start anew, when the means are written down."""
         self.sums, self.counts = {}, {}
-        return out

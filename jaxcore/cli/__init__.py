@@ -1,8 +1,10 @@
 """The command line: one module per sub-command, thin."""
 
 import functools
+import gc
 import importlib
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +23,12 @@ COMMANDS = {
     "data": "Pack a folder of pairs as a TFDS data set (array_record format).",
     "estimate": "Estimate a causal effect from a table; write a report.",
 }
+
+
+_DESCRIPTION = """Image restoration and causal inference in JAX.
+
+Before a command: --version; --compilation-cache FOLDER, where compiled programs are kept for the
+next call, or off (JAX_COMPILATION_CACHE_DIR does the same)."""
 
 
 def _module(name: str) -> ModuleType:
@@ -43,26 +51,43 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     Raises:
       SystemExit: help was asked for, or the words are not understood.
     """
-    import tyro
-
-    from jaxcore.cli.kinds import REGISTRY
-
     if argv[:1] in (["train"], ["estimate"]):  # these have commands of their own
         name, *argv = argv
-        prog, description = f"jaxcore {name}", COMMANDS[name]
-        commands = _module(name).commands(argv)
-    else:
-        prog, description = "jaxcore", "Image restoration and causal inference in JAX."
-        commands = {
-            name: vars(_module(name))[name] if argv[:1] == [name] else placeholder(summary)
-            for name, summary in COMMANDS.items()
-        }
+        return understand(_module(name).commands(argv), argv, f"jaxcore {name}", COMMANDS[name])
+    commands = {
+        name: vars(_module(name))[name] if argv[:1] == [name] else placeholder(summary)
+        for name, summary in COMMANDS.items()
+    }
+    return understand(commands, argv, "jaxcore", _DESCRIPTION)
+
+
+def understand(
+    commands: dict[str, Callable[..., None]], argv: Sequence[str], prog: str, description: str
+) -> Callable[[], None]:
+    """The one of some commands that words ask for, with its options, not done yet.
+
+    Args:
+      commands: name -> function, whose arguments are the options.
+      argv: the words, name first.
+      prog: what stands before them.
+      description: of all commands, for help.
+
+    Raises:
+      SystemExit: help was asked for, or the words are not understood.
+    """
+    import tyro
+
+    from jaxcore.cli.kinds import COMMON
+    from jaxcore.cli.paths import registry
+
+    whole = "--help-all"
+    brief = whole not in argv and not {"-h", "--help"}.isdisjoint(argv)
     return tyro.extras.subcommand_cli_from_dict(
         {name: _later(command) for name, command in commands.items()},
-        args=argv,
+        args=["--help" if word == whole else word for word in argv],
         prog=prog,
         description=description,
-        registry=REGISTRY,
+        registry=registry(COMMON if brief else None),
     )
 
 
@@ -80,10 +105,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jaxcore.errors import UserError
 
     own_process = argv is None
-    if own_process:
-        warnings.formatwarning = _sentence
     try:
-        parse(list(sys.argv[1:] if argv is None else argv))()
+        words, cache = _before_command(list(sys.argv[1:] if argv is None else argv))
+        if own_process:
+            _settle(cache)
+        parse(words)()
     except (UserError, Refused) as error:
         print(f"jaxcore: {error}", file=sys.stderr)
         _leave(2, own_process)
@@ -93,6 +119,53 @@ def main(argv: Sequence[str] | None = None) -> None:
         if own_process:
             os._exit(141)
         raise
+
+
+def _before_command(words: list[str]) -> tuple[list[str], str | None]:
+    """The words without the options that stand before the command, and the cache they name."""
+    from jaxcore.errors import UserError
+
+    cache = None
+    while words:
+        name, equals, value = words[0].partition("=")
+        if name == "--version":
+            print(_versions())
+            sys.exit(0)
+        if name != "--compilation-cache":
+            break
+        if not equals and len(words) > 1:
+            value, words = words[1], words[1:]
+        if not value:
+            raise UserError("Expected --compilation-cache FOLDER, or off, found no folder.")
+        cache, words = value, words[1:]
+    return words, cache
+
+
+def _versions() -> str:
+    """What a report of a mistake should say; nothing is imported for it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import jaxcore
+
+    found = [f"jaxcore {jaxcore.__version__}"]
+    for name in ("jax", "jaxlib", "flax"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
+    return f"{', '.join(found)}, Python {platform.python_version()}"
+
+
+def _settle(cache: str | None) -> None:
+    """Settings of a process that is ours, before JAX is imported."""
+    from jaxcore.cli.compiled import keep_compiled
+
+    warnings.formatwarning = _sentence
+    # XLA's own lines, such as those on slow compilations, help nobody; its errors are exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Tracing makes a million objects that stay: to look for garbage among them takes a sixth of it.
+    gc.set_threshold(100_000, 20, 10)
+    keep_compiled(cache)
 
 
 def _sentence(message: Warning | str, *_: Any, **__: Any) -> str:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import tyro
 
+from jaxcore.cli.paths import RunPlace
 from jaxcore.weights import Which
 
 
 def convert(
-    source: tyro.conf.Positional[Path],
+    source: tyro.conf.Positional[RunPlace],
     output: tyro.conf.Positional[Path],
     model: str | None = None,
     preset: str | None = None,

@@ -32,6 +32,7 @@ def data(
       overwrite: replace OUT if it exists.
     """
     from jaxcore.cli.progress import steps
+    from jaxcore.cli.shell import quoted
     from jaxcore.data.images.pack import pack
 
     del action  # there is one so far
@@ -50,4 +51,5 @@ def data(
         print(f"{name:12}{count:8} pairs")
     root = out.absolute()
     print(f"written: {out}")
-    print(f"use: --data.kind tfds --data.root {root.parent} --data.tfds-name {root.name}")
+    options = ["--data.kind", "tfds", "--data.root", root.parent, "--data.tfds-name", root.name]
+    print(f"use: {quoted(options)}")

@@ -5,12 +5,14 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jaxcore.cli.paths import RunPlace
+
 _RECIPES = {"adair": "demo", "dea_net": "dea_net_demo"}  # by network
 
 
 def demo(
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
-    steps: int = 500,
+    out: Annotated[RunPlace | None, tyro.conf.arg(aliases=["-o"])] = None,
+    steps: int | None = None,
     model: Literal["adair", "dea_net"] = "adair",
 ) -> None:
     """Train a small network on photographs and restore held-out ones.
@@ -18,9 +20,9 @@ def demo(
     Called again it goes on from where it stopped, or reuses the finished run.
 
     Args:
-      out: run directory; receives ``restored.png`` and ``metrics.json``. ``runs/demo``, or
-        ``runs/demo_dea_net``, without it.
-      steps: updates of the whole training.
+      out: run directory; receives ``restored.png``, ``degraded.png`` and ``metrics.json``.
+        ``runs/demo``, or ``runs/demo_dea_net``, without it.
+      steps: updates of the whole training; those of the recipe without it.
       model: network: AdaIR for noise and haze at once, or DEA-Net for haze.
     """
     import sys
@@ -29,12 +31,13 @@ def demo(
 
     from jaxcore.atomic import write_json
     from jaxcore.cli.evaluate import print_metrics
+    from jaxcore.cli.shell import command
     from jaxcore.cli.train import print_counts
     from jaxcore.data.images import write_image
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.recipes import recipe
 
-    chosen = recipe(_RECIPES[model], steps=steps)
+    chosen = recipe(_RECIPES[model], **({} if steps is None else {"steps": steps}))
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
     task = chosen.task
     print_counts(task.counts())
@@ -42,13 +45,16 @@ def demo(
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     picture = task.pictures(result.state)["restored"]
+    *_, (_, hard) = task.evaluation_samples(limit=1)
     write_json(out / "metrics.json", result.metrics)
     write_image(out / "restored.png", picture / np.float32(255), overwrite=True)
+    write_image(out / "degraded.png", hard["degraded"], overwrite=True)
     print_metrics(result.metrics)
+    again = command("restore", out / "degraded.png", "-o", "restored.png", "--weights", out)
+    figures = command("evaluate", out, "-o", out / "evaluation")
+    own = command("train", model, "--data.root", "FOLDER", "-o", Path("runs", "mine"))
     print(
         f"\npicture  {out / 'restored.png'}\nfigures  {out / 'metrics.json'}\n\n"
-        "next:\n"
-        f"  jaxcore restore PHOTO.jpg -o restored.jpg --weights {out}\n"
-        f"  jaxcore evaluate {out} -o {out / 'evaluation'}\n"
-        f"  jaxcore train {model} --data.root FOLDER -o runs/mine"
+        f"next:\n  {again}\n  {figures}\n"
+        f"with your own pictures in FOLDER/degraded and FOLDER/clean:\n  {own}"
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from jaxcore.cli.paths import RunPlace
 from jaxcore.data.images.kinds import ImageData, Photos
 from jaxcore.weights import Which
 
@@ -14,7 +15,7 @@ _UNSAID = Photos()
 
 
 def evaluate(
-    weights: tyro.conf.Positional[Path],
+    weights: tyro.conf.Positional[RunPlace],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     data: ImageData = _UNSAID,
     photos: bool = False,
@@ -30,6 +31,8 @@ def evaluate(
     legacy_rng: bool = False,
 ) -> None:
     """Measure PSNR and SSIM on degraded and clean images.
+
+    All options of the data: --help-all.
 
     Args:
       weights: run directory or official weight file.

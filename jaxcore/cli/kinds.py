@@ -1,14 +1,15 @@
 """Options of dataclasses; of those that come in kinds all side by side, and ``kind`` chooses.
 
 The class of an option has a static method ``kinds()``: name of a kind -> its dataclass. An option
-that is not given keeps the value of the default, also where another kind is chosen; one that the
-chosen kind does not have is refused.
+that is not given keeps the value of the default, also where another kind is chosen, unless the
+class of the default counts it among its ``own_options``; one that the chosen kind does not have is
+refused.
 """
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from tyro import MISSING
@@ -21,7 +22,13 @@ from tyro.constructors import (
 
 from jaxcore.errors import UserError
 
-REGISTRY = ConstructorRegistry()
+# Class -> the options that a short help shows; of classes that are not here, all.
+COMMON = {
+    "ImageTask": ("data", "stages"),
+    "ImageData": ("kind", "root", "tasks", "eval_root", "held_out"),
+    "TrainConfig": ("steps", "seed", "optim", "log_every", "eval_every", "save_every"),
+    "OptimConfig": ("learning_rate",),
+}
 _ALONE = object()  # marks a dataclass whose options are being collected
 
 
@@ -42,33 +49,61 @@ def _sentences(make: Callable[..., Any], of: type) -> Callable[..., Any]:
     return made
 
 
-@REGISTRY.struct_rule
-def own(info: StructTypeInfo) -> StructConstructorSpec | None:
+def registry(common: Mapping[str, tuple[str, ...]] | None = None) -> ConstructorRegistry:
+    """How tyro makes options of our dataclasses.
+
+    Args:
+      common: class -> fields that become options, such as `COMMON`; None: all fields of all.
+    """
+    made = ConstructorRegistry()
+    for rule in (_own, _of_kinds):  # the last that fits is taken
+        made.struct_rule(functools.partial(rule, common or {}))
+    return made
+
+
+def _rare(cls: type, common: Mapping[str, tuple[str, ...]], names: Any) -> set[str]:
+    """The names that are not among the common ones of a class."""
+    known = next((common[c.__name__] for c in cls.__mro__ if c.__name__ in common), None)
+    return set() if known is None else set(names) - set(known)
+
+
+def _own(
+    common: Mapping[str, tuple[str, ...]], info: StructTypeInfo
+) -> StructConstructorSpec | None:
     """The options of a dataclass: fields whose metadata do not say ``"option": False``."""
     if _ALONE in info.markers or not dataclasses.is_dataclass(info.type):
         return None
     spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(_ALONE,)))
     assert isinstance(spec, StructConstructorSpec)
-    hidden = {f.name for f in dataclasses.fields(info.type) if not f.metadata.get("option", True)}
+    fields = dataclasses.fields(info.type)
+    hidden = {f.name for f in fields if not f.metadata.get("option", True)}
+    hidden |= _rare(info.type, common, (option.name for option in spec.fields))
     fixed = {option.name: option.default for option in spec.fields if option.name in hidden}
     shown = tuple(option for option in spec.fields if option.name not in hidden)
     make = functools.partial(spec.instantiate, **fixed)
     return StructConstructorSpec(_sentences(make, info.type), shown)
 
 
-@REGISTRY.struct_rule
-def flat(info: StructTypeInfo) -> StructConstructorSpec | None:
+def _of_kinds(
+    common: Mapping[str, tuple[str, ...]], info: StructTypeInfo
+) -> StructConstructorSpec | None:
     """The options of all kinds; None for what does not come in kinds."""
     if _ALONE in info.markers or not hasattr(info.type, "kinds"):
         return None
     kinds: dict[str, type[Any]] = info.type.kinds()
     options, owners = _options(tuple(kinds.items()))
     shown = {name: getattr(info.default, name, one.default) for name, one in options.items()}
+    rare = _rare(info.type, common, options)
     fields = tuple(
-        dataclasses.replace(option, default=shown[name]) for name, option in options.items()
+        dataclasses.replace(option, default=shown[name])
+        for name, option in options.items()
+        if name not in rare
     )
+    own = getattr(info.default, "own_options", ())
 
     def make(kind: str, **given: Any) -> Any:
+        if kind != getattr(info.default, "kind", kind):
+            given |= {n: options[n].default for n in own if given.get(n) == shown[n]}
         foreign = [n for n in given if kind not in owners[n] and given[n] != shown[n]]
         if foreign:
             found = " and no ".join(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from jaxcore.cli.paths import RunPlace
 from jaxcore.errors import UserError
 from jaxcore.weights import Loaded, Which
 
@@ -27,7 +28,7 @@ class Job:
 def restore(
     pictures: tyro.conf.Positional[tuple[str, ...]],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    weights: Path,
+    weights: RunPlace,
     model: str | None = None,
     tile: int | None = None,
     overlap: int = 32,

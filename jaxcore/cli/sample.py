@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from jaxcore.cli.paths import RunPlace
 from jaxcore.weights import Which
 
 FILES = ("samples.png", "trajectory.png", "schedules.png", "samples.json")
@@ -15,7 +16,7 @@ _Shape = Literal["increased", "decreased", "average", "normal"]
 
 
 def sample(
-    weights: Path,
+    weights: RunPlace,
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     picture: Path | None = None,
     count: int = 9,

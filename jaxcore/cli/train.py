@@ -1,6 +1,7 @@
 """``jaxcore train``: one sub-command per recipe, every setting of which can be changed."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxcore.cli import placeholder
+from jaxcore.cli import placeholder, understand
+from jaxcore.cli.paths import RunPlace
+from jaxcore.cli.start import started
 from jaxcore.train.recipes import Recipe, recipe, resolve, summaries
 
 if TYPE_CHECKING:
@@ -21,41 +24,68 @@ _EPOCHS = "passes over the data; decides train.steps when given"
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
     """Name of a recipe -> its command; that of the chosen recipe alone has its options."""
     chosen = argv[0].replace("-", "_") if argv else None
-    return {
-        name: _command(name, line) if name == chosen else placeholder(f"{line}.")
-        for name, line in summaries().items()
-    }
+    listed = {name: placeholder(f"{line}.") for name, line in summaries().items()}
+    if chosen in listed:
+        default = recipe(chosen)
+        run = functools.partial(train, over=functools.partial(_over, chosen, default, argv))
+        listed[chosen] = _command(chosen, default, run)
+    return listed
 
 
-def _command(name: str, line: str) -> Callable[..., None]:
+def _over(name: str, default: Recipe, argv: Sequence[str], network: Any) -> Recipe:
+    """What the same words ask for where the recipe has another network."""
+    asked: list[Recipe] = []
+
+    def keep(chosen: Recipe, *_: Any, **__: Any) -> None:
+        asked.append(chosen)
+
+    task = dataclasses.replace(default.task, network=network)
+    again = _command(name, dataclasses.replace(default, task=task), keep)
+    understand({**commands([]), name: again}, argv, "jaxcore train", "")()
+    return asked[0]
+
+
+def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[..., None]:
     from jaxcore.train import TrainConfig
     from jaxcore.train.tasks.images import ImageTask
 
-    default, run = recipe(name), train
-
     def command(
-        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        out: Annotated[RunPlace, tyro.conf.arg(aliases=["-o"])],
         task: Annotated[ImageTask, tyro.conf.arg(name="")] = default.task,
-        init: Path | None = None,
+        init: RunPlace | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
+        dry_run: bool = False,
         train: TrainConfig = default.train,
     ) -> None:
-        run(Recipe(task=task, train=train, epochs=epochs), out, init=init, fsdp=fsdp)
+        chosen = Recipe(task=task, train=train, epochs=epochs)
+        run(chosen, out, init=init, fsdp=fsdp, dry_run=dry_run)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
-    command.__doc__ = f"{line}.\n{options}"
+    command.__doc__ = f"{summaries()[name]}.\n\nAll options: --help-all.\n{options}"
     return command
 
 
-def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1) -> None:
+def train(
+    chosen: Recipe,
+    out: Path,
+    *,
+    over: Callable[[Any], Recipe],
+    init: Path | None = None,
+    fsdp: int = 1,
+    dry_run: bool = False,
+) -> None:
     """Train a network by a recipe, or go on with a run.
 
     Args:
       chosen: the recipe.
-      out: run directory; a run in it goes on from its newest checkpoint
-      init: weights to start from (fine-tuning): a run directory or an official weight file
+      out: run directory, or gs://bucket/folder; a run in it goes on from its newest checkpoint
+      over: makes the recipe anew, with the same options, for another network
+      init: weights to start from (fine-tuning), a run directory or an official weight file; the
+        network is theirs, whatever the recipe's
       fsdp: devices over which parameters are split as well as rows
+      dry_run: two steps and a short evaluation, then shapes, names of metrics and an estimate of
+        time and memory; nothing is written
     """
     import sys
 
@@ -63,17 +93,29 @@ def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1)
 
     from jaxcore.parallel import initialise, make_mesh
     from jaxcore.train import EXIT_INTERRUPTED, fit
+    from jaxcore.train.deterministic import ask_for_determinism
 
+    if chosen.train.deterministic:
+        ask_for_determinism()
     initialise()
+    params = None
+    if init is not None:
+        chosen, params = started(chosen, init, over)
     chosen = resolve(chosen)
     task = chosen.task
     first = jax.process_index() == 0
     if first:
         print_counts(task.counts())
     task.check()
-    params = None if init is None else _start(init, task)
     alone = jax.device_count() == 1 and fsdp == 1
     mesh = None if alone else make_mesh(fsdp=fsdp)
+    if dry_run:
+        from jaxcore.train.dry_run import dry_run as try_out
+
+        found = try_out(task, chosen.train, mesh=mesh, init_params=params)
+        if first:
+            print(found)
+        return
     if not task.entry.searching(task.network):
         result = fit(task, chosen.train, out, mesh=mesh, init_params=params)
     else:
@@ -87,15 +129,6 @@ def train(chosen: Recipe, out: Path, *, init: Path | None = None, fsdp: int = 1)
         print(f"trained {int(result.state.step)} steps: {out}")
 
 
-def _start(weights: Path, task: "ImageTask") -> Any:
-    """Parameters to start from, of a kind that the training can go on with."""
-    from jaxcore.weights import load
-
-    loaded = load(weights, model=task.model)
-    loaded.network.check_start(loaded.cfg, task.network)
-    return loaded.params
-
-
 def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
     """Search for the objective (unless that is done), and the task of what it found."""
     import sys
@@ -104,7 +137,7 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
 
     from jaxcore.errors import UserError
     from jaxcore.train import EXIT_INTERRUPTED, fit, load_params
-    from jaxcore.train.checkpoint import CHECKPOINTS, complete_steps
+    from jaxcore.train.steps import CHECKPOINTS, complete_steps
 
     task, found = recipe.task, None
     if complete_steps(out / CHECKPOINTS):

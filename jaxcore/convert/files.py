@@ -112,6 +112,8 @@ def read_state_dict(
     """
     path = Path(path)
     path = _in_folder(path) if path.is_dir() else path
+    if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        raise UserError(f"{path} is not a file: {_EXPECTED}.")
     shards = _index(path)
     state = _joined(path, shards, at, prefer) if shards else _read_file(path, at, prefer)
     if not prefix:
@@ -260,6 +262,10 @@ def _read_safetensors(path: Path, buffer: mmap.mmap) -> StateFile:
                 f"{path} has a tensor of an unsupported dtype: {readable(key)} is {entry['dtype']}."
             )
         shape, dtype = tuple(entry["shape"]), SAFETENSORS[entry["dtype"]]
+        try:
+            torchfile.check_shape(shape, dtype)
+        except Refused as reason:
+            raise _refusal(path, reason) from None
         offset = start + entry["data_offsets"][0]
         view = functools.partial(torchfile.stretch, buffer, offset, shape, dtype)
         tensors[key] = LazyTensor(shape, dtype, view)

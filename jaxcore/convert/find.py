@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxcore.convert.rebuild import Opaque, Tensor
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
 
 #: Names of the weights in training checkpoints, best first.
 PREFERRED = ("params_ema", "ema", "state_dict", "params", "model", "net")
@@ -43,14 +43,17 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def _all_states(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping of tensors below named entries (optimisers number theirs: not entered)."""
+def _all_states(tree: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every mapping of tensors below named entries (optimisers number theirs: not entered).
+
+    Places are not joined: of names that a file repeats by reference, the text may be far longer.
+    """
     queue: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
     seen = {id(tree)}  # a checkpoint can hold itself
     while queue:
         names, node = queue.popleft()
         if _is_state(node):
-            yield "/".join(names), node
+            yield names, node
         elif isinstance(node, dict) and len(names) < _DEEPEST and _is_named(node):
             for key, child in node.items():
                 if isinstance(child, dict) and id(child) not in seen:
@@ -122,9 +125,11 @@ def find_state_dict(
     states = list(_all_states(node))
     if len(states) == 1:
         below, state = states[0]
-        return _selection(f"{where}/{below}" if where else below, state)
+        return _selection("/".join([where, *below] if where else below), state)
     if states:
-        listing = "; ".join(f"{name} ({len(state)} entries)" for name, state in states[:8])
+        listing = "; ".join(
+            f"{readable('/'.join(names))} ({len(state)} entries)" for names, state in states[:8]
+        )
         more = f"; and {len(states) - 8} more" if len(states) > 8 else ""
         raise UserError(
             f"The file holds {len(states)} sets of weights, of which one must be named: "

@@ -15,6 +15,8 @@ import ml_dtypes
 import numpy as np
 
 _MAX_AXES = 32
+_MAX_SIZE = 2**63  # of sizes, strides, offsets and counts: PyTorch keeps them in 64 bits
+_MAX_KEY = 2**16  # characters of a dictionary's key: equal ones are compared again and again
 
 
 class Refused(Exception):
@@ -37,8 +39,9 @@ class Opaque:
     """An object of an unknown class: what the file wanted to make it from."""
 
     symbol: Symbol
-    args: tuple[Any, ...] = ()
-    state: Any = None
+    # Not in messages: what refers to itself twice at every level is written out in 2**levels parts.
+    args: tuple[Any, ...] = dataclasses.field(default=(), repr=False)
+    state: Any = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,6 +161,8 @@ def named(module: Any, name: Any) -> Symbol:
 
 def checked_key(value: Any) -> Any:
     """Admit a dict key or set member: hashing it must be cheap and flat."""
+    if isinstance(value, str | bytes) and len(value) > _MAX_KEY:
+        raise Refused(f"it uses a dictionary key of more than {_MAX_KEY} characters")
     if type(value) is str:
         return value
     parts = value if isinstance(value, tuple) and len(value) <= _MAX_AXES else (value,)
@@ -176,6 +181,8 @@ def _sizes(value: Any) -> tuple[int, ...]:
         raise Refused("a tensor has an impossible shape")
     if any(type(n) is not int or n < 0 for n in value):
         raise Refused("a tensor has a negative or non-integer size or stride")
+    if any(n >= _MAX_SIZE for n in value):
+        raise Refused("a tensor reaches beyond its storage, and any file")
     return tuple(value)
 
 
@@ -279,7 +286,7 @@ def storage(identifier: Any) -> Storage:
             raise Refused("it refers to something other than a tensor's storage")
     if any(part is not None for part in view):
         raise Refused("it uses storage views of PyTorch before 0.4; save it again with a newer one")
-    if numel < 0 or kind.module.split(".")[0] != "torch":
+    if not 0 <= numel < _MAX_SIZE or kind.module.split(".")[0] != "torch":
         raise Refused("a tensor has an impossible storage")
     if kind.name == "UntypedStorage":
         return Storage(key, None, numel)

@@ -69,7 +69,9 @@ class TorchFile:
         """
         total, allowed = sum(t.nbytes for t in tensors.values()), 8 * len(self._buffer) + 2**26
         if total > allowed:
-            raise Refused(f"its tensors would take {total} bytes, far more than the file has")
+            raise Refused(
+                f"its tensors would take more than {allowed:,} bytes, far more than the file has"
+            )
         for tensor in tensors.values():
             store = tensor.storage
             blob = self._blobs.get(store.key)
@@ -78,10 +80,7 @@ class TorchFile:
             size = store.numel * (1 if store.dtype is None else store.dtype.itemsize)
             if blob.size != size:
                 raise Refused(f"the storage {store.key!r} has {blob.size} bytes instead of {size}")
-            try:  # an axis of astronomic size beside an empty one
-                np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
-            except ValueError:
-                raise Refused(f"a tensor has the impossible shape {tensor.shape}") from None
+            check_shape(tensor.shape, tensor.dtype)
 
     def view(self, tensor: Tensor) -> np.ndarray:
         """Numbers of a tensor that :meth:`check` has seen, in native byte order.
@@ -99,6 +98,18 @@ class TorchFile:
         start = blob.start + tensor.offset * tensor.dtype.itemsize
         strides, swap = tensor.strides, self._big_endian
         return stretch(self._buffer, start, tensor.shape, tensor.dtype, strides, swap)
+
+
+def check_shape(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse a shape that no array can have: an axis of astronomic size beside an empty one.
+
+    Raises:
+      Refused: names the shape.
+    """
+    try:
+        np.broadcast_to(np.zeros((), dtype), shape)
+    except ValueError:
+        raise Refused(f"a tensor has the impossible shape {shape}") from None
 
 
 def _checksum(buffer: mmap.mmap, blob: _Blob) -> int:
@@ -131,12 +142,14 @@ def stretch(
         strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     count = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     values = np.frombuffer(buffer, np.uint8, count * width, start)
-    if dtype == np.bool_:
-        values = values != 0
-    elif swap:
-        unit = width // (2 if dtype.kind == "c" else 1)
-        values = values.view(f"u{unit}").byteswap()
-    return np.ndarray(shape, dtype, values, strides=tuple(step * width for step in strides))
+    strides = tuple(step * width for step in strides)
+    if dtype == np.bool_:  # decoded after it is picked: a tensor may skip most of its storage
+        return np.ndarray(shape, np.uint8, values, strides=strides) != 0
+    if not swap:
+        return np.ndarray(shape, dtype, values, strides=strides)
+    if dtype.kind == "c":
+        return np.ndarray(shape, dtype.newbyteorder(), values, strides=strides).astype(dtype)
+    return np.ndarray(shape, f"u{width}", values, strides=strides).byteswap().view(dtype)
 
 
 def read(file: BinaryIO, buffer: mmap.mmap) -> TorchFile:
@@ -227,7 +240,8 @@ def _read_legacy(buffer: mmap.mmap) -> TorchFile:
     pickled.load(buffer, persistent)  # description of the system; the data are little-endian
     tree = pickled.load(buffer, persistent)
     keys = pickled.load(buffer, persistent)
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+    named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not named or sorted(keys) != sorted(storages):
         raise Refused("its list of storages is damaged")
     blobs = {}
     for key in keys:

@@ -10,7 +10,7 @@ from jaxcore.nn.conv import (
     PointwiseConv,
     PointwiseSplit,
 )
-from jaxcore.nn.initialise import Normal, Uniform, init_params, torch_uniform
+from jaxcore.nn.initialise import Normal, Uniform, init_params, init_shapes, torch_uniform
 from jaxcore.nn.norm import ChannelNorm
 from jaxcore.nn.stack import apply_block, apply_stack
 from jaxcore.nn.taps import capture, intervene, tap
@@ -33,6 +33,7 @@ __all__ = [
     "apply_stack",
     "capture",
     "init_params",
+    "init_shapes",
     "intervene",
     "tap",
     "torch_uniform",

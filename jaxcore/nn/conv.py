@@ -26,12 +26,16 @@ class Filter(nn.Module, kw_only=True):
 
     def kernel(self, shape: tuple[int, ...], fan_in: int) -> Array:
         """The parameter ``kernel``."""
-        return self.param("kernel", torch_uniform(fan_in), shape, jnp.dtype(self.types.param_dtype))
+        return self._parameter("kernel", shape, fan_in)
 
     def bias(self, width: int, fan_in: int) -> Array:
         """The parameter ``bias``."""
-        dtype = jnp.dtype(self.types.param_dtype)
-        return self.param("bias", torch_uniform(fan_in), (width,), dtype)
+        return self._parameter("bias", (width,), fan_in)
+
+    def _parameter(self, name: str, shape: tuple[int, ...], fan_in: int) -> Array:
+        # Flax traces the initialiser of a parameter that is there too, to compare shapes.
+        draw = torch_uniform(fan_in) if self.is_initializing() else nn.initializers.zeros
+        return self.param(name, draw, shape, jnp.dtype(self.types.param_dtype))
 
     def with_bias(self, maps: Sequence[Array], fan_in: int) -> tuple[Array, ...]:
         """Add the bias, if there is one, to maps whose channels follow each other."""

@@ -133,3 +133,17 @@ def init_params(init: Callable[[Key], Any], key: Key) -> Params:
             piece = numbers[start:stop].reshape(leaf.value.shape)
             leaves[i], start = leaf.kind.shaped(piece).astype(leaf.value.dtype), stop
     return jax.tree.unflatten(structure, leaves)
+
+
+def init_shapes(init: Callable[[Key], Any]) -> Params:
+    """Shapes and types of `init_params`, without a number drawn.
+
+    >>> from jaxcore.nn import Conv
+    >>> layer, x = Conv(features=4), jnp.zeros((1, 8, 8, 2))
+    >>> init_shapes(lambda key: layer.init(key, x)["params"])["kernel"].shape
+    (3, 3, 2, 4)
+    """
+    with _leaving_out():
+        found = jax.eval_shape(init, jax.random.key(0))
+    boxed = {"is_leaf": lambda leaf: isinstance(leaf, _Pending)}
+    return jax.tree.map(lambda x: x.value if isinstance(x, _Pending) else x, found, **boxed)

@@ -76,6 +76,7 @@ def apply_stack(
         in_axes=in_axes,
         length=length,
         unroll=1 if scan or block.is_initializing() else length,
+        check_constancy_invariants=False,  # the body would be traced once more for it
     )
     layers = jnp.arange(length) if taps.active() else None
     x, (per_layer, values) = stack(block, x, broadcast, scanned, layers)

@@ -55,6 +55,7 @@ def depthwise_conv(
 _Pads = tuple[int, int]  # rows of zeros above and below, columns left and right
 
 
+@functools.partial(jax.jit, static_argnums=2, inline=True)
 def _forward(x: Array, kernel: Array, pads: _Pads) -> Array:
     return jax.lax.platform_dependent(
         x,

@@ -29,10 +29,10 @@ from jaxcore.models.dea_net.entry import (
 from jaxcore.models.dea_net.model import DEANet, apply
 from jaxcore.models.dea_net.params import (
     RULES,
-    check_start,
     config_from_state_dict,
     deploy,
     form_of,
+    start,
 )
 
 __all__ = [
@@ -53,7 +53,6 @@ __all__ = [
     "SpatialAttention",
     "VGG19Features",
     "apply",
-    "check_start",
     "config_from_state_dict",
     "contrastive_regularization",
     "dehaze",
@@ -66,6 +65,7 @@ __all__ = [
     "param_shapes",
     "reparameterize",
     "restore",
+    "start",
     "to_torch",
     "vgg19_from_torch",
     "vgg19_to_torch",

@@ -34,7 +34,7 @@ NETWORK = _DEANet(
     recipes="jaxcore.train.recipes.dea_net",
     rules=params.RULES,
     config_from_state_dict=params.config_from_state_dict,
-    check_start=params.check_start,
+    start=params.start,
     deploy=params.deploy,
 )
 

@@ -15,6 +15,7 @@ from jaxcore.convert import (
     strip_prefix,
 )
 from jaxcore.errors import UserError
+from jaxcore.models.config import computed_like
 from jaxcore.models.dea_net.config import BRANCHES, DEANetConfig, Form
 from jaxcore.models.dea_net.deconv import reparameterize
 from jaxcore.typing import Params
@@ -124,17 +125,18 @@ def deploy(params: Params, cfg: DEANetConfig) -> tuple[Params, DEANetConfig]:
     return (params, cfg) if cfg.form == "deploy" else (_merge(params), cfg.deployed())
 
 
-def check_start(found: DEANetConfig, wanted: DEANetConfig) -> None:
-    """Refuse weights that a training cannot start from; the shapes are compared elsewhere.
+def start(found: DEANetConfig, wanted: DEANetConfig) -> DEANetConfig:
+    """Configuration of a training that starts from weights.
 
     Args:
       found: configuration of the weights.
-      wanted: that of the training.
+      wanted: that of the training without them.
 
     Raises:
       UserError: the forms differ.
     """
     check_form(found.form, wanted.form)
+    return computed_like(found, wanted)
 
 
 def config_from_state_dict(state_dict: Mapping[str, Any], **options: Any) -> DEANetConfig:

@@ -39,6 +39,7 @@ NETWORK = _RDDM(
     rules=weights.RULES,
     config_from_state_dict=weights.config_from_state_dict,
     trainable=model.trainable,
+    start=weights.start,
     restores=lambda cfg: cfg.kind != "generation",
     restore_options=("steps", "seed", "condition"),
     searching=lambda cfg: cfg.searching,

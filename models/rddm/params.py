@@ -1,5 +1,6 @@
 """Official RDDM checkpoints, in and out."""
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from jaxcore.convert import (
 )
 from jaxcore.errors import UserError
 from jaxcore.models.base import shapes_of
+from jaxcore.models.config import computed_like
 from jaxcore.models.rddm.config import RDDMConfig, ScheduleConfig
 from jaxcore.models.rddm.model import draw
 from jaxcore.models.rddm.process.objectives import SEARCH
@@ -171,6 +173,18 @@ def config_from_state_dict(state_dict: StateDict, **options: Any) -> RDDMConfig:
     for name, value in options.items():
         fields[name] = fields[name] | value if isinstance(value, Mapping) else to_json(value)
     return RDDMConfig.from_dict(fields)
+
+
+def start(found: RDDMConfig, wanted: RDDMConfig) -> RDDMConfig:
+    """Configuration of a training that starts from weights.
+
+    Args:
+      found: configuration of the weights, which decides the sizes.
+      wanted: that of the training without them, which decides schedule and objective: weights do
+        not tell these, or are to learn others.
+    """
+    unet = computed_like(found.unet, wanted.unet)
+    return dataclasses.replace(wanted, unet=unet, condition_channels=found.condition_channels)
 
 
 def _unwrapped(state_dict: StateDict) -> dict[str, TensorLike]:

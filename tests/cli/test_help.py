@@ -5,9 +5,11 @@ import inspect
 import subprocess
 import sys
 
+import jax
 import pytest
 from PIL import Image
 
+import jaxcore
 from jaxcore.cli import COMMANDS
 
 pytestmark = pytest.mark.newest
@@ -70,3 +72,38 @@ def test_warnings_are_sentences(tmp_path):
     warning, error = result.stderr.splitlines()
     assert warning.startswith("warning: Expected the published numbers of images")
     assert error.startswith("jaxcore: Expected ")
+
+
+def test_the_version_is_told_with_those_of_what_it_stands_on(call):
+    code, out, _ = call("--version")
+    assert code == 0 and len(out.splitlines()) == 1
+    assert out.startswith(f"jaxcore {jaxcore.__version__}, jax {jax.__version__}, ")
+
+
+def test_the_help_of_a_recipe_is_one_screen_and_all_options_are_there_when_asked_for(call):
+    code, short, _ = call("train", "adair", "--help")
+    assert code == 0 and len(short.splitlines()) <= 80
+    for option in (
+        "--out",
+        "--init",
+        "--data.root",
+        "--train.steps",
+        "learning-rate",
+        "--help-all",
+    ):
+        assert option in short
+    for rare in ("--network", "--contrast", "--train.optim.eps"):
+        assert rare not in short
+    code, whole, _ = call("train", "adair", "--help-all")
+    assert code == 0 and all(f"--{name}" in whole for name in ("network.dim", "eval-side", "vgg"))
+    for text in (short, whole):
+        assert ">>>" not in text and "tyro" not in text
+
+
+@pytest.mark.parametrize(
+    "argv",
+    ["train adair", "train adair -o x --data.kind foo", "restore a -o b --tile x", "data frob a b"],
+)
+def test_messages_name_what_the_user_typed(call, argv):
+    code, out, err = call(*argv.split())
+    assert code == 2 and "tyro" not in out + err

@@ -1,16 +1,23 @@
 """``jaxcore train``, ``evaluate`` and ``demo`` as a user calls them."""
 
 import json
+import os
+import shlex
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcore.cli import main
+from jaxcore.cli import main, parse
+from jaxcore.data.images.crops import to_float
 from jaxcore.data.images.kinds import Photos
 from jaxcore.train.recipes import adair
 from jaxcore.train.recipes.demo import demo
+from jaxcore.weights import load
 from tests import tiny_network
+
+CLEAN = """astronaut brick camera cell chelsea clock coffee coins grass gravel hubble_deep_field
+immunohistochemistry microaneurysms moon page retina rocket text""".split()
 
 
 def size_of(path):
@@ -33,6 +40,17 @@ def pairs(tmp_path_factory):
 def training(pairs, run, *more):
     own = "--data.held-out 1 --data.tasks dark".split()
     return ["train", "tiny", "--data.root", pairs, "-o", run, *own, *more]
+
+
+def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(pairs, tmp_path, call, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    argv = training(pairs, tmp_path / "run", "--dry-run", "--train.deterministic")
+    code, out, err = call(*argv)
+    assert code == 0, err
+    for words in ("degraded float32 (2, 16, 16, 3)", "memory of a step", "dark/psnr", "2 steps"):
+        assert words in out
+    assert not (tmp_path / "run").exists()
+    assert os.environ["XLA_FLAGS"] == "--xla_gpu_deterministic_ops=true"
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +146,11 @@ def test_options_of_another_kind_of_data_are_refused(pairs, tmp_path, call):
         ("--eval-side 8", "eval_side must be a whole number of at least 11 or None, found 8"),
         ("--eval-images -1", "eval_images must be a whole number of at least 0 or None, found -1"),
         ("--data.held-out 0 --data.eval-root {pairs}/gone", "found no folder"),
-        ("--network.width 16 --init {run}", "does not fit this network"),
+        ("--network.width 16 --init {run}", "whose width is 4, found --network.width 16"),
+        ("--init s3://bucket/run", "Expected a local folder or gs://BUCKET/FOLDER"),
+        ("--train.patience 2", "patience must be None without best_metric and eval_every, found 2"),
+        ("--train.profile 3:2", "profile must be FIRST:LAST, steps such as 10:13, found '3:2'"),
+        ("--dry-run --train.best-metric fid", "'fid' is not among the metrics of the evaluation"),
     ],
 )
 def test_what_the_run_will_need_is_checked_before_it_starts(
@@ -144,7 +166,7 @@ def test_the_recipe_of_an_own_network_is_listed_and_has_its_options(call):
     code, out, _ = call("train", "--help")
     text = " ".join(out.replace("│", " ").split())
     assert code == 0 and "tiny Two convolutions on pairs of images." in text
-    code, out, _ = call("train", "tiny", "--help")
+    code, out, _ = call("train", "tiny", "--help-all")
     assert code == 0 and "--network.width" in out and "--model" not in out
 
 
@@ -170,3 +192,24 @@ def test_the_demo_makes_its_picture_and_is_reused(tmp_path, call, monkeypatch, n
     assert size_of(tmp_path / "demo" / "restored.png")[1] > 500
     code, _, err = call(*argv)
     assert code == 0 and "step 2/2" not in err
+    monkeypatch.chdir(tmp_path)
+    next_ones = [shlex.split(x.partition(" jaxcore ")[2]) for x in out.splitlines()]
+    again, figures, _ = [argv for argv in next_ones if argv]  # what it says can be done next
+    assert callable(parse(figures))
+    code, _, err = call(*again)
+    assert code == 0, err
+    assert size_of(tmp_path / "restored.png") == (288, 288)
+
+
+@pytest.mark.slow
+def test_the_network_of_the_demo_leaves_clean_photographs_alone(tmp_path, call):
+    import skimage.data
+
+    assert call("demo", "-o", tmp_path / "demo")[0] == 0
+    loaded = load(tmp_path / "demo")
+    for name in CLEAN:
+        photo = np.asarray(getattr(skimage.data, name)())
+        clean = to_float(photo if photo.ndim == 3 else np.stack([photo] * 3, -1))
+        restored = loaded.network.restore(loaded.params, clean, loaded.cfg, bucket=64)
+        error = np.mean((np.clip(restored, 0, 1) - clean) ** 2)
+        assert -10 * np.log10(error) >= 30, name

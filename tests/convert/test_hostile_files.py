@@ -5,6 +5,8 @@ import os
 import pickle
 import struct
 import subprocess
+import time
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -148,6 +150,68 @@ def test_pickles_made_to_exhaust(tmp_path, payload, message):
         read_state_dict(path)
 
 
+def legacy(*pickles):
+    magic = b"\x8a\x0a" + bytes.fromhex("6cfc9c46f9206aa85019")
+    parts = (b"\x80\x02" + part + b"." for part in (magic, b"M\xe9\x03", b"}", *pickles))
+    return b"".join(parts)
+
+
+def nested(levels):
+    """A list that holds the one before twice, and so on: 2**levels parts when written out."""
+    return b"]q\x00" + b"0(h\x00h\x00lq\x00" * levels
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (legacy(b"}", nested(40)), "list of storages is damaged"),  # the keys
+        (legacy(b"}", b"(" + nested(40) + b"l"), "list of storages is damaged"),
+        (legacy(b"}", b"(" + b"]" * 100_000 + b"a" * 99_999 + b"l"), "list of storages is damaged"),
+        (legacy(nested(40), b"]"), "no named tensors"),  # the object
+        (nested(40) + b".", "not one of PyTorch"),
+        (b"c__builtin__\ndict\n" + nested(40) + b"\x85R.", "container as a dictionary key"),
+    ],
+)
+def test_what_refers_to_itself_at_every_level_takes_no_time(tmp_path, payload, message):
+    path = tmp_path / "bomb.pth"
+    path.write_bytes(payload if payload[:1] == b"\x80" else b"\x80\x02" + payload)
+    began = time.process_time()
+    with pytest.raises(UserError, match=message):
+        read_state_dict(path)
+    assert time.process_time() - began < 5
+
+
+def test_a_name_that_holds_such_an_object_is_not_written_out(tmp_path):
+    key = b"cmy.own\nThing\n" + nested(40) + b"\x85\x81"
+    path = archive(tmp_path / "key.pt", b"\x80\x02}" + key + b"K\x01s.")
+    with pytest.raises(UserError, match=r"no 'net' in the file: .* it has Opaque") as caught:
+        read_state_dict(path, at="net")
+    assert len(str(caught.value)) < 500
+
+
+def test_long_names_that_are_repeated_by_reference_are_not_joined(tmp_path):
+    """1,000 sets of weights, each eight names of 60,000 characters deep."""
+    long = b"X" + struct.pack("<I", 60_000) + b"x" * 60_000 + b"q\x07"
+    level, deep = b"", b"}" + text("w") + tensor() + b"s"
+    for _ in range(7):
+        deep = b"}h\x07" + deep + b"s"
+    for i in range(1000):
+        level += text(str(i)) + deep
+    path = archive(tmp_path / "a.pt", b"\x80\x02" + long + b"0}(" + level + b"u.")
+    tracemalloc.start()
+    with pytest.raises(UserError, match="1000 sets of weights"):
+        read_state_dict(path)
+    assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    tracemalloc.stop()
+
+
+def test_long_names_are_no_keys(tmp_path):
+    name = b"X" + struct.pack("<I", 100_000) + b"x" * 100_000
+    path = archive(tmp_path / "a.pt", b"\x80\x02}" + name + b"K\x01s.")
+    with pytest.raises(UserError, match="more than 65536 characters"):
+        read_state_dict(path)
+
+
 def test_messages_cannot_carry_control_characters(tmp_path):
     path = archive(tmp_path / "t.pt", entry(b"cos\n\x1b[2Jsystem" + b"x" * 10_000 + b"\n"))
     with pytest.raises(UserError, match=r"asks for os\.\\x1b\[2Jsystem") as caught:
@@ -175,6 +239,10 @@ def test_length_is_limited(monkeypatch):
         (tensor(offset=1), "beyond its storage"),
         (tensor(offset=-1), "negative"),
         (tensor(offset=2**70, size=(0,)), "beyond its storage"),
+        (tensor(size=(2**2000,) * 30, stride=(0,) * 30), "beyond its storage"),
+        (tensor(size=(4,), stride=(2**2000,)), "beyond its storage"),
+        (tensor(size=(2**62,) * 30, stride=(0,) * 30), "far more than the file"),
+        (tensor(numel=2**2000), "impossible storage"),
         (tensor(stride=(-1,)), "negative"),
         (tensor(size=(-4,)), "negative"),
         (tensor(stride=(2**62,)), "beyond its storage"),

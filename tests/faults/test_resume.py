@@ -189,7 +189,7 @@ def test_a_half_written_checkpoint_does_not_count_and_is_cleared_away(straight, 
     run_dir = tmp_path / "run"
     shutil.copytree(straight[0], run_dir)
     half = run_dir / "checkpoints" / "16.orbax-checkpoint-tmp"
-    shutil.copytree(run_dir / "checkpoints" / "12", half)
+    shutil.move(run_dir / "checkpoints" / "12", half)
     load_params(run_dir, "last")
     assert int(fit(_TASK, _CFG, run_dir, reporter=Silent()).state.step) == 12
     assert not half.exists()

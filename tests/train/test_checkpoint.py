@@ -11,13 +11,12 @@ from jaxcore.parallel import make_mesh, state_shardings
 from jaxcore.train import (
     Checkpointer,
     OptimConfig,
-    checkpoint,
     create_state,
     load_params,
     make_optimiser,
 )
-from jaxcore.train.checkpoint import complete_steps
 from jaxcore.train.checksums import checksums, verify
+from jaxcore.train.steps import clear_left_overs, complete_steps
 
 _TX = make_optimiser(OptimConfig(clip_norm=1.0), 5, {"a": True, "frozen": False})
 
@@ -127,7 +126,7 @@ def test_left_overs_of_a_broken_save_are_gone_when_the_folder_is_open(tmp_path, 
         assert not half.exists()
     half.mkdir()
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    checkpoint.clear_left_overs(tmp_path)
+    clear_left_overs(tmp_path)
     assert half.exists()  # one process tidies up for all
 
 

@@ -4,13 +4,14 @@ import dataclasses
 import os
 import signal
 
+import numpy as np
 import pytest
-from plain_task import CFG, Heard, PlainTask, eventful, same
+from plain_task import CFG, Heard, PlainTask, eventful, records, same
 
 from jaxcore.errors import UserError
-from jaxcore.train import fit
-from jaxcore.train.checkpoint import complete_steps
+from jaxcore.train import fit, load_params
 from jaxcore.train.logging import Silent
+from jaxcore.train.steps import complete_steps
 
 
 def _fails(error):
@@ -68,3 +69,31 @@ def test_parameters_that_are_not_finite_never_take_the_place_of_good_ones(tmp_pa
         fit(PlainTask(poison=(2,)), cfg, tmp_path, reporter=heard)
     assert complete_steps(tmp_path / "checkpoints") == [2]
     assert heard.messages[-1].startswith("Nothing was saved after the last checkpoint")
+
+
+@pytest.mark.parametrize("best_mode", ["min", "max"])  # in one of them step 3 is the best
+def test_a_stop_on_a_step_of_evaluation_changes_nothing(tmp_path, best_mode):
+    cfg = dataclasses.replace(CFG, log_every=3, keep_last=1, best_mode=best_mode)
+    fit(PlainTask(), cfg, tmp_path / "straight", reporter=Silent())
+    stop = eventful(lambda: os.kill(os.getpid(), signal.SIGTERM), "data", 2)
+    first = fit(stop, cfg, tmp_path / "run", reporter=Silent())
+    assert first.interrupted and int(first.state.step) == 3 and not first.metrics
+    fit(PlainTask(), cfg, tmp_path / "run", reporter=Silent())
+    assert records(tmp_path / "run") == records(tmp_path / "straight")
+    for kind in ("checkpoints", "samples"):
+        names = [sorted(os.listdir(tmp_path / run / kind)) for run in ("run", "straight")]
+        assert names[0] == names[1]
+    best = [load_params(tmp_path / run)["w"] for run in ("run", "straight")]
+    np.testing.assert_array_equal(*best)
+
+
+def test_what_was_left_after_the_last_step_is_done_by_the_next_call(tmp_path):
+    failing = eventful(_fails(UserError("a damaged picture")), "pictures", 6)
+    with pytest.raises(UserError, match="a damaged picture"):
+        fit(failing, CFG, tmp_path, reporter=Silent())
+    result = fit(PlainTask(), CFG, tmp_path, reporter=Silent())
+    assert (
+        result.metrics.keys() == {"mse"} and (tmp_path / "samples/step_0000006_signs.png").exists()
+    )
+    kinds = [(r["kind"], r["step"]) for r in records(tmp_path)]
+    assert kinds.count(("eval", 6)) == 1

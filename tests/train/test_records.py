@@ -12,11 +12,11 @@ from rich.console import Console
 from jaxcore import registry
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
-from jaxcore.train.checkpoint import read_config
 from jaxcore.train.config import TrainConfig, check_same_run, describe_run
 from jaxcore.train.logging import Bar, Lines, Pace, default_reporter
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.records import MetricsFile, TensorBoard, read_metrics_file, write_sample
+from jaxcore.train.run_directory import read_config
 from jaxcore.train.schedules import ScheduleConfig
 
 

@@ -74,9 +74,10 @@ def _restormer() -> Recipe:
     )
 
 
-def _demo(steps: int = 500) -> Recipe:
+def _demo(steps: int = 650) -> Recipe:
     """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`."""
-    return demo(steps, 4, network=AdaIRConfig.tiny(mask_mode="soft"), data=Photos())
+    data = Photos(tasks=("noise25", "noise50", "haze", "clean"))
+    return demo(steps, 4, network=AdaIRConfig.tiny(mask_mode="soft"), data=data)
 
 
 RECIPES: dict[str, Callable[..., Recipe]] = {

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -181,6 +181,10 @@ class ImageTask(Serial, GradientTask):
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+
+    def brief(self) -> Self:
+        """Evaluate one image per degradation."""
+        return dataclasses.replace(self, eval_images=min(1, self.evaluation_size()))
 
     def evaluation_size(self) -> int:
         """How many images `restored` yields."""

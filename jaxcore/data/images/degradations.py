@@ -225,6 +225,9 @@ def _noise(sigma: int) -> Degradation:
     )
 
 
+CLEAN = "clean"
+"""The one that changes nothing: a network trained with it too leaves clean pictures alone."""
+
 DEGRADATIONS: dict[str, Degradation] = {
     "noise15": _noise(15),
     "noise25": _noise(25),
@@ -234,6 +237,7 @@ DEGRADATIONS: dict[str, Degradation] = {
     "blur": Degradation(motion_blur, margin=BLUR_RADIUS),
     "lowlight": Degradation(low_light),
     "centre_box": Degradation(centre_box),
+    CLEAN: Degradation(lambda clean, rng: clean),
 }
 
 

@@ -9,9 +9,9 @@ import abc
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from jaxcore.data.images.degradations import degradation
+from jaxcore.data.images.degradations import CLEAN, degradation
 from jaxcore.data.images.dehazing import dehazing
 from jaxcore.data.images.layouts import (
     CDD11_TASKS,
@@ -23,7 +23,7 @@ from jaxcore.data.images.layouts import (
     celeba_files,
 )
 from jaxcore.data.images.pairs import Conditioned, PairedByIndex, PairedFolder
-from jaxcore.data.images.photos import demo_photos
+from jaxcore.data.images.photos import demo_photos, photos_as_they_are
 from jaxcore.data.images.preparation import Preparation, prepared
 from jaxcore.data.images.sources import (
     ArraySource,
@@ -43,6 +43,7 @@ class ImageData(Serial, abc.ABC):
     """What all kinds of images have in common; each kind is a class of its own."""
 
     condition_folder = ""  # of kinds without further images
+    own_options: ClassVar[tuple[str, ...]] = ()  # names whose values mean nothing to other kinds
 
     kind: str
     tasks: tuple[str, ...] = ()  # names of groups or degradations; none: those of the kind
@@ -115,10 +116,13 @@ def training_groups(data: ImageData) -> tuple[Group, ...]:
 def evaluation_groups(data: ImageData) -> tuple[Group, ...]:
     """Groups to evaluate on; none where the description names no evaluation data.
 
+    Pictures without a degradation are not among them: there is nothing to gain on them.
+
     Raises:
       UserError: data that are missing or wrong, or an unknown task.
     """
-    return _prepared(data, evaluation=True)
+    groups = _prepared(data, evaluation=True)
+    return tuple(group for group in groups if group.degradation != CLEAN)
 
 
 def describe(groups: Iterable[Group]) -> list[tuple[str, int, int, int]]:
@@ -153,7 +157,8 @@ def _on_the_fly(source: Source, names: Iterable[str]) -> tuple[Group, ...]:
 class Photos(ImageData):
     """The photographs inside the wheels of scikit-image and scikit-learn.
 
-    ``tasks`` are degradations made on the fly; noise25, noise50 and haze without them.
+    ``tasks`` are degradations made on the fly; noise25, noise50 and haze without them. For
+    "clean" there are further photographs; every task gets about as many rows as another.
     """
 
     kind: Literal["photos"] = "photos"
@@ -161,7 +166,16 @@ class Photos(ImageData):
     def _groups(self, *, evaluation: bool) -> tuple[Group, ...]:
         photos = demo_photos()[evaluation]
         source = ArraySource({photo.name: photo.image for photo in photos})
-        return _on_the_fly(source, self.tasks or ("noise25", "noise50", "haze"))
+        groups = _on_the_fly(source, self.tasks or ("noise25", "noise50", "haze"))
+        if evaluation or CLEAN not in self.tasks:
+            return groups
+        more = ArraySource({photo.name: photo.image for photo in photos_as_they_are()})
+        return tuple(
+            dataclasses.replace(group, source=more)
+            if group.degradation == CLEAN
+            else dataclasses.replace(group, repeat=len(more) // len(source))
+            for group in groups
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -297,6 +311,8 @@ class CelebA(_Rooted):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Published(_Rooted):
+    own_options = ("tasks",)  # names of folders
+
     strict: bool = False  # counts other than the published ones are an error
     check_sizes: Index = 2000  # pairs whose sizes are compared at the start
 

@@ -97,7 +97,7 @@ class TFDSSource:
     def __getitem__(self, index: int) -> Sample:
         try:
             record = self._source[index]
-            item = self._features.deserialize_example_np(record, decoders=self._decoders)
+            item: Any = self._features.deserialize_example_np(record, decoders=self._decoders)
             name = item["name"].decode() if self._named else f"{index:06d}"
         except Exception as error:  # damaged files
             raise UserError(

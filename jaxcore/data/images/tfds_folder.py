@@ -83,9 +83,9 @@ def open_folder(name: str, data_dir: str | Path) -> Folder:
       UserError: TFDS is missing, no such set, or files that do not describe one.
     """
     try:
+        from etils import epath
         from google.protobuf import json_format
-        from tensorflow_datasets.core import naming, splits
-        from tensorflow_datasets.core.proto import dataset_info_pb2, feature_pb2
+        from tensorflow_datasets.core import naming, proto, splits
     except ImportError:
         raise UserError(
             "Expected tensorflow-datasets, found none: install jaxcore[data]."
@@ -95,15 +95,17 @@ def open_folder(name: str, data_dir: str | Path) -> Folder:
     try:
         path = _find(name, Path(data_dir))
         texts = [read_json(path / f"{part}.json") for part in ("dataset_info", "features")]
-        info = json_format.ParseDict(
-            texts[0], dataset_info_pb2.DatasetInfo(), ignore_unknown_fields=True
-        )
-        features = json_format.ParseDict(
-            texts[1], feature_pb2.Feature(), ignore_unknown_fields=True
+        known: Any = proto  # its classes are made when it is imported
+        empty = known.dataset_info_pb2.DatasetInfo(), known.feature_pb2.Feature()
+        info, features = (
+            json_format.ParseDict(text, message, ignore_unknown_fields=True)
+            for text, message in zip(texts, empty, strict=True)
         )
         _check_names(info)
         template = naming.ShardedFileTemplate(
-            dataset_name=info.name, data_dir=path, filetype_suffix=info.file_format or "tfrecord"
+            dataset_name=info.name,
+            data_dir=epath.Path(path),
+            filetype_suffix=info.file_format or "tfrecord",
         )
         return Folder(
             path,

@@ -2,9 +2,19 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from jaxcore.data.images.kinds import ImageData, Pairs, Photos, PlainImages, Toy
+from jaxcore.data.images.kinds import (
+    ImageData,
+    Pairs,
+    Photos,
+    PlainImages,
+    Toy,
+    evaluation_groups,
+    training_groups,
+)
+from jaxcore.data.images.pipeline import Stage, training_batches
 from jaxcore.data.images.preparation import Preparation
 from jaxcore.errors import UserError
 
@@ -67,3 +77,13 @@ def test_a_kind_has_its_own_fields_only():
         ImageData.from_dict({"kind": "images", "root": "x", "strict": True})
     with pytest.raises(UserError, match="kind must be images, found 'toy'"):
         PlainImages(kind="toy")  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_clean_pictures_are_trained_on_and_not_measured():
+    data = Photos(tasks=("haze", "clean"))
+    haze, clean = training_groups(data)
+    assert [group.name for group in evaluation_groups(data)] == ["haze"]
+    assert 0.5 < haze.entries / clean.entries < 2 and len(clean.source) > len(haze.source)
+    stages = [Stage(patch=16, batch_size=8)]
+    batch = next(training_batches([clean], stages=stages, seed=0, num_threads=0))
+    np.testing.assert_array_equal(batch["degraded"], batch["clean"])

@@ -1,0 +1,55 @@
+"""The start of a training from weights: they say which network is trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxcore.errors import UserError
+from jaxcore.train.recipes import Recipe
+
+if TYPE_CHECKING:
+    from jaxcore.typing import Params
+
+
+def started(
+    chosen: Recipe, weights: Path, over: Callable[[Any], Recipe]
+) -> "tuple[Recipe, Params]":
+    """The recipe with the network of the weights, and these.
+
+    Args:
+      chosen: a recipe, with options that may ask for another network.
+      weights: a run directory or a weight file.
+      over: makes the recipe anew from the network of the weights and the same options.
+
+    Raises:
+      UserError: no weights of such a network, or options that contradict them.
+    """
+    import jax
+
+    from jaxcore.weights import load
+
+    loaded = load(weights, model=chosen.task.model)
+    entry = loaded.network
+    network = entry.start(loaded.cfg, chosen.task.network)
+    chosen = over(network)
+    asked = chosen.task.network
+    shapes = [
+        jax.tree.map(lambda leaf: leaf.shape, entry.param_shapes(cfg)) for cfg in (asked, network)
+    ]
+    if shapes[0] != shapes[1]:
+        field, wanted, found = next(_differences(asked.to_dict(), network.to_dict()))
+        raise UserError(
+            f"Expected no other network than that of the weights in {weights}, whose {field} is "
+            f"{found}, found --network.{field.replace('_', '-')} {wanted}: leave the option out."
+        )
+    return chosen, loaded.params
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any]) -> Any:
+    """Dotted name and both values of every field that differs."""
+    for name, value in a.items():
+        other = b.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            yield from ((f"{name}.{x}", *both) for x, *both in _differences(value, other))
+        elif value != other:
+            yield name, value, other

@@ -1,0 +1,63 @@
+"""What the pages print does what they say, on small random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jaxcore.convert import write_torch
+from jaxcore.models import adair, dea_net
+from tests.cli.reader import printed
+from tests.tiny_weights import TINY, params, write_run
+
+HAZE = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 1, 1, 1))
+
+
+@pytest.fixture
+def whole(folder, run):
+    """The reader's folder with what the pages speak of."""
+    Path("shots").mkdir()
+    for name in ("photo.jpg", "photo.png", "shots/a.png", "shots/b.png"):
+        Image.new("RGB", (24, 16), (90, 80, 70)).save(name)
+    Path("adair5d.ckpt").unlink()
+    write_torch(Path("adair5d.ckpt"), adair.to_torch(params(), TINY), prefix="net.")
+    config = json.loads((run / "config.json").read_text())
+    data = {"kind": "pairs", "root": "PAIRS", "eval_root": "PAIRS"}
+    config["task_config"] |= {"data": data, "eval_side": 16}
+    for name in ("demo", "mine", "adair"):
+        shutil.copytree(run, Path("runs", name))
+        Path("runs", name, "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "written"),
+    [
+        ("README.md", "restore photo.jpg", "restored.jpg"),
+        ("README.md", "restore 'shots", "restored/b.png"),
+        ("README.md", "train adair --data.root PAIRS", None),
+        ("README.md", "train adair --data.kind clean", None),
+        ("README.md", "data pack", "pairs_packed/1.0.0/features.json"),
+        ("README.md", "evaluate runs/mine", "report/metrics.json"),
+        ("models/adair/README.md", "restore PHOTOS", "RESTORED/one.png"),
+        ("models/adair/README.md", "convert runs/adair", "adair.pth"),
+    ],
+)
+def test_what_is_printed_works(whole, begun, call, page, words, written):
+    (argv,) = printed(page, words)
+    code, _, err = call(*argv)
+    assert code == 0, err
+    assert Path(written).exists() if written else len(begun) == 1
+
+
+def test_what_the_page_of_dea_net_prints_works(folder, call):
+    drawn = params(cfg=HAZE, module=dea_net)
+    write_torch(Path("PSNR4131_SSIM9945.pth"), dea_net.to_torch(drawn, HAZE))
+    write_run(folder / "runs" / "its", HAZE, model="dea_net")
+    for words in ("restore PHOTOS", "convert runs/its its.pth", "convert runs/its its_train.pth"):
+        (argv,) = printed("models/dea_net/README.md", words)
+        code, _, err = call(*argv)
+        assert code == 0, err
+    assert Path("CLEAR/one.png").exists() and Path("its.pth").exists()
