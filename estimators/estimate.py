@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
 from jaxcore.estimators import bootstrap
 from jaxcore.estimators.report import PICTURES, Report
 from jaxcore.estimators.units import INDEPENDENT, Units
@@ -221,6 +221,7 @@ def _table(
     lines: list[tuple[str, ...]],
     notices: tuple[str, ...],
 ) -> str:
+    lines = [tuple(map(readable, row)) for row in lines]  # names are those of the data
     widths = [max(len(row[i]) for row in (head, *lines)) for i in range(len(head))]
 
     def text(row: tuple[str, ...]) -> str:
@@ -229,7 +230,7 @@ def _table(
 
     out = [f"{title or 'estimate'}, {n_obs} units", text(head), "-" * len(text(head))]
     out += [text(row) for row in lines]
-    out += [f"note: {notice}" for notice in notices]
+    out += [f"note: {readable(notice, len(notice))}" for notice in notices]
     return "\n".join(out)
 
 

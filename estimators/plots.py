@@ -5,11 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
 from jaxcore.figures import new_figure
 
 _BLUE, _GREY, _ORANGE = "#2a6fbb", "#8a8a8a", "#d9822b"
 _MODEL_COLOURS = ("#2a6fbb", "#6aa9e0", "#d9822b", "#f0b36a", "#7b5aa6", "#5aa67b")
+
+
+def _label(name: str) -> str:
+    """A name from a table as matplotlib shows it: dollar signs would begin a formula."""
+    return readable(name).replace("$", r"\$")
 
 
 def intervals(
@@ -51,7 +56,7 @@ def intervals(
         )
     if min(r["lower"] for r in rows) <= 0 <= max(r["upper"] for r in rows):
         ax.axvline(0, color="black", lw=0.8, ls=":")
-    ax.set_yticks(range(len(rows)), [r["name"] for r in rows])
+    ax.set_yticks(range(len(rows)), [_label(r["name"]) for r in rows])
     ax.set_ylim(len(rows) - 0.4, -0.75)
     ax.set_xlabel(f"estimate and {100 * level:g}% interval")
     for side in ("top", "right", "left"):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxcore import atomic
 from jaxcore.atomic import whole_file, whole_folder
 from jaxcore.errors import UserError
+from jaxcore.places import local_place
 
 SUMMARY, CONTENT = "summary.txt", "estimate.json"
 PICTURES = ("estimates.png",)  # of a report that shows intervals alone
@@ -52,7 +53,7 @@ def write_report(
     Raises:
       UserError: the folder holds a report already, or cannot be written.
     """
-    folder = Path(folder)
+    folder = local_place(folder)
     check_folder(folder, result.report_pictures, overwrite=overwrite)
     report = result.report(level)
     with whole_folder(folder, among=True) as temporary:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxcore.atomic import whole_folder, write_json
 from jaxcore.errors import UserError
 from jaxcore.estimators.nuisance import HostLearner, label
+from jaxcore.places import local_place
 
 
 class NamedLearner(HostLearner):
@@ -65,7 +66,7 @@ def write_fit(
     from jaxcore.train.state import create_state
     from jaxcore.train.steps import CHECKPOINTS
 
-    path = Path(path).absolute()
+    path = local_place(path).absolute()
     if path.exists():
         raise UserError(f"Expected the name of a new folder, found {path}.")
     with whole_folder(path) as temporary, writing(path), precision:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from typing import Any
 
 from jaxcore.errors import UserError
 from jaxcore.places import is_remote
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # as made below
 
 
 @contextlib.contextmanager
@@ -116,6 +119,29 @@ def whole_folder(path: Path, *, overwrite: bool = False, among: bool = False) ->
                 shutil.rmtree(left, ignore_errors=True)
             elif os.path.lexists(left):
                 left.unlink()
+
+
+def clear_left_overs(folder: Path) -> None:
+    """Remove the temporary files and folders that processes which were killed have left.
+
+    Only of a folder that nobody else writes to. An older folder that was being replaced (its name
+    ends in ``.old``) stays: it may be all there is.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in (".metrics.jsonl.01ab23cd.tmp", "mine.tmp"):
+    ...         Path(folder, name).touch()
+    ...     clear_left_overs(Path(folder))
+    ...     os.listdir(folder)
+    ['mine.tmp']
+    """
+    for left in folder.iterdir() if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(left.name):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    left.unlink()
 
 
 def check_writable(folder: Path) -> None:

@@ -1,5 +1,8 @@
 """The one exception that stands for a user's mistake, and text that a terminal may be shown."""
 
+import re
+from collections.abc import Iterable
+
 # Characters of a message; a hostile file can hold a name of megabytes.
 _LONGEST_MESSAGE = 2000
 
@@ -14,8 +17,10 @@ class UserError(ValueError):
     "Expected a column 'y', found '\\x1b[2J'."
     """
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(readable(str(message), _LONGEST_MESSAGE))
+    def __init__(self, message: object = "", details: Iterable[str] = ()) -> None:
+        """The sentence, and further ones for lines of their own, such as one per file."""
+        lines = [readable(str(text), _LONGEST_MESSAGE) for text in (message, *details)]
+        super().__init__("\n  ".join(lines))
 
 
 def readable(text: str, limit: int = 200) -> str:
@@ -35,3 +40,13 @@ def readable(text: str, limit: int = 200) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def printable(text: str) -> str:
+    r"""Text of several lines for a terminal: names in it that come from files can do nothing to it.
+
+    >>> printable("a\x1b]0;b\x07\n\tc")
+    'a\\x1b]0;b\\x07\n\tc'
+    """
+    parts = re.split(r"([\n\t])", text)
+    return "".join(part if part in ("\n", "\t") else readable(part, len(part)) for part in parts)

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jaxcore.errors import UserError, readable
 
@@ -19,6 +19,7 @@ MAX_DEPTH = 64
 """Lists and objects inside each other: settings have 10, and who walks the values may recurse."""
 MAX_LINE_BYTES = 2**20
 """Of one line of a file of records: one of 1,000 metrics has about 40 kilobytes."""
+_PIECE = 2**16  # bytes that are read together
 _LARGEST = 2.0**1023
 """Numbers: what is larger overflows as soon as somebody computes with it."""
 
@@ -58,7 +59,7 @@ def read_json(
             found = "something other than a file" if file.exists() else "no such file"
             raise UserError(f"Expected {what} in {path}, found {found}.")
         with file.open("rb") as stream:
-            content = stream.read(max_bytes + 1)
+            content = read_at_most(stream, max_bytes + 1)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Expected {what} in {path}, which cannot be read: {reason}.") from None
@@ -70,6 +71,22 @@ def read_json(
         max_depth=max_depth,
         finite=finite,
     )
+
+
+def read_at_most(stream: BinaryIO, limit: int) -> bytes:
+    """The rest of a file, or its first bytes; memory is taken for what is there.
+
+    ``stream.read(limit)`` would reserve the limit at once.
+
+    >>> import io
+    >>> read_at_most(io.BytesIO(b"abc"), 2**40), read_at_most(io.BytesIO(b"abc"), 2)
+    (b'abc', b'ab')
+    """
+    parts, size = [], 0
+    while part := stream.read(min(_PIECE, limit - size)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def parse_json(

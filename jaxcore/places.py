@@ -38,7 +38,7 @@ def run_place(where: str | os.PathLike[str]) -> Path:
     Traceback (most recent call last):
     ...
     jaxcore.errors.UserError: Expected a local folder or gs://BUCKET/FOLDER, found \
-s3://bucket/first: checkpoints cannot be written to s3:// (mount the bucket as a folder).
+s3://bucket/first: checkpoints cannot lie in s3:// (mount the bucket as a folder).
     """
     text = os.fspath(where)
     if isinstance(where, pathlib.Path) and _SCHEME.fullmatch(where.parts[0] if where.parts else ""):
@@ -53,8 +53,8 @@ s3://bucket/first: checkpoints cannot be written to s3:// (mount the bucket as a
         return Path(rest)
     if scheme != _STORE:
         raise UserError(
-            f"Expected a local folder or gs://BUCKET/FOLDER, found {text}: checkpoints cannot be "
-            f"written to {scheme}:// (mount the bucket as a folder)."
+            f"Expected a local folder or gs://BUCKET/FOLDER, found {text}: checkpoints cannot lie "
+            f"in {scheme}:// (mount the bucket as a folder)."
         )
     if not rest.strip("/") or rest.startswith("/"):
         raise UserError(f"Expected gs://BUCKET/FOLDER, found {text}.")
@@ -70,6 +70,22 @@ s3://bucket/first: checkpoints cannot be written to s3:// (mount the bucket as a
         ) from None
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what fails arrives as an exception
     return cast(Path, epath.Path(text))
+
+
+def local_place(where: str | os.PathLike[str]) -> Path:
+    """A local path, from what a user names.
+
+    Raises:
+      UserError: it is an address, of which `pathlib` would make a folder such as ``gs:``.
+
+    >>> local_place("gs://bucket/fit")
+    Traceback (most recent call last):
+    ...
+    jaxcore.errors.UserError: Expected a local path, found gs://bucket/fit.
+    """
+    if "://" in os.fspath(where):
+        raise UserError(f"Expected a local path, found {os.fspath(where)}.")
+    return Path(where)
 
 
 def is_remote(place: os.PathLike[str]) -> bool:

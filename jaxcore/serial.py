@@ -8,9 +8,10 @@ A class may say more by two classmethods:
 
 import dataclasses
 import functools
+import math
 import operator
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import (
     Annotated,
@@ -73,12 +74,33 @@ class Below(Bound):
     phrase, compare = "below", operator.lt
 
 
+class OneOf:
+    """A name of a table, as an annotation: ``Annotated[str, OneOf(TABLE)]``; it may grow later."""
+
+    def __init__(self, table: Collection[str]) -> None:
+        """Take the table as it will be when a value is checked."""
+        self.table = table
+
+    def holds(self, value: str) -> bool:
+        """Whether the table has the name."""
+        return value in self.table
+
+
 Count: TypeAlias = Annotated[int, AtLeast(1)]
 """A whole number of at least 1."""
 Index: TypeAlias = Annotated[int, AtLeast(0)]
 """A whole number of at least 0."""
 Positive: TypeAlias = Annotated[float, Above(0)]
 """A number above 0."""
+
+
+class SettingsError(UserError):
+    """Settings that cannot be, all of them; each half sentence begins with the path of a field."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Join half sentences to one."""
+        super().__init__("; ".join(problems) + ".")
+        self.problems = tuple(problems)
 
 
 class Serial:
@@ -92,11 +114,21 @@ class Serial:
     Sizes(width=8, depths=(3, 4))
     >>> Sizes(width=0)
     Traceback (most recent call last):
-    jaxcore.errors.UserError: width must be a whole number of at least 1, found 0.
+    jaxcore.serial.SettingsError: width must be a whole number of at least 1, found 0.
     """
 
     def __post_init__(self) -> None:
         check_types(self)
+        problems = self.problems()
+        if problems:
+            raise SettingsError(problems)
+
+    def problems(self) -> list[str]:
+        """What is wrong although each field is of its type, as ``"field must be ..., found ..."``.
+
+        It is asked for when the types are right; a subclass says what does not fit together.
+        """
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON types."""
@@ -150,7 +182,7 @@ def from_json(cls: type[T], data: Any, *, where: str = "") -> T:
     problems: list[str] = []
     out = _from_object(cls, data, where, problems)
     if out is None or problems:
-        raise UserError("; ".join(problems) + ".")
+        raise SettingsError(problems)
     return out
 
 
@@ -166,7 +198,7 @@ def check_types(instance: Any) -> None:
         value = getattr(instance, field.name)
         _convert(kinds[field.name], value, field.name, problems, stored=False)
     if problems:
-        raise UserError("; ".join(problems) + ".")
+        raise SettingsError(problems)
 
 
 class _Misfit(Exception):
@@ -196,7 +228,7 @@ def _from_object(cls: type[T], data: Any, path: str, problems: list[str]) -> T |
         data = getattr(cls, "migrate", dict)(dict(data))
         kinds = _hints(cls) | getattr(cls, "field_types", lambda _: {})(data)
     except UserError as error:
-        problems.append(_clause(error, path))
+        problems += clauses(error, path)
         return None
     known = {field.name: field for field in _fields(cls)}
     for name in data:
@@ -213,13 +245,24 @@ def _from_object(cls: type[T], data: Any, path: str, problems: list[str]) -> T |
     try:
         return cls(**values)
     except UserError as error:
-        problems.append(_clause(error, path))
+        problems += clauses(error, path)
         return None
 
 
-def _clause(error: UserError, path: str) -> str:
+def clauses(error: UserError, path: str) -> list[str]:
+    """What an error says of a part, as half sentences on the whole.
+
+    Args:
+      error: of the part.
+      path: of the part in the whole; "" for the whole itself.
+
+    >>> clauses(SettingsError(["width must be 1, found 2"]), "task.network")
+    ['task.network.width must be 1, found 2']
+    """
+    if isinstance(error, SettingsError):
+        return [f"{path}.{problem}" if path else problem for problem in error.problems]
     sentence = str(error).removesuffix(".")
-    return f"{path}: {sentence}" if path else sentence
+    return [f"{path}: {sentence}" if path else sentence]
 
 
 def _convert(kind: Any, value: Any, path: str, problems: list[str], *, stored: bool) -> Any:
@@ -324,8 +367,8 @@ def _leaf(kind: Any, value: Any, stored: bool) -> Any:
         return value
     if origin is Annotated:
         out = _leaf(arguments[0], value, stored)
-        bounds = [mark for mark in arguments[1:] if isinstance(mark, Bound)]
-        return _when(out is None or all(bound.holds(out) for bound in bounds), out)
+        marks = [mark for mark in arguments[1:] if isinstance(mark, Bound | OneOf)]
+        return _when(out is None or all(mark.holds(out) for mark in marks), out)
     if _is_union(origin):
         for member in arguments:
             try:
@@ -349,7 +392,8 @@ def _leaf(kind: Any, value: Any, stored: bool) -> Any:
         return {_leaf(arguments[0], k, stored): _leaf(arguments[1], v, stored) for k, v in pairs}
     if kind in (int, float):
         number = int | float if kind is float else int
-        return _when(isinstance(value, number) and not isinstance(value, bool), value)
+        _when(isinstance(value, number) and not isinstance(value, bool), value)
+        return _when(not isinstance(value, float) or math.isfinite(value), value)
     if kind is Path and stored and isinstance(value, str):
         return Path(value)
     if kind is None:
@@ -380,6 +424,9 @@ def _words(kind: Any) -> str:
     """What is expected, as the end of a sentence."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        for mark in arguments[1:]:
+            if isinstance(mark, OneOf):
+                return f"one of {', '.join(mark.table)}"
         bounds = [f"{m.phrase} {m.limit}" for m in arguments[1:] if isinstance(m, Bound)]
         return " ".join([_words(arguments[0]), " and ".join(bounds)]).rstrip()
     if _is_union(origin):

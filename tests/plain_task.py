@@ -85,12 +85,12 @@ class PlainTask(Serial, Task):
 
 def eventful(action: Callable[[], Any], where: str, number: int, **fields: Any) -> PlainTask:
     """A plain task in which something happens once, before a batch, an evaluation or a picture."""
-    asked: list[int] = []
+    when, over = (where, number), [False]
 
     class Eventful(PlainTask):
-        def event(self, at: str, found: int) -> None:
-            if (at, found) == (where, number) and not asked:
-                asked.append(1)
+        def event(self, where: str, number: int) -> None:
+            if (where, number) == when and not over[0]:
+                over[0] = True
                 action()
 
     return Eventful(**fields)

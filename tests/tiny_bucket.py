@@ -12,6 +12,7 @@ import threading
 import types
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import fsspec
 
@@ -78,7 +79,9 @@ class BucketFiles(fsspec.AbstractFileSystem):
     def cp_file(self, path1, path2, **kwargs):
         put(self._strip_protocol(path2), OBJECTS[self._strip_protocol(path1)][1])
 
-    def open(self, path, mode="rb", **kwargs):
+    def open(
+        self, path, mode="rb", block_size=None, cache_options=None, compression=None, **kwargs
+    ) -> Any:
         path = self._strip_protocol(path)
         assert mode in ("r", "rb", "w", "wb"), "nothing in a bucket can be appended to"
         if mode[0] == "r":
@@ -104,7 +107,7 @@ class _Growing(io.BytesIO):
 class _Requests(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
     def _answer(self, code, content=b"", generation=None):

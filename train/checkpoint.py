@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -25,6 +26,7 @@ from jaxcore.errors import UserError
 from jaxcore.places import absolute
 from jaxcore.train.checksums import checksums, verify
 from jaxcore.train.integrity import Damaged, check_tree, quiet_orbax, read_surely, writing
+from jaxcore.train.optim import parameter_path
 from jaxcore.train.run_directory import template
 from jaxcore.train.state import TrainState
 from jaxcore.train.steps import (
@@ -323,9 +325,11 @@ def _restore(where: Path, abstract: TrainState) -> tuple[TrainState, dict[str, A
             stored = reader.metadata(epath.Path(where / "state")).tree.get("opt_state")
             trees["state"] = {**trees["state"], "opt_state": template(stored, None)}
         for name, tree in trees.items():
-            args = ocp.args.StandardRestore(tree)
-            restored[name] = reader.restore(epath.Path(where / name), args=args)
-            verify(restored[name], record.get("crc32", {}).get(name, {}))
+            item = epath.Path(where / name)
+            args = ocp.args.StandardRestore(_as_stored(tree, reader.metadata(item).tree))
+            found = reader.restore(item, args=args)
+            verify(found, record.get("crc32", {}).get(name, {}))
+            restored[name] = jax.tree.map(_as_asked, found, tree)
     finally:
         reader.close()
     rest = dict(restored["state"])
@@ -333,3 +337,28 @@ def _restore(where: Path, abstract: TrainState) -> tuple[TrainState, dict[str, A
         rest["opt_state"] = abstract.opt_state
     params = restored.get("params", abstract.params)
     return TrainState(params=params, ema_params=restored.get("ema"), **rest), record
+
+
+def _as_stored(tree: Any, metadata: Any) -> Any:
+    """What to read of a state: numbers as they were written, which is what checksums know.
+
+    Averages and moments of runs of older versions have the type of their parameters.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(metadata, is_leaf=lambda x: hasattr(x, "dtype"))
+    types = {parameter_path(path): leaf.dtype for path, leaf in leaves}
+
+    def choose(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        stored = types.get(parameter_path(path), leaf.dtype)
+        if not (_is_float(stored) and _is_float(leaf.dtype)):
+            return leaf
+        return jax.ShapeDtypeStruct(leaf.shape, stored, sharding=leaf.sharding)
+
+    return jax.tree_util.tree_map_with_path(choose, tree)
+
+
+def _as_asked(leaf: Any, wanted: jax.ShapeDtypeStruct) -> Any:
+    return leaf.astype(wanted.dtype) if leaf.dtype != wanted.dtype else leaf
+
+
+def _is_float(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating)

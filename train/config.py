@@ -2,20 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jaxcore
-from jaxcore import registry
 from jaxcore.errors import UserError
-from jaxcore.serial import Count, Index, Serial, from_json
+from jaxcore.serial import Count, Index, Serial
 from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.profile import profiled_steps
 
 # These change what a run writes, not what it computes, and may differ when it is resumed.
-_FREE = (
+FREE = (
     "log_every",
     "eval_every",
     "save_every",
@@ -25,7 +23,9 @@ _FREE = (
     "best_metric",
     "best_mode",
     "max_in_flight",
+    "prefetch",
     "tensorboard",
+    "max_skipped",
     "patience",
     "profile",
     "deterministic",
@@ -47,6 +47,7 @@ class TrainConfig(Serial):
     accum_steps: Count = 1  # micro-batches per update
     ema: EMAConfig | None = None  # moving average of the parameters, used for evaluation
     skip_nonfinite: bool = True  # leave out updates that are NaN or infinite, and count them
+    max_skipped: Count = 20  # steps in a row without a finite update that end the run
     remat: bool = False  # recompute cheap activations in the backward pass
     log_every: Index = 50  # steps
     eval_every: Index = 0  # steps
@@ -57,16 +58,12 @@ class TrainConfig(Serial):
     best_metric: str | None = None  # a metric of `Task.evaluate` that decides which is best
     best_mode: Literal["max", "min"] = "max"
     max_in_flight: Count = 2  # steps enqueued before the oldest is awaited
+    prefetch: Index = 2  # batches drawn and put on the devices while a step runs; 0 draws none
     # end the run after so many evaluations without a better best_metric; None never
     patience: Count | None = None
     tensorboard: bool = True  # write event files when the extra `log` is installed
     profile: str | None = None  # FIRST:LAST, steps of which xprof gets a trace, in profile/
     deterministic: bool = False  # the same bits again on a GPU too, slower
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if problems := self.problems():
-            raise UserError("; ".join(problems) + ".")
 
     def problems(self) -> list[str]:
         """What does not fit together."""
@@ -108,55 +105,20 @@ def describe_run(task: Any, cfg: TrainConfig, extra: Mapping[str, Any]) -> dict[
         raise UserError(f"The settings of a run must be JSON, found: {error}.") from error
 
 
-def first_difference(stored: Any, current: Any, path: str = "") -> tuple[str, Any, Any] | None:
-    """Path and the two values of the first field that differs, None when all are equal.
+def check_best(name: str | None, names: Sequence[str] | None) -> None:
+    """Refuse a ``best_metric`` that no evaluation will have.
 
-    >>> first_difference({"a": {"b": 1}}, {"a": {"b": 2}})
-    ('a.b', 1, 2)
-    """
-    if isinstance(stored, dict) and isinstance(current, dict):
-        for key in [*stored, *(k for k in current if k not in stored)]:
-            deeper = f"{path}.{key}" if path else str(key)
-            found = first_difference(stored.get(key), current.get(key), deeper)
-            if found is not None:
-                return found
-        return None
-    return None if stored == current else (path, stored, current)
-
-
-def _todays(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A stored description as this version writes it: fields that came later have defaults."""
-    try:
-        task = registry.task_class(stored["task"]).from_dict(stored["task_config"])
-        return describe_run(task, TrainConfig.from_dict(stored["train"]), stored.get("extra", {}))
-    except (UserError, KeyError, TypeError):  # a task of somebody's own, or other fields: compared
-        return stored
-
-
-def check_same_run(stored: Mapping[str, Any], current: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse to go on with a run directory whose settings are others.
-
-    A longer run may go on under a constant learning rate, which does not depend on the length.
+    Args:
+      name: the metric; None asks for none.
+      names: of the metrics; None where they are not known.
 
     Raises:
-      UserError: names the first field that differs, or what in ``stored`` is no setting.
+      UserError: the name is not among them.
+
+    >>> check_best("psnr", ("psnr", "ssim"))
     """
-    known = {field.name for field in dataclasses.fields(TrainConfig)}  # later ones are compared
-    fields = {name: v for name, v in stored.get("train", {}).items() if name in known}
-    from_json(TrainConfig, fields, where="train")
-    pair = []
-    for config in (_todays(stored), current):
-        train = {k: v for k, v in config.get("train", {}).items() if k not in _FREE}
-        kept = {key: config.get(key) for key in ("task", "task_config")}
-        pair.append({**kept, "train": train})
-    old, new = pair[0]["train"], pair[1]["train"]
-    constant = new["optim"]["schedule"]["name"] == "constant"
-    if constant and old.get("steps", 0) < new["steps"]:
-        old["steps"] = new["steps"]
-    found = first_difference(*pair)
-    if found is not None:
-        field, before, now = found
+    if name is not None and names is not None and name not in names:
         raise UserError(
-            f"The run directory {run_dir} belongs to other settings: {field} was {before!r}, "
-            f"now {now!r}; choose another directory or the old settings."
+            f"train.best_metric {name!r} is not among the metrics of the evaluation: "
+            f"{', '.join(names) or 'there are none'}."
         )

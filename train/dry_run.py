@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 from jaxcore.errors import UserError
 from jaxcore.parallel import put_batch
-from jaxcore.train.config import TrainConfig
+from jaxcore.train.config import TrainConfig, check_best
 from jaxcore.train.logging import format_metrics, format_seconds
 from jaxcore.train.optim import parameter_path
 from jaxcore.train.prepare import Prepared, prepare
+from jaxcore.train.schedules import check_length
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Task
 from jaxcore.typing import Batch, Params
@@ -60,7 +61,7 @@ class DryRun:
             "one step": f"{self.step_seconds:.3g} s",
             "whole run": f"about {format_seconds(self.total_seconds)} (h:mm:ss or m:ss): "
             f"{self.steps:,} steps, {self.evaluations} evaluations of about "
-            f"{format_seconds(self.evaluation_seconds)}",
+            f"{format_seconds(self.evaluation_seconds)}; nothing was written",
         }
         return "\n".join(f"{name:18}{text}" for name, text in rows.items())
 
@@ -85,6 +86,8 @@ def dry_run(
         and data for less than two steps.
     """
     ready = prepare(task, cfg, mesh)
+    check_length(cfg.optim.schedule, cfg.steps * task.inner_steps)
+    check_best(cfg.best_metric, task.metric_names())
     iterator = task.batches(cfg.seed, 0)
     state = ready.initial_state(init_params)
     try:
@@ -107,7 +110,7 @@ def dry_run(
     brief = task.brief()
     brief.evaluate(state, ready.frozen)  # compiles
     found, evaluation_seconds = _timed(lambda: brief.evaluate(state, ready.frozen))
-    check_best_metric(cfg, found)
+    check_best(cfg.best_metric, tuple(found))
     share = max(task.evaluation_size(), 1) / max(brief.evaluation_size(), 1)
     return DryRun(
         steps=cfg.steps,
@@ -124,15 +127,6 @@ def dry_run(
         evaluations=_evaluations(cfg),
         evaluation_seconds=share * evaluation_seconds,
     )
-
-
-def check_best_metric(cfg: TrainConfig, metrics: dict[str, Any]) -> None:
-    """Refuse a ``best_metric`` that an evaluation does not have."""
-    if cfg.best_metric is not None and cfg.best_metric not in metrics:
-        raise UserError(
-            f"best_metric {cfg.best_metric!r} is not among the metrics of the evaluation: "
-            f"{', '.join(metrics)}."
-        )
 
 
 def _placed(ready: Prepared, state: TrainState, batch: Batch, step: int) -> Batch:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcore.serial import AtLeast, Below, Count, Serial
+from jaxcore.serial import AtLeast, Below, Count, Index, Positive, Serial
 from jaxcore.typing import Params
 
 Warmup: TypeAlias = Literal["none", "debias", "ratio", "power"]
@@ -30,9 +30,9 @@ class EMAConfig(Serial):
     decay: Annotated[float, AtLeast(0), Below(1)] = 0.999
     warmup: Warmup = "none"
     every: Count = 1  # average only at calls divisible by this
-    copy_until: int | None = None  # calls up to this one, and the next, copy the parameters
-    inv_gamma: float = 1.0
-    power: float = 2.0 / 3.0
+    copy_until: Index | None = None  # calls up to this one, and the next, copy the parameters
+    inv_gamma: Positive = 1.0
+    power: Positive = 2.0 / 3.0
 
     @classmethod
     def rddm(cls) -> "EMAConfig":
@@ -74,8 +74,9 @@ def ema_update(cfg: EMAConfig, average: Params, params: Params, n: ArrayLike) ->
 
     Args:
       cfg: how to average.
-      average: the average before the call.
-      params: the parameters after the update.
+      average: the average before the call, whose types the new one has: at least float32 (see
+        `jaxcore.train.state.start_average`), or small steps are lost.
+      params: the parameters after the update, of any float types.
       n: number of the call, from 0; may be traced.
 
     >>> import jax.numpy as jnp
@@ -88,8 +89,8 @@ def ema_update(cfg: EMAConfig, average: Params, params: Params, n: ArrayLike) ->
     def mix(old: jax.Array, new: jax.Array) -> jax.Array:
         if not jnp.issubdtype(new.dtype, jnp.inexact):
             return new
-        d = decay.astype(new.dtype)
-        return old * d + new * (1 - d)
+        d = decay.astype(old.dtype)
+        return old * d + new.astype(old.dtype) * (1 - d)
 
     def act(_: None) -> Params:
         return jax.tree.map(mix, average, params)

@@ -66,18 +66,40 @@ def writing(path: Path) -> Iterator[None]:
         else:
             raise
     if message:  # outside of the handler, so that what the error holds on to can be collected
-        gc.collect()
+        _collect()
         raise UserError(message)
 
 
 def _from_bucket(error: Exception) -> bool:
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
+    """Whether a package that reaches buckets failed; TensorStore names the address only."""
+    known = isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_BUCKETS
+    return known or "gs://" in str(error)
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, on one line and without a full stop."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line.split(". See full TensorStore details")[0][:300].rstrip(".")
+
+
+class _Hush:
+    """A hook that drops the complaints of requests that outlived a failed read or write."""
+
+    def __init__(self, previous: Callable[[Any], object]) -> None:
+        self.previous = previous
+        self.stays = False  # such a request may end, and complain, long afterwards
+
+    def __call__(self, unraisable: Any) -> None:
+        about = f"{unraisable.exc_value} {unraisable.object}"
+        if not any(text in about for text in _LEFT_BEHIND):
+            self.previous(unraisable)
+
+
+def _collect() -> None:
+    """What a failed read or write has left behind complains when it is collected: now, or later."""
+    gc.collect()
+    if isinstance(sys.unraisablehook, _Hush):
+        sys.unraisablehook.stays = True
 
 
 @contextlib.contextmanager
@@ -87,15 +109,11 @@ def quiet_orbax() -> Iterator[None]:
     Drops its log lines, and the complaints of requests that outlived a failed read or write.
     """
     logger = logging.getLogger("absl")
-    previous = sys.unraisablehook
+    outer = sys.unraisablehook
+    hook = outer if isinstance(outer, _Hush) else _Hush(outer)
 
     def keep(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
-
-    def hook(unraisable: Any) -> None:
-        about = f"{unraisable.exc_value} {unraisable.object}"
-        if not any(text in about for text in _LEFT_BEHIND):
-            previous(unraisable)
 
     logger.addFilter(keep)
     sys.unraisablehook = hook
@@ -103,8 +121,8 @@ def quiet_orbax() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(keep)
-        if sys.unraisablehook is hook:
-            sys.unraisablehook = previous
+        if sys.unraisablehook is hook and hook is not outer and not hook.stays:
+            sys.unraisablehook = hook.previous
 
 
 class Damaged(Exception):
@@ -133,7 +151,7 @@ def read_surely(read: Callable[[], T], *, what: str) -> T:
             raise
         except (Exception, asyncio.CancelledError) as error:
             reason, passing = first_line(error), _passes(error)
-        gc.collect()  # what the failed read left behind complains when it is collected: now
+        _collect()
         proofs += not passing
         if proofs == 2:
             raise Damaged(reason)

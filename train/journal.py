@@ -7,6 +7,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from jaxcore.atomic import clear_left_overs
 from jaxcore.train.integrity import writing
 from jaxcore.train.logging import Reporter
 from jaxcore.train.mirror import Mirror
@@ -45,6 +46,9 @@ class Journal:
         self._first = jax.process_index() == 0
         with writing(run_dir):
             self._mirror = Mirror(run_dir)
+            if self._first:
+                for folder in (self._mirror.folder, self._mirror.folder / "samples"):
+                    clear_left_overs(folder)
             path = self._mirror.folder / "metrics.jsonl"
             kinds = [_KINDS[name] for name in again if name in _KINDS]
             self._file = MetricsFile(path, keep_to=start, again=kinds) if self._first else None
@@ -85,6 +89,14 @@ class Journal:
         """Metrics on held-out data."""
         self._write("eval", step, metrics)
         self.reporter.evaluation(step, metrics)
+
+    def spike(self, step: int, found: Mapping[str, float]) -> None:
+        """A loss far above the median of those before."""
+        self._write("spike", step, found)
+        self.reporter.message(
+            f"Step {step}: the loss jumped to {found['loss']:.4g}, the median before is "
+            f"{found['median']:.4g}."
+        )
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Named pictures, uint8 (height, width, 3)."""

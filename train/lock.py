@@ -32,6 +32,16 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK = ".lock"
+# What a writer that was killed leaves (`jaxcore.atomic.whole_file`); nobody else writes now.
+_TEMPORARY = tuple(
+    f"{name}.*.tmp"
+    for name in (
+        ".config.json",
+        ".metrics.jsonl",
+        "samples/.step_*.png",
+        "checkpoints/*/loop/.metadata",
+    )
+)
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _LONGEST = 1000  # bytes of a sentence for the other processes
@@ -40,6 +50,8 @@ _LONGEST = 1000  # bytes of a sentence for the other processes
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the lock of a run directory, which must exist; all processes of a job hold it together.
+
+    Files that were half written when a run was killed are removed.
 
     Raises:
       UserError: another run has it, or the folder cannot be written.
@@ -68,6 +80,10 @@ def locked(run_dir: Path) -> Iterator[None]:
     if refused:
         raise UserError(refused)
     try:
+        if release is not None:
+            for pattern in _TEMPORARY:
+                for left in run_dir.glob(pattern):
+                    left.unlink(missing_ok=True)
         yield
     finally:
         if release is not None:

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jaxcore.errors import printable
+
 
 class Reporter(Protocol):
     """Receives the events of a run, in this order; must not fail."""
@@ -124,7 +126,7 @@ class Lines:
 
     def message(self, text: str) -> None:
         """See `Reporter`."""
-        print(text, file=self._stream or sys.stderr, flush=True)
+        print(printable(text), file=self._stream or sys.stderr, flush=True)
 
     def end(self) -> None:
         """See `Reporter`."""
@@ -175,7 +177,7 @@ class Bar:
 
     def message(self, text: str) -> None:
         """See `Reporter`."""
-        self._progress.console.print(text, highlight=False, markup=False)
+        self._progress.console.print(printable(text), highlight=False, markup=False)
 
     def end(self) -> None:
         """See `Reporter`."""

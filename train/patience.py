@@ -31,10 +31,10 @@ class Patience:
         """One more evaluation; a NaN is not better than anything."""
         value = metrics.get(self._cfg.best_metric or "")
         sign = 1.0 if self._cfg.best_mode == "max" else -1.0
-        better = isinstance(value, int | float) and sign * value > self._best
-        self._since = 0 if better else self._since + 1
-        if better:
-            self._best = sign * value
+        if isinstance(value, int | float) and sign * value > self._best:
+            self._best, self._since = sign * value, 0
+        else:
+            self._since += 1
 
     @property
     def over(self) -> bool:

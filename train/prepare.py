@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jaxcore.errors import UserError
 from jaxcore.parallel import compile_step, state_shardings
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.contract import check_task
 from jaxcore.train.deterministic import check_determinism
-from jaxcore.train.optim import make_optimiser
+from jaxcore.train.groups import summary
+from jaxcore.train.optim import make_optimiser, rates
 from jaxcore.train.profile import profiled_steps
-from jaxcore.train.schedules import Schedule, make_schedule
-from jaxcore.train.state import TrainState
+from jaxcore.train.schedules import Schedule
+from jaxcore.train.state import TrainState, start_average
 from jaxcore.train.step import Frozen, Step
 from jaxcore.train.task import Task
 from jaxcore.typing import Key, Params
@@ -29,7 +31,9 @@ class Prepared:
     cfg: TrainConfig
     mesh: Mesh | None
     tx: optax.GradientTransformation
-    rate: Schedule  # of updates, of which a step makes `Task.inner_steps`
+    # of updates, of which a step makes `Task.inner_steps`, by their names in the records
+    rates: dict[str, Schedule]
+    groups: str  # a sentence on the optimiser groups; empty without any
     abstract: TrainState  # shapes, types and places of all that the state holds
     frozen: Frozen  # on the devices
     step: Step  # compiled at its first call
@@ -71,12 +75,8 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
     key, updates = jax.random.key(cfg.seed), cfg.steps * task.inner_steps
     bare = jax.eval_shape(lambda k: task.init_state(k, optax.identity()), key)
     tx = make_optimiser(cfg.optim, updates, task.trainable(bare.params))
-    abstract = jax.eval_shape(functools.partial(_create, task, tx, cfg), key)
-    here = jnp.zeros(()).sharding
-    if mesh is None:
-        places = jax.tree.map(lambda _: here, abstract)
-    else:
-        places = state_shardings(abstract, mesh, rules)
+    abstract = _abstract(task, cfg, tx, mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     frozen_places = None
     if frozen is not None and mesh is not None:
         frozen_places = state_shardings({"frozen": frozen}, mesh, rules)["frozen"]
@@ -91,15 +91,66 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
         cfg=cfg,
         mesh=mesh,
         tx=tx,
-        rate=make_schedule(cfg.optim.schedule, cfg.optim.learning_rate, updates),
-        abstract=jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            abstract,
-            places,
+        rates=rates(cfg.optim, updates),
+        groups=summary(
+            cfg.optim.groups, bare.params, cfg.optim.learning_rate, cfg.optim.weight_decay
         ),
+        abstract=abstract,
         frozen=jax.device_put(frozen, frozen_places),
         step=step,
     )
+
+
+def _abstract(
+    task: Task, cfg: TrainConfig, tx: optax.GradientTransformation, mesh: Mesh | None
+) -> TrainState:
+    """Shapes, types and places of the state."""
+    key = jax.random.key(cfg.seed)
+    shapes = jax.eval_shape(functools.partial(_create, task, tx, cfg), key)
+    if mesh is None:
+        here = jnp.zeros(()).sharding
+        places = jax.tree.map(lambda _: here, shapes)
+    else:
+        places = state_shardings(shapes, mesh, task.sharding_rules)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        places,
+    )
+
+
+def as_stored(ready: Prepared, stored: TrainConfig) -> TrainState:
+    """What the state of a run looks like that was begun with other settings.
+
+    Optimisers differ in how their states are nested, not in what they hold.
+
+    Args:
+      ready: the run as it goes on.
+      stored: its settings so far.
+
+    Raises:
+      UserError: the states differ in what they hold.
+    """
+    task, updates = ready.task, stored.steps * ready.task.inner_steps
+    tx = make_optimiser(stored.optim, updates, task.trainable(ready.abstract.params))
+    before = _abstract(task, stored, tx, ready.mesh)
+    states = before.opt_state, ready.abstract.opt_state
+    kept = [[leaf.shape for leaf in jax.tree.leaves(state)] for state in states]
+    nested = {jax.tree.structure(state) for state in states}
+    muon = "muon" in (stored.optim.name, *(group.name for group in stored.optim.groups))
+    if kept[0] != kept[1] or (muon and len(nested) > 1):  # with a decay its parts are others
+        raise UserError(
+            "Expected settings under which the optimiser keeps what it has in the checkpoint, "
+            "found others: choose the old settings or another directory."
+        )
+    return before
+
+
+def as_wanted(state: TrainState, ready: Prepared) -> TrainState:
+    """The optimiser's state of `as_stored`, nested as the run needs it from now on."""
+    wanted = jax.tree.structure(ready.abstract.opt_state)
+    opt_state = jax.tree.unflatten(wanted, jax.tree.leaves(state.opt_state))
+    return dataclasses.replace(state, opt_state=opt_state)
 
 
 def _create(
@@ -118,5 +169,4 @@ def _create(
             state = dataclasses.replace(state, params=copied, opt_state=tx.init(copied))
     if cfg.ema is None:
         return state
-    # A copy of its own: the step donates both trees.
-    return dataclasses.replace(state, ema_params=jax.tree.map(jnp.copy, state.params))
+    return dataclasses.replace(state, ema_params=start_average(state.params))

@@ -15,9 +15,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxcore.errors import UserError
-from jaxcore.serial import AtLeast, Count, Index, Serial
+from jaxcore.serial import AtLeast, Count, Index, OneOf, Serial
 
 Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
+
+
+# Open to more: schedules that belong to one paper stand beside its recipe.
+SCHEDULES: "dict[str, Maker]" = {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,18 +34,16 @@ class ScheduleConfig(Serial):
 
     # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, SUNet's sunet_official, or
     # another of `SCHEDULES`
-    name: str = "constant"
+    name: Annotated[str, OneOf(SCHEDULES)] = "constant"
     floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosines, sunet_official)
     warmup_steps: Index | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
     # adair_official and sunet_official; None: 1/150 and 1/400 of the run, as published
     steps_per_epoch: Count | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.name not in SCHEDULES:
-            raise UserError(
-                f"Unknown schedule {self.name!r}: expected one of {', '.join(SCHEDULES)}."
-            )
+    @property
+    def has_floor(self) -> bool:
+        """Whether ``floor`` counts."""
+        return self.name in ("cosine", "warmup_cosine", "sunet_official")
 
 
 def constant(value: float) -> Schedule:
@@ -109,8 +111,7 @@ def _lazily(module: str, name: str) -> "Maker":
 Maker: TypeAlias = Callable[[ScheduleConfig, float, int], Schedule]
 """From the shape, the highest rate and the updates of the whole run to the schedule."""
 
-# Open to more: schedules that belong to one paper stand beside its recipe.
-SCHEDULES: dict[str, Maker] = {
+SCHEDULES |= {
     "constant": lambda config, peak, total_steps: constant(peak),
     "cosine": lambda config, peak, total_steps: cosine(peak, total_steps, floor=config.floor),
     "warmup_cosine": lambda config, peak, total_steps: warmup_cosine(
@@ -120,6 +121,28 @@ SCHEDULES: dict[str, Maker] = {
     "fixed": _lazily("jaxcore.train.recipes.adair_schedule", "make_fixed"),
     "sunet_official": _lazily("jaxcore.train.recipes.sunet_schedule", "make_official"),
 }
+
+
+def check_length(config: ScheduleConfig, total_steps: int) -> None:
+    """Refuse a warm-up that is longer than the run, which would never reach its peak.
+
+    Args:
+      config: shape of the schedule.
+      total_steps: updates of the whole run.
+
+    Raises:
+      UserError: names both.
+
+    >>> check_length(ScheduleConfig(name="warmup_cosine", warmup_steps=20), 10)
+    Traceback (most recent call last):
+    jaxcore.errors.UserError: train.optim.schedule.warmup_steps must be at most the 10 updates of \
+the run, found 20.
+    """
+    if config.name in ("warmup_cosine", "fixed") and (config.warmup_steps or 0) > total_steps:
+        raise UserError(
+            f"train.optim.schedule.warmup_steps must be at most the {total_steps} updates of the "
+            f"run, found {config.warmup_steps}."
+        )
 
 
 def make_schedule(config: ScheduleConfig, peak: float, total_steps: int) -> Schedule:

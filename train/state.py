@@ -12,6 +12,24 @@ from jaxcore.errors import UserError
 from jaxcore.typing import Key, Params
 
 
+def wide(x: jax.Array) -> jax.Array:
+    """Floats below 32 bits as float32; everything else as it is.
+
+    >>> wide(jnp.ones(2, jnp.bfloat16)).dtype, wide(jnp.ones(2, jnp.int8)).dtype
+    (dtype('float32'), dtype('int8'))
+    """
+    low = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
+    return x.astype(jnp.float32) if low else x
+
+
+def start_average(params: Params) -> Params:
+    """A moving average before the first update: a copy of the parameters, at least float32.
+
+    In bfloat16 a decay such as 0.999 rounds to 1 and the average would never move.
+    """
+    return jax.tree.map(lambda p: jnp.array(wide(p), copy=True), params)
+
+
 @flax.struct.dataclass
 class TrainState:
     """Everything a run needs to go on, and nothing else (no functions, no optimiser)."""
@@ -19,7 +37,7 @@ class TrainState:
     step: jax.Array  # int32: steps done, skipped ones included; one batch each
     params: Params
     opt_state: Any
-    ema_params: Params | None  # None: no average is kept
+    ema_params: Params | None  # at least float32; None: no average is kept
     collections: dict[str, Any]  # what a task carries besides parameters, e.g. replications done
     rng: Key  # never changes: step s draws from fold_in(rng, s)
     skipped: jax.Array  # int32: updates that were not finite
@@ -62,8 +80,7 @@ def create_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=opt_state,
-        # A copy of its own: the step donates both trees.
-        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        ema_params=start_average(params) if ema else None,  # apart: the step donates both trees
         collections=dict(collections or {}),
         rng=key,
         skipped=jnp.zeros((), jnp.int32),

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.train.ema import EMAConfig, ema_update
-from jaxcore.train.state import TrainState
+from jaxcore.train.state import TrainState, wide
 from jaxcore.typing import Batch, Key, Params
 
 Metrics: TypeAlias = dict[str, jax.Array]
@@ -96,7 +96,7 @@ class Step(Protocol):
 class _Sums(NamedTuple):
     """Of one micro-batch, or of several."""
 
-    gradient: Params  # of the total
+    gradient: Params  # of the total, at least float32
     means: dict[str, Mean]  # "loss" among them
     collections: dict[str, Any]
 
@@ -112,11 +112,9 @@ def _keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
 
 
 def _wide(x: ArrayLike) -> jax.Array:
-    """At least float32, in which sums are taken."""
+    """A number as at least float32, in which sums are taken."""
     x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating) or jnp.finfo(x.dtype).bits < 32:
-        return x.astype(jnp.float32)
-    return x
+    return wide(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
 
 
 def split_micro_batches(batch: Batch, accum_steps: int, rows_per_item: int = 1) -> Batch:
@@ -183,7 +181,7 @@ def _differentiate(
 
     def sums(*inputs: Any) -> _Sums:
         gradient, (means, collections) = jax.grad(total, has_aux=True)(*inputs)
-        return _Sums(gradient, means, collections)
+        return _Sums(jax.tree.map(wide, gradient), means, collections)
 
     return sums
 
@@ -246,6 +244,11 @@ def _divide(x: jax.Array, weight: jax.Array) -> jax.Array:
     return (x.astype(wide) / weight.astype(wide)).astype(x.dtype)
 
 
+def _apply(param: jax.Array, update: jax.Array) -> jax.Array:
+    """The sum of both in at least float32, rounded to the type of the parameter."""
+    return (wide(param) + wide(update)).astype(param.dtype)
+
+
 def _choose(ok: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
 
@@ -282,6 +285,9 @@ def make_train_step(
         are taken over this axis too, and every device draws from a key of its own. Leave it None
         for ``jit``.
 
+    Gradients are added up, and updates computed, in at least float32 whatever the parameters are;
+    the new parameters are rounded to their own type.
+
     Returns:
       ``(state, batch, frozen=None) -> (state, metrics)``, with ``loss``, ``grad_norm`` (joint,
       before clipping) and ``skipped`` (count so far) among the metrics. ``frozen`` is passed on to
@@ -317,7 +323,7 @@ def make_train_step(
         grad_norm = optax.tree.norm(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer counts
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        params = jax.tree.map(_apply, state.params, updates)
         average = state.ema_params
         if ema is not None and average is not None:
             average = ema_update(ema, average, params, call - state.skipped)

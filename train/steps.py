@@ -25,6 +25,8 @@ CHECKPOINTS = "checkpoints"
 _COMMITTED = "commit_success.txt"  # Orbax ends a checkpoint in a bucket with it
 _MAX_RECORD = 2**28  # bytes; one checksum for every part of 10,000 arrays on 500 devices
 _OWN_SUM, _CONFIG_SUM = "record_crc32", "config_crc32"
+_LATER = {"left", _OWN_SUM, _CONFIG_SUM}  # older steps have none of these
+_FIELDS = {"data_iter", "metrics", *_LATER}
 
 
 def _is_step(path: Path) -> bool:
@@ -98,7 +100,10 @@ def read_record(step_directory: Path) -> dict[str, Any]:
       OSError: it cannot be read.
     """
     record = _read(_record_file(step_directory))
-    if _OWN_SUM in record and _crc(_without_sum(record)) != record[_OWN_SUM]:
+    missing = {name for name in _FIELDS if name not in record}
+    if missing - _LATER or (missing and missing != _LATER):
+        raise Damaged(f"the record of the loop has no {min(missing)}")
+    if not missing and _crc(_without_sum(record)) != record[_OWN_SUM]:
         raise Damaged("the record of the loop has changed since it was written")
     _check(record)
     return record

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.groups import trainable_leaves
 from jaxcore.train.state import TrainState, create_state
 from jaxcore.train.step import Frozen, Loss, Mean, Step, make_train_step
 from jaxcore.typing import Batch, Key, Params
@@ -75,6 +76,9 @@ class Task(abc.ABC):
     # in the path of a leaf, such as "params/encoder/kernel" or "frozen/vgg/kernel", decides; other
     # leaves, if they are big, are split over the axis fsdp (`jaxcore.parallel.state_shardings`).
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
+
+    # Fields, dotted where nested, that evaluation alone reads: they may change in a run by request.
+    changeable: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -148,6 +152,13 @@ class Task(abc.ABC):
 
         Args:
           params: shapes, not values.
+        """
+        return None
+
+    def metric_names(self) -> tuple[str, ...] | None:
+        """Names of what `evaluate` returns, for ``best_metric`` to be checked before the start.
+
+        None: not known; an evaluation before the first step tells them where one is asked for.
         """
         return None
 
@@ -244,5 +255,7 @@ class GradientTask(Task):
             ema=cfg.ema,
             skip_nonfinite=cfg.skip_nonfinite,
             remat=cfg.remat,
-            trainable=self.trainable,
+            trainable=lambda params: trainable_leaves(
+                cfg.optim.groups, self.trainable(params), params
+            ),
         )

@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib
+import inspect
 import os
 import platform
 import sys
@@ -10,6 +11,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
+
+from jaxcore.cli.output import show
+from jaxcore.errors import printable
 
 # Command -> what ``jaxcore --help`` says of it; the function stands in the module of its name.
 # Only the command that runs is imported, so that help is quick.
@@ -53,23 +57,23 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     """
     if argv[:1] in (["train"], ["estimate"]):  # these have commands of their own
         name, *argv = argv
-        return understand(_module(name).commands(argv), argv, f"jaxcore {name}", COMMANDS[name])
+        return understand(_module(name).commands(argv), argv, name, COMMANDS[name])
     commands = {
         name: vars(_module(name))[name] if argv[:1] == [name] else placeholder(summary)
         for name, summary in COMMANDS.items()
     }
-    return understand(commands, argv, "jaxcore", _DESCRIPTION)
+    return understand(commands, argv, "", _DESCRIPTION)
 
 
 def understand(
-    commands: dict[str, Callable[..., None]], argv: Sequence[str], prog: str, description: str
+    commands: dict[str, Callable[..., None]], argv: Sequence[str], above: str, description: str
 ) -> Callable[[], None]:
     """The one of some commands that words ask for, with its options, not done yet.
 
     Args:
       commands: name -> function, whose arguments are the options.
       argv: the words, name first.
-      prog: what stands before them.
+      above: the command whose commands these are, if they are not those of ``jaxcore`` itself.
       description: of all commands, for help.
 
     Raises:
@@ -79,24 +83,44 @@ def understand(
 
     from jaxcore.cli.kinds import COMMON
     from jaxcore.cli.paths import registry
+    from jaxcore.cli.shell import command
 
     whole = "--help-all"
     brief = whole not in argv and not {"-h", "--help"}.isdisjoint(argv)
     return tyro.extras.subcommand_cli_from_dict(
-        {name: _later(command) for name, command in commands.items()},
+        {name: _later(made) for name, made in commands.items()},
         args=["--help" if word == whole else word for word in argv],
-        prog=prog,
+        prog=command(*above.split()),
         description=description,
         registry=registry(COMMON if brief else None),
     )
 
 
 def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    from jaxcore.cli.kinds import faults
+
+    hints = inspect.get_annotations(command)
+    unnamed = {
+        name
+        for name, hint in hints.items()
+        if any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ()))
+    }
+
     @functools.wraps(command)
     def understood(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        problems = faults(kwargs, unnamed)
+        if problems:
+            return functools.partial(_refuse, problems)
         return functools.partial(command, *args, **kwargs)
 
     return understood
+
+
+def _refuse(problems: Sequence[str]) -> NoReturn:
+    """All wrong options in one sentence."""
+    from jaxcore.errors import UserError
+
+    raise UserError("; ".join(p.removeprefix(".").removeprefix(": ") for p in problems) + ".")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -111,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _settle(cache)
         parse(words)()
     except (UserError, Refused) as error:
-        print(f"jaxcore: {error}", file=sys.stderr)
+        show(f"jaxcore: {error}", file=sys.stderr)
         _leave(2, own_process)
     except KeyboardInterrupt:
         _leave(130, own_process)
@@ -129,7 +153,7 @@ def _before_command(words: list[str]) -> tuple[list[str], str | None]:
     while words:
         name, equals, value = words[0].partition("=")
         if name == "--version":
-            print(_versions())
+            show(_versions())
             sys.exit(0)
         if name != "--compilation-cache":
             break
@@ -170,7 +194,7 @@ def _settle(cache: str | None) -> None:
 
 def _sentence(message: Warning | str, *_: Any, **__: Any) -> str:
     """A warning without the line of our source that found the reason for it."""
-    return f"warning: {message}\n"
+    return f"warning: {printable(str(message))}\n"
 
 
 def _leave(code: int, own_process: bool) -> NoReturn:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import tyro
 
+from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.weights import Which
 
@@ -60,5 +61,5 @@ def convert(
         hidden = [name for name, value in cfg.to_dict().items() if fields.get(name) != value]
         note = f' below "state_dict", beside the settings {", ".join(hidden)}'
     for line in loaded.notes:
-        print(line)
-    print(f"{len(tensors)} tensors of {network.name} -> {output}{note}")
+        show(line)
+    show(f"{len(tensors)} tensors of {network.name} -> {output}{note}")

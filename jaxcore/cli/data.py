@@ -5,6 +5,8 @@ from typing import Literal
 
 import tyro
 
+from jaxcore.cli.output import show
+
 
 def data(
     action: tyro.conf.Positional[Literal["pack"]],
@@ -48,8 +50,8 @@ def data(
             progress=progress,
         )
     for name, count in counts.items():
-        print(f"{name:12}{count:8} pairs")
+        show(f"{name:12}{count:8} pairs")
     root = out.absolute()
-    print(f"written: {out}")
+    show(f"written: {out}")
     options = ["--data.kind", "tfds", "--data.root", root.parent, "--data.tfds-name", root.name]
-    print(f"use: {quoted(options)}")
+    show(f"use: {quoted(options)}")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 
 _RECIPES = {"adair": "demo", "dea_net": "dea_net_demo"}  # by network
@@ -53,7 +54,7 @@ def demo(
     again = command("restore", out / "degraded.png", "-o", "restored.png", "--weights", out)
     figures = command("evaluate", out, "-o", out / "evaluation")
     own = command("train", model, "--data.root", "FOLDER", "-o", Path("runs", "mine"))
-    print(
+    show(
         f"\npicture  {out / 'restored.png'}\nfigures  {out / 'metrics.json'}\n\n"
         f"next:\n  {again}\n  {figures}\n"
         f"with your own pictures in FOLDER/degraded and FOLDER/clean:\n  {own}"

@@ -11,6 +11,7 @@ import tyro
 
 from jaxcore import registry
 from jaxcore.cli import placeholder
+from jaxcore.cli.output import show
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,5 +108,5 @@ def estimate(
     check_folder(output, pictures, overwrite=overwrite)
     result = columns.fit(settings(), read_table(data))
     folder = write_report(result, output, level=level, overwrite=overwrite)
-    print(summary_path(folder).read_text(), end="")
-    print(f"report: {folder}")
+    show(summary_path(folder).read_text(), end="")
+    show(f"report: {folder}")

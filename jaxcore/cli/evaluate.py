@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.data.images.kinds import ImageData, Photos
 from jaxcore.weights import Which
@@ -54,8 +55,11 @@ def evaluate(
       seed: of degradations that are made on the fly.
       legacy_rng: draw noise 15, 25, 50 from one stream, as the official tester does.
     """
+    import jax
+
     from jaxcore.cli.progress import track
     from jaxcore.errors import UserError
+    from jaxcore.parallel import make_mesh, replicated
     from jaxcore.registry import task_of
     from jaxcore.serial import from_json
     from jaxcore.train import read_config
@@ -64,6 +68,9 @@ def evaluate(
 
     loaded = load(weights, model=model, preset=preset, which=which)
     network, cfg, params = loaded.network, loaded.cfg, loaded.params
+    if jax.local_device_count() > 1 and jax.default_backend() != "cpu":
+        # One image at a time on each; devices that are parts of one CPU would gain nothing.
+        params = jax.device_put(params, replicated(make_mesh(devices=jax.local_devices())))
     if not network.restores(cfg):
         raise UserError(f"Expected weights that restore images, found generation in {weights}.")
     kind, changes = task_of(network.name), {}
@@ -110,19 +117,19 @@ def evaluate(
     print_metrics(metrics)
     if out is not None:
         _write(out, metrics, [s._asdict() for s in scores], comparison(iter(shown.values())))
-        print(f"written: {out}")
+        show(f"written: {out}")
 
 
 def print_metrics(metrics: dict[str, float]) -> None:
     """A table with one line per degradation."""
-    print(f"{'':18}{'PSNR in':>9}{'PSNR':>8}{'gain':>8}{'SSIM in':>9}{'SSIM':>8}")
+    show(f"{'':18}{'PSNR in':>9}{'PSNR':>8}{'gain':>8}{'SSIM in':>9}{'SSIM':>8}")
     for group in dict.fromkeys(k.split("/")[0] for k in metrics if "/" in k):
         psnr_in, psnr, gain, ssim_in, ssim = (
             metrics[f"{group}/{m}"] for m in ("psnr_in", "psnr", "gain", "ssim_in", "ssim")
         )
-        print(f"{group:18}{psnr_in:9.2f}{psnr:8.2f}{gain:+8.2f}{ssim_in:9.4f}{ssim:8.4f}")
+        show(f"{group:18}{psnr_in:9.2f}{psnr:8.2f}{gain:+8.2f}{ssim_in:9.4f}{ssim:8.4f}")
     psnr, gain, ssim = metrics["psnr"], metrics["gain"], metrics["ssim"]
-    print(f"{'mean':18}{'':9}{psnr:8.2f}{gain:+8.2f}{'':9}{ssim:8.4f}")
+    show(f"{'mean':18}{'':9}{psnr:8.2f}{gain:+8.2f}{'':9}{ssim:8.4f}")
 
 
 def _write(

@@ -9,18 +9,21 @@ refused.
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from tyro import MISSING
 from tyro.constructors import (
     ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
 )
 
 from jaxcore.errors import UserError
+from jaxcore.serial import SettingsError
 
 # Class -> the options that a short help shows; of classes that are not here, all.
 COMMON = {
@@ -36,17 +39,84 @@ class Refused(Exception):
     """A `UserError` on its way through tyro, which would draw a box around it."""
 
 
-def _sentences(make: Callable[..., Any], of: type) -> Callable[..., Any]:
-    """``make`` for tyro, explained by the docstring of the class without its example."""
+@dataclasses.dataclass(frozen=True)
+class Faulty:
+    """Stands for a part that cannot be made until all others were tried, so that all are named."""
+
+    problems: tuple[str, ...]  # ".path must be ..., found ..." or ": a sentence"
+
+
+def faults(given: Mapping[str, Any], unnamed: Collection[str] = ()) -> list[str]:
+    """What is wrong with the faulty parts among some fields, in the form of `Faulty.problems`.
+
+    Args:
+      given: name -> value.
+      unnamed: names that are no part of the paths of options.
+    """
+    out = []
+    for name, value in given.items():
+        parts = value if isinstance(value, tuple) else (value,)
+        found = [problem for p in parts if isinstance(p, Faulty) for problem in p.problems]
+        out += found if name in unnamed else [f".{name}{problem}" for problem in found]
+    return out
+
+
+def _faulty(error: UserError, *others: str) -> Faulty:
+    if isinstance(error, SettingsError):
+        return Faulty((*others, *(f".{problem}" for problem in error.problems)))
+    return Faulty((*others, f": {str(error).removesuffix('.')}"))
+
+
+def _sentences(
+    make: Callable[..., Any], of: type, options: Iterable[StructFieldSpec]
+) -> Callable[..., Any]:
+    """``make`` for tyro, explained by the docstring of the class without its example.
+
+    What cannot be made becomes `Faulty`. Where a part is, the default stands in for it, so that
+    the other fields are checked too.
+    """
+    defaults = {option.name: option.default for option in options}
 
     def made(**given: Any) -> Any:
+        problems = faults(given)
+        broken = {name for name, value in given.items() if faults({name: value})}
+        sound = {name: defaults[name] if name in broken else given[name] for name in given}
+        if any(sound[name] is MISSING for name in broken):
+            return Faulty(tuple(problems))
         try:
-            return make(**given)
+            out = make(**sound)
         except UserError as error:
-            raise Refused(str(error)) from None
+            return _faulty(error, *problems)
+        return Faulty(tuple(problems)) if problems else out
 
     made.__doc__ = (inspect.getdoc(of) or "").split(">>>")[0]
     return made
+
+
+def _in_one_word(kind: Any) -> bool:
+    """Whether a dataclass is written as one word, by its ``parse``, ``text`` and ``metavar``."""
+    return isinstance(kind, type) and all(hasattr(kind, n) for n in ("parse", "text", "metavar"))
+
+
+def _word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A dataclass in one word, such as an optimiser group."""
+    kind: Any = info.type
+    if not _in_one_word(kind):
+        return None
+
+    def parse(words: list[str]) -> Any:
+        try:
+            return kind.parse(words[0])
+        except UserError as error:
+            return _faulty(error)
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.metavar,
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda one: [one.text()],
+    )
 
 
 def registry(common: Mapping[str, tuple[str, ...]] | None = None) -> ConstructorRegistry:
@@ -58,6 +128,7 @@ def registry(common: Mapping[str, tuple[str, ...]] | None = None) -> Constructor
     made = ConstructorRegistry()
     for rule in (_own, _of_kinds):  # the last that fits is taken
         made.struct_rule(functools.partial(rule, common or {}))
+    made.primitive_rule(_word)
     return made
 
 
@@ -73,6 +144,8 @@ def _own(
     """The options of a dataclass: fields whose metadata do not say ``"option": False``."""
     if _ALONE in info.markers or not dataclasses.is_dataclass(info.type):
         return None
+    if _in_one_word(info.type):
+        return None
     spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(_ALONE,)))
     assert isinstance(spec, StructConstructorSpec)
     fields = dataclasses.fields(info.type)
@@ -81,7 +154,7 @@ def _own(
     fixed = {option.name: option.default for option in spec.fields if option.name in hidden}
     shown = tuple(option for option in spec.fields if option.name not in hidden)
     make = functools.partial(spec.instantiate, **fixed)
-    return StructConstructorSpec(_sentences(make, info.type), shown)
+    return StructConstructorSpec(_sentences(make, info.type, shown), shown)
 
 
 def _of_kinds(
@@ -115,7 +188,7 @@ def _of_kinds(
             )
         return kinds[kind](**{n: value for n, value in given.items() if kind in owners[n]})
 
-    return StructConstructorSpec(_sentences(make, info.type), fields)
+    return StructConstructorSpec(_sentences(make, info.type, fields), fields)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from jaxcore.cli import kinds
 from jaxcore.cli.kinds import Refused
 from jaxcore.errors import UserError
-from jaxcore.places import run_place
+from jaxcore.places import local_place, run_place
 
 
 def _option(read: Callable[[str], Path]) -> PrimitiveConstructorSpec[Any]:
@@ -32,12 +32,6 @@ RunPlace: TypeAlias = Annotated[Path, _option(run_place)]
 """A run directory (or, of what is read, a file)."""
 
 
-def _local(text: str) -> Path:
-    if "://" in text:
-        raise UserError(f"Expected a local path, found {text}.")
-    return Path(text)
-
-
 def registry(common: Mapping[str, tuple[str, ...]] | None = None) -> ConstructorRegistry:
     """How tyro makes options of our types; see `jaxcore.cli.kinds.registry`."""
     made = kinds.registry(common)
@@ -47,4 +41,4 @@ def registry(common: Mapping[str, tuple[str, ...]] | None = None) -> Constructor
 
 def local(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """A path that is not said to be the place of a run."""
-    return _option(_local) if info.type is Path else None
+    return _option(local_place) if info.type is Path else None

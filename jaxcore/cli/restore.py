@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.errors import UserError
 from jaxcore.weights import Loaded, Which
@@ -92,14 +93,13 @@ def restore(
     start = time.perf_counter()
     if len(jobs) == 1:
         _restore_one(jobs[0], run, overwrite)
-        print(f"{jobs[0].output}  {time.perf_counter() - start:.1f} s")
+        show(f"{jobs[0].output}  {time.perf_counter() - start:.1f} s")
         return
     failures = _restore_many(jobs, run, overwrite)
     seconds, done = time.perf_counter() - start, len(jobs) - len(failures)
-    print(f"{done} of {len(jobs)} pictures -> {output}  {seconds:.1f} s")
+    show(f"{done} of {len(jobs)} pictures -> {output}  {seconds:.1f} s")
     if failures:
-        listing = "".join(f"\n  {sentence}" for sentence in failures)
-        raise UserError(f"{len(failures)} of {len(jobs)} pictures were not restored:{listing}")
+        raise UserError(f"{len(failures)} of {len(jobs)} pictures were not restored:", failures)
 
 
 Run = Callable[..., np.ndarray]  # (pixels, progress, **further) -> restored

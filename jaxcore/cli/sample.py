@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.weights import Which
 
@@ -146,8 +147,8 @@ def sample(
             write_image(folder / name, pixels / np.float32(255))
         plot.savefig(folder / "schedules.png", dpi=110)
         write_json(folder / "samples.json", settings)
-    print(f"{count} pictures of {images.shape[2]}x{images.shape[1]} pixels, {len(table)} steps")
-    print(f"written: {output}")
+    show(f"{count} pictures of {images.shape[2]}x{images.shape[1]} pixels, {len(table)} steps")
+    show(f"written: {output}")
 
 
 def _table(

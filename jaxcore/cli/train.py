@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from jaxcore.cli import placeholder, understand
+from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.cli.start import started
 from jaxcore.train.recipes import Recipe, recipe, resolve, summaries
@@ -41,7 +42,7 @@ def _over(name: str, default: Recipe, argv: Sequence[str], network: Any) -> Reci
 
     task = dataclasses.replace(default.task, network=network)
     again = _command(name, dataclasses.replace(default, task=task), keep)
-    understand({**commands([]), name: again}, argv, "jaxcore train", "")()
+    understand({**commands([]), name: again}, argv, "train", "")()
     return asked[0]
 
 
@@ -55,11 +56,14 @@ def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[.
         init: RunPlace | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
+        dcn: int = 1,
+        change_settings: bool = False,
         dry_run: bool = False,
         train: TrainConfig = default.train,
     ) -> None:
         chosen = Recipe(task=task, train=train, epochs=epochs)
-        run(chosen, out, init=init, fsdp=fsdp, dry_run=dry_run)
+        more = {"change_settings": change_settings, "dry_run": dry_run}
+        run(chosen, out, init=init, fsdp=fsdp, dcn=dcn, **more)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
     command.__doc__ = f"{summaries()[name]}.\n\nAll options: --help-all.\n{options}"
@@ -73,6 +77,8 @@ def train(
     over: Callable[[Any], Recipe],
     init: Path | None = None,
     fsdp: int = 1,
+    dcn: int = 1,
+    change_settings: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Train a network by a recipe, or go on with a run.
@@ -84,6 +90,8 @@ def train(
       init: weights to start from (fine-tuning), a run directory or an official weight file; the
         network is theirs, whatever the recipe's
       fsdp: devices over which parameters are split as well as rows
+      dcn: slices of a multi-slice pod; parameters are copied to each
+      change_settings: go on with other settings, such as more steps or another learning rate
       dry_run: two steps and a short evaluation, then shapes, names of metrics and an estimate of
         time and memory; nothing is written
     """
@@ -107,26 +115,34 @@ def train(
     if first:
         print_counts(task.counts())
     task.check()
-    alone = jax.device_count() == 1 and fsdp == 1
-    mesh = None if alone else make_mesh(fsdp=fsdp)
+    alone = jax.device_count() == 1 and fsdp == dcn == 1
+    mesh = None if alone else make_mesh(fsdp=fsdp, dcn=dcn)
     if dry_run:
         from jaxcore.train.dry_run import dry_run as try_out
 
         found = try_out(task, chosen.train, mesh=mesh, init_params=params)
         if first:
-            print(found)
+            show(found)
         return
     if not task.entry.searching(task.network):
-        result = fit(task, chosen.train, out, mesh=mesh, init_params=params)
+        result = fit(
+            task,
+            chosen.train,
+            out,
+            mesh=mesh,
+            init_params=params,
+            change_settings=change_settings,
+        )
     else:
         found = _search(chosen, out / "search", mesh, params)
-        result = fit(found, chosen.train, out / "trained", mesh=mesh)
+        trained = out / "trained"
+        result = fit(found, chosen.train, trained, mesh=mesh, change_settings=change_settings)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     if first:
         for name, value in result.metrics.items():
-            print(f"{name:28}{value:10.4f}")
-        print(f"trained {int(result.state.step)} steps: {out}")
+            show(f"{name:28}{value:10.4f}")
+        show(f"trained {int(result.state.step)} steps: {out}")
 
 
 def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
@@ -154,13 +170,13 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
                 "give it more (--train.steps)."
             )
     if jax.process_index() == 0:
-        print(f"objective found: {found.objective}")
+        show(f"objective found: {found.objective}")
     return dataclasses.replace(task, network=found)
 
 
 def print_counts(counts: list[tuple[str, int, int, int]]) -> None:
     """A table of the data a run draws from."""
-    print(f"{'data':16}{'images':>10}{'x':>6}{'per epoch':>12}")
+    show(f"{'data':16}{'images':>10}{'x':>6}{'per epoch':>12}")
     for name, items, repeat, entries in counts:
-        print(f"{name:16}{items:10,}{repeat:6}{entries:12,}")
-    print(f"{'in all':16}{'':10}{'':6}{sum(row[-1] for row in counts):12,}")
+        show(f"{name:16}{items:10,}{repeat:6}{entries:12,}")
+    show(f"{'in all':16}{'':10}{'':6}{sum(row[-1] for row in counts):12,}")

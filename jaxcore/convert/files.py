@@ -19,7 +19,7 @@ from jaxcore.convert.lazy import LazyTensor
 from jaxcore.convert.prefixes import select_prefix
 from jaxcore.convert.rebuild import SAFETENSORS, Refused, Tensor
 from jaxcore.errors import UserError, readable
-from jaxcore.json_files import parse_json
+from jaxcore.json_files import parse_json, read_at_most
 
 _EXPECTED = "expected a safetensors or PyTorch file"
 _MAX_INDEX = 2**26  # bytes; that of a network of 10,000 tensors has about one million
@@ -142,7 +142,7 @@ def _index(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             if file.read(1) != b"{":
                 return {}
-            text = b"{" + file.read(_MAX_INDEX)
+            text = b"{" + read_at_most(file, _MAX_INDEX)
     except OSError:
         return {}  # the reader of files reports it
     content = parse_json(text, source=f"an index of weights in {path}", max_bytes=_MAX_INDEX)

@@ -11,6 +11,14 @@ from jaxcore.errors import UserError
 
 READERS = (".csv", ".tsv", ".parquet", ".pq")
 
+MAX_COLUMNS = 100_000
+"""Of a file: each takes a kilobyte and more however short it is, and one byte of a CSV."""
+MAX_SWELLING = 1000
+"""Times its size that a file may take as a table: a kilobyte of Parquet can declare a terabyte."""
+_ALWAYS = 2**28  # bytes that any file may take
+_ROWS = 2**16  # of Parquet, read together
+_MAX_HEADER = 2**24  # bytes of the first line of a CSV
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -55,8 +63,8 @@ class Table:
         import pyarrow as pa
 
         if pa.types.is_dictionary(data.type):
-            if pa.types.is_string_view(data.type.value_type):  # polars; Arrow cannot cast it
-                return np.array(data.to_pylist(), object)
+            if not pa.types.is_primitive(data.type.value_type):  # text: each is made once
+                return _numbered(data)
             data = data.cast(data.type.value_type)
         if pa.types.is_decimal(data.type):
             data = data.cast(pa.float64())
@@ -88,6 +96,15 @@ class Table:
         )
 
 
+def _numbered(data: Any) -> np.ndarray:
+    """A column of numbered texts as objects, of which equal ones are the same."""
+    parts = []
+    for chunk in getattr(data, "chunks", [data]):
+        texts = np.array([*chunk.dictionary.to_pylist(), None], object)
+        parts.append(texts[chunk.indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)])
+    return np.concatenate(parts) if parts else np.empty(0, object)
+
+
 def _arrow(table: Any, source: str) -> Table:
     _check_names(table.column_names, source)
     return Table(dict(zip(table.column_names, table.columns, strict=True)), source)
@@ -107,7 +124,8 @@ def read_table(path: str | Path) -> Table:
     Empty fields, ``NA``, ``NaN`` and ``null`` are missing values in columns of numbers.
 
     Raises:
-      UserError: no such file, an unknown ending, or a file that cannot be read.
+      UserError: no such file, an unknown ending, a file that cannot be read, more columns than
+        `MAX_COLUMNS`, or one that takes more than `MAX_SWELLING` times its size and 256 MiB.
     """
     path = Path(path)
     if not path.is_file():
@@ -125,9 +143,12 @@ def read_table(path: str | Path) -> Table:
         ) from error
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            table = pyarrow.parquet.read_table(path)
+            table = _read_parquet(path)
         else:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
+            with path.open("rb") as file:
+                header = file.readline(_MAX_HEADER)
+            _check_columns(header.count(separator.encode()) + 1, path)
             table = pyarrow.csv.read_csv(
                 path, parse_options=pyarrow.csv.ParseOptions(delimiter=separator)
             )
@@ -136,6 +157,33 @@ def read_table(path: str | Path) -> Table:
         first = str(error).splitlines()[0]
         raise UserError(f"Expected a readable table in {path}, found: {first}") from error
     return _arrow(table, str(path))
+
+
+def _check_columns(count: int, path: Path) -> None:
+    if count > MAX_COLUMNS:
+        raise UserError(f"Expected at most {MAX_COLUMNS:,} columns, found {count:,} in {path}.")
+
+
+def _read_parquet(path: Path) -> Any:
+    """A table, put together from pieces until it is whole or takes too much."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    schema = pyarrow.parquet.read_schema(path)
+    _check_columns(len(schema), path)
+    # Text stays numbered, as it is stored: a long one that is repeated would swell.
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    pieces, size, limit = [], 0, _ALWAYS + MAX_SWELLING * path.stat().st_size
+    with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
+        for piece in file.iter_batches(_ROWS):
+            pieces.append(piece)
+            size += piece.nbytes
+            if size > limit:
+                raise UserError(
+                    f"Expected a table of at most {MAX_SWELLING:,} times the size of its file, "
+                    f"found more than {limit:,} bytes in {path}."
+                )
+        return pa.Table.from_batches(pieces, file.schema_arrow)
 
 
 def as_table(frame: Any, source: str = "the table") -> Table:

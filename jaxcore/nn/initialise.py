@@ -1,5 +1,6 @@
 """Random parameters from one draw."""
 
+import abc
 import contextlib
 import contextvars
 import dataclasses
@@ -17,8 +18,29 @@ from jaxcore.typing import Key, Params
 _pending = contextvars.ContextVar("pending", default=False)
 
 
+class _Law(abc.ABC):
+    """An initialiser that may leave its numbers to the one draw of `init_params`."""
+
+    def __call__(
+        self, key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32
+    ) -> Array:
+        """Numbers of one parameter."""
+        if _pending.get():
+            empty: Any = _Pending(jnp.zeros(shape, dtype), self)
+            return empty
+        return self.draw(key, shape, dtype)
+
+    @abc.abstractmethod
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
+        """Numbers from a key of their own."""
+
+    @abc.abstractmethod
+    def shaped(self, numbers: Array) -> Array:
+        """Numbers of this distribution from numbers uniform in [-1, 1)."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Uniform:
+class Uniform(_Law):
     """Initialiser: uniform in ``+-bound``. `init_params` draws all such parameters at once.
 
     >>> Uniform(0.5)(jax.random.key(0), (2, 3)).shape
@@ -27,22 +49,17 @@ class Uniform:
 
     bound: float
 
-    def __call__(
-        self, key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32
-    ) -> Array:
-        """Numbers of one parameter."""
-        if _pending.get():
-            empty: Any = _Pending(jnp.zeros(shape, dtype), self)
-            return empty
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
+        """See `_Law`."""
         return jax.random.uniform(key, shape, dtype, -self.bound, self.bound)
 
     def shaped(self, numbers: Array) -> Array:
-        """Numbers of this distribution from numbers uniform in [-1, 1)."""
+        """See `_Law`."""
         return numbers * self.bound
 
 
 @dataclasses.dataclass(frozen=True)
-class Normal:
+class Normal(_Law):
     """Initialiser: normal about 0. `init_params` draws all such parameters at once.
 
     >>> Normal(0.02)(jax.random.key(0), (2, 3)).shape
@@ -51,17 +68,12 @@ class Normal:
 
     std: float
 
-    def __call__(
-        self, key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32
-    ) -> Array:
-        """Numbers of one parameter."""
-        if _pending.get():
-            empty: Any = _Pending(jnp.zeros(shape, dtype), self)
-            return empty
+    def draw(self, key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
+        """See `_Law`."""
         return jax.random.normal(key, shape, dtype) * jnp.asarray(self.std, dtype)
 
     def shaped(self, numbers: Array) -> Array:
-        """Numbers of this distribution from numbers uniform in [-1, 1)."""
+        """See `_Law`."""
         inside = jnp.maximum(numbers, jnp.nextafter(jnp.float32(-1), jnp.float32(0)))
         return jax.lax.erf_inv(inside) * (self.std * 2**0.5)
 
@@ -79,7 +91,7 @@ class _Pending(flax.struct.PyTreeNode, meta.AxisMetadata[Array]):
     """A parameter whose numbers are still to be drawn; leaves the module beside the others."""
 
     value: Array
-    kind: Uniform | Normal = flax.struct.field(pytree_node=False)
+    kind: _Law = flax.struct.field(pytree_node=False)
 
     def unbox(self) -> Array:
         return self.value

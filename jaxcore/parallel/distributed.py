@@ -62,7 +62,7 @@ def initialise() -> bool:
         where,
         num_processes=count,
         process_id=index,
-        coordinator_bind_address=where if index == 0 else None,
+        coordinator_bind_address=watch.service_address(coordinator, where) if index == 0 else None,
         heartbeat_timeout_seconds=_HEARTBEAT,
     )
     return jax.process_count() > 1

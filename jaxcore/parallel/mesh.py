@@ -1,4 +1,4 @@
-"""Device meshes with the axes data, fsdp and tensor, and where states and batches lie on them."""
+"""Device meshes with the axes dcn, data, fsdp, tensor, and where states and batches lie on them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,14 +6,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcore.errors import UserError
 
+DCN_AXIS = "dcn"
 DATA_AXIS = "data"
 FSDP_AXIS = "fsdp"
 TENSOR_AXIS = "tensor"
-_AXES = (DATA_AXIS, FSDP_AXIS, TENSOR_AXIS)
+_AXES = (DCN_AXIS, DATA_AXIS, FSDP_AXIS, TENSOR_AXIS)
+_ROW_AXES = (DCN_AXIS, DATA_AXIS, FSDP_AXIS)
 # A leaf smaller than this stays whole on every device: gathering it would cost more than it saves.
 _MIN_SHARDED_SIZE = 2**14
 
@@ -23,40 +26,49 @@ def make_mesh(
     fsdp: int = 1,
     tensor: int = 1,
     devices: Sequence[Any] | None = None,
+    *,
+    dcn: int = 1,
 ) -> Mesh:
-    """A mesh with axes ``("data", "fsdp", "tensor")`` of type Auto (the compiler shards).
+    """A mesh with axes ``("dcn", "data", "fsdp", "tensor")`` of type Auto (the compiler shards).
 
     Args:
       data: devices over which rows are split and parameters copied; -1 takes what is left.
       fsdp: devices over which rows and parameters are split.
       tensor: devices over which single matrices are split.
       devices: default all devices of all processes.
+      dcn: slices (of a multi-slice pod) over which rows are split and parameters copied, so that
+        only gradients pass through the network between them. Devices are arranged by the slice they
+        belong to; where they know of none, in their order.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: the sizes do not multiply to the number of devices, or do not fit their slices.
 
     >>> import jax
     >>> make_mesh(devices=jax.devices()[:1]).shape["data"]
     1
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = [data, fsdp, tensor]
+    sizes = [dcn, data, fsdp, tensor]
+    asked = f"dcn={dcn}, data={data}, fsdp={fsdp}, tensor={tensor}"
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise UserError(
-            "Mesh axes must be positive, with at most one -1: "
-            f"found data={data}, fsdp={fsdp}, tensor={tensor}."
-        )
+        raise UserError(f"Mesh axes must be positive, with at most one -1: found {asked}.")
     known = int(np.prod([size for size in sizes if size != -1]))
     if -1 in sizes and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
     if int(np.prod(sizes)) != len(devices):
-        raise UserError(
-            f"The mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit "
-            f"{len(devices)} device(s)."
-        )
-    return jax.make_mesh(
-        tuple(sizes), _AXES, axis_types=(AxisType.Auto,) * len(_AXES), devices=devices
+        raise UserError(f"The mesh {asked} does not fit {len(devices)} device(s).")
+    types = (AxisType.Auto,) * len(_AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if dcn == 1 or slices == 1:
+        return jax.make_mesh(tuple(sizes), _AXES, axis_types=types, devices=devices)
+    dcn, data, fsdp, tensor = sizes
+    each = slices // dcn  # slices in a part of the axis dcn; the axis data runs over them too
+    if slices % dcn or data % each:
+        raise UserError(f"The mesh {asked} does not fit devices in {slices} slices.")
+    arranged = mesh_utils.create_hybrid_device_mesh(
+        (1, data // each, fsdp, tensor), (dcn, each, 1, 1), devices
     )
+    return Mesh(arranged, _AXES, axis_types=types)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -65,13 +77,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows split over data and fsdp together."""
-    return NamedSharding(mesh, PartitionSpec((DATA_AXIS, FSDP_AXIS)))
+    """Rows split over dcn, data and fsdp together."""
+    return NamedSharding(mesh, PartitionSpec(_ROW_AXES))
 
 
 def row_shards(mesh: Mesh) -> int:
     """Into how many parts the rows of a batch are split."""
-    return mesh.shape[DATA_AXIS] * mesh.shape[FSDP_AXIS]
+    return int(np.prod([mesh.shape[axis] for axis in _ROW_AXES]))
 
 
 def put_batch(batch: Any, mesh: Mesh | None) -> Any:

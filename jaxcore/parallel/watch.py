@@ -6,7 +6,7 @@ when its process dies, whatever it died of, and probes it (TCP keep-alive) when 
 silent: a process that compiles, waits for data or is paused keeps its connections and is never
 taken for dead. The first process passes on who is gone; a process that ends well says so before.
 
-JAX's own coordination service is reached through the same port by a relay in each process, so that
+The others reach JAX's own coordination service through a relay (`jaxcore.parallel.relay`), so that
 the end of the first process does not reach JAX, which would abort at once, before the sentence.
 """
 
@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -23,18 +24,19 @@ from types import TracebackType
 from typing import Any
 
 from jaxcore.errors import UserError
+from jaxcore.parallel import relay
 
 EXIT_PROCESS_GONE = 69
 """Exit code of the processes that are left when one of a job is gone (``EX_UNAVAILABLE``)."""
 
 _HELLO = b"jaxcore "
+_LOCAL = ("localhost", "127.0.0.1")
 _START = 300.0  # seconds in which all processes must have come, as in JAX
 _PROBES = {"TCP_KEEPIDLE": 8, "TCP_KEEPINTVL": 4, "TCP_KEEPCNT": 3}  # 20 s to a silent host's end
 _SILENCE = 20_000  # ms in which data that were sent must be acknowledged
 _GRACE = 1.0  # seconds for a process to end by a failure of its own that it can explain
 _LAST = 2.0  # seconds more that the first process waits for the others to end before it
 _NEWS = 5.0  # seconds that a failure waits for the news that explains it
-_EVER = 1e9  # seconds
 
 _watch: "Watch | None" = None
 
@@ -46,11 +48,12 @@ class Watch:
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._address, self._index, self._count = address, index, count
-        self._inner = 0  # port on this host where JAX's service is, or seems to be
+        self._inner = 0  # port on this host where JAX's service is, or its relay
         self._others: dict[int, asyncio.StreamWriter] = {}
         self._finished: set[int] = set()  # have said that they end well
         self._complete = threading.Event()
         self._ended = False
+        self.waited = False  # a failure, for news
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,9 +97,9 @@ class Watch:
     # The first process: one port for the others and for JAX.
 
     async def _listen(self) -> None:
-        self._inner = _free_port()
         # A name of this host alone is served on it alone; others on all addresses, as JAX does.
-        local = self._host in ("localhost", "127.0.0.1", "::1")
+        local = self._host in _LOCAL
+        self._inner = _free_port("127.0.0.1" if local else "")
         try:
             await self._open(self._host if local else None)
         except OSError as error:
@@ -115,12 +118,10 @@ class Watch:
         first = b""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
             first = await asyncio.wait_for(reader.readexactly(len(_HELLO)), 10)
-        if not first:
+        if first != _HELLO:
             writer.close()
-        elif first == _HELLO:
-            await self._member(reader, writer)
         else:
-            await self._relay(reader, writer, "127.0.0.1", self._inner, first)
+            await self._member(reader, writer)
 
     async def _member(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         words = (await _line(reader)).split()
@@ -133,7 +134,7 @@ class Watch:
             refusal = f"Expected {self._count} processes, found one that knows of {count}."
         elif index in self._others or not 0 < index < count:
             refusal = f"Expected one process {index}, found a second one."
-        writer.write(f"{refusal or 'welcome'}\n".encode())
+        writer.write(f"{refusal or f'welcome {self._inner}'}\n".encode())
         if refusal:
             return writer.close()
         _probe(writer)
@@ -177,14 +178,24 @@ class Watch:
                 await asyncio.sleep(0.2)
         writer.write(_HELLO + f"{self._index} {self._count}\n".encode())
         answer = (await _line(reader)).strip()
-        if answer != "welcome":
+        word, _, port = answer.partition(" ")
+        if word != "welcome":
             raise UserError(answer or f"Expected a jaxcore process at {self._address}, found none.")
         _probe(writer)
         self._others[0] = writer
         self._keep(self._listen_to_first(reader))
-        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
-        self._inner = server.sockets[0].getsockname()[1]
-        self._server = server
+        self._inner = await asyncio.to_thread(self._start_relay, port)
+
+    def _start_relay(self, port: str) -> int:
+        # Apart from our group of processes, so that Ctrl-C does not reach it.
+        self._relay = subprocess.Popen(
+            [sys.executable, "-I", "-S", relay.__file__, self._host, port],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._relay.stdout is not None
+        return int(self._relay.stdout.readline())
 
     async def _listen_to_first(self, reader: asyncio.StreamReader) -> None:
         gone = 0
@@ -198,32 +209,6 @@ class Watch:
         if gone or 0 not in self._finished:
             await asyncio.sleep(_GRACE)
             self._end(gone)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._relay(reader, writer, self._host, self._port, b"")
-
-    async def _relay(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        host: str,
-        port: int,
-        first: bytes,
-    ) -> None:
-        """Between JAX here (or at another process) and its service."""
-        try:
-            far_reader, far_writer = await asyncio.open_connection(host, port)
-        except OSError:
-            return writer.close()  # JAX tries again
-        far_writer.write(first)
-        back = asyncio.create_task(_copy(far_reader, writer))
-        both = [asyncio.create_task(_copy(reader, far_writer)), back]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if back.done() and self._index and 0 not in self._finished:
-            await asyncio.sleep(_EVER)  # JAX must not see that the first process is gone
-        far_writer.close()
-        writer.close()
-        await asyncio.wait(both)
 
     def _end(self, index: int) -> None:
         others = "the others" if self._count > 2 else "this one"
@@ -247,9 +232,9 @@ def _flush() -> None:
             stream.flush()
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((host, 0))
         return free.getsockname()[1]
 
 
@@ -268,13 +253,6 @@ async def _line(reader: asyncio.StreamReader) -> str:
         return (await reader.readline()).decode("ascii", "replace")
     except (OSError, ValueError):
         return ""
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
 
 
 def start(address: str, index: int, count: int) -> str:
@@ -314,6 +292,16 @@ def start(address: str, index: int, count: int) -> str:
     return inner
 
 
+def service_address(address: str, inner: str) -> str:
+    """Where JAX's service listens in the first process, which finds it at ``inner`` itself.
+
+    >>> service_address("localhost:1", "127.0.0.1:2"), service_address("host:1", "127.0.0.1:2")
+    ('127.0.0.1:2', '[::]:2')
+    """
+    local = address.rpartition(":")[0] in _LOCAL
+    return inner if local else f"[::]:{inner.rpartition(':')[2]}"
+
+
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
     """A failure in it that a lost process has caused ends with the sentence about that instead.
@@ -333,5 +321,7 @@ def explained() -> Iterator[None]:
 
 
 def _await_news() -> None:
-    if _watch is not None:
+    """Once: after that it is clear that the failure is this process's own."""
+    if _watch is not None and not _watch.waited:
         time.sleep(_NEWS)
+        _watch.waited = True

@@ -113,7 +113,7 @@ def multiresolution_support(
     scales: Float[Array, "*b j"] | None = None,
     k: float = K,
     k_first: float = K_FIRST,
-    dictionary: Dictionary = Starlet(N_SCALES),  # noqa: B008  # a tuple
+    dictionary: Dictionary = Starlet(N_SCALES),
     drop_isolated: bool = False,
 ) -> Bool[Array, "*b j h w"]:
     """Active coefficients: those of which noise alone does not make as large ones.
@@ -193,7 +193,7 @@ def debias(
     regularizer: Regularizer = "laplacian",
     update_support: bool = False,
     drop_isolated: bool = False,
-    dictionary: Dictionary = Starlet(N_SCALES),  # noqa: B008  # a tuple
+    dictionary: Dictionary = Starlet(N_SCALES),
 ) -> Debiased:
     """Add to an image what its residual holds of significant structure, in a few iterations.
 

@@ -106,7 +106,7 @@ def sparse_starlet(
     positivity: bool = True,
     momentum: bool = True,
     target_psf: Float[Array, "*b h2 w2"] | None = None,
-    starlet: Starlet = Starlet(4, 2),  # noqa: B008  # a tuple
+    starlet: Starlet = Starlet(4, 2),
 ) -> Float[Array, "*b h2 w2"]:
     """Minimise ``|y - h * x|^2 / 2 sigma^2 + sum_j k_j W_j |a_j|`` for ``x`` of coefficients ``a``.
 

@@ -69,7 +69,7 @@ def deconvolve_two_channels(
     k: float = 1.0,
     k_first: float = 1.0,
     n_iter: int = 200,
-    starlet: Starlet = Starlet(4, 2),  # noqa: B008  # a tuple
+    starlet: Starlet = Starlet(4, 2),
 ) -> TwoChannels:
     """Deconvolve to a Gaussian PSF, with point sources apart.
 

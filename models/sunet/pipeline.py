@@ -81,7 +81,7 @@ def deconvolve(
     lam: float | Choice = LAM,
     sigma: Float[Array, "n c"] | None = None,
     tile: int | None = None,
-    dictionary: Dictionary = Starlet(4),  # noqa: B008  # a tuple
+    dictionary: Dictionary = Starlet(4),
     n_iter: int = 10,
 ) -> Deconvolved:
     """Deconvolve a stack of images of several bands in one compiled call.

@@ -16,8 +16,11 @@ from jaxcore.models.rddm import RDDMConfig
 def test_speed_without_its_rival(tmp_path, monkeypatch, whole):
     if not whole:  # the network takes a minute to compile
         monkeypatch.setattr(rddm, "weights", lambda plan, rival: {"gain": np.float32(0.5)})
-        network = lambda cfg: lambda params, x, time: (params["gain"] * x,)  # noqa: E731
-        monkeypatch.setattr(rddm, "ddpm_network", network)
+
+        def scale(params, x, time):
+            return (params["gain"] * x,)
+
+        monkeypatch.setattr(rddm, "ddpm_network", lambda cfg: scale)
     monkeypatch.setitem(sys.modules, "denoising_diffusion_pytorch", None)
     monkeypatch.setattr(rddm.harness, "PAUSE", 0)
     path = tmp_path / "rddm.json"

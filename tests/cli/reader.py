@@ -20,7 +20,8 @@ FIVE = adair.AdaIRConfig(dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1
 
 def printed(page, *words):
     """The commands of a page that hold some words, as a reader would type them."""
-    lines = [x for x in (ROOT / page).read_text().splitlines() if x.startswith("jaxcore ")]
+    text = (ROOT / page).read_text().replace("\\\n", "")  # lines that go on in the next
+    lines = [x for x in text.splitlines() if x.startswith("jaxcore ")]
     found = [line for line in lines if all(word in line for word in words)]
     assert found
     return [shlex.split(line, comments=True)[1:] for line in found]

@@ -11,6 +11,8 @@ import pytest
 from jaxcore.cli import compiled
 from jaxcore.cli.compiled import FOLDER, keep_compiled
 
+pytestmark = pytest.mark.newest
+
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
 import sys

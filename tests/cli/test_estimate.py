@@ -46,6 +46,15 @@ def test_report_of_a_csv(table, tmp_path, capsys):
     assert "Expected a new folder, or --overwrite" in capsys.readouterr().err
 
 
+def test_names_of_columns_can_do_nothing_to_a_terminal(tmp_path, capsys):
+    path = tmp_path / "d.csv"
+    path.write_text("y,a,\x1b]0;owned\x07\n1,2,3\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["estimate", "selective-iv", str(path), *COLUMNS, "-o", str(tmp_path / "report")])
+    assert stop.value.code == 2
+    assert r"found y, a, \x1b]0;owned\x07" in capsys.readouterr().err
+
+
 def test_formula_gives_the_same(table, tmp_path):
     pytest.importorskip("formulaic")
     path, s = table

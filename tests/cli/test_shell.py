@@ -59,3 +59,9 @@ def test_names_with_spaces_are_quoted():
     assert command("restore", Path("my cat.png"), "-o", "$x").endswith(
         "restore 'my cat.png' -o '$x'"
     )
+
+
+def test_messages_say_where_help_is_as_it_can_be_typed(call):
+    for argv in (["restore"], ["train", "adair"]):
+        code, _, err = call(*argv)
+        assert code == 2 and command(*argv, "--help") in " ".join(err.replace("│", "").split())

@@ -19,7 +19,7 @@ FACES = rddm.RDDMConfig.low_light(unet={"dim": 8, "dim_mults": (1, 2)})
 
 @pytest.mark.parametrize("page", ["README.md", "models/adair/README.md"])
 def test_the_printed_fine_tuning_takes_the_network_of_the_file(folder, begun, call, page):
-    (argv,) = printed(page, "train adair ", "--init")
+    (argv,) = printed(page, "train adair --init")
     code, _, err = call(*argv)
     assert code == 0, err
     ((task, start),) = begun

@@ -1,8 +1,11 @@
 """Tables from files and dataframes, formulas, and what is refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from jaxcore.data import tables
 from jaxcore.data.tables import as_table, design, formula_parts, read_table
 from jaxcore.errors import UserError
 
@@ -36,6 +39,42 @@ def test_tabs(tmp_path):
     assert read_table(tmp_path / "t.tsv").numbers("b").tolist() == [2.0]
 
 
+def test_a_table_that_swells_is_refused(tmp_path, monkeypatch):
+    """Equal numbers take a few bytes of Parquet, whatever their number; so do equal texts."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({"y": np.zeros(2_000_000)}), path)
+    assert path.stat().st_size < 20_000
+    assert len(read_table(path)) == 2_000_000
+    monkeypatch.setattr(tables, "_ALWAYS", 100_000)
+    monkeypatch.setattr(tables, "MAX_SWELLING", 10)
+    with pytest.raises(UserError, match=r"at most 10 times the size .* more than [\d,]+ bytes in"):
+        read_table(path)
+
+
+def test_a_long_text_in_every_row_is_held_once(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    text = pa.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), ["x" * 100_000])
+    table = pa.table({"y": np.arange(20_000.0), "who": text.cast(text.type)})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet", store_schema=False)
+    tracemalloc.start()
+    read = read_table(tmp_path / "t.parquet")
+    assert [len(v) for v in read.values("who")[:2]] == [100_000] * 2
+    assert pa.total_allocated_bytes() + tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
+def test_many_columns_are_refused_by_the_first_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_COLUMNS", 10)
+    (tmp_path / "t.csv").write_text("a" + ",b" * 10 + "\n")
+    with pytest.raises(UserError, match="at most 10 columns, found 11"):
+        read_table(tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -45,6 +84,7 @@ def test_tabs(tmp_path):
         ("t.csv", "a,b\n1,2\n1,2,3\n", "a readable table"),
         ("t.csv", "a,a\n1,2\n", "found 'a' twice"),
         ("t.parquet", "not parquet", "a readable table"),
+        ("t.csv", "a" * 3_000_000, "Expected"),
         ("t.csv", b"\xff\xfe\x00a,b\n\x9d,\x81\n", "Expected"),
     ],
 )

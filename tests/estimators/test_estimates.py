@@ -1,5 +1,6 @@
 """`Estimate`: intervals, tables, pictures; aggregation; bootstrap."""
 
+import dataclasses
 import json
 
 import jax
@@ -148,3 +149,12 @@ def test_aggregate_repeats(values, how):
 def test_aggregate_refuses_other_rules():
     with pytest.raises(UserError, match="'median' or 'mean'"):
         aggregate_repeats(jnp.ones(2), jnp.ones(2), how="mode")
+
+
+def test_names_from_a_table_are_shown_as_they_are(pair, tmp_path):
+    """They can do nothing to a terminal, and are no formulas of matplotlib."""
+    named = dataclasses.replace(pair, names=("\x1b]0;owned\x07", r"$\frac$"))
+    summary = named.summary()
+    assert r"\x1b]0;owned\x07" in summary and "\x1b" not in summary
+    axes = named.plot()
+    axes.figure.savefig(tmp_path / "a.png")

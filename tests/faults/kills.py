@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def _restoration(where: Path) -> Run:
     stages = (Stage(patch=16, batch_size=2),)
     task = RestorationTask(model="tiny", network=TinyConfig(), data=data, stages=stages)
     cfg = dataclasses.replace(
-        _CFG, optim=OptimConfig(learning_rate=1e-3), best_metric="mean/psnr", best_mode="max"
+        _CFG, optim=OptimConfig(learning_rate=1e-3), best_metric="psnr", best_mode="max"
     )
     return lambda run_dir, heard: _arrays(fit(task, cfg, run_dir, reporter=heard).state)
 
@@ -115,6 +116,8 @@ def _child(run: Run, run_dir: Path, result: Path) -> None:
         damaged = [text for text in heard.messages if "damaged" in text]
         result.write_text(json.dumps({"seen": seen, "damaged": damaged}))
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -163,7 +163,7 @@ WEIGHTS = {
     "run of another task": (lambda folder, _: _foreign_run(folder), "run of an image network"),
     "run of another size": (lambda folder, _: _other_size(folder), "does not fit this network"),
     "run without checkpoint": (lambda folder, _: _no_checkpoint(folder), "with checkpoints"),
-    "run with damaged settings": (lambda folder, _: _bad_json(folder), "Expected JSON"),
+    "run with damaged settings": (lambda folder, _: _bad_json(folder), "found no JSON"),
     "run with unknown settings": (
         lambda folder, _: _unknown_field(folder),
         "network.depth is not a field",

@@ -44,6 +44,7 @@ _CFG = TrainConfig(
     log_every=3,
     save_every=4,
     tensorboard=False,
+    prefetch=0,  # what happens before a batch is read shall happen between its step and the last
 )
 
 

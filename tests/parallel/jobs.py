@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 _TESTS = Path(__file__).parents[1]
+_FLAGS = os.environ.get("XLA_FLAGS", "")  # optimisations as in the tests; the last of two counts
 TRAINING = Path(__file__).with_name("tiny_job.py")
 TOGETHER = Path(__file__).with_name("together.py")
+EVALUATION = Path(__file__).with_name("evaluation.py")
 
 
 class Job:
@@ -21,7 +23,7 @@ class Job:
         env = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS)]),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": f"{_FLAGS} --xla_force_host_platform_device_count=1",
             "JAX_PLATFORMS": "cpu",
             "JAXCORE_COORDINATOR": f"localhost:{port}",
             "JAXCORE_NUM_PROCESSES": str(count),
@@ -49,6 +51,7 @@ class Job:
     def await_line(self, start):
         """Wait until every process has printed a line that starts so."""
         for process in self.processes:
+            assert process.stdout is not None and process.stderr is not None
             for line in process.stdout:
                 if line.startswith(start):
                     break

@@ -26,12 +26,13 @@ def test_wrong_variables_are_named(monkeypatch, count, index, message):
 
 
 @pytest.mark.slow
-def test_two_processes_over_loopback_train_stop_and_resume_as_one(tmp_path):
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_two_processes_over_loopback_train_stop_and_resume_as_one(tmp_path, number):
     straight = outcomes(2, tmp_path / "straight")
     assert straight[0] == straight[1] and straight[0].startswith("DONE 40")
-    stopped = outcomes(2, tmp_path / "run", STOP_AT="2")
+    stopped = outcomes(2, tmp_path / "run", STOP_AT="2", STOP_WITH=number)
     assert stopped[0] == stopped[1] and stopped[0].startswith("INTERRUPTED")
-    assert 2 < int(stopped[0].split()[1]) < 40
+    assert 0 < int(stopped[0].split()[1]) < 40
     assert outcomes(2, tmp_path / "run") == straight
     params = load_params(tmp_path / "run")  # by one process, on one device
     sums = [float(x.sum()) for x in jax.tree.leaves(params)]

@@ -18,7 +18,9 @@ from jaxcore.train import OptimConfig, TrainConfig, fit
 from jaxcore.train.logging import Silent
 
 _STOP_AT = int(os.environ.get("STOP_AT", -1))  # the second process is told to stop
+_STOP_WITH = getattr(signal, os.environ.get("STOP_WITH", "SIGTERM"))
 _FAIL_AT = int(os.environ.get("FAIL_AT", -1))  # the second process raises
+_ALL_FAIL_AT = int(os.environ.get("ALL_FAIL_AT", -1))  # every process raises
 _PACE = float(os.environ.get("PACE", 0))  # seconds per batch
 _LAYERS = int(os.environ.get("LAYERS", 0))  # to compile
 
@@ -32,9 +34,11 @@ class Share:
     def __next__(self):
         if jax.process_index() == 1:
             if self._number == _STOP_AT:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), _STOP_WITH)
             if self._number == _FAIL_AT:
                 raise RuntimeError("the data are gone")
+        if self._number == _ALL_FAIL_AT:
+            raise RuntimeError("the data are gone")
         time.sleep(_PACE)
         self._number += 1
         batch = next(self._inner)

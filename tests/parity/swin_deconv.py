@@ -110,7 +110,7 @@ def check_debias(path: Path) -> None:
         options |= {"dictionary": transform, "sigma": sigma, "lam": cfg["lam"]}
 
         def debias(**more: Any) -> deconvolution.Debiased:
-            return deconvolution.debias(x0, y, psf, **options, **more)  # noqa: B023
+            return deconvolution.debias(x0, y, psf, **options, **more)  # noqa: B023  # called in the same turn
 
         plain = debias()
         c.near("out/x", plain.image)

@@ -54,6 +54,19 @@ def test_round_trip_of_everything_a_state_may_hold(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+def test_an_average_in_half_precision_goes_on_in_single(tmp_path):
+    state = _state()
+    older = dataclasses.replace(
+        state, ema_params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params)
+    )
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(older, config={})
+        checkpointer.wait()
+        found, _ = checkpointer.restore(_abstract(state))
+    assert found.ema_params is not None and found.ema_params["a"].dtype == jnp.float32
+    np.testing.assert_array_equal(found.ema_params["a"], 1.0)
+
+
 def test_restore_onto_other_meshes(tmp_path):
     state = _state()
     split = state_shardings(state, make_mesh(fsdp=2))

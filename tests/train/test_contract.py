@@ -1,6 +1,7 @@
 """A wrong task is refused before anything is computed, in one sentence."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,12 +29,12 @@ def refused(task, run_dir):
 
 
 def test_all_methods_that_take_other_arguments_are_named_at_once(tmp_path):
-    class Short(Whole):
-        def loss(self, params, batch): ...
+    class Short(Whole):  # the mistakes under test, which a type checker sees too
+        def loss(self, params, batch): ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
-        def evaluate(self, params): ...
+        def evaluate(self, params): ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
-        def batches(self): ...
+        def batches(self): ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
     found = refused(Short(), tmp_path / "run")
     assert "loss(params, batch), which is called with (variables, batch, key, frozen)" in found
@@ -56,7 +57,8 @@ def test_settings_that_nothing_describes_are_refused(tmp_path):
         def __init__(self):
             self.width = 3
 
-        init_params = loss = batches = evaluate = lambda self, *_: None
+        nothing: Any = lambda self, *_: None
+        init_params = loss = batches = evaluate = nothing
 
     assert "Plain with width, which no to_dict() describes" in refused(Plain(), tmp_path / "run")
 
@@ -119,7 +121,7 @@ def test_a_loss_returns_sums(tmp_path):
 
 def test_an_evaluation_gives_numbers(tmp_path):
     class Odd(Whole):
-        def evaluate(self, state, frozen):
+        def evaluate(self, state, frozen) -> Any:
             return {"psnr": np.zeros(3)}
 
     with pytest.raises(UserError) as error:

@@ -77,6 +77,8 @@ DAMAGE = {
     "other metrics": (lambda s: _in_record(s, metrics={"psnr": 9.0}), "has changed since"),
     "other settings": (lambda s: (s / "config/metadata").write_text("{}"), "settings have changed"),
     "settings that are no JSON": (lambda s: (s / "config/metadata").write_text("{"), "no JSON"),
+    "nothing in the record": (lambda s: (s / "loop/metadata").write_text("{}"), "has no "),
+    "an older record half": (lambda s: _older(s, left=[]), "has no "),
     "a list for the record": (lambda s: (s / "loop/metadata").write_text("[]"), "a list"),
     "a deep record": (lambda s: (s / "loop/metadata").write_text("[" * 200_000), "nested"),
     "older, means of text": (

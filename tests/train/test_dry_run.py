@@ -10,8 +10,9 @@ from tiny_task import TinyTask
 
 from jaxcore.errors import UserError
 from jaxcore.parallel import make_mesh
-from jaxcore.train import TrainConfig
+from jaxcore.train import TrainConfig, fit
 from jaxcore.train.dry_run import dry_run
+from jaxcore.train.logging import Silent
 
 _CFG = TrainConfig(steps=100, eval_every=30, best_metric="mse", best_mode="min")
 
@@ -74,9 +75,27 @@ def test_what_a_run_would_stumble_over_is_found():
         dry_run(Short(), _CFG)
 
 
+@pytest.mark.slow
 def test_several_devices_are_tried_out_together():
     found = dry_run(TinyTask(hidden=8192), _CFG, mesh=make_mesh(fsdp=2))
     alone = dry_run(TinyTask(hidden=8192), _CFG)
     assert found.parameters == alone.parameters
     assert found.step_memory < alone.step_memory  # each holds half of the parameters
     assert jax.device_count() == 2
+
+
+def test_a_run_of_hours_says_so_after_three_steps(tmp_path):
+    class Ending(TinyTask):
+        def finished(self, state) -> Any:
+            return True
+
+    class Notes(Silent):
+        said = ""
+
+        def message(self, text):
+            self.said += text
+
+    notes = Notes()
+    cfg = TrainConfig(steps=10**9, log_every=4, save_every=0, tensorboard=False)
+    assert int(fit(Ending(), cfg, tmp_path, reporter=notes).state.step) == 4
+    assert "of training from here (h:mm:ss)" in notes.said

@@ -7,6 +7,7 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.train.ema import EMAConfig, ema_decay, ema_update
+from jaxcore.train.state import start_average
 
 _ONLINE = np.sin(0.1 * np.arange(300)).astype(np.float32)  # the parameter after call n
 
@@ -51,6 +52,15 @@ def test_rddm_rule_written_out():
     np.testing.assert_allclose(_averages(EMAConfig.rddm(), 7.0), out, atol=1e-6)
 
 
+def test_an_average_of_bfloat16_parameters_moves():
+    params = {"w": jnp.ones(2, jnp.bfloat16)}
+    average = start_average({"w": jnp.zeros(2, jnp.bfloat16)})
+    update = jax.jit(lambda average, n: ema_update(EMAConfig(decay=0.999), average, params, n))
+    for n in range(200):
+        average = update(average, n)
+    np.testing.assert_allclose(average["w"], 1 - 0.999**200, rtol=1e-4)
+
+
 def test_decays():
     assert float(ema_decay(EMAConfig(decay=0.5, warmup="ratio"), 0)) == np.float32(0.1)
     assert float(ema_decay(EMAConfig(decay=0.5, warmup="ratio"), 1000)) == 0.5
@@ -67,7 +77,7 @@ def test_integer_leaves_are_copied():
 
 def test_config_round_trip_and_mistakes():
     assert EMAConfig.from_dict(json.loads(json.dumps(EMAConfig.rddm().to_dict()))).every == 10
-    with pytest.raises(UserError, match="decay"):
-        EMAConfig(decay=1.0)
+    with pytest.raises(UserError, match=r"^decay .*; copy_until .*; inv_gamma .*; power must be"):
+        EMAConfig(decay=1.0, copy_until=-1, inv_gamma=0.0, power=-1.0)
     with pytest.raises(UserError, match="warmup"):
         EMAConfig(warmup="slow")  # type: ignore[arg-type]  # the mistake under test

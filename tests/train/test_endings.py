@@ -55,9 +55,18 @@ def test_the_last_good_state_is_saved_first(straight, tmp_path, case):
     same(result.state, straight[1].state)
 
 
-def test_a_second_ctrl_c_ends_the_run_at_once_and_saves_too(straight, tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Python's own answer to it, which parallel tests switch off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once_and_saves_too(straight, tmp_path, ctrl_c):
+    cfg = dataclasses.replace(CFG, prefetch=0)  # signals reach the main thread only
     with pytest.raises(KeyboardInterrupt):
-        fit(eventful(_interrupted_twice, "data", 4), CFG, tmp_path, reporter=Silent())
+        fit(eventful(_interrupted_twice, "data", 4), cfg, tmp_path, reporter=Silent())
     assert complete_steps(tmp_path / "checkpoints")[-1] == 4
     same(fit(PlainTask(), CFG, tmp_path, reporter=Silent()).state, straight[1].state)
 
@@ -73,7 +82,7 @@ def test_parameters_that_are_not_finite_never_take_the_place_of_good_ones(tmp_pa
 
 @pytest.mark.parametrize("best_mode", ["min", "max"])  # in one of them step 3 is the best
 def test_a_stop_on_a_step_of_evaluation_changes_nothing(tmp_path, best_mode):
-    cfg = dataclasses.replace(CFG, log_every=3, keep_last=1, best_mode=best_mode)
+    cfg = dataclasses.replace(CFG, log_every=3, keep_last=1, best_mode=best_mode, prefetch=0)
     fit(PlainTask(), cfg, tmp_path / "straight", reporter=Silent())
     stop = eventful(lambda: os.kill(os.getpid(), signal.SIGTERM), "data", 2)
     first = fit(stop, cfg, tmp_path / "run", reporter=Silent())

@@ -117,3 +117,14 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, monkeypatch, flock
     finally:
         os.kill(child, 9)
     assert not (tmp_path / LOCK).exists()
+
+
+def test_who_has_the_lock_removes_what_killed_writers_have_left(tmp_path):
+    names = (".metrics.jsonl.0123abcd.tmp", "samples/.step_0000006_a.png.0123abcd.tmp")
+    kept = ("metrics.jsonl", "notes.tmp", "samples/step_0000006_a.png")
+    (tmp_path / "samples").mkdir()
+    for name in (*names, *kept):
+        (tmp_path / name).touch()
+    with locked(tmp_path):
+        found = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {LOCK, *kept}

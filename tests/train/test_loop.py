@@ -3,6 +3,7 @@ import json
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,9 +11,19 @@ from tiny_task import TinyTask
 
 from jaxcore.errors import UserError
 from jaxcore.parallel import make_mesh
-from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, fit, load_params, read_config
+from jaxcore.train import (
+    EMAConfig,
+    GroupConfig,
+    Loss,
+    OptimConfig,
+    TrainConfig,
+    fit,
+    load_params,
+    read_config,
+)
 from jaxcore.train.logging import Silent
 from jaxcore.train.records import read_metrics_file
+from jaxcore.train.schedules import ScheduleConfig
 
 _CFG = TrainConfig(
     steps=12,
@@ -181,12 +192,126 @@ def test_bad_batches_are_skipped_and_counted_and_frozen_leaves_stay(tmp_path):
     assert all(np.isfinite(m["loss"]) for m in logged)
 
 
-def test_a_run_without_any_finite_loss_is_given_up(tmp_path):
-    cfg = dataclasses.replace(_QUIET, log_every=1)
-    with pytest.raises(UserError, match="found only NaN or infinity in the last 3 records"):
-        fit(TinyTask(poison=tuple(range(20))), cfg, tmp_path / "run", reporter=Silent())
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _NoGradient(TinyTask):
+    """A finite loss whose gradient is not: that of a root at 0."""
+
+    def loss(self, variables: Any, batch: Any, key: Any, frozen: Any) -> Loss:
+        found = super().loss(variables, batch, key, frozen)
+        zero = 0 * variables["params"]["second"]["bias"][0]
+        return found._replace(total=found.total + jnp.sqrt(zero))
+
+
+def test_a_gradient_that_is_not_finite_counts_though_the_loss_is(tmp_path):
+    cfg = dataclasses.replace(_QUIET, max_skipped=3)
+    with pytest.raises(UserError, match=r"last 3 steps up to step 3 \(loss 0\..*norm nan\)"):
+        fit(_NoGradient(), cfg, tmp_path / "run", reporter=Silent())
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("log_every", [0, 1])
+def test_updates_that_do_not_happen_end_the_run(tmp_path, log_every, skip):
+    """Counted in steps, whatever is logged; what is saved is good."""
+    cfg = dataclasses.replace(
+        _QUIET, log_every=log_every, save_every=2, max_skipped=3, skip_nonfinite=skip
+    )
+    task = TinyTask(poison=(0, 1, 3, 4, 6, 7, 8, 9))
+    if not skip:
+        task = TinyTask(poison=(5, 6, 7, 8, 9))
+    message = (
+        r"last 3 steps up to step 9 \(loss nan, gradient norm nan\)"
+        if skip
+        else r"finite parameters, found NaN or infinity in first/kernel up to step 6 \(loss nan"
+    )
+    with pytest.raises(UserError, match=message):
+        fit(task, cfg, tmp_path / "run", reporter=Silent())
+    saved = load_params(tmp_path / "run", "last")
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(saved))
+
+
+def test_the_count_in_a_row_survives_a_restart(tmp_path):
+    cfg = dataclasses.replace(_QUIET, log_every=0, max_skipped=4)
+    task = TinyTask(poison=(1, 2, 3, 4))
+    fit(task, dataclasses.replace(cfg, steps=4), tmp_path / "run", reporter=Silent())
+    with pytest.raises(UserError, match="last 4 steps up to step 5"):
+        fit(task, cfg, tmp_path / "run", reporter=Silent())
+
+
+def test_a_run_that_learns_nothing_is_no_success(tmp_path):
+    """Fewer steps than end a run early, none of them with an update; also when asked again."""
+    task, cfg = TinyTask(poison=tuple(range(12))), dataclasses.replace(_QUIET, log_every=1)
+    for _ in range(2):
+        with pytest.raises(UserError, match="found NaN or infinity in all 12, so that nothing"):
+            fit(task, cfg, tmp_path / "run", reporter=Silent())
     records = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert records[0]["loss"] is None
+    assert records[0]["loss"] is None and records[0]["learning_rate"] == pytest.approx(0.01)
+
+
+def test_the_logged_learning_rate_is_the_one_applied(tmp_path):
+    """What is left out does not count for the schedule; groups have their own."""
+    schedule = ScheduleConfig(name="warmup_cosine", warmup_steps=8)
+    groups = (GroupConfig.parse("second:lr=0.1"),)
+    optim = OptimConfig(name="sgd", momentum=0.0, learning_rate=1.0, schedule=schedule)
+    cfg = dataclasses.replace(
+        _QUIET, log_every=1, steps=8, optim=dataclasses.replace(optim, groups=groups)
+    )
+    notes = _Notes()
+    fit(TinyTask(poison=(2, 3, 5)), cfg, tmp_path / "run", reporter=notes)
+    logged = [event[2] for event in notes.events if event[0] == "train"]
+    applied = [1, 2, 2, 2, 3, 3, 4, 5]  # updates so far, each of them an eighth of the way up
+    np.testing.assert_allclose([m["learning_rate"] for m in logged], np.array(applied) / 8)
+    own = [m["learning_rate/second"] for m in logged]
+    np.testing.assert_allclose(own, np.array(applied) / 80, rtol=1e-6)
+    said = [event[1] for event in notes.events if event[0] == "message"]
+    assert "Optimiser groups: 'second' 18 parameters, learning rate 0.1" in said[0]
+    assert said[-1] == "3 of 8 updates were left out: loss or gradient were not finite."
+
+
+def test_a_jump_of_the_loss_is_reported_and_the_run_goes_on(tmp_path):
+    class Jumping(TinyTask):
+        def batches(self, seed: int, start_step: int) -> Any:
+            data = super().batches(seed, start_step)
+
+            class Stream:
+                def __next__(self) -> Any:
+                    number = data.get_state()["next_index"]
+                    batch = next(data)
+                    return batch if number not in (30, 32) else {**batch, "y": batch["y"] + 100}
+
+                def get_state(self) -> Any:
+                    return data.get_state()
+
+                def set_state(self, state: Any) -> None:
+                    data.set_state(state)
+
+            return Stream()
+
+    cfg = dataclasses.replace(_QUIET, steps=34, log_every=2)
+    notes = _Notes()
+    fit(Jumping(), cfg, tmp_path / "run", reporter=notes)
+    records = read_metrics_file(tmp_path / "run" / "metrics.jsonl")
+    assert [(r["kind"], r["step"]) for r in records if r["step"] in (31, 32, 33)] == [
+        ("spike", 31),
+        ("train", 32),
+    ]
+    spike = next(r for r in records if r["kind"] == "spike")
+    assert spike["loss"] > 1000 > 1 > spike["median"]
+    said = [event[1] for event in notes.events if event[0] == "message"]
+    assert len(said) == 1 and said[0].startswith("Step 31: the loss jumped to ")
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_misspelt_best_metric_is_noticed_before_the_first_step(tmp_path, tells):
+    class Untrained(TinyTask):
+        def metric_names(self) -> Any:
+            return ("mse",) if tells else None
+
+        def loss(self, variables: Any, batch: Any, key: Any, frozen: Any) -> Any:
+            raise AssertionError("a step")
+
+    cfg = dataclasses.replace(_QUIET, best_metric="psnr")
+    with pytest.raises(UserError, match="'psnr' is not among the metrics of the evaluation: mse"):
+        fit(Untrained(), cfg, tmp_path / "run", reporter=Silent())
 
 
 def test_fine_tuning_starts_from_given_weights_but_never_over_a_checkpoint(run, tmp_path):
@@ -203,16 +328,22 @@ def test_fine_tuning_starts_from_given_weights_but_never_over_a_checkpoint(run, 
         fit(TinyTask(hidden=9), cfg, tmp_path / "new", reporter=Silent(), init_params=given)
 
 
-def test_data_that_end_and_metrics_that_are_missing_are_named(tmp_path):
+def test_data_that_end_are_named(tmp_path):
+    class Ended:
+        def __next__(self) -> Any:
+            raise StopIteration
+
+        def get_state(self) -> Any:
+            return 0
+
+        def set_state(self, state: Any) -> None: ...
+
     class Short(TinyTask):
-        def batches(self, seed, start_step) -> Any:
-            return iter(())
+        def batches(self, seed: int, start_step: int) -> Any:
+            return Ended()
 
     with pytest.raises(UserError, match="Expected data for 12 steps, found none after step 0"):
         fit(Short(), _QUIET, tmp_path / "a", reporter=Silent())
-    cfg = dataclasses.replace(_QUIET, steps=1, best_metric="psnr")
-    with pytest.raises(UserError, match=r"'psnr' is not among .* mse"):
-        fit(TinyTask(), cfg, tmp_path / "b", reporter=Silent())
 
 
 @pytest.mark.parametrize("axes", [{"data": 2}, {"data": 1, "fsdp": 2}])

@@ -1,6 +1,7 @@
 """Runs that end when they no longer get better."""
 
 import dataclasses
+import shutil
 from typing import Any
 
 import chex
@@ -16,7 +17,7 @@ from jaxcore.train.records import read_metrics_file
 _CFG = TrainConfig(
     steps=20,
     eval_every=2,
-    save_every=3,
+    save_every=0,
     keep_last=2,
     best_metric="mse",
     best_mode="min",
@@ -72,17 +73,25 @@ def test_it_says_so_and_does_not_train_on_when_it_is_called_again(stopped):
     assert (where / "metrics.jsonl").read_bytes() == before
 
 
-def test_with_more_patience_it_goes_on(tmp_path):
-    fit(_Scripted(), _CFG, tmp_path, reporter=Silent())
+def test_with_more_patience_it_goes_on(stopped, tmp_path):
+    run_dir = shutil.copytree(stopped[0], tmp_path / "run")
     more = dataclasses.replace(_CFG, patience=3)
-    assert int(fit(_Scripted(), more, tmp_path, reporter=Silent()).state.step) == 10
+    assert int(fit(_Scripted(), more, run_dir, reporter=Silent()).state.step) == 10
 
 
-@pytest.mark.parametrize("broken_at", [5, 6, 7])
-def test_a_run_that_was_broken_off_ends_where_it_would_have(stopped, tmp_path, broken_at):
+def test_a_run_that_was_killed_ends_where_it_would_have(stopped, tmp_path):
+    run_dir = shutil.copytree(stopped[0], tmp_path / "run")
+    shutil.rmtree(run_dir / "checkpoints" / "8")  # evaluations after the one of step 4 remain
+    result = fit(_Scripted(), _CFG, run_dir, reporter=Silent())
+    assert int(result.state.step) == 8 and _evaluated(run_dir) == [2, 4, 6, 8]
+    chex.assert_trees_all_equal(result.state.params, stopped[1].state.params)
+
+
+@pytest.mark.slow  # the killed one guards the same by default
+def test_a_run_that_failed_after_an_evaluation_ends_where_it_would_have(stopped, tmp_path):
     class Breaking(_Scripted):
         def experience(self, state, batch, key, frozen) -> Any:
-            if int(state.step) == broken_at:
+            if int(state.step) == 6:
                 raise UserError("broken off")
             return None
 

@@ -28,6 +28,7 @@ def test_only_the_steps_that_were_named_are_traced(tmp_path):
     assert _traced(tmp_path / "run") == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_between_leaves_a_whole_trace(tmp_path):
     class Failing(TinyTask):
         def experience(self, state, batch, key, frozen) -> Any:

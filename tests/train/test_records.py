@@ -12,8 +12,10 @@ from rich.console import Console
 from jaxcore import registry
 from jaxcore.atomic import write_json
 from jaxcore.errors import UserError
-from jaxcore.train.config import TrainConfig, check_same_run, describe_run
-from jaxcore.train.logging import Bar, Lines, Pace, default_reporter
+from jaxcore.train.changes import check_same_run
+from jaxcore.train.config import TrainConfig, describe_run
+from jaxcore.train.journal import Journal
+from jaxcore.train.logging import Bar, Lines, Pace, Silent, default_reporter
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.records import MetricsFile, TensorBoard, read_metrics_file, write_sample
 from jaxcore.train.run_directory import read_config
@@ -91,6 +93,25 @@ def test_only_uint8_pictures_are_written(tmp_path, picture):
     with pytest.raises(UserError, match="must be uint8"):
         write_sample(tmp_path / "a.png", picture)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_gone_when_the_run_goes_on(tmp_path):
+    left = [".metrics.jsonl.01234567.tmp", "samples/.step_0000004_a.png.89abcdef.tmp"]
+    kept = [".old.run.01234567.old", "notes.tmp", ".config.json.0123.tmp"]
+    (tmp_path / "samples").mkdir()
+    for name in left + kept:
+        (tmp_path / name).touch()
+    with Journal(tmp_path, 0, Silent(), tensorboard=False):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == {"metrics.jsonl", "samples", *kept}
+    assert not list((tmp_path / "samples").iterdir())
+
+
+def test_names_of_metrics_can_do_nothing_to_a_terminal():
+    for make in (Lines, lambda stream: Bar(Console(file=stream, width=80))):
+        stream = io.StringIO()
+        make(stream).message("step 1: \x1b]0;title\x07 1.5\nstep 2")
+        assert stream.getvalue() == "step 1: \\x1b]0;title\\x07 1.5\nstep 2\n"
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,6 +145,28 @@ def test_a_bfloat16_loss_trains_float32_parameters():
     _close(after.params, plain.params, rtol=0.05)
 
 
+@pytest.mark.parametrize("accum_steps", [1, 4])
+def test_bfloat16_parameters_are_updated_in_float32_and_then_rounded(accum_steps):
+    """Gradients of 1 and 2**-9, whose sum is 1 in bfloat16: micro-batches add up in float32."""
+
+    def loss(variables, batch, key, frozen):
+        return Loss(*Mean.of(variables["params"]["w"] * batch["x"]))
+
+    tx = make_optimiser(OptimConfig(name="adam", learning_rate=0.01), 10)
+    params = {"w": jnp.ones(1, jnp.bfloat16)}
+    state = create_state(params, tx, key=jax.random.key(0), ema=True)
+    batch = {"x": jnp.array([1, 2**-9, 2**-9, 2**-9], jnp.bfloat16)}
+    step = make_train_step(loss, tx, accum_steps=accum_steps, ema=EMAConfig(decay=0.999))
+    with jax.numpy_dtype_promotion("standard"):
+        after, metrics = jax.jit(step)(state, batch)
+    assert after.params["w"].dtype == jnp.bfloat16
+    assert after.params["w"][0] == jnp.asarray(0.99, jnp.bfloat16)
+    assert after.ema_params["w"].dtype == jnp.float32 and 0.9999 < after.ema_params["w"][0] < 1
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(after.opt_state) if x.ndim)
+    if accum_steps > 1:  # the sum within one micro-batch is the loss function's own
+        np.testing.assert_allclose(metrics["grad_norm"], (1 + 3 * 2**-9) / 4, rtol=1e-6)
+
+
 def test_the_step_is_compiled_once():
     traces = 0
 
@@ -237,7 +261,10 @@ def test_collections_pass_from_micro_batch_to_micro_batch_and_stay_when_an_updat
 
 
 def test_what_is_no_loss_is_named():
-    step = make_train_step(lambda *_: (jnp.zeros(()), {}), _TX)  # type: ignore[arg-type, return-value]
+    def wrong(*_) -> Any:
+        return jnp.zeros(()), {}
+
+    step = make_train_step(wrong, _TX)
     with pytest.raises(UserError, match=r"Expected a Loss\(total, weight, .*found tuple"):
         jax.eval_shape(step, _state(), _batch())
 

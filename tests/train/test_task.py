@@ -41,8 +41,9 @@ def test_what_is_missing_is_named_before_anything_is_computed():
 
     with pytest.raises(TypeError, match=r"abstract methods '?evaluate'?, '?loss"):
         Half()  # type: ignore[abstract]  # the mistake under test
-    with pytest.raises(UserError, match=r"Expected a jaxcore\.train\.Task, found object"):
-        fit(object(), _CFG, "nowhere", reporter=Silent())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="Expected a task, found object, which does not"):
+        no_task: Any = object()
+        fit(no_task, _CFG, "nowhere", reporter=Silent())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from jaxcore.models.rddm.process.forward import to_signed, to_unit
 from jaxcore.models.rddm.process.losses import rddm_loss
 from jaxcore.models.rddm.sampling.released import sampling_table
 from jaxcore.models.rddm.sampling.sampler import sample
+from jaxcore.parallel import local_copies
 from jaxcore.serial import Count
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss, Mean
@@ -46,6 +47,7 @@ class DiffusionTask(ImageTask):
     """
 
     name: ClassVar[str] = "diffusion"
+    changeable: ClassVar[tuple[str, ...]] = (*ImageTask.changeable, "sample_steps", "preview")
     model: str = dataclasses.field(default="rddm", metadata={"option": False})
     # left-right "flip", always ("mirror"), "all" eight turns, or quarter turns ("rotate")
     augment: Augment = "flip"
@@ -131,19 +133,26 @@ class DiffusionTask(ImageTask):
         metrics = super().evaluate(state) if self._paired else self._held_out_loss(params)
         return metrics | ({"weight": float(params["weight"])} if self.network.searching else {})
 
+    def metric_names(self) -> tuple[str, ...]:
+        """Those of `evaluate`."""
+        names = super().metric_names() if self._paired else ("held_out_loss",)
+        return (*names, *(("weight",) if self.network.searching else ()))
+
     def _held_out_loss(self, params: Params) -> dict[str, float]:
-        values = []
-        for i, (_, found) in enumerate(self.evaluation_samples(self.eval_images)):
-            batch = {name: found[name][None] for name in self.images}
-            key = jax.random.fold_in(jax.random.key(self.eval_seed), i)
-            values.append(float(_loss_of(self, params, batch, key)))
+        def value(params: Params, number: int, found: tuple[str, Sample]) -> float:
+            batch = {name: found[1][name][None] for name in self.images}
+            key = jax.random.fold_in(jax.random.key(self.eval_seed), number)
+            return float(_loss_of(self, params, batch, key))
+
+        values = self.shared(value, params)
         return {"held_out_loss": float(np.mean(values))} if values else {}
 
     def pictures(self, state: TrainState, frozen: Frozen = None) -> dict[str, np.ndarray]:
         """Restored evaluation images beside the others, or generated ones."""
         if self.network.kind != "generation":
             return super().pictures(state)
-        return {"generated": self._generated(state.eval_params)}
+        params = local_copies(state.eval_params)[0]
+        return {} if jax.process_index() else {"generated": self._generated(params)}
 
     def _generated(self, params: Params) -> np.ndarray:
         cfg, side = self.network, self.stages[-1].patch

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -29,6 +30,7 @@ from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
 from jaxcore.models.base import Network
+from jaxcore.parallel import dealt_back, local_copies, spread, together
 from jaxcore.serial import AtLeast, Count, Index, Serial
 from jaxcore.tiling import check_options
 from jaxcore.train.state import TrainState
@@ -62,6 +64,16 @@ class ImageTask(Serial, GradientTask):
     """
 
     name: ClassVar[str]
+    changeable: ClassVar[tuple[str, ...]] = (
+        "eval_images",
+        "eval_tile",
+        "eval_side",
+        "eval_seed",
+        "eval_legacy_rng",
+        "eval_protocol",
+        "data.eval_root",
+        "data.eval_split",
+    )
     model: str = dataclasses.field(default="adair", metadata={"option": False})  # registered
     network: Any
     data: ImageData = dataclasses.field(default_factory=Photos)
@@ -192,12 +204,20 @@ class ImageTask(Serial, GradientTask):
         limit = self.eval_images
         return sum(sizes if limit is None else (min(n, limit) for n in sizes))
 
-    def evaluation_samples(self, limit: int | None = None) -> Iterator[tuple[str, Sample]]:
-        """Name of the degradation and whole images, at most ``limit`` of each."""
-        for group in _evaluation_groups(self.data):
-            yield from ((group.name, sample) for sample in self._of_group(group, limit))
+    def evaluation_samples(
+        self, limit: int | None = None, *, first: int = 0, stride: int = 1
+    ) -> Iterator[tuple[str, Sample]]:
+        """Name of the degradation and whole images, at most ``limit`` of each.
 
-    def _of_group(self, group: Group, limit: int | None) -> Iterator[Sample]:
+        Of all of them in a row, those from the number ``first`` in steps of ``stride``.
+        """
+        for group in _evaluation_groups(self.data):
+            count = len(group.source) if limit is None else min(limit, len(group.source))
+            for sample in self._of_group(group, first, stride, count):
+                yield group.name, sample
+            first = first - count if first >= count else (first - count) % stride
+
+    def _of_group(self, group: Group, first: int, stride: int, count: int) -> Iterator[Sample]:
         samples = evaluation_samples(
             group,
             seed=self.eval_seed,
@@ -205,27 +225,30 @@ class ImageTask(Serial, GradientTask):
             legacy_rng=self.eval_legacy_rng,
             images=self.images,
             crop_multiple=self._crop_multiple,
+            first=first,
+            stride=stride,
         )
-        for i, sample in enumerate(samples):
-            if limit is not None and i >= limit:
-                return
-            yield sample
+        return itertools.islice(samples, len(range(first, count, stride)))
 
     def restore(self, params: Params, sample: Sample) -> np.ndarray:
         """Restore one image of the evaluation."""
         return self.entry.restore(params, sample["degraded"], self.network, tile=self.eval_tile)
 
     def restored(self, params: Params, limit: int | None = None) -> Iterator[Restored]:
-        """Restore the evaluation images one by one.
+        """Restore the evaluation images, in their order.
 
         Args:
-          params: of the network.
-          limit: at most so many images per degradation; None takes ``eval_images``.
+          params: of the network; one image at a time is restored on each device where they are.
+          limit: at most so many images per degradation; by default ``eval_images``.
         """
         limit = self.eval_images if limit is None else limit
-        for group, sample in self.evaluation_samples(limit):
-            out = np.clip(self.restore(params, sample), 0, 1)
-            yield Restored(group, sample["name"], sample["degraded"], out, sample["clean"])
+        samples = self.evaluation_samples(limit)
+        return spread(self._restored, samples, local_copies(params))
+
+    def _restored(self, params: Params, found: tuple[str, Sample]) -> Restored:
+        group, sample = found
+        out = np.clip(self.restore(params, sample), 0, 1)
+        return Restored(group, sample["name"], sample["degraded"], out, sample["clean"])
 
     def score(self, image: "Restored") -> "Score":
         """Quality of one restored image under the protocol of this task.
@@ -239,12 +262,53 @@ class ImageTask(Serial, GradientTask):
             raise UserError(f"{image.name} of {image.group}: {error}") from None
 
     def evaluate(self, state: TrainState, frozen: Frozen = None) -> dict[str, float]:
-        """PSNR (dB) and SSIM before and after, per degradation; see `summarise`."""
-        return summarise(map(self.score, self.restored(state.eval_params)))
+        """PSNR (dB) and SSIM before and after, per degradation; see `summarise`.
+
+        Images are shared over the processes and, in each, over the devices of the parameters.
+        """
+
+        def scored(params: Params, _: int, found: tuple[str, Sample]) -> Score:
+            return self.score(self._restored(params, found))
+
+        return summarise(Score(*row) for row in self.shared(scored, state.eval_params))
+
+    def shared(
+        self, function: Callable[[Params, int, tuple[str, Sample]], Any], params: Params
+    ) -> list[Any]:
+        """``function(params, number, (degradation, image))`` of every evaluation image, in order.
+
+        Args:
+          function: returns JSON. It is called in one of the processes only, for one image at a
+            time on each device; its parameters are on that device.
+          params: as the state holds them.
+
+        Raises:
+          UserError: an image cannot be read or evaluated, in whatever process.
+        """
+        index, count = jax.process_index(), jax.process_count()
+        copies = local_copies(params)
+
+        def mine() -> list[Any]:
+            samples = self.evaluation_samples(self.eval_images, first=index, stride=count)
+            numbered = zip(itertools.count(index, count), samples, strict=False)
+            return list(spread(lambda params, found: function(params, *found), numbered, copies))
+
+        return dealt_back(together(mine))
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Those of `summarise`."""
+        groups = dict.fromkeys(group.name for group in _evaluation_groups(self.data))
+        return tuple(summarise(Score(name, "", 1, 1, 1, 1) for name in groups))
 
     def pictures(self, state: TrainState, frozen: Frozen = None) -> dict[str, np.ndarray]:
-        """The first evaluation images: degraded | restored | clean, a row per degradation."""
-        images = list(self.restored(state.eval_params, limit=1))
+        """The first evaluation images: degraded | restored | clean, a row per degradation.
+
+        By the first process, which writes them; the others have none.
+        """
+        restored = self.restored(state.eval_params, limit=1)
+        if jax.process_index():
+            return {}
+        images = list(restored)
         return {"restored": comparison(iter(images))} if images else {}
 
     @classmethod
@@ -283,7 +347,7 @@ def score(image: Restored, protocol: str = "rgb") -> Score:
     return Score(image.group, image.name, *values)
 
 
-def summarise(scores: Iterator[Score]) -> dict[str, float]:
+def summarise(scores: Iterable[Score]) -> dict[str, float]:
     """Means over the images of each degradation, then over degradations.
 
     Returns:

@@ -158,7 +158,7 @@ class Photos(ImageData):
     """The photographs inside the wheels of scikit-image and scikit-learn.
 
     ``tasks`` are degradations made on the fly; noise25, noise50 and haze without them. For
-    "clean" there are further photographs; every task gets about as many rows as another.
+    "clean" there are further photographs, and every task gets about as many rows as another.
     """
 
     kind: Literal["photos"] = "photos"
@@ -173,7 +173,7 @@ class Photos(ImageData):
         return tuple(
             dataclasses.replace(group, source=more)
             if group.degradation == CLEAN
-            else dataclasses.replace(group, repeat=len(more) // len(source))
+            else dataclasses.replace(group, repeat=round(len(more) / len(source)))
             for group in groups
         )
 

@@ -124,6 +124,8 @@ def evaluation_samples(
     side: int | None = None,
     legacy_rng: bool = False,
     images: Images = ("degraded", "clean"),
+    first: int = 0,
+    stride: int = 1,
 ) -> Iterator[Sample]:
     """Whole images of a group, one after the other, as float32 in [0, 1], with their name.
 
@@ -139,6 +141,8 @@ def evaluation_samples(
       legacy_rng: take noise 15, 25, 50 from the stream of the official tester (in the order of
         the source); other degradations are not concerned.
       images: what a sample holds.
+      first: number of the first one to yield.
+      stride: yield every so manieth; the others are not read.
     """
 
     def crop(image: np.ndarray) -> np.ndarray:
@@ -154,6 +158,9 @@ def evaluation_samples(
         shapes = [crop(group.source[i]["clean"]).shape for i in range(len(group.source))]
         draws = legacy_noise(shapes, _LEGACY[name])
     for i in range(len(group.source)):
+        drawn = None if draws is None else next(draws)
+        if i < first or (i - first) % stride:
+            continue
         sample = group.source[i]
         absent = [key for key in images if key not in sample and (key != "degraded" or not degrade)]
         if absent:
@@ -164,8 +171,8 @@ def evaluation_samples(
         found = {key: crop(sample[key]) for key in images if key != "degraded" or degrade is None}
         if degrade is not None:
             clean = found["clean"] = eight_bits(found["clean"])
-            if draws is not None:
-                found["degraded"] = gaussian_noise(clean, _LEGACY[str(name)], next(draws))
+            if drawn is not None:
+                found["degraded"] = gaussian_noise(clean, _LEGACY[str(name)], drawn)
             else:
                 text = f"{seed}/{name}/{sample['name']}".encode()
                 entropy = int.from_bytes(hashlib.sha256(text).digest()[:16])
