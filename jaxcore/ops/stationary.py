@@ -5,7 +5,7 @@ each scale (details along rows, columns and both), the coarse one last.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.ops.starlet import Boundary
+
+_pywt: Any = pywt  # ships no types
 
 PARTS = 3
 """Planes of every scale: horizontal, vertical and diagonal details."""
@@ -89,9 +91,9 @@ class Stationary(NamedTuple):
 
 def _bank(name: str) -> tuple[np.ndarray, ...]:
     """Filters of a wavelet: low and high of the analysis, then of the reconstruction."""
-    if name not in pywt.wavelist(kind="discrete"):
+    if name not in _pywt.wavelist(kind="discrete"):
         raise UserError(f"Expected a discrete wavelet of PyWavelets, such as db2, found {name!r}.")
-    return tuple(np.array(line) for line in pywt.Wavelet(name).filter_bank)
+    return tuple(np.array(line) for line in _pywt.Wavelet(name).filter_bank)
 
 
 def _response(line: np.ndarray, step: int, frequencies: np.ndarray) -> np.ndarray:

@@ -14,14 +14,14 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from jaxcore.errors import UserError
 from jaxcore.models.deconvolution.dictionary import Dictionary
-from jaxcore.models.deconvolution.grids import factor_between, rebin, replicate
-from jaxcore.models.deconvolution.spectra import (
+from jaxcore.models.deconvolution.tikhonov import LAM, Regularizer, noise_gain, tikhonov_filter
+from jaxcore.ops.grids import factor_between, rebin, replicate
+from jaxcore.ops.spectra import (
     aligned,
     convolve,
     correlate,
     psf_to_tf,
 )
-from jaxcore.models.deconvolution.tikhonov import LAM, Regularizer, noise_gain, tikhonov_filter
 from jaxcore.ops.starlet import Starlet, mad_sigma
 
 Domain: TypeAlias = Literal["data", "image"]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.deconvolution.grids import factor_between, rebin
-from jaxcore.models.deconvolution.spectra import aligned, convolve, power, psf_to_tf
+from jaxcore.ops.grids import factor_between, rebin
+from jaxcore.ops.spectra import aligned, convolve, power, psf_to_tf
 from jaxcore.ops.starlet import Starlet, inverse_starlet
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.deconvolution.grids import factor_between, rebin
 from jaxcore.models.deconvolution.psf import gaussian_psf
 from jaxcore.models.deconvolution.sparse import compose, fista, penalties, shrink
-from jaxcore.models.deconvolution.spectra import (
+from jaxcore.ops.grids import factor_between, rebin
+from jaxcore.ops.spectra import (
     aligned,
     convolve,
     image,
