@@ -54,6 +54,7 @@ class FitsImage:
       primary: cards of the file's first HDU, where the image stands in another; else None.
       hdu: number of the HDU.
       path: the file.
+      notes: sentences on what was left out.
     """
 
     pixels: Float[np.ndarray, "*b h w"]
@@ -61,6 +62,7 @@ class FitsImage:
     primary: Any = None
     hdu: int = 0
     path: Path = Path()
+    notes: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -244,7 +246,8 @@ def _image(
         raise UserError(
             f"Expected {what} of at most {max_bytes:,} bytes, found {sides} pixels in {where}."
         )
-    header = found.header.copy()
+    found.verify("silentfix+ignore")
+    header, lost = _readable_cards(found.header)
     scale, zero = _number(header, "BSCALE", 1, where), _number(header, "BZERO", 0, where)
     raw = found.data
     if raw is None or raw.shape != tuple(found.shape):
@@ -256,8 +259,22 @@ def _image(
     blank = header.get("BLANK", header.get("ZBLANK"))
     if raw.dtype.kind in "iu" and isinstance(blank, int):
         pixels[raw == blank] = np.nan
-    primary = None if number == 0 else file[0].header.copy()
-    return FitsImage(pixels=pixels, header=header, primary=primary, hdu=number, path=path)
+    primary = None if number == 0 else _readable_cards(file[0].header)[0]
+    notes = (f"{where}: cards that cannot be read are left out: {lost}.",) if lost else ()
+    cards = {"header": header, "primary": primary, "hdu": number}
+    return FitsImage(pixels=pixels, path=path, notes=notes, **cards)
+
+
+def _readable_cards(header: Any) -> tuple[Any, str]:
+    """A copy without cards that astropy cannot make sense of, and their names."""
+    header, lost = header.copy(), []
+    for index in reversed(range(len(header.cards))):
+        try:
+            _ = header.cards[index].keyword, header.cards[index].value
+        except Exception:  # as above
+            lost.append(readable(str(header.cards[index])[:8].strip()))
+            del header[index]
+    return header, ", ".join(reversed(lost))
 
 
 def _check_tiles(found: Any, where: str) -> None:

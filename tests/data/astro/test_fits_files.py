@@ -168,6 +168,15 @@ def test_a_word_for_a_scale_is_refused(tmp_path):
         read_fits(tmp_path / "a.fits")
 
 
+def test_a_card_against_the_standard_does_not_stop_the_rest(tmp_path):
+    fits.writeto(tmp_path / "a.fits", IMAGE, fits.Header({"GAIN": 12345, "OBJECT": "M51"}))
+    content = (tmp_path / "a.fits").read_bytes().replace(b"12345", b"1,2,3")
+    (tmp_path / "a.fits").write_bytes(content)
+    image = read_fits(tmp_path / "a.fits")
+    assert image.header["GAIN"] == "1,2,3"  # a text, as it is no number
+    assert image.header["OBJECT"] == "M51"
+
+
 def test_cards_and_history_are_kept_and_checksums_are_not(tmp_path):
     path, out = tmp_path / "a.fits", tmp_path / "b.fits.gz"
     first = fits.PrimaryHDU(header=fits.Header({"TELESCOP": "VLT"}))
