@@ -1,0 +1,1 @@
+"""Astronomical images: files, simulated galaxies and what a telescope makes of them."""
