@@ -11,14 +11,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
 from benchmarks.accelerator import report
-from benchmarks.accelerator.child import Job
+from benchmarks.accelerator.child import Job, Side
 from benchmarks.accelerator.measure import card, read
 from jaxcore.atomic import write_json
+from jaxcore.ops.depthwise import Form
 
 RIVALLED = ("restormer", "dea_net", "rddm", "sunet")
 PARTS = (
@@ -35,22 +36,27 @@ PARTS = (
     "adair_forward",
     "adair_step",
     "pieces",
+    "blocks",
     "compile",
 )
 ALONE = ("limits", "monte_carlo", "pieces")
 SMOKE_PARTS = ("limits", "dea_net_forward", "monte_carlo")
-SIDES = ("jaxcore", "torch", "torch.compile")
+SIDES: tuple[Side, ...] = get_args(Side)
 COMPILED = (
-    "restormer float32 default",
     "restormer float32 summed",
+    "restormer float32 summed_quick",
     "restormer float32 autotune_0",
-    "restormer float32 no_triton",
     "restormer bfloat16 summed",
+    "restormer bfloat16 summed_quick",
+    "dea_net float32 nhwc",
+    "restormer float32 no_fusion_tuning",
+    "restormer float32 summed_nhwc",
     "restormer bfloat16 autotune_0",
     "dea_net float32 default",
-    "dea_net float32 autotune_0",
+    "dea_net float32 quick_nhwc",
 )
 POLL = 0.5  # seconds
+TOGETHER = 3.0  # seconds within which processes start that compile side by side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +69,11 @@ class Options:
       output: the file; parts and rows that are not run stay as they are in it.
       budget: seconds for everything.
       limit: seconds one program may compile, or be timed.
-      at_once: processes at work; they compile side by side, and are timed one by one.
+      at_once: processes that start together: they compile side by side, and are timed one by one;
+        then the next ones start.
       sides: whose; empty for all, and in a trial for all that compile fast.
       settings: of the part ``compile``: network, type and name of a setting.
-      depthwise: form of depthwise convolutions in our networks; empty as they are.
+      depthwise: form of depthwise convolutions in our networks; None as they are.
       cache: folder of compiled programs that is kept; empty for none.
       table: print the table of this file, and do nothing else.
     """
@@ -77,9 +84,9 @@ class Options:
     budget: float = 540
     limit: float = 60
     at_once: int = 4
-    sides: tuple[str, ...] = ()
+    sides: tuple[Side, ...] = ()
     settings: tuple[str, ...] = COMPILED
-    depthwise: str = ""
+    depthwise: Form | None = None
     cache: str = ""
     table: Path | None = None
 
@@ -114,7 +121,7 @@ def jobs(part: str, options: Options) -> list[Job]:
     for side in sides:
         if side == "jaxcore":
             for dtype in ("float32", "bfloat16"):
-                found.append(Job(**common, dtype=dtype, depthwise=options.depthwise or None))
+                found.append(Job(**common, dtype=dtype, depthwise=options.depthwise))
         else:
             found.append(Job(**common, side=side))
     return found
@@ -172,6 +179,12 @@ def look(one: Running, found: dict[str, Any], limit: float, deadline: float) -> 
     return over or bool(reason)
 
 
+def room(going: Sequence[Running], at_once: int) -> bool:
+    """Whether another may start: not once the first have compiled, or all would wait for it."""
+    young = all(time.time() - one.started < TOGETHER for one in going)
+    return len(going) < at_once and young
+
+
 def say(text: str) -> None:
     """A line with the time of day; without JAX, which would take the card."""
     print(f"{datetime.datetime.now():%H:%M:%S} {text}", flush=True)
@@ -190,7 +203,7 @@ def measure(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             while queue or going:
-                while queue and len(going) < options.at_once and time.time() < deadline:
+                while queue and room(going, options.at_once) and time.time() < deadline:
                     going.append(start(queue.pop(0), options, Path(folder)))
                     part = going[-1].job.part
                     if part not in begun:

@@ -52,6 +52,8 @@ def run(job: Job, record: Record) -> None:
         ours.limits(record, job.smoke)
     elif job.part == "pieces":
         ours.pieces(record, job.smoke)
+    elif job.part == "blocks":
+        ours.blocks(record, job.dtype, job.smoke)
     elif job.part == "monte_carlo":
         ours.monte_carlo(record, job.smoke)
     elif job.part == "compile":

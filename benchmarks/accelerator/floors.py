@@ -58,12 +58,14 @@ def _work(jaxpr: Any) -> Work:
     """Of every product and convolution inside, loops as often as they run."""
     total = Work()
     for eqn in jaxpr.eqns:
-        name, out = eqn.primitive.name, eqn.outvars[0].aval if eqn.outvars else None
+        name = eqn.primitive.name
         if name == "dot_general":
             (over, _), _ = eqn.params["dimension_numbers"]
+            out = eqn.outvars[0].aval
             inner = math.prod(eqn.invars[0].aval.shape[i] for i in over)
             total = total.plus(Work(_size(out), 2 * math.prod(out.shape) * inner))
         elif name == "conv_general_dilated":
+            out = eqn.outvars[0].aval
             kernel, numbers = eqn.invars[1].aval, eqn.params["dimension_numbers"]
             taps = math.prod(kernel.shape) // kernel.shape[numbers.rhs_spec[0]]
             taps /= math.prod(eqn.params["lhs_dilation"])  # zeros between pixels

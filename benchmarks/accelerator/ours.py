@@ -127,90 +127,104 @@ def limits(record: Record, smoke: bool) -> None:
 # --- the parts a Restormer block is made of ------------------------------------------------------
 
 
-def pieces(record: Record, smoke: bool) -> None:
-    """Depthwise filters, and whole blocks, forward and with gradients, in each form.
+class Pieces:
+    """Small programs that are compiled one after another, and then timed one after another."""
 
-    Widths are those of Restormer's first level; 127 is the width of its gated part, 128 the next
-    even one.
+    def __init__(self, record: Record):
+        self.record = record
+        self.calls: dict[str, tuple[Callable[[], Any], float]] = {}
+
+    def add(
+        self, row: str, size: float, form: Form | None, fn: Callable[..., Any], *args: Any
+    ) -> None:
+        """Compile; ``size`` bytes have to be read and written."""
+
+        def run() -> None:
+            with depthwise(form):
+                self.calls[row] = compiled(self.record, row, fn, *args), size
+
+        self.record.attempt(row, run)
+
+    def time(self) -> None:
+        """All that could be compiled."""
+        for row, (call, size) in self.calls.items():
+            floor = {"gbytes": size / 1e9, "tflop": 0.0}
+            self.record.attempt(row, partial(time_it, self.record, row, call, floor=floor))
+
+
+def pieces(record: Record, smoke: bool) -> None:
+    """Depthwise filters and their gradients in each form, at widths of Restormer's first level.
+
+    On eight batches at once: one would be over before the next call is under way.
     """
-    rng = np.random.default_rng(0)
-    shape = (1, 8, 8) if smoke else (8, 128, 128)
-    widths = (4,) if smoke else (48, 127, 128)
+    rng, small = np.random.default_rng(0), Pieces(record)
+    shape, widths = ((1, 8, 8), (4,)) if smoke else ((64, 128, 128), (48, 127))
     for dtype in get_args(Dtype):
         for width in widths:
-            x = jnp.asarray(rng.normal(size=(*shape, width)), dtype)
+            x, g = (jnp.asarray(rng.normal(size=(*shape, width)), dtype) for _ in range(2))
             kernel = jnp.asarray(rng.normal(size=(3, 3, 1, width)), jnp.float32)
-            size = 2 * x.nbytes
             for form in get_args(Form):
                 one = partial(ops.depthwise_conv, form=form)
                 row = f"3x3, {width} channels, {dtype}, {form}"
-                piece(record, row, one, size, x, kernel)
+                small.add(row, 2 * x.nbytes, None, one, x, kernel)
                 slopes = partial(_gradients, one)
-                piece(record, f"{row}, gradients", slopes, 2.5 * size, x, kernel)
-    for dtype in get_args(Dtype):
-        for expansion in (2.66, 2.67):  # 127 and 128 channels
-            for form in ("grouped", "summed"):
-                block(record, dtype, expansion, form, shape, smoke)
+                small.add(f"{row}, gradients", 3 * x.nbytes, None, slopes, x, kernel, g)
+    small.time()
 
 
-def _gradients(one: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> Any:
-    """Of both arguments, with the values' own size as what comes back."""
-    return jax.vjp(one, x, kernel)[1](x)
+def _gradients(one: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, g: jax.Array) -> Any:
+    """Of both arguments; the value itself is not needed."""
+    return jax.vjp(one, x, kernel)[1](g)
 
 
-def piece(
-    record: Record, row: str, fn: Callable[..., Any], size: float, *args: Any, form: Any = None
-) -> None:
-    """Time one; ``size`` is what has to be read and written."""
+def blocks(record: Record, dtype: Dtype, smoke: bool) -> None:
+    """Gradients of one transformer block of Restormer's first level.
 
-    def run() -> None:
-        with depthwise(form):
-            call = compiled(record, row, fn, *args)
-        time_it(record, row, call, floor={"gbytes": size / 1e9, "tflop": 0.0})
-
-    record.attempt(row, run)
-
-
-def block(
-    record: Record, dtype: Dtype, expansion: float, form: Form, shape: Any, smoke: bool
-) -> None:
-    """One transformer block of the first level, and its gradients."""
-    width = 8 if smoke else 48
-    module = TransformerBlock(num_heads=1, expansion=expansion, types=Types(dtype=dtype))
+    The gated part has 127 channels as published; 128 shows what an even number would bring.
+    """
+    shape, width = ((1, 8, 8), 8) if smoke else ((8, 128, 128), 48)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(*shape, width)), dtype)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
-    weights = jax.tree.map(lambda a: jnp.full(a.shape, 0.1, a.dtype), shapes)
+    small = Pieces(record)
+    for expansion in (2.66, 2.67):
+        module = TransformerBlock(num_heads=1, expansion=expansion, types=Types(dtype=dtype))
+        shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+        weights = jax.tree.map(lambda a: jnp.full(a.shape, 0.1, a.dtype), shapes)
 
-    def loss(weights: Any, x: jax.Array) -> jax.Array:
-        y: Any = module.apply(weights, x)
-        return jnp.mean(jnp.square(y.astype(jnp.float32)))
+        def loss(weights: Any, x: jax.Array, module: Any = module) -> jax.Array:
+            return jnp.mean(jnp.square(module.apply(weights, x).astype(jnp.float32)))
 
-    hidden = int(width * expansion)
-    row = f"block, gate of {hidden}, {dtype}, {form}"
-    with depthwise("grouped"):
-        sizes = (floors.forward(module.apply, weights, x), floors.step(loss, weights, x))
-    forward, step = (1e9 * size["gbytes"] for size in sizes)
-    piece(record, row, module.apply, forward, weights, x, form=form)
-    piece(
-        record, f"{row}, gradients", jax.value_and_grad(loss, (0, 1)), step, weights, x, form=form
-    )
+        with depthwise("grouped"):
+            size = 1e9 * floors.step(loss, weights, x)["gbytes"]
+        for form in get_args(Form):
+            row = f"block, gate of {int(width * expansion)}, {dtype}, {form}"
+            small.add(row, size, form, jax.value_and_grad(loss, (0, 1)), weights, x)
+    small.time()
 
 
 # --- what compiling costs -------------------------------------------------------------------------
 
+_NO_FUSION_TUNING = {"xla_gpu_experimental_enable_fusion_autotuner": False}
+_NO_TRITON = {"xla_gpu_enable_triton_gemm": False}
+_NHWC = {"xla_gpu_force_conv_nhwc": True}
+_SUMMED = {"form": "summed"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
-    "summed": {"form": "summed"},
     "autotune_0": {"xla_gpu_autotune_level": 0},
-    "no_triton": {"xla_gpu_enable_triton_gemm": False},
-    "summed_no_triton": {"form": "summed", "xla_gpu_enable_triton_gemm": False},
-    "summed_autotune_0": {"form": "summed", "xla_gpu_autotune_level": 0},
     "autotune_1": {"xla_gpu_autotune_level": 1},
+    "no_fusion_tuning": _NO_FUSION_TUNING,
+    "no_triton": _NO_TRITON,
     "no_cudnn_fusion": {"xla_gpu_cudnn_gemm_fusion_level": 0},
-    "nhwc": {"xla_gpu_force_conv_nhwc": True},
+    "nhwc": _NHWC,
     "parallel_16": {"xla_gpu_force_compilation_parallelism": 16},
     "llvm_1": {"xla_backend_optimization_level": 1},
     "unrolled": {"scan_blocks": False},
+    "summed": _SUMMED,
+    "summed_nhwc": _SUMMED | _NHWC,
+    "summed_no_fusion_tuning": _SUMMED | _NO_FUSION_TUNING,
+    "summed_no_triton": _SUMMED | _NO_TRITON,
+    "summed_autotune_0": _SUMMED | {"xla_gpu_autotune_level": 0},
+    "summed_quick": _SUMMED | _NO_TRITON | _NO_FUSION_TUNING,
+    "quick_nhwc": _NO_TRITON | _NO_FUSION_TUNING | _NHWC,
 }
 """Compiler options, the form of depthwise convolutions, and fields of the configuration."""
 

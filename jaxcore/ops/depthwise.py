@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -84,7 +84,7 @@ def _backward_rule(
     return _choose(slopes, form, *inputs, g)
 
 
-def _choose(ways: dict[Form, Callable[..., Any]], form: Form | None, *arrays: Array) -> Any:
+def _choose(ways: Mapping[str, Callable[..., Any]], form: Form | None, *arrays: Array) -> Any:
     if form is not None:
         return ways[form](*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=ways["shifted"], default=ways["grouped"])

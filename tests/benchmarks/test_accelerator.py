@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.accelerator import floors, networks, report
-from benchmarks.accelerator.__main__ import Options, jobs, measure
+from benchmarks.accelerator.__main__ import Options, jobs, measure, room
 from benchmarks.accelerator.measure import Record, read, timed
+from benchmarks.accelerator.ours import SETTINGS
 from jaxcore.ops import depthwise_conv
 
 
@@ -126,25 +128,36 @@ def test_a_part_from_end_to_end_and_what_takes_too_long(tmp_path):
     measure(options)
     found = json.loads(output.read_text())["limits"]
     assert found["rows"]["copy"]["gb_s"] > 0 and found["environment"]["versions"]["jax"]
-    measure(Options(smoke=True, parts=("monte_carlo",), output=output, budget=0.6))
+    measure(
+        Options(smoke=True, parts=("monte_carlo",), output=output, sides=("jaxcore",), budget=0.6)
+    )
     both = json.loads(output.read_text())
     assert both["limits"]["rows"] == found["rows"]  # what is not run stays
     failed = [row["failed"] for row in both["monte_carlo"]["rows"].values()]
     assert failed and "the budget was spent" in failed[0]
 
 
+def test_processes_that_compile_side_by_side_start_together():
+    old, new = (SimpleNamespace(started=time.time() - age) for age in (60, 0.5))
+    assert room([], 2) and room([new], 2)
+    assert not room([new, new], 2) and not room([old], 2)
+
+
 def test_jobs_of_a_part():
     sides = [job.side for job in jobs("sunet_step", Options(sides=("jaxcore", "torch")))]
     assert sides == ["jaxcore", "jaxcore", "torch"]
     assert [job.side for job in jobs("adair_step", Options(sides=("torch",)))] == []
-    settings = ("restormer float32 default",)
-    assert [job.setting for job in jobs("compile", Options(settings=settings))] == list(settings)
+    assert [job.dtype for job in jobs("blocks", Options(sides=("jaxcore",)))] == [
+        "float32",
+        "bfloat16",
+    ]
+    chosen = [job.setting.split() for job in jobs("compile", Options())]
+    assert chosen and all(name in networks.NETWORKS and of in SETTINGS for name, _, of in chosen)
 
 
 @pytest.mark.torch
 def test_sunet_in_pytorch_gives_the_same_images():
-    import torch
-
+    torch = pytest.importorskip("torch")
     from benchmarks.sunet_torch import SUNet
     from jaxcore.models import sunet
 
