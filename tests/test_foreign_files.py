@@ -1,5 +1,6 @@
 """Files of strangers, damaged at random: a value or one sentence, in bounded time and memory."""
 
+import gzip
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxcore.convert import read_state_dict, write_safetensors, write_torch
+from jaxcore.data.astro import read_fits, regrid
 from jaxcore.data.images import read_image
 from jaxcore.data.images.pack import pack
 from jaxcore.data.images.tfds import tfds_source
@@ -76,6 +78,27 @@ def write_parquet(path):
     pyarrow.parquet.write_table(table, path)
 
 
+def fits(kind, pack=bytes):
+    """An image behind a table, with coordinates, plain or in compressed tiles."""
+
+    def write(path):
+        from astropy.io import fits
+
+        pixels = RNG.normal(size=(24, 20)).astype(np.float32)
+        table = fits.BinTableHDU.from_columns([fits.Column("x", "E", array=pixels[0])])
+        image = getattr(fits, kind)(pixels, name="SCI")
+        image.header.update(CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CDELT1=-1e-4, CDELT2=1e-4)
+        with path.open("wb") as stream:
+            fits.HDUList([fits.PrimaryHDU(), table, image]).writeto(stream)
+        path.write_bytes(pack(path.read_bytes()))
+
+    def read(path):
+        image = read_fits(path)
+        return image.pixels, regrid(image.header, factor=2)
+
+    return Kind(write, "a.fits", read)
+
+
 def write_index(path):
     write_safetensors(path.parent / "a.safetensors", TENSORS)
     names = ", ".join(f'"{name}": "a.safetensors"' for name in TENSORS)
@@ -103,6 +126,9 @@ KINDS = {
     ),
     **{kind: picture(kind) for kind in ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")},
     "NPY": Kind(lambda p: p.write_bytes(_npy(p)), "a.img", read_picture),
+    "FITS": fits("ImageHDU"),
+    "FITS in tiles": fits("CompImageHDU"),
+    "FITS in gzip": fits("ImageHDU", gzip.compress),
     "csv": text("y,a,who\n1.5,1,ann\n2.5,,bob\n", "t.csv", columns),
     "parquet": Kind(write_parquet, "t.parquet", columns),
     "features": tfds_part("features.json"),

@@ -121,7 +121,7 @@ def check_same_run(
     change: bool = False,
     changeable: Sequence[str] = (),
     done: int = 0,
-) -> list[dict[str, Any]]:
+) -> list[Change]:
     """Refuse to go on with a run directory whose settings are others.
 
     A longer run may go on under a constant learning rate, which does not depend on the length,
@@ -136,7 +136,7 @@ def check_same_run(
       done: steps of the newest checkpoint.
 
     Returns:
-      What is changed from step ``done`` on: ``{"step", "field", "before", "after"}``.
+      What is changed.
 
     Raises:
       UserError: names all fields that must not differ, or what in ``stored`` is no setting.
@@ -169,18 +169,19 @@ def check_same_run(
             f"Expected train.steps of at least {done}, which are done in {run_dir}, found "
             f"{current['train']['steps']}."
         )
-    return [{"step": done, **one._asdict()} for one in found]
+    return found
 
 
-def record_of(stored: Mapping[str, Any], changes: list[dict[str, Any]]) -> dict[str, Any]:
-    """What ``config.json`` says of changes, those before among them.
+def record_of(stored: Mapping[str, Any], step: int, changes: Sequence[Change]) -> dict[str, Any]:
+    """What ``config.json`` says of changes from ``step`` on, those before among them.
 
-    >>> record_of({"changes": [{"step": 4}]}, [{"step": 8}])
-    {'changes': [{'step': 4}, {'step': 8}]}
+    >>> record_of({"changes": [{"step": 4}]}, 8, [Change("a", 1, 2)])
+    {'changes': [{'step': 4}, {'step': 8, 'field': 'a', 'before': 1, 'after': 2}]}
     """
     before = stored.get("changes")
-    changes = [*(before if isinstance(before, list) else ()), *changes]
-    return {"changes": changes} if changes else {}
+    now = [{"step": step, **one._asdict()} for one in changes]
+    both = [*(before if isinstance(before, list) else ()), *now]
+    return {"changes": both} if both else {}
 
 
 def _list(found: Sequence[Change]) -> str:

@@ -96,12 +96,11 @@ def fit(
     ready = prepare(task, inherited(stored, cfg), mesh)
     cfg = ready.cfg
     description = describe_run(task, cfg, extra_config or {})
-    abstract = ready.abstract
+    abstract, changes = ready.abstract, []
     if found:
         options = {"change": change_settings, "changeable": task.changeable, "done": steps[-1]}
         changes = check_same_run(stored, description, run_dir, **options)
-        description |= record_of(stored, changes)
-        if any(one["field"].startswith("train.optim") for one in changes):
+        if any(one.field.startswith("train.optim") for one in changes):
             abstract = as_stored(ready, TrainConfig.from_dict(stored["train"]))
     if not found or change_settings:
         check_length(cfg.optim.schedule, cfg.steps * task.inner_steps)
@@ -129,9 +128,6 @@ def fit(
     ):
         if complete_steps(run_dir / CHECKPOINTS) != steps:
             raise UserError(f"Another run has just worked in {run_dir}: start again.")
-        with writing(run_dir):
-            if jax.process_index() == 0:
-                write_json(run_dir / "config.json", description)
         record: dict[str, Any] = {}
         if found:
             state, record = checkpointer.restore(abstract)
@@ -141,6 +137,10 @@ def fit(
             state = ready.initial_state(init_params)
         metrics = record.get("metrics") or {}
         start = int(state.step)
+        description |= record_of(stored, start, changes)
+        with writing(run_dir):
+            if jax.process_index() == 0:
+                write_json(run_dir / "config.json", description)
         skipped = int(state.skipped)
         left = [name for name in record.get("left", ()) if name in cfg.due(start)]
         judged = start - 1 if "evaluate" in left else start

@@ -34,6 +34,11 @@ class Starlet(NamedTuple):
     generation: Generation = 1
     boundary: Boundary = "reflect"
 
+    @property
+    def per_scale(self) -> int:
+        """Planes of every scale."""
+        return 1
+
     def planes(self, x: Float[Array, "*b h w"]) -> Float[Array, "*b j h w"]:
         """See `starlet`."""
         return starlet(x, self.n_scales, self.generation, self.boundary)
@@ -45,6 +50,14 @@ class Starlet(NamedTuple):
     def norms(self) -> np.ndarray:
         """See `starlet_noise_norms`."""
         return starlet_noise_norms(self.n_scales, self.generation)
+
+    def transfer(self, shape: tuple[int, int]) -> np.ndarray:
+        """See `starlet_transfer`."""
+        return starlet_transfer(shape, self.n_scales, self.generation)
+
+    def noise_maps(self, variance: Float[Array, "*b h w"]) -> Float[Array, "*b j h w"]:
+        """See `starlet_noise_maps`."""
+        return starlet_noise_maps(variance, *self)
 
 
 def fold(index: np.ndarray, length: int, boundary: Boundary) -> np.ndarray:

@@ -7,7 +7,7 @@ from jaxcore.models.deconvolution.debias import (
     noise_scales,
     tikhonov_noise_scales,
 )
-from jaxcore.models.deconvolution.grids import factor_between, rebin, replicate, upsample_flux
+from jaxcore.models.deconvolution.dictionary import Dictionary
 from jaxcore.models.deconvolution.methods import METHODS, Method
 from jaxcore.models.deconvolution.psf import (
     centre_psf,
@@ -20,12 +20,6 @@ from jaxcore.models.deconvolution.psf import (
 )
 from jaxcore.models.deconvolution.richardson_lucy import richardson_lucy
 from jaxcore.models.deconvolution.sparse import sparse_starlet
-from jaxcore.models.deconvolution.spectra import (
-    convolve,
-    correlate,
-    laplacian_tf,
-    psf_to_tf,
-)
 from jaxcore.models.deconvolution.tikhonov import (
     choose_lam,
     noise_gain,
@@ -39,10 +33,18 @@ from jaxcore.models.deconvolution.two_channel import (
     two_channel,
 )
 from jaxcore.models.deconvolution.wiener import radial_power, wiener
+from jaxcore.ops.grids import factor_between, rebin, replicate, upsample_flux
+from jaxcore.ops.spectra import (
+    convolve,
+    correlate,
+    laplacian_tf,
+    psf_to_tf,
+)
 
 __all__ = [
     "METHODS",
     "Debiased",
+    "Dictionary",
     "Method",
     "TwoChannels",
     "centre_psf",

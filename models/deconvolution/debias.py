@@ -13,20 +13,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.deconvolution.grids import factor_between, rebin, replicate
-from jaxcore.models.deconvolution.spectra import (
+from jaxcore.models.deconvolution.dictionary import Dictionary
+from jaxcore.models.deconvolution.tikhonov import LAM, Regularizer, noise_gain, tikhonov_filter
+from jaxcore.ops.grids import factor_between, rebin, replicate
+from jaxcore.ops.spectra import (
     aligned,
     convolve,
     correlate,
     psf_to_tf,
 )
-from jaxcore.models.deconvolution.tikhonov import LAM, Regularizer, noise_gain, tikhonov_filter
-from jaxcore.ops.starlet import (
-    Starlet,
-    mad_sigma,
-    starlet_noise_maps,
-    starlet_transfer,
-)
+from jaxcore.ops.starlet import Starlet, mad_sigma
 
 Domain: TypeAlias = Literal["data", "image"]
 Coarse: TypeAlias = Literal["keep", "drop"]
@@ -39,7 +35,7 @@ class Debiased(NamedTuple):
 
     Attributes:
       image: debiased images.
-      support: active coefficients, as many planes as there are scales.
+      support: active coefficients of every wavelet plane.
       residual_norms: for every iteration the norms of the residual and of its active part, before
         the update; shape ``(n_iter, 2)`` after the axes of the batch.
     """
@@ -50,7 +46,7 @@ class Debiased(NamedTuple):
 
 
 def noise_scales(
-    starlet: Starlet,
+    dictionary: Dictionary,
     sigma: float | Float[Array, "*b"] | None,
     variance: Float[Array, "*b h w"] | None = None,
     ndim: int = 2,
@@ -58,7 +54,7 @@ def noise_scales(
     """Standard deviation of every wavelet coefficient of the noise.
 
     Args:
-      starlet: the transform.
+      dictionary: the transform.
       sigma: of white noise, one number or one per image; None where a variance map is given.
       variance: of the noise of every pixel, instead.
       ndim: number of axes of the images.
@@ -72,14 +68,14 @@ def noise_scales(
     if (sigma is None) == (variance is None):
         raise UserError("Expected either sigma or variance, found both or neither.")
     if variance is not None:
-        return starlet_noise_maps(aligned(variance, ndim), *starlet)
+        return dictionary.noise_maps(aligned(variance, ndim))
     value = jnp.asarray(sigma, float)[..., None, None, None]
-    norms = jnp.asarray(starlet.norms(), float)[:, None, None]
+    norms = jnp.asarray(dictionary.norms(), float)[:, None, None]
     return aligned(value, ndim + 1) * aligned(norms, ndim + 1)
 
 
 def tikhonov_noise_scales(
-    starlet: Starlet,
+    dictionary: Dictionary,
     tf: Complex[Array, "*b h w2"],
     sigma: float | Float[Array, "*b"],
     shape: tuple[int, ...],
@@ -89,7 +85,7 @@ def tikhonov_noise_scales(
     """Standard deviation of the wavelet coefficients of white noise behind Tikhonov's filter.
 
     Args:
-      starlet: the transform; borders count as periodic.
+      dictionary: the transform; borders count as periodic.
       tf: transfer function of the PSF.
       sigma: of the noise before the filter, one number or one per image.
       shape: of the images; the last two sides are used.
@@ -102,7 +98,7 @@ def tikhonov_noise_scales(
     (3,)
     """
     wanted = tikhonov_filter(tf, lam, shape, regularizer)[..., None, :, :]
-    transfer = starlet_transfer((shape[-2], shape[-1]), starlet.n_scales, starlet.generation)
+    transfer = dictionary.transfer((shape[-2], shape[-1]))
     gain = noise_gain(wanted, shape[-1], jnp.asarray(transfer, wanted.real.dtype))
     sigma = jnp.asarray(sigma, gain.dtype)[..., None]
     ndim = max(sigma.ndim, gain.ndim)
@@ -117,7 +113,7 @@ def multiresolution_support(
     scales: Float[Array, "*b j"] | None = None,
     k: float = K,
     k_first: float = K_FIRST,
-    starlet: Starlet = Starlet(N_SCALES),
+    dictionary: Dictionary = Starlet(N_SCALES),
     drop_isolated: bool = False,
 ) -> Bool[Array, "*b j h w"]:
     """Active coefficients: those of which noise alone does not make as large ones.
@@ -131,7 +127,7 @@ def multiresolution_support(
         `tikhonov_noise_scales`.
       k: how many standard deviations are significant.
       k_first: the same for the finest plane, which has most pixels.
-      starlet: the transform.
+      dictionary: the transform.
       drop_isolated: leave out coefficients none of whose eight neighbours is active.
 
     >>> x = jnp.zeros((32, 32)).at[16, 16].set(50.0)
@@ -143,11 +139,12 @@ def multiresolution_support(
         noise = aligned(scales[..., None, None], y.ndim + 1)
     else:
         if sigma is None and variance is None:
-            sigma = mad_sigma(y, starlet.boundary)
-        noise = noise_scales(starlet, sigma, variance, y.ndim)
-    factors = jnp.full(starlet.n_scales, k, noise.dtype).at[0].set(k_first)
+            sigma = mad_sigma(y, dictionary.boundary)
+        noise = noise_scales(dictionary, sigma, variance, y.ndim)
+    factors = jnp.full(dictionary.n_scales * dictionary.per_scale, k, noise.dtype)
+    factors = factors.at[: dictionary.per_scale].set(k_first)
     limits = noise * aligned(factors[:, None, None], noise.ndim)
-    active = jnp.abs(starlet.planes(y)[..., :-1, :, :]) >= limits.astype(y.dtype)
+    active = jnp.abs(dictionary.planes(y)[..., :-1, :, :]) >= limits.astype(y.dtype)
     return _with_neighbours(active) if drop_isolated else active
 
 
@@ -165,7 +162,7 @@ def _with_neighbours(active: Array) -> Array:
 @functools.partial(
     jax.jit,
     static_argnames=(
-        "starlet",
+        "dictionary",
         "k",
         "k_first",
         "n_iter",
@@ -196,7 +193,7 @@ def debias(
     regularizer: Regularizer = "laplacian",
     update_support: bool = False,
     drop_isolated: bool = False,
-    starlet: Starlet = Starlet(N_SCALES),
+    dictionary: Dictionary = Starlet(N_SCALES),
 ) -> Debiased:
     """Add to an image what its residual holds of significant structure, in a few iterations.
 
@@ -227,7 +224,8 @@ def debias(
       regularizer: likewise.
       update_support: let coefficients of later residuals join the support.
       drop_isolated: see `multiresolution_support`.
-      starlet: the transform; four scales for 64 pixels, five for 128.
+      dictionary: the transform, a `Starlet` or `Stationary`; four scales for 64 pixels, five for
+        128.
 
     Returns:
       Images, their support and the norms of the residuals.
@@ -253,9 +251,9 @@ def debias(
             f"{coarse!r} and {domain!r}."
         )
     if sigma is None and variance is None:
-        sigma = mad_sigma(y, starlet.boundary)
+        sigma = mad_sigma(y, dictionary.boundary)
     tf = psf_to_tf(psf)
-    select = {"k": k, "k_first": k_first, "starlet": starlet, "drop_isolated": drop_isolated}
+    select = {"k": k, "k_first": k_first, "dictionary": dictionary, "drop_isolated": drop_isolated}
     in_image = domain == "image"
     if in_image:
         if factor != 1 or sigma is None:
@@ -263,7 +261,7 @@ def debias(
                 "Expected observations on the grid of the image and sigma, not variance, in the "
                 f"image domain, found a factor of {factor} between the grids."
             )
-        scales = tikhonov_noise_scales(starlet, tf, sigma, y.shape, lam, regularizer)
+        scales = tikhonov_noise_scales(dictionary, tf, sigma, y.shape, lam, regularizer)
         noise = {"scales": scales}
         active = multiresolution_support(x0, **noise, **select) if support is None else support
     else:
@@ -272,10 +270,10 @@ def debias(
     keep = coarse == "keep"
 
     def filtered(r: Array, active: Array) -> Array:
-        planes = starlet.planes(r)
+        planes = dictionary.planes(r)
         last = planes[..., -1:, :, :]
         wavelets = jnp.where(active, planes[..., :-1, :, :], 0)
-        return starlet.image(jnp.concatenate([wavelets, last if keep else 0 * last], axis=-3))
+        return dictionary.image(jnp.concatenate([wavelets, last if keep else 0 * last], axis=-3))
 
     def back(r: Array) -> Array:
         """Adjoint of blurring and rebinning, over the squared norm of the latter."""

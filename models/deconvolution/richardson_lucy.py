@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcore.models.deconvolution.grids import factor_between, rebin, replicate
-from jaxcore.models.deconvolution.spectra import (
+from jaxcore.ops.grids import factor_between, rebin, replicate
+from jaxcore.ops.spectra import (
     aligned,
     convolve,
     correlate,

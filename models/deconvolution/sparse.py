@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.deconvolution.grids import factor_between, rebin
-from jaxcore.models.deconvolution.spectra import aligned, convolve, power, psf_to_tf
+from jaxcore.ops.grids import factor_between, rebin
+from jaxcore.ops.spectra import aligned, convolve, power, psf_to_tf
 from jaxcore.ops.starlet import Starlet, inverse_starlet
 
 
@@ -101,8 +101,8 @@ def sparse_starlet(
     *,
     sigma: float | Float[Array, "*b"] | None = None,
     k: float = 1.0,
-    k_first: float = 3.0,
-    n_iter: int = 100,
+    k_first: float = 1.0,
+    n_iter: int = 200,
     positivity: bool = True,
     momentum: bool = True,
     target_psf: Float[Array, "*b h2 w2"] | None = None,
@@ -120,7 +120,7 @@ def sparse_starlet(
       sigma: standard deviation of the noise in a pixel of ``y``.
       k: weight of the coefficients, in standard deviations of the noise.
       k_first: the same for the finest plane.
-      n_iter: number of steps.
+      n_iter: number of steps; after 50 large structure is there, after 200 small.
       positivity: keep coefficients from getting negative.
       momentum: FISTA; False is ISTA, which needs many more steps.
       target_psf: the PSF that the restored image shall have; None for none. Structure below two

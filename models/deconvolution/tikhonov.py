@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.deconvolution.grids import Upsampling, factor_between, upsample_flux
-from jaxcore.models.deconvolution.spectra import (
+from jaxcore.ops.grids import Upsampling, factor_between, upsample_flux
+from jaxcore.ops.spectra import (
     aligned,
     image,
     laplacian_tf,

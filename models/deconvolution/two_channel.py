@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.deconvolution.grids import factor_between, rebin
 from jaxcore.models.deconvolution.psf import gaussian_psf
 from jaxcore.models.deconvolution.sparse import compose, fista, penalties, shrink
-from jaxcore.models.deconvolution.spectra import (
+from jaxcore.ops.grids import factor_between, rebin
+from jaxcore.ops.spectra import (
     aligned,
     convolve,
     image,
@@ -67,7 +67,7 @@ def deconvolve_two_channels(
     sigma: float | Float[Array, "*b"] | None = None,
     target_psf: Float[Array, "*b h2 w2"] | None = None,
     k: float = 1.0,
-    k_first: float = 3.0,
+    k_first: float = 1.0,
     n_iter: int = 200,
     starlet: Starlet = Starlet(4, 2),
 ) -> TwoChannels:

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.models.deconvolution.grids import Upsampling, factor_between, upsample_flux
-from jaxcore.models.deconvolution.spectra import (
+from jaxcore.models.deconvolution.tikhonov import restore_tikhonov
+from jaxcore.ops.grids import Upsampling, factor_between, upsample_flux
+from jaxcore.ops.spectra import (
     aligned,
     image,
     multiplicity,
@@ -19,7 +20,6 @@ from jaxcore.models.deconvolution.spectra import (
     spectrum,
     times,
 )
-from jaxcore.models.deconvolution.tikhonov import restore_tikhonov
 
 
 def radial_power(x: Float[Array, "*b h w"]) -> Float[Array, "*b h w2"]:

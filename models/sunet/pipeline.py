@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxcore.errors import UserError
 from jaxcore.models.deconvolution import debias as debiasing
 from jaxcore.models.deconvolution import restore_tikhonov
+from jaxcore.models.deconvolution.dictionary import Dictionary
 from jaxcore.models.deconvolution.tikhonov import LAM, Choice
 from jaxcore.models.sunet.config import SUNetConfig
 from jaxcore.models.sunet.model import apply
@@ -69,7 +70,7 @@ class Deconvolved(NamedTuple):
     support: Array | None
 
 
-@functools.partial(jax.jit, static_argnames=("cfg", "lam", "steps", "tile", "starlet", "n_iter"))
+@functools.partial(jax.jit, static_argnames=("cfg", "lam", "steps", "tile", "dictionary", "n_iter"))
 def deconvolve(
     images: Float[Array, "n c h w"],
     psf: Float[Array, "*n c h2 w2"],
@@ -80,7 +81,7 @@ def deconvolve(
     lam: float | Choice = LAM,
     sigma: Float[Array, "n c"] | None = None,
     tile: int | None = None,
-    starlet: Starlet = Starlet(4),
+    dictionary: Dictionary = Starlet(4),
     n_iter: int = 10,
 ) -> Deconvolved:
     """Deconvolve a stack of images of several bands in one compiled call.
@@ -98,7 +99,7 @@ def deconvolve(
       tile: side of tiles for the network as the official code cuts them, put into the middle of a
         square of zeros and without overlap; None shows it whole images, mirrored to sides it
         takes.
-      starlet: transform of step 3.
+      dictionary: wavelet transform of step 3, a `Starlet` or `Stationary`.
       n_iter: iterations of step 3.
 
     Returns:
@@ -128,7 +129,7 @@ def deconvolve(
     if params is not None and cfg is not None and "sunet" in steps:
         image = network = _network(tikhonov, params, cfg, tile)
     if "debias" in steps:
-        out = debiasing(image, images, psf, sigma=sigma, starlet=starlet, n_iter=n_iter)
+        out = debiasing(image, images, psf, sigma=sigma, dictionary=dictionary, n_iter=n_iter)
         image, support = out.image, out.support
     return Deconvolved(image, tikhonov, network, support)
 

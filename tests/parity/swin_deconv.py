@@ -107,7 +107,7 @@ def check_debias(path: Path) -> None:
         sigma = mad_sigma(y, cfg["boundary"])
         close(sigma, c.file["mid/sigma"], atol=0, rtol=c.share, what="sigma")
         options: dict[str, Any] = {name: cfg[name] for name in ("k", "k_first", "n_iter", "step")}
-        options |= {"starlet": transform, "sigma": sigma, "lam": cfg["lam"]}
+        options |= {"dictionary": transform, "sigma": sigma, "lam": cfg["lam"]}
 
         def debias(**more: Any) -> deconvolution.Debiased:
             return deconvolution.debias(x0, y, psf, **options, **more)  # noqa: B023  # called in the same turn

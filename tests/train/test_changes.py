@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -77,6 +78,25 @@ def test_a_finished_run_goes_on_for_longer_by_request(tmp_path):
             reporter=Silent(),
             change_settings=True,
         )
+
+
+def test_a_change_is_written_down_at_the_step_that_the_run_went_on_from(tmp_path):
+    """That of the newest whole checkpoint, and not at all where there is none."""
+    cfg, run = dataclasses.replace(_CFG, save_every=2), tmp_path / "run"
+    fit(TinyTask(), cfg, run, reporter=Silent())
+    before = (run / "config.json").read_bytes()
+    (run / "checkpoints" / "4" / "loop" / "metadata").write_bytes(b"")
+    longer = dataclasses.replace(cfg, steps=6)
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(run, spoilt)
+    (spoilt / "checkpoints" / "2" / "loop" / "metadata").write_bytes(b"")
+    with pytest.raises(UserError, match="only damaged ones"):
+        fit(TinyTask(), longer, spoilt, reporter=Silent(), change_settings=True)
+    assert (spoilt / "config.json").read_bytes() == before
+
+    fit(TinyTask(), longer, run, reporter=Silent(), change_settings=True)
+    [change] = read_config(run)["changes"]
+    assert change == {"step": 2, "field": "train.steps", "before": 4, "after": 6}
 
 
 def test_what_the_state_depends_on_never_changes_and_all_of_it_is_named(tmp_path):

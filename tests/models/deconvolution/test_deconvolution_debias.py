@@ -7,6 +7,7 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.models import deconvolution as d
 from jaxcore.ops.starlet import Starlet
+from jaxcore.ops.stationary import Stationary
 from tests.models.deconvolution.stamps import error, stamp
 
 
@@ -79,6 +80,21 @@ def test_the_noise_behind_the_filter_is_that_of_filtered_noise(stamps):
     seen = starlet.planes(d.tikhonov(noise, psf))[:, :-1].std((0, 2, 3))
     told = d.tikhonov_noise_scales(starlet, d.psf_to_tf(psf), 1.0, (64, 64))
     np.testing.assert_allclose(told, seen, rtol=0.05)
+
+
+def test_stationary_wavelets_are_another_dictionary(stamps):
+    truth, noisy, psf, start = stamps
+    wavelets = Stationary(3, "db2")
+    out = d.debias(start, noisy, psf, sigma=0.02, dictionary=wavelets)
+    assert out.support.shape == (9, 64, 64) and 0 < float(out.support.mean()) < 0.6
+    assert abs(float(out.image.sum() / noisy.sum()) - 1) < 0.02
+    assert error(out.image, truth) < 0.5 * error(start, truth)
+    told = d.tikhonov_noise_scales(wavelets, d.psf_to_tf(psf), 1.0, (64, 64))
+    noise = jnp.asarray(np.random.default_rng(1).normal(size=(40, 64, 64)), jnp.float32)
+    seen = wavelets.planes(d.tikhonov(noise, psf))[:, :-1].std((0, 2, 3))
+    np.testing.assert_allclose(told, seen, rtol=0.05)
+    with pytest.raises(UserError, match="one noise level for stationary wavelets"):
+        d.debias(start, noisy, psf, variance=noisy**2, dictionary=wavelets)
 
 
 def test_options_that_do_not_fit_are_refused(stamps):
