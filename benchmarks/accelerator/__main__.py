@@ -116,7 +116,9 @@ def jobs(part: str, options: Options) -> list[Job]:
         return [Job(**common, setting=setting) for setting in options.settings]
     if part in ALONE:
         return [Job(**common)]
-    sides = [side for side in options.sides if side == "jaxcore" or part.startswith(RIVALLED)]
+    sides: list[Side] = [
+        side for side in options.sides if side == "jaxcore" or part.startswith(RIVALLED)
+    ]
     found = []
     for side in sides:
         if side == "jaxcore":
