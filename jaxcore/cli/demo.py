@@ -37,10 +37,12 @@ def demo(
     from jaxcore.data.images import write_image
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.recipes import recipe
+    from jaxcore.train.tasks.images import ImageTask
 
     chosen = recipe(_RECIPES[model], **({} if steps is None else {"steps": steps}))
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
     task = chosen.task
+    assert isinstance(task, ImageTask)
     print_counts(task.counts())
     result = fit(task, chosen.train, out)
     if result.interrupted:

@@ -3,10 +3,11 @@
 import functools
 from collections.abc import Callable
 
-from jaxcore.data.images.kinds import AllInOne, Pairs, Photos
+from jaxcore.data.images.kinds import AllInOne, CleanImages, Pairs, Photos
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.models.adair.config import AdaIRConfig, Preset
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.recipes import Recipe
 from jaxcore.train.recipes.demo import demo
@@ -82,6 +83,31 @@ def _demo(steps: int = 750) -> Recipe:
     return demo(steps, 4, network=AdaIRConfig.tiny(mask_mode="soft"), data=data)
 
 
+def _photos() -> Recipe:
+    """A small AdaIR for noise and haze of any strength, on a folder of clean photographs.
+
+    The weights that come with the library are trained by it. A third of the rows are clean, of
+    any look, so that the network leaves alone what is not degraded.
+    """
+    schedule = ScheduleConfig(name="fixed")
+    optim = OptimConfig(
+        learning_rate=1e-3, weight_decay=1e-3, schedule=schedule, clip_norm=1.0, betas=(0.9, 0.99)
+    )
+    task = RestorationTask(
+        network=AdaIRConfig.small(num_blocks=(1, 2, 2, 1), mask_mode="soft"),
+        data=CleanImages(tasks=("noise_any", "haze_any", "clean_any"), cache_gb=4),
+        stages=(Stage(steps=None, patch=192, batch_size=16),),
+    )
+    train = TrainConfig(
+        steps=6000,
+        optim=optim,
+        ema=EMAConfig(decay=0.998, warmup="ratio"),
+        save_every=500,
+        keep_last=1,
+    )
+    return Recipe(task=task, train=train)
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "adair": _own,
     **{
@@ -97,4 +123,5 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     },
     "restormer": _restormer,
     "demo": _demo,
+    "adair_photos": _photos,
 }

@@ -13,11 +13,13 @@ import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
 from jaxcore.data.images.crops import eight_bits
+from jaxcore.data.images.looks import any_look, colour_look, is_grey
 from jaxcore.errors import UserError
 
 LEGACY_SIGMAS = (15, 25, 50)  # order of the official evaluation, grey levels
 GAMMA = 2.2  # of the display: linear light = (pixel / 255) ** GAMMA
 BLUR_RADIUS = 13  # of the motion blur kernel, pixels
+NOISE_ANY = 55  # largest sigma of noise of any strength, grey levels
 _STREAK = 45  # longest rain streak, pixels
 
 
@@ -110,6 +112,40 @@ def random_haze(
     depth = smooth_depth(clean.shape[0], clean.shape[1], rng)
     hazy = haze(clean / 255, depth, rng.uniform(0.6, 1.8), rng.uniform(0.7, 1.0))
     return _to_uint8(hazy)
+
+
+def noise_any(
+    clean: UInt8[np.ndarray, "h w c"], rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w c"]:
+    """Noise of the protocol with sigma drawn from [0, 55].
+
+    >>> grey = np.full((8, 8, 3), 90, np.uint8)
+    >>> bool((noise_any(grey, np.random.default_rng(0)) != grey).any())
+    True
+    """
+    sigma = rng.uniform(0, NOISE_ANY)
+    return gaussian_noise(clean, sigma, rng.standard_normal(clean.shape, np.float32))
+
+
+def haze_any(
+    clean: UInt8[np.ndarray, "h w c"], rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w c"]:
+    """`haze` with a `smooth_depth`, beta in [0.4, 2.2] and an airlight in [0.65, 1.0].
+
+    Half of the airlights have a tint of up to 0.12. Grey pictures stay as they are: nothing in
+    them tells fog from low contrast.
+
+    >>> grey = np.full((8, 8, 3), 90, np.uint8)
+    >>> bool((haze_any(grey, np.random.default_rng(0)) == grey).all())
+    True
+    """
+    depth = smooth_depth(clean.shape[0], clean.shape[1], rng).astype(np.float32)
+    beta, airlight = rng.uniform(0.4, 2.2), rng.uniform(0.65, 1.0)
+    tint = rng.uniform(0, 0.12, 3) * (rng.random() < 0.5)
+    if is_grey(clean):
+        return clean
+    colour = (airlight * (1 - tint)).astype(np.float32)
+    return _to_uint8(haze(clean / np.float32(255), depth, np.float32(beta), colour))
 
 
 def rain(clean: UInt8[np.ndarray, "h w c"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w c"]:
@@ -213,6 +249,8 @@ class Degradation:
 
     function: Callable[[np.ndarray, np.random.Generator], np.ndarray]
     margin: int = 0  # clean pixels it reads beyond the border of what it yields
+    # in training, what becomes of the clean image first; nothing where there is none
+    look: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
     def __call__(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Degraded image, uint8 or (`centre_box`) uint16."""
@@ -225,8 +263,8 @@ def _noise(sigma: int) -> Degradation:
     )
 
 
-CLEAN = "clean"
-"""The one that changes nothing: a network trained with it too leaves clean pictures alone."""
+CLEAN, CLEAN_ANY = "clean", "clean_any"
+"""Those that change nothing: a network trained with them too leaves clean pictures alone."""
 
 DEGRADATIONS: dict[str, Degradation] = {
     "noise15": _noise(15),
@@ -238,6 +276,10 @@ DEGRADATIONS: dict[str, Degradation] = {
     "lowlight": Degradation(low_light),
     "centre_box": Degradation(centre_box),
     CLEAN: Degradation(lambda clean, rng: clean),
+    # Of any strength, on pictures of any look: for one network that is shown anything.
+    "noise_any": Degradation(noise_any, look=any_look),
+    "haze_any": Degradation(haze_any, look=colour_look),
+    CLEAN_ANY: Degradation(lambda clean, rng: clean, look=any_look),
 }
 
 
@@ -269,7 +311,7 @@ def compose(*names: str) -> Degradation:
             clean = step(eight_bits(clean), rng)
         return clean
 
-    return Degradation(run, margin=sum(step.margin for step in steps))
+    return Degradation(run, margin=sum(step.margin for step in steps), look=steps[0].look)
 
 
 def degradation(name: str) -> Degradation:

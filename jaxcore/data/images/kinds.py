@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from jaxcore.data.images.degradations import CLEAN, degradation
+from jaxcore.data.images.degradations import CLEAN, CLEAN_ANY, degradation
 from jaxcore.data.images.dehazing import dehazing
 from jaxcore.data.images.layouts import (
     CDD11_TASKS,
@@ -122,7 +122,7 @@ def evaluation_groups(data: ImageData) -> tuple[Group, ...]:
       UserError: data that are missing or wrong, or an unknown task.
     """
     groups = _prepared(data, evaluation=True)
-    return tuple(group for group in groups if group.degradation != CLEAN)
+    return tuple(group for group in groups if group.degradation not in (CLEAN, CLEAN_ANY))
 
 
 def describe(groups: Iterable[Group]) -> list[tuple[str, int, int, int]]:

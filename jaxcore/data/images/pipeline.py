@@ -213,6 +213,8 @@ class _Patches:
             sample = {**sample, "clean": eight_bits(sample["clean"])}
         windows = self._windows([sample[name] for name in names], patch, margin, rng)
         found = dict(zip(names, windows, strict=True))
+        if degrade is not None and degrade.look is not None:
+            found["clean"] = degrade.look(found["clean"], rng)
         if degrade is not None and "degraded" in rows:
             found["degraded"] = degrade(found["clean"], rng)
         inner = slice(margin, margin + patch)

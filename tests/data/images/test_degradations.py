@@ -85,7 +85,7 @@ def test_each_is_seeded_pure_and_keeps_shape_and_type(name, shape):
     assert one.shape == clean.shape
     assert one.dtype == (np.uint16 if name == "centre_box" else np.uint8)
     np.testing.assert_array_equal(one, again)
-    if shape == (48, 40) and name not in ("centre_box", "clean"):
+    if shape == (48, 40) and name not in ("centre_box", "clean", "clean_any"):
         assert (one != other).any()
 
 
