@@ -38,9 +38,9 @@ def deconvolve(
 ) -> None:
     """Deconvolve FITS images with their PSF.
 
-    Without --weights a classical method runs, by default the sparse one, which has the least error
-    on simulated galaxies. With it: Tikhonov, the network, debiasing. Every plane of a cube and
-    every band is taken by itself, with its own noise. Header and coordinates are kept.
+    Without --weights a classical method runs: by default the sparse one and debiasing, which have
+    the least error on simulated galaxies. With it: Tikhonov, the network, debiasing. Every plane of
+    a cube and every band is taken by itself, with its own noise. Header and coordinates are kept.
 
     Args:
       images: a FITS file, a folder of such, or a quoted pattern.
@@ -62,7 +62,7 @@ def deconvolve(
         for none.
       lam: regularisation of Tikhonov: a number, sure, gcv or discrepancy.
       debias: add what the residual holds of significant structure (step 3); auto does so after a
-        network.
+        network and after the sparse and two-channel methods.
       centre_psf: move the centre of the PSF into its middle pixel.
       tile: largest side, in pixels, of what is computed at once.
       which: checkpoint of a run directory.
@@ -135,6 +135,8 @@ def plan(images: str, psf: Path, output: Path, *, overwrite: bool) -> list[Tripl
 
     path, fits = Path(images), output.name.lower().endswith(ENDINGS)
     single = path.is_file()
+    if not path.exists() and not glob.has_magic(images):
+        raise UserError(f"Expected a FITS file, a folder or a pattern, found nothing at {images}.")
     if single and not output.is_dir():
         if not fits or output.name.lower().endswith(".fz"):
             raise UserError(f"Expected an output named .fits or .fits.gz, found {output}.")
@@ -146,13 +148,9 @@ def plan(images: str, psf: Path, output: Path, *, overwrite: bool) -> list[Tripl
             raise UserError(f"Expected a folder as output for several images, found {output}.")
         if path.is_dir():
             root, files = path, sorted(p for p in path.rglob("*") if p.is_file())
-        elif glob.has_magic(images):
+        else:
             files = [p for p in map(Path, sorted(glob.glob(images, recursive=True))) if p.is_file()]
             root = Path(*path.parts[: _fixed(path)])
-        else:
-            raise UserError(
-                f"Expected a FITS file, a folder or a pattern, found nothing: {images}."
-            )
         inside = output.resolve()
         if inside != root.resolve():  # results of an earlier call are no input
             files = [p for p in files if not p.resolve().is_relative_to(inside)]

@@ -37,7 +37,8 @@ class Options:
     @property
     def steps(self) -> list[str]:
         """Names of the steps that run."""
-        debias = self.debias == "on" or (self.debias == "auto" and self.network is not None)
+        biased = self.network is not None or self.method in ("sparse", "two_channel")
+        debias = self.debias == "on" or (self.debias == "auto" and biased)
         network = [self.network_name] if self.network is not None else []
         return [self.method.replace("_", "-"), *network, *(["debias"] if debias else [])]
 
@@ -51,7 +52,7 @@ class Options:
         return self.target or None
 
     @property
-    def choice(self) -> float | str:
+    def choice(self) -> Any:
         """Regularisation, or how it is chosen."""
         from jaxcore.models.deconvolution.tikhonov import LAM
 
@@ -213,6 +214,8 @@ def prepare(planes: np.ndarray, image: Any, options: Options) -> Field:
     Raises:
       UserError: maps that do not fit, or noise that cannot be estimated.
     """
+    import jax.numpy as jnp
+
     from jaxcore.models.deconvolution.masks import fill_missing, noise_level
 
     notes: list[str] = []
@@ -257,9 +260,10 @@ def prepare(planes: np.ndarray, image: Any, options: Options) -> Field:
     level = np.array([np.abs(p).max() or 1.0 for p in planes])
     scaled = (planes / level[:, None, None]).astype(np.float32)
     if not known.all():
-        scaled = np.asarray(fill_missing(scaled, known))
+        scaled = np.asarray(fill_missing(jnp.asarray(scaled), jnp.asarray(known)))
     if sigma is None:
-        sigma = np.asarray(noise_level(scaled, known), float) * level
+        found = noise_level(jnp.asarray(scaled), jnp.asarray(known))
+        sigma = np.asarray(found, float) * level
     sigma = np.where(empty, 1.0, sigma)
     if not (sigma > 0).all():
         raise UserError(

@@ -127,7 +127,8 @@ def restore(
     if options.method == "tikhonov":
         choice = options.choice
         if isinstance(choice, str):
-            lams = choose_field_lam(field.planes, psf, choice, factor=factor, reach=reach)
+            chosen: Any = choice  # one of CHOICES
+            lams = choose_field_lam(field.planes, psf, chosen, factor=factor, reach=reach)
         else:
             lams = np.full(len(field.planes), choice)
     run = _chain(options)

@@ -261,8 +261,8 @@ def debias(
         known, y = weights > 0, fill_missing(y, weights)
     if sigma is None and variance is None:
         sigma = mad_sigma(y, dictionary.boundary)
-    if known is not None and variance is None and domain == "data":
-        variance = per_image(sigma, y) ** 2 / jnp.where(known, weights, 1)
+    if weights is not None and variance is None and sigma is not None and domain == "data":
+        variance = per_image(sigma, y) ** 2 / jnp.where(weights > 0, weights, 1)
         sigma = None
     tf = psf_to_tf(psf)
     select = {"k": k, "k_first": k_first, "dictionary": dictionary, "drop_isolated": drop_isolated}

@@ -59,26 +59,31 @@ def plan_tiles(shape: tuple[int, int], reach: int, tile: int | None = None) -> P
       UserError: the tile leaves no room between its overlaps.
 
     >>> plan_tiles((50, 60), 6).block
-    (56, 66)
+    (60, 72)
     >>> plan_tiles((300, 500), 6, 128).starts[:3]
-    ((0, 0), (0, 96), (0, 192))
+    ((0, 0), (0, 98), (0, 196))
     """
     reach = max(reach, 1)
-    lengths = [scipy.fft.next_fast_len(n + reach, real=True) for n in shape]
+    lengths = [_fast(n + reach) for n in shape]
     if tile is None or max(lengths) <= tile:
         return Plan(shape, 0, (lengths[0], lengths[1]), ((0, 0),))
     halo = HALO * reach
-    side = next(n for n in range(tile, 0, -1) if scipy.fft.next_fast_len(n, real=True) == n)
+    side = next(n for n in range(tile, 0, -1) if _fast(n) == n)
     core = side - 2 * halo - reach
     if core < reach:
         raise UserError(
-            f"Expected tiles of at least {scipy.fft.next_fast_len(2 * halo + 2 * reach)} pixels "
+            f"Expected tiles of at least {_fast(2 * halo + 2 * reach)} pixels "
             f"for a PSF that reaches {reach} pixels far, found {tile}."
         )
     cores = (min(core, shape[0]), min(core, shape[1]))
     rows, cols = ([*range(0, n - c, c), n - c] for n, c in zip(shape, cores, strict=True))
-    blocks = [scipy.fft.next_fast_len(c + 2 * halo + reach, real=True) for c in cores]
+    blocks = [_fast(c + 2 * halo + reach) for c in cores]
     return Plan(cores, halo, (blocks[0], blocks[1]), tuple(itertools.product(rows, cols)))
+
+
+def _fast(length: int) -> int:
+    """The next length that Fourier transforms are quick for."""
+    return int(scipy.fft.next_fast_len(length, real=True) or length)
 
 
 def continued(
@@ -87,7 +92,7 @@ def continued(
     """Continue images at the bottom and the right so that they are periodic without a jump.
 
     >>> continued(np.array([[0.0, 1.0, 2.0]]), (1, 7))[0].round(2).tolist()
-    [0.0, 1.0, 2.0, 1.71, 1.0, 0.29, 0.0]
+    [0.0, 1.0, 2.0, 2.0, 1.25, 0.75, 0.0]
     """
     for axis, size in ((-2, shape[0]), (-1, shape[1])):
         length, more = x.shape[axis], size - x.shape[axis]

@@ -6,42 +6,56 @@ the pixel, from 0 for a missing one to 1. A missing pixel may hold anything, NaN
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+import numpy as np
+from jaxtyping import Array, Complex, Float, Shaped
 
 from jaxcore.models.deconvolution.sparse import fista
 from jaxcore.ops.grids import replicate
-from jaxcore.ops.spectra import aligned, convolve
-from jaxcore.ops.starlet import MAD_OF_A_GAUSSIAN, Starlet, smooth
+from jaxcore.ops.spectra import aligned, convolve, image, spectrum, times
+from jaxcore.ops.starlet import MAD_OF_A_GAUSSIAN, Starlet
 
 ROUNDS = 30
 """How often pixels are replaced by what the restored image predicts for them."""
-_LEVELS = 8  # scales at which neighbours of a missing pixel are looked for: 500 pixels away
-_ENOUGH = 0.02  # share of known pixels under the spline
+_LEVELS = 8  # widths of the Gaussians, up to 128 pixels
+_ENOUGH = 0.02  # share of known pixels under a Gaussian
 
 
-def fill_missing(y: Float[Array, "*b h w"], weights: Float[Array, "*b h w"]) -> Array:
+@jax.jit
+def fill_missing(
+    y: Float[Array, "*b h w"], weights: Shaped[Array, "*b h w"]
+) -> Float[Array, "*b h w"]:
     """Missing pixels by the mean of known ones around, as near as there are some.
+
+    Means are taken with Gaussians of 1, 2, 4, ... pixels, the first under which enough is known.
 
     Args:
       y: images.
-      weights: 0 for missing pixels.
+      weights: 0, or false, for missing pixels.
 
     >>> y = jnp.ones((9, 9)).at[4, 4].set(jnp.nan)
     >>> fill_missing(y, jnp.isfinite(y))[4, 4].round(5)
     Array(1., dtype=float32)
     """
-    known = jnp.broadcast_to(aligned(weights > 0, y.ndim), y.shape)
+    known = jnp.broadcast_to(aligned(weights, y.ndim) > jnp.zeros((), weights.dtype), y.shape)
     held, share = jnp.where(known, y, 0), known.astype(y.dtype)
-    out, open_ = held, ~known
     total = jnp.sum(share, (-2, -1), keepdims=True)
     mean = jnp.sum(held, (-2, -1), keepdims=True) / jnp.maximum(total, 1)
-    for level in range(_LEVELS):
-        held, share = smooth(held, level), smooth(share, level)
-        ready = open_ & (share > _ENOUGH)
-        out = jnp.where(ready, held / jnp.where(ready, share, 1), out)
-        open_ = open_ & ~ready
-    return jnp.where(open_, mean, out)
+    spectra = spectrum(held - jnp.where(known, mean, 0)), spectrum(share)
+    rows, cols = np.fft.fftfreq(y.shape[-2])[:, None], np.fft.rfftfreq(y.shape[-1])
+    squares = jnp.asarray(-2 * np.pi**2 * (rows**2 + cols**2), y.dtype)
+
+    def widen(out: tuple[Array, Array], width: Array) -> tuple[tuple[Array, Array], None]:
+        filled, missing = out
+        above, below = (image(times(z, jnp.exp(squares * width**2)), y.shape) for z in spectra)
+        ready = missing & (below > _ENOUGH)
+        filled = jnp.where(ready, mean + above / jnp.where(ready, below, 1), filled)
+        return (filled, missing & ~ready), None
+
+    widths = jnp.asarray(2.0 ** np.arange(_LEVELS), y.dtype)
+    (filled, missing), _ = jax.lax.scan(widen, (held, ~known), widths)
+    return jnp.where(missing, mean, filled)
 
 
 def restore_weighted(
@@ -72,20 +86,20 @@ def restore_weighted(
     return restore(fista(turn, fine, n_iter))
 
 
-def noise_level(y: Float[Array, "*b h w"], weights: Float[Array, "*b h w"]) -> Float[Array, "*b"]:
+@jax.jit
+def noise_level(y: Float[Array, "*b h w"], weights: Shaped[Array, "*b h w"]) -> Float[Array, "*b"]:
     """Noise of images with missing pixels; see `jaxcore.ops.starlet.mad_sigma`.
 
     Args:
       y: images.
-      weights: 0 for missing pixels, which do not count.
+      weights: 0, or false, for missing pixels, which do not count.
 
-    >>> import jax
     >>> y = jax.random.normal(jax.random.key(0), (64, 64)).at[:8].set(jnp.nan)
     >>> bool(abs(noise_level(y, jnp.isfinite(y)) - 1) < 0.1)
     True
     """
     starlet = Starlet(1)
-    known = jnp.broadcast_to(aligned(weights > 0, y.ndim), y.shape)
+    known = jnp.broadcast_to(aligned(weights, y.ndim) > jnp.zeros((), weights.dtype), y.shape)
     finest = jnp.where(known, starlet.planes(fill_missing(y, weights))[..., 0, :, :], jnp.nan)
     middle = jnp.nanmedian(finest, axis=(-2, -1), keepdims=True)
     spread = jnp.nanmedian(jnp.abs(finest - middle), axis=(-2, -1))

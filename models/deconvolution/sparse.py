@@ -48,7 +48,7 @@ def penalties(
         certain = replicate(aligned(weights, y.ndim), factor)[..., None, :, :].astype(y.dtype)
         sums = jnp.maximum(correlate(certain, psf_to_tf(squares)), 0)
     strength = jnp.full(starlet.n_scales + 1, k, y.dtype).at[0].set(k_first).at[-1].set(0)
-    limits = jnp.sqrt(sums) * factor * strength[:, None, None]
+    limits = jnp.sqrt(sums) * factor * aligned(strength[:, None, None], sums.ndim)
     level = jnp.broadcast_to(jnp.asarray(sigma, y.dtype), batch)[..., None, None, None]
     start = jnp.zeros((*batch, starlet.n_scales + 1, h, w), y.dtype)
     return start, aligned(limits, y.ndim + 1) * level
@@ -80,8 +80,10 @@ def shrink(values: Array, limit: Array, positivity: bool, background: bool = Fal
     """
     if not positivity:
         return jnp.maximum(jnp.abs(values) - limit, 0) * jnp.sign(values)
-    floor = jnp.zeros((values.shape[-3], 1, 1) if background else (), values.dtype)
-    return jnp.maximum(values - limit, floor.at[-1].set(-jnp.inf) if background else floor)
+    if not background:
+        return jnp.maximum(values - limit, 0)
+    floor = jnp.zeros((*[1] * (values.ndim - 3), values.shape[-3], 1, 1), values.dtype)
+    return jnp.maximum(values - limit, floor.at[..., -1, :, :].set(-jnp.inf))
 
 
 T = TypeVar("T")
