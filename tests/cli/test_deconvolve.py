@@ -64,7 +64,8 @@ def test_an_image_is_deconvolved_with_its_coordinates_and_history(there, call):
     assert plane["noise"] == pytest.approx(SIGMA, rel=0.1) and 0.7 < plane["chi2"] < 1.3
     assert told["steps"] == ["sparse", "debias"]
     assert told["pixel_scale_arcsec"] == pytest.approx(0.18)
-    assert Image.open("r/steps.png").size[0] > 300
+    with Image.open("r/steps.png") as picture:
+        assert picture.size[0] > 300
     # Once more: nothing is replaced unless asked for.
     code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits")
     assert code == 2 and "out.fits exists (use --overwrite)" in err
