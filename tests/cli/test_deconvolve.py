@@ -10,6 +10,8 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from jaxcore.models import deconvolution as d
+from jaxcore.models import sunet
+from tests.tiny_weights import write_run
 
 SIDE, SIGMA = 40, 2.0
 PSF = d.moffat_psf((25, 25), 4.0)
@@ -132,6 +134,18 @@ def test_bands_have_their_psfs_masks_and_noise(there, call):
         "plane1.png",
         "report.json",
     }
+
+
+def test_a_network_is_the_second_of_three_steps(there, call):
+    write_run(Path("its"), sunet.SUNetConfig.tiny(), "sunet", lam=0.02)
+    options = ("--weights", "its", "--report", "report")
+    code, out, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits", *options)
+    assert code == 0, err
+    assert "steps: tikhonov, sunet, debias; target none" in out
+    told = figures()
+    assert told["planes"][0]["lambda"] == pytest.approx(0.02)  # of its training
+    # Random weights spoil the image; the third step gives back what is significant.
+    assert pixels_of("out.fits").sum() == pytest.approx(pixels_of("image.fits").sum(), rel=0.3)
 
 
 def test_an_empty_plane_stays_empty(there, call):
