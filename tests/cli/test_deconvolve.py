@@ -170,6 +170,33 @@ def test_a_folder_is_worked_off_and_one_bad_file_does_not_stop_the_rest(there, c
     assert sorted(p.name for p in Path("done").rglob("*.fits")) == ["a.fits", "b.fits"]
 
 
+def test_pixels_of_no_variance_are_left_out(there, call):
+    """Maps hold zeros where nothing was measured; as certain pixels they would be all there is."""
+    variance = np.full((SIDE, SIDE), SIGMA**2)
+    variance[:, :3] = 0
+    fits.writeto("var.fits", variance)
+    options = ("--variance", "var.fits", "--report", "report", *QUICK)
+    code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits", *options)
+    assert code == 0, err
+    assert figures()["planes"][0]["noise"] == pytest.approx(SIGMA)
+    fits.writeto("weight.fits", np.where(variance > 0, 1 / np.maximum(variance, 1e-9), 0))
+    options = ("--inverse-variance", "weight.fits", *QUICK)
+    code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "same.fits", *options)
+    assert code == 0, err
+    np.testing.assert_allclose(pixels_of("same.fits"), pixels_of("out.fits"), rtol=1e-4, atol=1e-3)
+
+
+def test_a_result_that_was_interrupted_leaves_nothing(there, call, monkeypatch):
+    from jaxcore.cli import deconvolving
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deconvolving, "measure", stop)
+    code, _, _ = call("deconvolve", "image.fits", "psf.fits", "-o", "new/out.fits", *QUICK)
+    assert code == 130 and not Path("new").exists()
+
+
 WRONG = {
     "no file": ("gone.fits psf.fits -o o.fits", "found nothing at gone.fits"),
     "no psf": ("image.fits gone.fits -o o.fits", "Expected a PSF in a FITS file"),
@@ -193,6 +220,8 @@ WRONG = {
     "two units": ("bands.fits psf.fits -o o.fits --hdu 1 2", "Expected the unit of"),
     "bands of two sizes": ("bands.fits psf.fits -o o.fits --hdu 1 3", "bands of one size"),
     "network": ("image.fits psf.fits -o o.fits --weights gone", "found nothing at gone"),
+    "target wider than the psf": ("image.fits sharp.fits -o o.fits", "wider than that of the"),
+    "variance below 0": ("image.fits psf.fits -o o.fits --variance below.fits", "at least 0"),
     "lookup tables": ("tables.fits psf.fits -o o.fits --factor 2", "tables of distortions"),
 }
 
@@ -207,6 +236,8 @@ def wrong(there):
     fits.writeto("nan.fits", np.full((5, 5), np.nan))
     fits.writeto("negative.fits", PSF - 3e-4)
     fits.writeto("large.fits", d.gaussian_psf((80, 80), 4.0))
+    fits.writeto("sharp.fits", d.gaussian_psf((25, 25), 1.7))
+    fits.writeto("below.fits", -ones)
     fits.writeto("three.fits", np.stack([PSF] * 3))
     fits.writeto("unit.fits", ones, fits.Header({"BUNIT": "nJy"}))
     fits.writeto("mag.fits", image, fits.Header({"BUNIT": "mag/arcsec2"}))
