@@ -92,6 +92,17 @@ def test_whole_numbers_are_scaled_and_blank_ones_are_missing(tmp_path, tiles, sc
     assert not {"BSCALE", "BZERO", "BLANK"} & set(cards)
 
 
+def test_tiles_may_be_smaller_than_the_pixels_they_hold(tmp_path):
+    path = tmp_path / "a.fits.fz"
+    flat = np.ones((300, 300), np.int32)
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(flat)]).writeto(path)
+    assert path.stat().st_size < flat.nbytes / 2
+    np.testing.assert_array_equal(read_fits(path).pixels, flat)
+    path.write_bytes(path.read_bytes()[:-2880])
+    with pytest.raises(UserError, match="cut off"):
+        read_fits(path)
+
+
 def test_missing_pixels_of_compressed_floats_stay_single(tmp_path):
     pixels = IMAGE.copy()
     pixels[3, 5:7] = np.nan
