@@ -52,7 +52,10 @@ def photometry(restore: Restore, side: int, count: int, seed: int) -> dict[str, 
         "absolute": absolute,
         "network_over_debias": round(absolute["network"] / max(absolute["debias"], 1e-6), 2),
         "photutils": _photutils(seen, images, radius),
-        "curves": {"magnitude": magnitude.tolist(), **{n: e.tolist() for n, e in errors.items()}},
+        "curves": {
+            "magnitude": np.round(magnitude, 3).tolist(),
+            **{n: np.round(errors[n], 4).tolist() for n in ("tikhonov", "network", "debias")},
+        },
     }
 
 
@@ -153,14 +156,16 @@ def conditions(restore: Restore, side: int, count: int, seed: int) -> dict[str, 
 def clumps(restore: Restore, side: int, count: int, seed: int) -> dict[str, Any]:
     """Completeness and purity of clumps that are more than a twentieth of the brightest pixel.
 
-    Clumps within a radius of 2.5 pixels of the middle, and pairs closer than 3 pixels, count as
-    nobody's.
+    What lies within 2.5 pixels of the galaxy's centre counts as its nucleus.
     """
     drawn = galaxies(seed + 3, count, Population())
     seen = look(drawn, TRAINED, side, seed)
     out = {}
     for name, images in {**restore(seen), "target": seen.target}.items():
-        matches = [_matched(image, drawn, i, side) for i, image in enumerate(images)]
+        matches = [
+            _matched(image, float(seen.target[i].max()), drawn, i, side)
+            for i, image in enumerate(images)
+        ]
         found, present, right, detected = np.sum(matches, axis=0)
         out[name] = {
             "completeness": round(float(found / max(present, 1)), 3),
@@ -175,17 +180,16 @@ def clumps(restore: Restore, side: int, count: int, seed: int) -> dict[str, Any]
     return out
 
 
-def _matched(image: np.ndarray, drawn: Galaxies, i: int, side: int) -> m.Matches:
+def _matched(image: Any, brightest: float, drawn: Galaxies, i: int, side: int) -> m.Matches:
     middle = side // 2
+    row, col = (float(x) + middle for x in drawn.centre[i])
     flux = np.asarray(drawn.clump_flux[i])
     place = np.asarray(drawn.clump_place[i]) + middle
-    centre = np.asarray(drawn.centre[i]) + middle
+    # Behind the target's PSF, whose variance is 0.72.
     peak = flux / (2 * np.pi * (np.asarray(drawn.clump_sigma[i]) ** 2 + 0.72))
-    away = np.hypot(*(place - middle).T) > 2.5
-    there = place[(flux > 0) & (peak > image.max() / 20) & away]
-    found = m.detect_clumps(image).places
-    # The nucleus is where the galaxy is, not always in the middle of the stamp.
-    found = found[np.hypot(*(found - centre).T) > 2.5] if len(found) else found
+    away = np.hypot(place[:, 0] - row, place[:, 1] - col) > 2.5
+    there = place[(peak > brightest / 20) & away]
+    found = m.detect_clumps(image, centre=(row, col)).places
     return m.match_clumps(found, there, 2.0)
 
 
@@ -230,13 +234,13 @@ def colour(restore: Restore, side: int, count: int, seed: int) -> dict[str, Any]
     out = {}
     for name in images[0]:
         both = [one[name] for one in images]
-        out[name] = _relation(both[0], both[1], disc, wanted)
-    out["target"] = _relation(bands[0].target, bands[1].target, disc, wanted)
+        out[name] = _relation(*both, drawn, disc, wanted)
+    out["target"] = _relation(bands[0].target, bands[1].target, drawn, disc, wanted)
     return out
 
 
 def _relation(
-    blue: np.ndarray, red: np.ndarray, disc: np.ndarray, wanted: np.ndarray
+    blue: Any, red: Any, drawn: Galaxies, disc: np.ndarray, wanted: np.ndarray
 ) -> dict[str, float]:
     from scipy import stats
 
@@ -245,11 +249,12 @@ def _relation(
         return round(float(found.statistic), 3)
 
     counted, colours = [], []
-    for b, r in zip(blue, red, strict=True):
-        found = m.detect_clumps(b).places
+    for b, r, place in zip(blue, red, drawn.centre, strict=True):
+        row, col = (float(x) + len(b) // 2 for x in place)
+        found = m.detect_clumps(b, centre=(row, col)).places
         counted.append(len(found))
         rows, cols = np.indices(b.shape)
-        away = np.hypot(rows - b.shape[0] // 2, cols - b.shape[1] // 2)
+        away = np.hypot(rows - row, cols - col)
         used = (away > 4) & (away < APERTURE * b.shape[0])
         for row, col in found:
             used &= np.hypot(rows - row, cols - col) > 3

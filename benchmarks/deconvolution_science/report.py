@@ -12,6 +12,7 @@ from jaxcore.figures import grid, new_figure
 from jaxcore.ops.grids import factor_between
 
 _WIDE = 16
+_SHORT = {"tikhonov_debias": "tik. + debias", "richardson_lucy": "Richardson-L."}  # captions
 
 
 def _line(name: str, values: Sequence[Any]) -> str:
@@ -37,7 +38,8 @@ def text(record: Mapping[str, Any]) -> str:
     about = record["about"]
     lines = [
         f"jaxcore deconvolution of galaxies, {about['date']}, {about['processor']}, "
-        f"{about['cores']} cores; network: {about['network']}",
+        f"{about['cores']} cores; {about['galaxies']} galaxies per question; network: "
+        f"{about['network']}",
     ]
     found = record["photometry"]
     rows = {"all: bias": found["bias"], "all: absolute error": found["absolute"]}
@@ -63,10 +65,10 @@ def text(record: Mapping[str, Any]) -> str:
         for key in next(iter(record["colour"].values()))
     }
     lines += _by_method("Number of clumps against colour (rank correlations)", rows)
-    for name, one in record.get("real", {}).items():
+    for name, one in record["stamps"].items():
         values = {k: v for k, v in one.items() if isinstance(v, Mapping)}
         lines += _by_method(f"Real: {name}", values)
-    lines += _by_method("Seconds per stamp", {"batches of 20": record["seconds_per_stamp"]})
+    lines += _by_method("Seconds per stamp", {"batches of 20": record["seconds"]})
     return "\n".join(lines) + "\n"
 
 
@@ -109,7 +111,7 @@ def stamps(shown: Sequence[tuple[Seen, dict[str, Any]]], path: Path) -> None:
         factor = factor_between(seen.observed.shape, seen.target.shape)
         for i in range(min(2, len(seen.target))):
             wide = np.repeat(np.repeat(seen.observed[i], factor, 0), factor, 1) / factor**2
-            cells = [("seen", wide)] + [(n, images[n][i]) for n in NAMES[1:]]
+            cells = [("seen", wide)] + [(_SHORT.get(n, n), images[n][i]) for n in NAMES[1:]]
             cells.append(("target", seen.target[i]))
             rows.append([(_bright(a), n) for n, a in cells])
     path.parent.mkdir(parents=True, exist_ok=True)

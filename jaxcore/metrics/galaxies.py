@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.ops.starlet import mad_sigma, starlet, starlet_noise_norms
+from jaxcore.ops.starlet import MAD_OF_A_GAUSSIAN, starlet
 
 _LEAST_PIXELS = 4  # of a clump
 
@@ -216,18 +216,22 @@ def detect_clumps(
     image: Float[np.ndarray, "h w"],
     *,
     k: float = 5.0,
-    sigma: float | None = None,
+    contrast: float = 0.15,
+    centre: tuple[float, float] | None = None,
     exclude: float = 2.5,
     smallest: int = _LEAST_PIXELS,
 ) -> Clumps:
-    """Local maxima of the second and third starlet plane that stand out of their noise.
+    """Local maxima of the second and third starlet plane together that stand out.
+
+    The noise is that of these planes themselves, from the median of their absolute values, so that
+    the correlated noise of restored images counts as it is. Most of the image must be sky.
 
     Args:
       image: restored.
       k: how many standard deviations a maximum must reach.
-      sigma: standard deviation of the noise in a pixel of the image; None estimates it from the
-        image, which is right for white noise.
-      exclude: radius around the middle whose maxima are the nucleus, pixels.
+      contrast: which share of the largest value of the planes it must reach, too.
+      centre: row and column of the nucleus; None is the middle pixel.
+      exclude: radius around it whose maxima do not count, pixels.
       smallest: connected pixels above the limit that make a clump.
 
     Returns:
@@ -238,7 +242,7 @@ def detect_clumps(
 
     >>> image = np.zeros((33, 33))
     >>> image[19:22, 23:26] = 50.0
-    >>> detect_clumps(image, sigma=1.0).places.tolist()
+    >>> detect_clumps(image).places.tolist()
     [[20.0, 24.0]]
     """
     from scipy import ndimage
@@ -246,20 +250,17 @@ def detect_clumps(
     image = np.asarray(image, np.float32)
     if image.ndim != 2:
         raise UserError(f"Expected one image, found an array of the shape {image.shape}.")
-    if sigma is None:
-        sigma = float(mad_sigma(jnp.asarray(image)))
     fine = np.asarray(_fine_structure(jnp.asarray(image)))
-    norms = starlet_noise_norms(3)
-    limit = max(k * sigma * float(np.hypot(norms[1], norms[2])), 1e-12)
+    noise = float(np.median(np.abs(fine))) / MAD_OF_A_GAUSSIAN
+    limit = max(k * noise, contrast * float(fine.max()), 1e-12)
     labelled: Any = ndimage.label(fine > limit)
     labels, count = labelled
     if not count:
         return Clumps(np.zeros((0, 2)), np.zeros(0))
-    index = np.arange(1, count + 1)
-    sizes = ndimage.sum_labels(np.ones_like(fine), labels, index)
-    peaks = (fine == ndimage.maximum_filter(fine, 3)) & (fine > limit)
-    rows, cols = np.nonzero(peaks & (sizes[np.maximum(labels - 1, 0)] >= smallest) & (labels > 0))
-    middle = np.array(image.shape) // 2
+    sizes = ndimage.sum_labels(np.ones_like(fine), labels, np.arange(1, count + 1))
+    large = np.concatenate([[False], sizes >= smallest])
+    rows, cols = np.nonzero((fine == ndimage.maximum_filter(fine, 3)) & large[labels])
+    middle = (image.shape[0] // 2, image.shape[1] // 2) if centre is None else centre
     away = np.hypot(rows - middle[0], cols - middle[1]) > exclude
     rows, cols = rows[away], cols[away]
     order = np.argsort(-fine[rows, cols])
