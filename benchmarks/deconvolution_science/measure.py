@@ -206,7 +206,7 @@ def _photutils_sources(image: np.ndarray) -> int | None:
     found = detect_sources(fine, max(level, 0.02 * fine.max()), 4)
     if found is None:
         return 0
-    parts = deblend_sources(fine, found, 4, nlevels=16, contrast=0.05, progress_bar=False)
+    parts = deblend_sources(fine, found, 4, n_levels=16, contrast=0.05, progress_bar=False)
     return 0 if parts is None else int(parts.n_labels)
 
 
@@ -234,7 +234,7 @@ def colour(restore: Restore, side: int, count: int, seed: int) -> dict[str, Any]
     out = {}
     for name in images[0]:
         both = [one[name] for one in images]
-        out[name] = _relation(*both, drawn, disc, wanted)
+        out[name] = _relation(both[0], both[1], drawn, disc, wanted)
     out["target"] = _relation(bands[0].target, bands[1].target, drawn, disc, wanted)
     return out
 
