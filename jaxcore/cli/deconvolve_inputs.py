@@ -116,8 +116,19 @@ def open_network(options: Options, place: Path, which: Any) -> Options:
     def network(x: Any) -> Any:
         return pipeline.run_network(x, loaded.params, loaded.cfg)
 
-    found = {"method": "tikhonov", "network": network, "network_name": "sunet"}
+    lam = options.lam if options.lam is not None or not place.is_dir() else _trained_lam(place)
+    found = {"method": "tikhonov", "network": network, "network_name": "sunet", "lam": lam}
     return dataclasses.replace(options, **found, tile=min(options.tile, 384))
+
+
+def _trained_lam(run: Path) -> str | None:
+    """Regularisation of the step before the network in its training."""
+    from jaxcore.train import read_config
+
+    config = read_config(run)
+    task = config.get("task_config") if isinstance(config, dict) else None
+    lam = task.get("lam") if isinstance(task, dict) else None
+    return str(lam) if isinstance(lam, str | float) else None
 
 
 class Field(NamedTuple):

@@ -47,13 +47,17 @@ class Plan(NamedTuple):
     starts: tuple[tuple[int, int], ...]
 
 
-def plan_tiles(shape: tuple[int, int], reach: int, tile: int | None = None) -> Plan:
+def plan_tiles(
+    shape: tuple[int, int], reach: int, tile: int | None = None, margin: int = 0
+) -> Plan:
     """How to cut images of a shape.
 
     Args:
       shape: height and width.
       reach: of the PSF, in pixels of the observation; see `reach_of`.
       tile: largest side of what is computed at once; None for whole images.
+      margin: rows and columns by which whole images are continued on every side, for functions
+        that do not take them for periodic.
 
     Raises:
       UserError: the tile leaves no room between its overlaps.
@@ -64,10 +68,10 @@ def plan_tiles(shape: tuple[int, int], reach: int, tile: int | None = None) -> P
     ((0, 0), (0, 98), (0, 196))
     """
     reach = max(reach, 1)
-    lengths = [_fast(n + reach) for n in shape]
+    lengths = [_fast(n + 2 * margin + reach) for n in shape]
     if tile is None or max(lengths) <= tile:
-        return Plan(shape, 0, (lengths[0], lengths[1]), ((0, 0),))
-    halo = HALO * reach
+        return Plan(shape, margin, (lengths[0], lengths[1]), ((0, 0),))
+    halo = max(HALO * reach, margin)
     side = next(n for n in range(tile, 0, -1) if _fast(n) == n)
     core = side - 2 * halo - reach
     if core < reach:
@@ -117,6 +121,7 @@ def restore_field(
     factor: int = 1,
     reach: int,
     tile: int | None = None,
+    margin: int = 0,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -131,6 +136,7 @@ def restore_field(
       factor: fine pixels along the side of a pixel of the observations.
       reach: of the PSF in pixels of the observations.
       tile: largest side of what is computed at once, in pixels of the observations.
+      margin: see `plan_tiles`.
       batch: tiles of one call.
       progress: called with (calls done, calls in all).
 
@@ -144,7 +150,7 @@ def restore_field(
     True
     """
     shape = (images.shape[-2], images.shape[-1])
-    plan = plan_tiles(shape, reach, tile)
+    plan = plan_tiles(shape, reach, tile, margin)
     jobs = list(itertools.product(range(len(images)), plan.starts))
     batch = min(batch, len(jobs))
     grid = _times(plan.block, factor)

@@ -100,6 +100,21 @@ def test_missing_pixels_of_compressed_floats_stay_single(tmp_path):
     assert np.argwhere(np.isnan(read_fits(path).pixels)).tolist() == [[3, 5], [3, 6]]
 
 
+def test_missing_whole_numbers_of_compressed_tiles_are_missing(tmp_path):
+    """Some archives name them by ZBLANK, which is meant for floating point."""
+    pixels = WHOLE.astype(np.int16)
+    file = fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, compression_type="RICE_1")])
+    file.writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes()
+    card = f"ZBLANK  = {int(pixels[1, 1]):>20}".ljust(80).encode()
+    at = content.rindex(b"END" + b" " * 77)
+    (tmp_path / "a.fits").write_bytes(
+        content[:at] + card + content[at : at + 80] + content[at + 160 :]
+    )
+    read = read_fits(tmp_path / "a.fits").pixels
+    np.testing.assert_array_equal(read, np.where(pixels == pixels[1, 1], np.nan, pixels))
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 def test_packed_files_are_read(tmp_path, pack):
     fits.writeto(tmp_path / "a.fits", IMAGE)

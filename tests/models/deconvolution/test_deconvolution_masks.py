@@ -107,3 +107,14 @@ def test_a_sky_below_zero_is_allowed(scene):
     options = {"sigma": SIGMA, "target_psf": TARGET, "n_iter": 40, "background": True}
     out = d.sparse_starlet(s.noisy - 1, s.psf, **options)
     assert float(jnp.sum(out + 1)) == pytest.approx(float(truth.sum()), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["richardson_lucy", "wiener"])
+def test_zeros_and_odd_sides_give_finite_images_of_the_same_size(name):
+    """What other programs are known to fail on: 0 / 0, and a last column that gets lost."""
+    shape = (33, 45)
+    y = jnp.zeros(shape).at[20, 30].set(100.0)
+    psf = jnp.asarray(d.gaussian_psf(shape, 3.0), jnp.float32)
+    out = d.METHODS[name](y, psf, sigma=0.1)
+    assert out.shape == shape and bool(jnp.isfinite(out).all())
+    assert np.unravel_index(int(out.argmax()), shape) == (20, 30)
