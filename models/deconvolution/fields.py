@@ -25,8 +25,9 @@ Restorer: TypeAlias = Callable[[Array, Array, Array | None, Array], Mapping[str,
 """(images (b, h, w), PSFs (b, H, W), weights (b, h, w) or None, regularisation (b,)) -> named
 images (b, H, W)."""
 
-HALO = 2
-"""Reaches of the PSF that tiles overlap on every side."""
+HALO, SPLINES = 2, 64
+"""What tiles overlap on every side: reaches of the PSF; pixels, for splines of four scales, as far
+as an eighth of the tile allows."""
 LARGEST = 2048
 """Side of the part of an image from which the regularisation is chosen."""
 
@@ -65,13 +66,13 @@ def plan_tiles(
     >>> plan_tiles((50, 60), 6).block
     (60, 72)
     >>> plan_tiles((300, 500), 6, 128).starts[:3]
-    ((0, 0), (0, 98), (0, 196))
+    ((0, 0), (0, 90), (0, 180))
     """
     reach = max(reach, 1)
     lengths = [_fast(n + 2 * margin + reach) for n in shape]
     if tile is None or max(lengths) <= tile:
         return Plan(shape, margin, (lengths[0], lengths[1]), ((0, 0),))
-    halo = max(HALO * reach, margin)
+    halo = max(HALO * reach, min(SPLINES, tile // 8), margin)
     side = next(n for n in range(tile, 0, -1) if _fast(n) == n)
     core = side - 2 * halo - reach
     if core < reach:

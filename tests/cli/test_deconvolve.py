@@ -68,7 +68,9 @@ def test_an_image_is_deconvolved_with_its_coordinates_and_history(there, call):
     assert told["pixel_scale_arcsec"] == pytest.approx(0.18)
     with Image.open("r/steps.png") as picture:
         assert picture.size[0] > 300
-    # Once more: nothing is replaced unless asked for.
+    # Once more: nothing is replaced unless asked for, and nothing begun that cannot be finished.
+    code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "new.fits", "--report", "r")
+    assert code == 2 and "report.json" in err and not Path("new.fits").exists()
     code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits")
     assert code == 2 and "out.fits exists (use --overwrite)" in err
 
@@ -148,6 +150,30 @@ def test_a_network_is_the_second_of_three_steps(there, call):
     assert pixels_of("out.fits").sum() == pytest.approx(pixels_of("image.fits").sum(), rel=0.3)
 
 
+def test_a_large_image_has_a_picture_of_a_part_in_full_size(there, call):
+    image = np.random.default_rng(0).normal(size=(40, 400)).astype(np.float32)
+    image[18:22, 300:304] += 50
+    fits.writeto("wide.fits", image)
+    options = ("-o", "out.fits", "--report", "report", "--tile", "128", *QUICK)
+    code, _, err = call("deconvolve", "wide.fits", "psf.fits", *options)
+    assert code == 0, err
+    names = {p.name for p in Path("report").iterdir()}
+    assert names == {"steps.png", "detail_steps.png", "report.json"}
+
+
+def test_correlated_noise_is_told_with_what_to_give(there, call):
+    white = np.random.default_rng(0).normal(size=(64, 64))
+    fits.writeto(
+        "drizzled.fits", sum(np.roll(white, (i, j), (0, 1)) for i in (0, 1) for j in (0, 1))
+    )
+    for name, told in (("drizzled", True), ("image", False)):
+        code, out, err = call(
+            "deconvolve", f"{name}.fits", "psf.fits", "-o", f"{name}_out.fits", *QUICK
+        )
+        assert code == 0, err
+        assert ("it is correlated, and --noise " in out) == told
+
+
 def test_an_empty_plane_stays_empty(there, call):
     fits.writeto("stack.fits", np.stack([scene(), np.zeros((SIDE, SIDE))]))
     code, out, err = call("deconvolve", "stack.fits", "psf.fits", "-o", "out.fits", *QUICK)
@@ -163,11 +189,13 @@ def test_a_folder_is_worked_off_and_one_bad_file_does_not_stop_the_rest(there, c
         fits.writeto(Path("night", name), scene().astype(np.float32))
     Path("night/c.fits").write_bytes(b"nothing")
     Path("night/notes.txt").write_text("not an image")
-    code, out, err = call("deconvolve", "night", "psf.fits", "-o", "done", *QUICK)
+    options = ("-o", "done", "--report", "r", *QUICK)
+    code, out, err = call("deconvolve", "night", "psf.fits", *options)
     assert code == 2
     assert "2 of 3 files -> done" in out and "steps: tikhonov" in out
     assert "1 of 3 files were not deconvolved" in err and "night/c.fits" in err
     assert sorted(p.name for p in Path("done").rglob("*.fits")) == ["a.fits", "b.fits"]
+    assert Path("r/a/report.json").exists() and Path("r/one/b/report.json").exists()
 
 
 def test_pixels_of_no_variance_are_left_out(there, call):

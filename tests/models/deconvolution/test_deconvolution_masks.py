@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxcore.models import deconvolution as d
-from jaxcore.models.deconvolution.masks import fill_missing, noise_level
+from jaxcore.models.deconvolution.masks import fill_missing, noise_by_scale, noise_level
 from jaxcore.ops.starlet import mad_sigma
 from tests.models.deconvolution.stamps import error, stamp
 
@@ -100,6 +100,16 @@ def test_missing_pixels_are_filled_by_their_neighbours():
 def test_the_noise_is_that_of_known_pixels(scene):
     s, weights, spoilt, _ = scene
     assert float(noise_level(spoilt, weights)) == pytest.approx(float(mad_sigma(s.noisy)), rel=0.05)
+
+
+def test_correlated_noise_shows_on_coarser_scales():
+    white = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    shared = (white + np.roll(white, 1, 0) + np.roll(white, 1, 1)) / np.sqrt(3)
+    ones = jnp.ones(white.shape)
+    fine, *coarse = noise_by_scale(jnp.asarray(white), ones)
+    assert max(coarse) < 1.2 * fine
+    fine, *coarse = noise_by_scale(jnp.asarray(shared), ones)
+    assert max(coarse) > 1.5 * fine
 
 
 def test_a_sky_below_zero_is_allowed(scene):
