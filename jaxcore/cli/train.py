@@ -170,7 +170,7 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "NetworkTask":
                 "give it more (--train.steps)."
             )
     if jax.process_index() == 0:
-        show(f"objective found: {found.objective}")
+        show(f"objective found: {found.objective.name}")
     return dataclasses.replace(task, network=found)
 
 

@@ -92,6 +92,6 @@ def test_the_printed_fine_tuning_at_the_full_size(folder, call, monkeypatch):
         return real(task, dataclasses.replace(train, steps=1), *args, **kwargs)
 
     monkeypatch.setattr(jaxcore.train, "fit", one_update)
-    (argv,) = printed("README.md", "train adair ", "--init")
+    argv, *_ = printed("README.md", "train adair ", "--init")
     code, out, err = call(*argv)
     assert code == 0 and "trained 1 steps" in out, err
