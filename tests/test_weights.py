@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from jaxcore.convert import write_safetensors
 from jaxcore.errors import UserError
 from jaxcore.models import adair
-from jaxcore.weights import describe, load
+from jaxcore.weights import SHIPPED, Shipped, describe, load, shipped
 from tests.tiny_weights import TINY, params, run, weights, write_run  # noqa: F401  # fixtures
 
 
@@ -94,3 +95,30 @@ def test_a_damaged_description_is_refused(tmp_path, entry):
     write_safetensors(tmp_path / "a.safetensors", tensors, {"jaxcore": entry})
     with pytest.raises(UserError, match="Expected a model and its configuration"):
         load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_weights_of_the_library_are_small_and_say_what_they_are(name):
+    own = shipped(name)
+    found = load(own.path)
+    assert found.network.name == own.network and found.cfg.dtype == "float32"
+    for leaf in jax.tree.leaves(found.params):
+        assert leaf.dtype == np.float32 and np.isfinite(leaf).all()
+    files = [one.path for one in SHIPPED.values()]
+    assert sum(path.stat().st_size for path in files) < 12e6
+
+
+def test_the_page_of_the_weights_names_every_author_of_a_photograph():
+    page = " ".join((shipped().path.parent / "README.md").read_text().split())
+    listed = json.loads(Path("benchmarks/photographs.json").read_text())["packages"]
+    for package in listed:
+        licence = package["licence"].replace("-", " ")
+        assert f"| {package['by']} | {licence} |" in page
+        assert all(Path(name).stem.partition("_by_")[0] in page for name in package["pictures"])
+
+
+def test_without_a_source_the_first_of_them_is_loaded(weights, monkeypatch):
+    monkeypatch.setattr(Shipped, "path", property(lambda _: weights / "tiny.safetensors"))
+    same(load().params, 0)
+    with pytest.raises(UserError, match="Expected shipped weights photos, found 'none'"):
+        shipped("none")

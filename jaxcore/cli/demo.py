@@ -18,7 +18,9 @@ def demo(
 ) -> None:
     """Train a small network on photographs and restore held-out ones.
 
-    Called again it goes on from where it stopped, or reuses the finished run.
+    AdaIR starts from the weights that come with the library, and is fine-tuned for a short time;
+    DEA-Net starts from nothing. Called again it goes on from where it stopped, or reuses the
+    finished run.
 
     Args:
       out: run directory; receives ``restored.png``, ``degraded.png`` and ``metrics.json``.
@@ -26,6 +28,7 @@ def demo(
       steps: updates of the whole training; those of the recipe without it.
       model: network: AdaIR for noise and haze at once, or DEA-Net for haze.
     """
+    import dataclasses
     import sys
 
     import numpy as np
@@ -37,15 +40,25 @@ def demo(
     from jaxcore.data.images import write_image
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.recipes import recipe
+    from jaxcore.train.tasks.images import comparison
+    from jaxcore.weights import load, shipped
 
     chosen = recipe(_RECIPES[model], **({} if steps is None else {"steps": steps}))
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
-    task = chosen.task
+    task, start = chosen.task, {}
     print_counts(task.counts())
-    result = fit(task, chosen.train, out)
+    own = shipped()
+    if task.model == own.network:
+        loaded = load()
+        task, start = dataclasses.replace(task, network=loaded.cfg), {"init_params": loaded.params}
+        show(
+            f"Fine-tunes for {chosen.train.steps} steps the weights {own.name} that come with "
+            f"jaxcore, for {own.what}; none of these photographs was in their training."
+        )
+    result = fit(task, chosen.train, out, **start)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
-    picture = task.pictures(result.state)["restored"]
+    picture = comparison(task.restored(result.state.eval_params))
     *_, (_, hard) = task.evaluation_samples(limit=1)
     write_json(out / "metrics.json", result.metrics)
     write_image(out / "restored.png", picture / np.float32(255), overwrite=True)

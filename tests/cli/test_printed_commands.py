@@ -9,6 +9,7 @@ from PIL import Image
 
 from jaxcore.convert import write_torch
 from jaxcore.models import adair, dea_net
+from jaxcore.weights import Shipped
 from tests.cli.reader import printed
 from tests.tiny_weights import TINY, params, write_run
 
@@ -16,13 +17,15 @@ HAZE = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 1, 1, 1))
 
 
 @pytest.fixture
-def whole(folder, run):
+def whole(folder, run, monkeypatch):
     """The reader's folder with what the pages speak of."""
     Path("shots").mkdir()
     for name in ("photo.jpg", "photo.png", "shots/a.png", "shots/b.png"):
         Image.new("RGB", (24, 16), (90, 80, 70)).save(name)
     Path("adair5d.ckpt").unlink()
     write_torch(Path("adair5d.ckpt"), adair.to_torch(params(), TINY), prefix="net.")
+    own = Path("adair5d.ckpt").absolute()  # small, instead of the weights of the library
+    monkeypatch.setattr(Shipped, "path", property(lambda _: own))
     config = json.loads((run / "config.json").read_text())
     data = {"kind": "pairs", "root": "PAIRS", "eval_root": "PAIRS"}
     config["task_config"] |= {"data": data, "eval_side": 16}
@@ -35,7 +38,8 @@ def whole(folder, run):
 @pytest.mark.parametrize(
     ("page", "words", "written"),
     [
-        ("README.md", "restore photo.jpg", "restored.jpg"),
+        ("README.md", "restore photo.jpg -o clean", "clean.jpg"),
+        ("README.md", "restore photo.jpg -o restored", "restored.jpg"),
         ("README.md", "restore 'shots", "restored/b.png"),
         ("README.md", "train adair --data.root PAIRS", None),
         ("README.md", "train adair --data.kind clean", None),

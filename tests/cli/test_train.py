@@ -4,7 +4,9 @@ import json
 import os
 import shlex
 import shutil
+from types import SimpleNamespace
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,10 +14,12 @@ from PIL import Image
 from jaxcore.cli import main, parse
 from jaxcore.data.images.crops import to_float
 from jaxcore.data.images.kinds import Photos
+from jaxcore.train import EXIT_INTERRUPTED
 from jaxcore.train.recipes import adair
 from jaxcore.train.recipes.demo import demo
-from jaxcore.weights import load
+from jaxcore.weights import Shipped, load
 from tests import tiny_network
+from tests.tiny_weights import TINY, params, write_weights
 
 # Least PSNR to a clean photograph, dB; chelsea and grass are not among those of the training. What
 # looks hazy by itself (moon, clock, and less so chelsea) is changed.
@@ -232,6 +236,24 @@ def test_the_demo_makes_its_picture_and_is_reused(tmp_path, call, monkeypatch, n
     code, _, err = call(*again)
     assert code == 0, err
     assert size_of(tmp_path / "restored.png") == (288, 288)
+
+
+def test_the_demo_starts_from_the_weights_of_the_library(tmp_path, call, monkeypatch):
+    write_weights(tmp_path)
+    monkeypatch.setattr(Shipped, "path", property(lambda _: tmp_path / "tiny.safetensors"))
+    begun = []
+
+    def fit(task, cfg, out, *, init_params):
+        begun.append((task.network, cfg.steps, init_params))
+        return SimpleNamespace(interrupted=True)
+
+    monkeypatch.setattr("jaxcore.train.fit", fit)
+    code, out, err = call("demo", "-o", tmp_path / "demo", "--steps", "7")
+    assert code == EXIT_INTERRUPTED, err
+    ((network, steps, start),) = begun
+    assert (network.dim, network.decoder, steps) == (TINY.dim, False, 7)
+    chex.assert_trees_all_equal(start, params())
+    assert "for 7 steps the weights photos that come with jaxcore" in out
 
 
 @pytest.mark.slow

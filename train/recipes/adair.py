@@ -1,5 +1,6 @@
 """Recipes of AdaIR and Restormer."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from jaxcore.train.tasks.restoration import RestorationTask
 THREE_TASK = ("denoise_15", "denoise_25", "denoise_50", "derain", "dehaze")
 FIVE_TASK = (*THREE_TASK, "deblur", "enhance")
 DENOISE = ("denoise_15", "denoise_25", "denoise_50")
+_PHOTOS = AdaIRConfig.small(num_blocks=(1, 2, 2, 1), mask_mode="soft")  # 2.8 M parameters
 _PRESETS: dict[str, Preset] = {"": "official", "_fixed": "fixed"}  # by the ending of the name
 
 
@@ -77,10 +79,15 @@ def _restormer() -> Recipe:
     )
 
 
-def _demo(steps: int = 750) -> Recipe:
-    """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`."""
+def _demo(steps: int = 60) -> Recipe:
+    """The network of the shipped weights on the photographs of `jaxcore.data.images.photos`.
+
+    At a rate for fine-tuning; ``jaxcore demo`` starts it from these weights.
+    """
     data = Photos(tasks=("noise25", "noise50", "haze", "clean"))
-    return demo(steps, 4, network=AdaIRConfig.tiny(mask_mode="soft"), data=data)
+    made = demo(steps, 4, network=_PHOTOS, data=data)
+    optim = dataclasses.replace(made.train.optim, learning_rate=1e-4)
+    return dataclasses.replace(made, train=dataclasses.replace(made.train, optim=optim))
 
 
 def _photos() -> Recipe:
@@ -94,7 +101,7 @@ def _photos() -> Recipe:
         learning_rate=1e-3, weight_decay=1e-3, schedule=schedule, clip_norm=1.0, betas=(0.9, 0.99)
     )
     task = RestorationTask(
-        network=AdaIRConfig.small(num_blocks=(1, 2, 2, 1), mask_mode="soft"),
+        network=_PHOTOS,
         data=CleanImages(tasks=("noise_any", "haze_any", "clean_any"), cache_gb=4),
         stages=(Stage(steps=None, patch=192, batch_size=16),),
     )
