@@ -39,6 +39,7 @@ _NETWORKS = {
 }
 _registered: "dict[str, Network[Any]]" = {}
 _TASKS = {
+    "deconvolution": ("jaxcore.train.tasks.deconvolution", "DeconvolutionTask"),
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),

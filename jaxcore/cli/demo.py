@@ -40,12 +40,13 @@ def demo(
     from jaxcore.data.images import write_image
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.recipes import recipe
-    from jaxcore.train.tasks.images import comparison
+    from jaxcore.train.tasks.images import ImageTask, comparison
     from jaxcore.weights import load, shipped
 
     chosen = recipe(_RECIPES[model], **({} if steps is None else {"steps": steps}))
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
     task, start = chosen.task, {}
+    assert isinstance(task, ImageTask)
     print_counts(task.counts())
     own = shipped()
     if task.model == own.network:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -11,6 +11,10 @@ from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.data.images.kinds import ImageData, Photos
 from jaxcore.weights import Which
+
+if TYPE_CHECKING:
+    from jaxcore.train.tasks.deconvolution import DeconvolutionTask
+    from jaxcore.typing import Params
 
 _UNSAID = Photos()
 
@@ -33,11 +37,13 @@ def evaluate(
 ) -> None:
     """Measure PSNR and SSIM on degraded and clean images.
 
+    Of a run on stamps of galaxies: errors and fluxes after every step, on the data of the run.
     All options of the data: --help-all.
 
     Args:
       weights: run directory or official weight file.
-      out: folder for ``metrics.json``, ``images.csv`` and ``restored.png``.
+      out: folder for ``metrics.json``, ``images.csv`` and ``restored.png`` (of stamps
+        ``metrics.json`` and ``deconvolved.png``).
       data: images to use; left as it is, those of the run, or the photographs of the demo where
         the weights are a file.
       photos: use the photographs of the demo also for a run on other data.
@@ -60,7 +66,7 @@ def evaluate(
     from jaxcore.cli.progress import track
     from jaxcore.errors import UserError
     from jaxcore.parallel import make_mesh, replicated
-    from jaxcore.registry import task_of
+    from jaxcore.registry import task_class, task_of
     from jaxcore.serial import from_json
     from jaxcore.train import read_config
     from jaxcore.train.tasks.images import comparison, summarise
@@ -73,6 +79,16 @@ def evaluate(
         params = jax.device_put(params, replicated(make_mesh(devices=jax.local_devices())))
     if not network.restores(cfg):
         raise UserError(f"Expected weights that restore images, found generation in {weights}.")
+    if weights.is_dir() and (stored := read_config(weights)).get("task") == "deconvolution":
+        of_pictures = (tile, steps, protocol, crop_multiple)
+        if data != _UNSAID or photos or any(value is not None for value in of_pictures):
+            raise UserError(
+                f"Expected no options of pictures for a run on stamps, found some for {weights}."
+            )
+        stamps = from_json(task_class("deconvolution"), stored["task_config"], where="task_config")
+        stamps = dataclasses.replace(stamps, eval_images=images, eval_seed=seed)
+        _evaluate_stamps(stamps, params, out)
+        return
     kind, changes = task_of(network.name), {}
     if protocol is not None:
         changes = {"eval_protocol": protocol, "crop_multiple": 16 if protocol == "rgb" else 1}
@@ -117,6 +133,27 @@ def evaluate(
     print_metrics(metrics)
     if out is not None:
         _write(out, metrics, [s._asdict() for s in scores], comparison(iter(shown.values())))
+        show(f"written: {out}")
+
+
+def _evaluate_stamps(task: "DeconvolutionTask", params: "Params", out: Path | None) -> None:
+    """A table with one line per step of the method, on the data of the run."""
+    from jaxcore.atomic import write_json
+    from jaxcore.data.images import write_image
+    from jaxcore.train.tasks.deconvolution import STEPS, Score, picture
+
+    task.check()
+    frozen = task.frozen()
+    metrics = task.measure(params, frozen)
+    names = ("nmse", "flux_bias", *Score._fields[1:])
+    show(f"{'':12}" + "".join(f"{name:>12}" for name in names))
+    for step in STEPS:
+        show(f"{step:12}" + "".join(f"{metrics[f'{step}/{name}']:12.4f}" for name in names))
+    if out is not None:
+        shown = picture(next(task.restored(params, frozen, limit=4)))
+        out.mkdir(parents=True, exist_ok=True)
+        write_image(out / "deconvolved.png", shown / np.float32(255), overwrite=True)
+        write_json(out / "metrics.json", metrics)
         show(f"written: {out}")
 
 

@@ -27,8 +27,9 @@ from jaxcore.serial import SettingsError
 
 # Class -> the options that a short help shows; of classes that are not here, all.
 COMMON = {
-    "ImageTask": ("data", "stages"),
+    "NetworkTask": ("data", "stages"),
     "ImageData": ("kind", "root", "tasks", "eval_root", "held_out"),
+    "StampData": ("root", "eval_root", "held_out", "count"),
     "TrainConfig": ("steps", "seed", "optim", "log_every", "eval_every", "save_every"),
     "OptimConfig": ("learning_rate",),
 }

@@ -16,7 +16,7 @@ from jaxcore.cli.start import started
 from jaxcore.train.recipes import Recipe, recipe, resolve, summaries
 
 if TYPE_CHECKING:
-    from jaxcore.train.tasks.images import ImageTask
+    from jaxcore.train.tasks.network import NetworkTask
 
 
 _EPOCHS = "passes over the data; decides train.steps when given"
@@ -48,11 +48,11 @@ def _over(name: str, default: Recipe, argv: Sequence[str], network: Any) -> Reci
 
 def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[..., None]:
     from jaxcore.train import TrainConfig
-    from jaxcore.train.tasks.images import ImageTask
+    from jaxcore.train.tasks.network import NetworkTask
 
     def command(
         out: Annotated[RunPlace, tyro.conf.arg(aliases=["-o"])],
-        task: Annotated[ImageTask, tyro.conf.arg(name="")] = default.task,
+        task: Annotated[NetworkTask, tyro.conf.arg(name="")] = default.task,
         init: RunPlace | None = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
@@ -145,7 +145,7 @@ def train(
         show(f"trained {int(result.state.step)} steps: {out}")
 
 
-def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "ImageTask":
+def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "NetworkTask":
     """Search for the objective (unless that is done), and the task of what it found."""
     import sys
 

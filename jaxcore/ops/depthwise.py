@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,16 @@ from jaxtyping import Array, Float
 from jaxcore.errors import UserError
 from jaxcore.ops.precision import accumulation_dtype
 
+Form: TypeAlias = Literal["grouped", "shifted", "summed"]
+"""XLA's grouped convolution; shifted views of long rows; shifted views of images."""
+
 
 def depthwise_conv(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw 1 c"], *, padding: int | None = None
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw 1 c"],
+    *,
+    padding: int | None = None,
+    form: Form | None = None,
 ) -> Float[Array, "b h2 w2 c"]:
     """Depthwise cross-correlation, stride 1, with zero padding.
 
@@ -27,6 +36,7 @@ def depthwise_conv(
       kernel: one filter with odd sides per channel, HWIO with I = 1. It may have a wider type
         than ``x`` and is rounded to that of ``x``; its gradient keeps the wider type.
       padding: zeros on every side; None is ``k // 2``, which keeps the size.
+      form: how it is computed; None decides by the device. All give the same numbers to rounding.
 
     Returns:
       Array of the dtype of ``x``; sums are formed in at least float32.
@@ -49,36 +59,38 @@ def depthwise_conv(
     spare = (x.shape[1] + 2 * up - kernel.shape[0], x.shape[2] + 2 * left - kernel.shape[1])
     if padding is not None and min(spare) < 0:  # else an empty map gives an empty one
         raise UserError(f"Expected images of at least the kernel's size, found {x.shape[1:3]}.")
-    return _depthwise(x, kernel, (up, left))
+    return _depthwise(x, kernel, (up, left), form)
 
 
 _Pads = tuple[int, int]  # rows of zeros above and below, columns left and right
 
 
-@functools.partial(jax.jit, static_argnums=2, inline=True)
-def _forward(x: Array, kernel: Array, pads: _Pads) -> Array:
-    return jax.lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_shifted, pads=pads),
-        default=functools.partial(_grouped, pads=pads),
-    )
+@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+def _forward(x: Array, kernel: Array, pads: _Pads, form: Form | None) -> Array:
+    values = {name: functools.partial(value, pads=pads) for name, (value, _) in _FORMS.items()}
+    return _choose(values, form, x, kernel)
 
 
-def _forward_rule(x: Array, kernel: Array, pads: _Pads) -> tuple[Array, tuple[Array, Array]]:
-    return _forward(x, kernel, pads), (x, kernel)
+def _forward_rule(
+    x: Array, kernel: Array, pads: _Pads, form: Form | None
+) -> tuple[Array, tuple[Array, Array]]:
+    return _forward(x, kernel, pads, form), (x, kernel)
 
 
-def _backward_rule(pads: _Pads, inputs: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    return jax.lax.platform_dependent(
-        *inputs,
-        g,
-        cpu=functools.partial(_shifted_gradients, pads=pads),
-        default=functools.partial(_grouped_gradients, pads=pads),
-    )
+def _backward_rule(
+    pads: _Pads, form: Form | None, inputs: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    slopes = {name: functools.partial(slope, pads=pads) for name, (_, slope) in _FORMS.items()}
+    return _choose(slopes, form, *inputs, g)
 
 
-_depthwise = jax.custom_vjp(_forward, nondiff_argnums=(2,))
+def _choose(ways: Mapping[str, Callable[..., Any]], form: Form | None, *arrays: Array) -> Any:
+    if form is not None:
+        return ways[form](*arrays)
+    return jax.lax.platform_dependent(*arrays, cpu=ways["shifted"], default=ways["grouped"])
+
+
+_depthwise = jax.custom_vjp(_forward, nondiff_argnums=(2, 3))
 _depthwise.defvjp(_forward_rule, _backward_rule)
 
 
@@ -157,3 +169,38 @@ def _views(x: Array, sides: tuple[int, int], pads: _Pads, more_rows: int = 0) ->
         for i in range(sides[0])
         for j in range(sides[1])
     ]
+
+
+def _summed(x: Array, kernel: Array, pads: _Pads) -> Array:
+    wide = accumulation_dtype(x.dtype)
+    taps = kernel.astype(x.dtype).astype(wide).reshape(-1, 1, 1, 1, x.shape[-1])
+    images = _shifted_images(x, (kernel.shape[0], kernel.shape[1]), pads)
+    total = sum(image.astype(wide) * tap for image, tap in zip(images, taps, strict=True))
+    return jnp.asarray(total, x.dtype)
+
+
+def _summed_gradients(x: Array, kernel: Array, g: Array, pads: _Pads) -> tuple[Array, Array]:
+    around = (kernel.shape[0] - 1 - pads[0], kernel.shape[1] - 1 - pads[1])
+    wide = accumulation_dtype(x.dtype)
+    images = _shifted_images(x, (kernel.shape[0], kernel.shape[1]), pads)
+    sums = [jnp.sum(image.astype(wide) * g.astype(wide), axis=(0, 1, 2)) for image in images]
+    gradient = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+    return _summed(g, kernel[::-1, ::-1], around), gradient
+
+
+def _shifted_images(x: Array, sides: tuple[int, int], pads: _Pads) -> list[Array]:
+    """The padded images as seen by each tap."""
+    edges = ((0, 0, 0), *((n, n, 0) for n in pads), (0, 0, 0))
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
+    height, width = (padded.shape[1 + i] - sides[i] + 1 for i in (0, 1))
+    return [
+        padded[:, i : i + height, j : j + width] for i in range(sides[0]) for j in range(sides[1])
+    ]
+
+
+_FORMS: dict[Form, tuple[Callable[..., Array], Callable[..., tuple[Array, Array]]]] = {
+    "grouped": (_grouped, _grouped_gradients),
+    "shifted": (_shifted, _shifted_gradients),
+    "summed": (_summed, _summed_gradients),
+}
+"""Each with its gradients."""

@@ -12,8 +12,10 @@ the end of the first process does not reach JAX, which would abort at once, befo
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -289,7 +291,22 @@ def start(address: str, index: int, count: int) -> str:
 
     sys.excepthook = end
     atexit.register(watch.goodbye)
+    if os.name == "posix":
+        _abort_later()
     return inner
+
+
+def _abort_later() -> None:
+    """Let an abort wait for the news that explains it.
+
+    Gloo, which computes together on processors, aborts when processes that have lost one of them
+    go on differently. No Python can run there: the handler is the C library's own ``sleep``, which
+    takes the signal's number for seconds, 6. After that the abort goes on.
+    """
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    library.signal.restype = ctypes.c_void_p
+    library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
 
 
 def service_address(address: str, inner: str) -> str:

@@ -1,7 +1,7 @@
 """Depthwise convolution and its written gradients against XLA's own convolution."""
 
 import functools
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxcore.errors import UserError
 from jaxcore.nn import DepthwiseConv, DepthwiseSplit
 from jaxcore.ops import depthwise_conv
+from jaxcore.ops.depthwise import Form
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "bfloat16": 2e-2, "float16": 3e-3}
 
@@ -73,6 +74,21 @@ def test_other_paddings_equal_xla(sides, padding):
         for f in (depthwise_conv, xla)
     )
     check(found, expected, "float32")
+
+
+@pytest.mark.parametrize("padding", [None, 0, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("form", get_args(Form))
+def test_every_form_equals_xla(form, dtype, padding):
+    x, kernel, _ = draw((2, 6, 7, 3), (3, 5), dtype)
+    exact = functools.partial(xla, padding=padding)
+    y = exact(x, kernel)
+    g = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), dtype)
+    ours = functools.partial(depthwise_conv, padding=padding, form=form)
+    found = value_and_gradients(ours, x, kernel, g)
+    wide = [a.astype(jnp.float32) for a in (x, kernel, g)]
+    expected = [a.astype(dtype) for a in value_and_gradients(exact, *wide)]
+    check(found, expected, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -11,6 +11,8 @@ from jaxcore.parallel import EXIT_PROCESS_GONE
 from jaxcore.train import load_params
 from tests.parallel.jobs import TOGETHER, Job, outcomes
 
+_ABORT = ("terminate called", "what():")
+
 
 def _sums(line):
     return [float(word) for word in line.split()[2:]]
@@ -22,8 +24,10 @@ def _check_survivors(job, victim, began):
     for index, (code, _, err) in enumerate(results):
         if index != victim:
             assert code == EXIT_PROCESS_GONE, err
-            assert len(err.splitlines()) == 1, err
-            assert re.match(f"jaxcore: process {victim} of {len(results)} is gone, .*go on", err)
+            *before, last = err.splitlines()
+            assert re.match(f"jaxcore: process {victim} of {len(results)} is gone, .*go on", last)
+            # Gloo may have begun to abort, with two lines of its own.
+            assert all(line.strip().startswith(_ABORT) for line in before if line.strip()), err
 
 
 def _kill(job, victim, line):
@@ -38,6 +42,14 @@ def _kill(job, victim, line):
 def test_the_other_process_ends_with_a_sentence():
     with Job(2, script=TOGETHER) as job:
         _kill(job, 1, "STEP 5")
+
+
+def test_an_abort_waits_for_the_news_that_explains_it():
+    with Job(2, script=TOGETHER, ABORT_AT="5") as job:
+        job.await_line("STEP 4")
+        began = time.monotonic()
+        job.processes[0].kill()
+        _check_survivors(job, 0, began)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
     from jaxcore.train.config import TrainConfig
-    from jaxcore.train.tasks.images import ImageTask
+    from jaxcore.train.tasks.network import NetworkTask
 
 # Network -> recipe -> one line: what is listed of the library's own without importing a network.
 _SUMMARIES = {
@@ -64,7 +64,12 @@ _SUMMARIES = {
         "dea_net_cr": "DEA-Net for haze with the contrastive loss, as the released code trains it",
         "dea_net_demo": "Small DEA-Net on photographs with haze, minutes on a CPU",
     },
-    "sunet": {"sunet": "SUNet, a denoiser of colour images, on your own pairs of images"},
+    "sunet": {
+        "sunet": "SUNet, a denoiser of colour images, on your own pairs of images",
+        "swin_deconv": "SUNet for the deconvolution of galaxies, as published, on simulated ones "
+        "or your own stamps",
+        "swin_deconv_small": "Small SUNet on simulated galaxies of 64 pixels, minutes on a CPU",
+    },
 }
 
 
@@ -72,7 +77,7 @@ _SUMMARIES = {
 class Recipe:
     """A task and its training, ready to be changed and run."""
 
-    task: "ImageTask"
+    task: "NetworkTask"
     train: "TrainConfig"
     epochs: int | None = None  # passes over the data, which then decide ``train.steps``
 

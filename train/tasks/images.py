@@ -21,7 +21,6 @@ from jaxcore.data.images.kinds import (
 from jaxcore.data.images.pipeline import (
     Augment,
     Images,
-    Stage,
     evaluation_samples,
     training_batches,
 )
@@ -29,13 +28,13 @@ from jaxcore.data.images.sources import Group, Sample
 from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
-from jaxcore.models.base import Network
 from jaxcore.parallel import dealt_back, local_copies, spread, together
-from jaxcore.serial import AtLeast, Count, Index, Serial
+from jaxcore.serial import AtLeast, Count, Index
 from jaxcore.tiling import check_options
 from jaxcore.train.state import TrainState
-from jaxcore.train.task import BatchIterator, Frozen, GradientTask
-from jaxcore.typing import Key, Params
+from jaxcore.train.task import BatchIterator, Frozen
+from jaxcore.train.tasks.network import NetworkTask
+from jaxcore.typing import Params
 
 
 class Restored(NamedTuple):
@@ -57,13 +56,12 @@ _LEAST_SIDE = 11  # pixels; of the larger of the windows of SSIM
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageTask(Serial, GradientTask):
+class ImageTask(NetworkTask):
     """Train a network of `jaxcore.registry` on crops, evaluate it on whole images.
 
     A subclass has a ``name``, a ``loss`` and, where a row is more than a pair, ``images``.
     """
 
-    name: ClassVar[str]
     changeable: ClassVar[tuple[str, ...]] = (
         "eval_images",
         "eval_tile",
@@ -74,10 +72,7 @@ class ImageTask(Serial, GradientTask):
         "data.eval_root",
         "data.eval_split",
     )
-    model: str = dataclasses.field(default="adair", metadata={"option": False})  # registered
-    network: Any
     data: ImageData = dataclasses.field(default_factory=Photos)
-    stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
     # turns: all eight, "official" without the identity, left-right "flip", always ("mirror"),
     # quarter turns ("rotate")
     augment: Augment = "all"
@@ -94,14 +89,6 @@ class ImageTask(Serial, GradientTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted = self.entry.config_class
-        if not isinstance(self.network, wanted):
-            raise UserError(
-                f"Expected {wanted.__name__} for the model {self.model!r}, found "
-                f"{type(self.network).__name__}."
-            )
-        if not self.stages:
-            raise UserError("Expected at least one stage of patch and batch size, found none.")
         if self.eval_protocol not in PROTOCOLS:
             raise UserError(
                 f"Unknown protocol {self.eval_protocol!r}: expected one of {', '.join(PROTOCOLS)}."
@@ -113,19 +100,9 @@ class ImageTask(Serial, GradientTask):
         return self.crop_multiple if self.data.prepare.size is None else 1
 
     @property
-    def entry(self) -> Network[Any]:
-        """What the registry knows of the network."""
-        return registry.network(self.model)
-
-    @property
     def images(self) -> Images:
         """Images of a row."""
         return ("degraded", "clean")
-
-    @property
-    def multiple(self) -> int:
-        """Height and width of what the network sees are multiples of this."""
-        return self.entry.multiple(self.network)
 
     def check(self) -> None:
         """Look for the data, and whatever else the run will need, before anything is written.
@@ -136,11 +113,7 @@ class ImageTask(Serial, GradientTask):
           UserError: something is missing or damaged, or patches or tiles do not fit the network
             or the data.
         """
-        uneven = [stage.patch for stage in self.stages if stage.patch % self.multiple]
-        if uneven:
-            raise UserError(
-                f"Expected patches whose side is a multiple of {self.multiple}, found {uneven[0]}."
-            )
+        super().check()
         size = self.data.prepare.size
         wide = [stage.patch for stage in self.stages if size is not None and stage.patch > size]
         if wide:
@@ -152,14 +125,6 @@ class ImageTask(Serial, GradientTask):
         _training_groups(self.data)
         _evaluation_groups(self.data)
 
-    def init_params(self, key: Key) -> Params:
-        """Fresh parameters of the network."""
-        return self.entry.init(key, self.network)
-
-    def trainable(self, params: Params) -> Any:
-        """The network's own mask of weights that learn, if it has one."""
-        return self.entry.trainable(params, self.network)
-
     @property
     def group_names(self) -> tuple[str, ...]:
         """Names of the degradations in training."""
@@ -168,17 +133,6 @@ class ImageTask(Serial, GradientTask):
     def counts(self) -> list[tuple[str, int, int, int]]:
         """Name, unique items, repetitions and entries per epoch of every degradation."""
         return describe(_training_groups(self.data))
-
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass over all entries, at the batch size of the first stage."""
-        entries = sum(row[-1] for row in self.counts())
-        steps = entries // self.stages[0].batch_size
-        if not steps:
-            raise UserError(
-                f"Expected at least one batch of {self.stages[0].batch_size} images per epoch, "
-                f"found {entries} images."
-            )
-        return steps
 
     def batches(self, seed: int, start_step: int) -> BatchIterator:
         """Random crops of the training images; rows of this process only."""

@@ -94,7 +94,8 @@ class RMSNorm(nn.Module, kw_only=True):
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.dtype(self.types.param_dtype))
         scale = scale.astype(wide).reshape((1,) * (x.ndim - 1) + shape)
-        square = jnp.mean(jnp.square(x.astype(wide)), axis=-1, keepdims=True)
+        x = x.astype(wide)
+        square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
         # The package divides by the norm, but by no less than 1e-12.
         factor = jax.lax.rsqrt(jnp.maximum(square, 1e-24 / x.shape[-1]))
         if film is None:
