@@ -2,9 +2,9 @@
 
 ``photographs.json`` lists packages with their SHA-256, pictures, authors and licences (public
 domain or attribution only, as the packages state them). None of them is in a package whose
-pictures anything is measured on. The result is a folder of WebP files without loss: of every photograph
-the most detailed square at half of its size, and the whole one, smaller. The reductions take the
-artefacts of JPEG away. Three grey pages of printed text come with them.
+pictures anything is measured on. The result is a folder of WebP files without loss: of every
+photograph the most detailed square at half of its size, and the whole one, smaller. The reductions
+take the artefacts of JPEG away. Three grey pages of printed text come with them.
 
     python -m benchmarks.photographs FOLDER
 """
