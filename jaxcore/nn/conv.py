@@ -37,14 +37,22 @@ class Filter(nn.Module, kw_only=True):
         draw = torch_uniform(fan_in) if self.is_initializing() else nn.initializers.zeros
         return self.param(name, draw, shape, jnp.dtype(self.types.param_dtype))
 
-    def with_bias(self, maps: Sequence[Array], fan_in: int) -> tuple[Array, ...]:
-        """Add the bias, if there is one, to maps whose channels follow each other."""
+    def with_bias(
+        self, maps: Sequence[Array], fan_in: int, widths: Sequence[int] | None = None
+    ) -> tuple[Array, ...]:
+        """Add the bias, if there is one, to maps whose channels follow each other.
+
+        Args:
+          maps: the results.
+          fan_in: of the filter.
+          widths: channels of each that count, where zeros were appended; None: all.
+        """
         if not self.use_bias:
             return tuple(maps)
-        widths, ndim = [y.shape[-1] for y in maps], maps[0].ndim
+        widths, ndim = widths or [y.shape[-1] for y in maps], maps[0].ndim
         bias = self.bias(sum(widths), fan_in).astype(maps[0].dtype)
         parts = _columns(bias.reshape((1,) * (ndim - 1) + bias.shape), widths)
-        return tuple(y + part for y, part in zip(maps, parts, strict=True))
+        return tuple(y + _appended(b, y.shape[-1]) for y, b in zip(maps, parts, strict=True))
 
 
 class Conv(Filter, kw_only=True):
@@ -108,20 +116,25 @@ class ConvWeights(Filter, kw_only=True):
 
 
 class DepthwiseSplit(Filter, kw_only=True):
-    """`DepthwiseConv` of several maps that stand for one: their channels follow each other."""
+    """`DepthwiseConv` of several maps that stand for one: their channels follow each other.
+
+    Attributes:
+      features: channels of each that count, where zeros were appended; None: all.
+    """
 
     kernel_size: int = 3
+    features: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, *maps: Float[Array, "b h w _"]) -> tuple[Float[Array, "b h w _"], ...]:
         """Convolve NHWC images; one result for each."""
-        size, widths = self.kernel_size, [x.shape[-1] for x in maps]
+        size, widths = self.kernel_size, self.features or [x.shape[-1] for x in maps]
         kernel = self.kernel((size, size, 1, sum(widths)), size * size)
         out = [
-            ops.depthwise_conv(x.astype(self.types.dtype), part)
+            ops.depthwise_conv(x.astype(self.types.dtype), _appended(part, x.shape[-1]))
             for x, part in zip(maps, _columns(kernel, widths), strict=True)
         ]
-        return self.with_bias(out, size * size)
+        return self.with_bias(out, size * size, widths)
 
 
 class DepthwiseConv(Filter, kw_only=True):
@@ -151,33 +164,52 @@ class PointwiseSplit(Filter, kw_only=True):
     >>> outputs, variables = layer.init_with_output(jax.random.key(0), jnp.zeros((5, 2)))
     >>> [y.shape for y in outputs], variables["params"]["kernel"].shape
     ([(5, 4), (5, 8)], (2, 12))
+
+    Attributes:
+      features: channels of each result.
+      multiple: zeros are appended to the channels of each result up to a multiple of it.
     """
 
     features: tuple[int, ...]
+    multiple: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b i"]) -> tuple[Float[Array, "*b _"], ...]:
         """Mix the channels of every pixel; one result for each of ``features``."""
         channels, x = x.shape[-1], x.astype(self.types.dtype)
         kernel = self.kernel((channels, sum(self.features)), channels)
-        out = [ops.pointwise(x, part) for part in _columns(kernel, self.features)]
-        return self.with_bias(out, channels)
+        out = [
+            ops.pointwise(x, _appended(part, -(-width // self.multiple) * self.multiple))
+            for part, width in zip(_columns(kernel, self.features), self.features, strict=True)
+        ]
+        return self.with_bias(out, channels, self.features)
 
 
 class PointwiseConv(Filter, kw_only=True):
     """1x1 convolution.
 
     Parameters: ``kernel`` (in, out) and, with ``use_bias``, ``bias`` (out,).
+
+    Attributes:
+      features: channels of the result.
+      inputs: channels of ``x`` that count, where zeros were appended; None: all.
     """
 
     features: int
+    inputs: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         """Mix the channels of every pixel."""
-        channels = x.shape[-1]
+        channels = self.inputs or x.shape[-1]
         kernel = self.kernel((channels, self.features), channels)
+        kernel = jnp.pad(kernel, ((0, x.shape[-1] - channels), (0, 0)))
         return self.with_bias([ops.pointwise(x.astype(self.types.dtype), kernel)], channels)[0]
+
+
+def _appended(a: Array, width: int) -> Array:
+    """``a`` with zeros after its last channel, up to ``width`` channels."""
+    return jnp.pad(a, ((0, 0),) * (a.ndim - 1) + ((0, width - a.shape[-1]),))
 
 
 def _columns(a: Array, widths: Sequence[int]) -> list[Array]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.models.adair import AFLB, AdaIRConfig, frequency
+from jaxcore.models.adair import AFLB, GDFN, AdaIRConfig, frequency
 from jaxcore.nn import capture, init_params
 
 HEIGHT, WIDTH, CHANNELS = 12, 16, 16
@@ -145,3 +145,22 @@ def test_local_statistics(data):
     local = with_window(8)
     assert local.shape == whole.shape and np.isfinite(local).all()
     assert np.abs(local - whole).max() > 1e-3
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_hidden_channels_that_are_filled_up_change_no_value_and_no_parameter(data, bias):
+    _, x = data  # 42 hidden channels
+
+    def both(multiple):
+        block = GDFN(multiple=multiple, use_bias=bias)
+        params = jax.jit(block.init)(jax.random.key(0), x)
+        params = jax.tree.map(lambda a: a + 0.1, params)  # biases that are not zero
+
+        def loss(params, x):
+            y = block.apply(params, x)
+            return jnp.sum(y**2), y
+
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x)
+
+    for a, b in zip(*map(jax.tree.leaves, (both(1), both(8))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(a).max())
