@@ -117,8 +117,9 @@ def test_the_page_of_the_weights_names_every_author_of_a_photograph():
         assert all(Path(name).stem.partition("_by_")[0] in page for name in package["pictures"])
 
 
-def test_without_a_source_the_first_of_them_is_loaded(weights, monkeypatch):
+def test_they_are_loaded_by_name_and_without_a_source_the_first_of_them(weights, monkeypatch):
     monkeypatch.setattr(Shipped, "path", property(lambda _: weights / "tiny.safetensors"))
     same(load().params, 0)
+    same(load("photos").params, 0)
     with pytest.raises(UserError, match="Expected shipped weights photos, found 'none'"):
         shipped("none")

@@ -45,18 +45,18 @@ def demo(
 
     chosen = recipe(_RECIPES[model], **({} if steps is None else {"steps": steps}))
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
-    task, start = chosen.task, {}
+    task, start = chosen.task, None
     assert isinstance(task, ImageTask)
     print_counts(task.counts())
-    own = shipped()
-    if task.model == own.network:
+    ours = shipped()
+    if task.model == ours.network:
         loaded = load()
-        task, start = dataclasses.replace(task, network=loaded.cfg), {"init_params": loaded.params}
+        task, start = dataclasses.replace(task, network=loaded.cfg), loaded.params
         show(
-            f"Fine-tunes for {chosen.train.steps} steps the weights {own.name} that come with "
-            f"jaxcore, for {own.what}; none of these photographs was in their training."
+            f"Fine-tunes for {chosen.train.steps} steps the weights {ours.name} that come with "
+            f"jaxcore, for {ours.what}; none of these photographs was in their training."
         )
-    result = fit(task, chosen.train, out, **start)
+    result = fit(task, chosen.train, out, init_params=start)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     picture = comparison(task.restored(result.state.eval_params))
@@ -67,7 +67,8 @@ def demo(
     print_metrics(result.metrics)
     again = command("restore", out / "degraded.png", "-o", "restored.png", "--weights", out)
     figures = command("evaluate", out, "-o", out / "evaluation")
-    own = command("train", model, "--data.root", "FOLDER", "-o", Path("runs", "mine"))
+    words = () if start is None else ("--init", ours.name)
+    own = command("train", model, "--data.root", "FOLDER", *words, "-o", Path("runs", "mine"))
     show(
         f"\npicture  {out / 'restored.png'}\nfigures  {out / 'metrics.json'}\n\n"
         f"next:\n  {again}\n  {figures}\n"
