@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from jaxcore.convert import write_safetensors
+from jaxcore.data.images.kinds import Photos, evaluation_groups
+from jaxcore.data.images.pipeline import evaluation_samples
 from jaxcore.errors import UserError
 from jaxcore.models import adair
 from jaxcore.weights import SHIPPED, Shipped, describe, load, shipped
+from tests.clean_photographs import check_clean_photographs
 from tests.tiny_weights import TINY, params, run, weights, write_run  # noqa: F401  # fixtures
 
 
@@ -123,3 +126,19 @@ def test_they_are_loaded_by_name_and_without_a_source_the_first_of_them(weights,
     same(load("photos").params, 0)
     with pytest.raises(UserError, match="Expected shipped weights photos, found 'none'"):
         shipped("none")
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_library_leave_clean_photographs_alone():
+    check_clean_photographs(load())
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_library_take_noise_and_haze_away():
+    tasks = {"noise15": 31, "noise25": 28.5, "noise50": 25, "haze": 20}
+    found = load()
+    for group in evaluation_groups(Photos(tasks=tuple(tasks))):
+        for sample in evaluation_samples(group, side=288):
+            out = found.network.restore(found.params, sample["degraded"], found.cfg)
+            error = np.mean((np.clip(out, 0, 1) - sample["clean"]) ** 2)
+            assert -10 * np.log10(error) >= tasks[group.name], (group.name, sample["name"])
