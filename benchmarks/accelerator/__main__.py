@@ -15,9 +15,10 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from benchmarks.accelerator import report
+from benchmarks.accelerator import beside, report
 from benchmarks.accelerator.child import Job, Side
 from benchmarks.accelerator.measure import card, read
+from benchmarks.accelerator.networks import Dtype
 from jaxcore.atomic import write_json
 from jaxcore.ops.depthwise import Form
 
@@ -37,6 +38,8 @@ PARTS = (
     "adair_step",
     "pieces",
     "blocks",
+    "dense",
+    "attention",
     "compile",
 )
 ALONE = ("limits", "monte_carlo", "pieces")
@@ -74,6 +77,10 @@ class Options:
       sides: whose; empty for all, and in a trial for all that compile fast.
       settings: of the part ``compile``: network, type and name of a setting.
       depthwise: form of depthwise convolutions in our networks; None as they are.
+      also: parts of our networks that are timed in a further form: part and form.
+      fast: what ``torch.compile`` is given: part and type; empty for all.
+      beside: file with the number of a process group that computes on the same card and is paused
+        while something is timed.
       cache: folder of compiled programs that is kept; empty for none.
       table: print the table of this file, and do nothing else.
     """
@@ -87,6 +94,9 @@ class Options:
     sides: tuple[Side, ...] = ()
     settings: tuple[str, ...] = COMPILED
     depthwise: Form | None = None
+    also: tuple[str, ...] = ()
+    fast: tuple[str, ...] = ()
+    beside: Path | None = None
     cache: str = ""
     table: Path | None = None
 
@@ -119,13 +129,18 @@ def jobs(part: str, options: Options) -> list[Job]:
     sides: list[Side] = [
         side for side in options.sides if side == "jaxcore" or part.startswith(RIVALLED)
     ]
-    found = []
+    found: list[Job] = []
     for side in sides:
-        if side == "jaxcore":
-            for dtype in ("float32", "bfloat16"):
+        for dtype in get_args(Dtype):
+            if side == "jaxcore":
                 found.append(Job(**common, dtype=dtype, depthwise=options.depthwise))
-        else:
-            found.append(Job(**common, side=side))
+                more = [name.split()[1] for name in options.also if name.split()[0] == part]
+                found += [Job(**common, dtype=dtype, depthwise=form) for form in more]  # type: ignore[arg-type]  # as typed
+            elif side == "torch.compile":
+                if f"{part} {dtype}" in (options.fast or [f"{part} {dtype}"]):
+                    found.append(Job(**common, side=side, dtype=dtype))
+            elif side == "torch" and dtype == "float32":  # it does both
+                found.append(Job(**common, side=side))
     return found
 
 
@@ -134,6 +149,8 @@ def start(job: Job, options: Options, folder: Path) -> Running:
     file = Path(tempfile.mkdtemp(dir=folder), "found.json")
     command = [sys.executable, "-m", "benchmarks.accelerator.child", "--record", str(file)]
     command += ["--lock", str(folder / "lock")]
+    if options.beside:
+        command += ["--beside", str(options.beside)]
     for field in dataclasses.fields(job):
         value, name = getattr(job, field.name), field.name.replace("_", "-")
         if isinstance(value, bool):
@@ -199,9 +216,11 @@ def measure(options: Options) -> dict[str, Any]:
         record = json.loads(options.output.read_text())
     deadline = time.time() + options.budget
     machine = {"smoke": options.smoke, "date": datetime.date.today().isoformat(), **card()}
+    machine |= {"at_once": options.at_once, "training_beside": options.beside is not None}
     queue = [job for part in options.parts for job in jobs(part, options)]
     going: list[Running] = []
     begun: dict[str, float] = {}
+    busy = time.time()  # when something was timed last
     with tempfile.TemporaryDirectory() as folder:
         try:
             while queue or going:
@@ -214,6 +233,10 @@ def measure(options: Options) -> dict[str, Any]:
                         record[part] = {"machine": machine, "rows": dict(old)}
                         say(f"{part} begins")
                 time.sleep(POLL)
+                if any(read(one.file).get("doing", "").startswith("timing") for one in going):
+                    busy = time.time()
+                elif options.beside and time.time() - busy > TOGETHER:
+                    beside.resume(options.beside, Path(folder, "lock"))
                 for one in list(going):
                     found = record[one.job.part]
                     found["wall_s"] = round(time.time() - begun[one.job.part])
@@ -233,6 +256,8 @@ def measure(options: Options) -> dict[str, Any]:
         finally:
             for one in going:
                 one.stop()
+            if options.beside:
+                beside.resume(options.beside)
     return report.judged(record)
 
 

@@ -23,7 +23,7 @@ class Job:
       part: its name.
       side: whose.
       setting: for the part ``compile``: network, type and setting, separated by blanks.
-      dtype: of our activations.
+      dtype: of our activations, and of the network that ``torch.compile`` gets.
       smoke: tiny sizes.
       depthwise: form of depthwise convolutions in our networks; None as they are.
     """
@@ -42,10 +42,11 @@ def run(job: Job, record: Record) -> None:
     if job.side != "jaxcore":
         from benchmarks.accelerator import rivals
 
-        rivals.network(record, name, which, job.smoke, job.side == "torch.compile")  # type: ignore[arg-type]  # a part's name
+        fast = job.dtype if job.side == "torch.compile" else None
+        rivals.network(record, name, which, job.smoke, fast)  # type: ignore[arg-type]  # a part's name
         return
     from benchmarks import harness
-    from benchmarks.accelerator import ours
+    from benchmarks.accelerator import dehazing, ours
 
     record.add("environment", **harness.environment("torch"))
     if job.part == "limits":
@@ -54,6 +55,10 @@ def run(job: Job, record: Record) -> None:
         ours.pieces(record, job.smoke)
     elif job.part == "blocks":
         ours.blocks(record, job.dtype, job.smoke)
+    elif job.part == "dense":
+        dehazing.dense(record, job.dtype, job.smoke)
+    elif job.part == "attention":
+        dehazing.attention(record, job.dtype, job.smoke)
     elif job.part == "monte_carlo":
         ours.monte_carlo(record, job.smoke)
     elif job.part == "compile":
@@ -63,16 +68,17 @@ def run(job: Job, record: Record) -> None:
         ours.network(record, name, which, job.dtype, job.smoke, job.depthwise)  # type: ignore[arg-type]  # a part's name
 
 
-def main(job: Job, record: Path, lock: Path) -> None:
+def main(job: Job, record: Path, lock: Path, beside: Path | None = None) -> None:
     """Do one job.
 
     Args:
       job: what.
       record: file of what is found.
       lock: file on which processes wait for their turn.
+      beside: file with the number of a process group that is paused while something is timed.
     """
     quiet_allocation()
-    written = Record(record, lock)
+    written = Record(record, lock, beside)
     written.attempt("part", lambda: run(job, written))
     written.state("done")
     sys.stdout.flush()

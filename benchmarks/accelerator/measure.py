@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.accelerator import beside
 from jaxcore.atomic import write_json
 
 LOOP = 0.15  # seconds per loop of calls, at least
@@ -27,10 +28,11 @@ class Record:
     Args:
       path: the file.
       lock: a file on which processes wait for their turn on the card.
+      beside: holds the number of a process group that is paused while something is timed.
     """
 
-    def __init__(self, path: Path, lock: Path):
-        self.path, self.lock = path, lock
+    def __init__(self, path: Path, lock: Path, beside: Path | None = None):
+        self.path, self.lock, self.beside = path, lock, beside
         self.found: dict[str, Any] = {}
         self.state("starting")
 
@@ -57,6 +59,15 @@ class Record:
     def timing(self, row: str) -> Iterator[None]:
         """Alone on the card."""
         with self._turn(fcntl.LOCK_EX, f"timing {row}"):
+            if self.beside is not None:
+                beside.pause(self.beside)
+            yield
+
+    @contextlib.contextmanager
+    def filling(self) -> Iterator[None]:
+        """Alone in taking much of the card's memory, while others compile."""
+        with self.lock.with_name("memory").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     @contextlib.contextmanager

@@ -167,12 +167,12 @@ def pieces(record: Record, smoke: bool) -> None:
                 one = partial(ops.depthwise_conv, form=form)
                 row = f"3x3, {width} channels, {dtype}, {form}"
                 small.add(row, 2 * x.nbytes, None, one, x, kernel)
-                slopes = partial(_gradients, one)
+                slopes = partial(gradients, one)
                 small.add(f"{row}, gradients", 3 * x.nbytes, None, slopes, x, kernel, g)
     small.time()
 
 
-def _gradients(one: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, g: jax.Array) -> Any:
+def gradients(one: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, g: jax.Array) -> Any:
     """Of both arguments; the value itself is not needed."""
     return jax.vjp(one, x, kernel)[1](g)
 

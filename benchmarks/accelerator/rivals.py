@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from benchmarks.accelerator.measure import Record, timed
@@ -37,8 +38,11 @@ def build(name: str, cfg: Any) -> Any:
     return torch_restormer(cfg).nets["pytorch"]
 
 
-def network(record: Record, name: str, which: Pass, smoke: bool, fast: bool) -> None:
-    """One pass in every form, as it stands or compiled; float32 products in TF32, as in ours."""
+def network(record: Record, name: str, which: Pass, smoke: bool, fast: str | None) -> None:
+    """One pass in every form as it stands, or compiled in the type ``fast``.
+
+    Float32 products are in TF32, as in ours. All forms are called once before the first is timed.
+    """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -53,41 +57,54 @@ def network(record: Record, name: str, which: Pass, smoke: bool, fast: bool) -> 
         for a in chosen.arrays(which, smoke)
     ]
     tensors = [tensor.to(device) for tensor in tensors]
+    model = net if fast is None else torch.compile(net)
 
     def wait(_: Any) -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    def run(row: str) -> None:
+    def free() -> None:
+        net.zero_grad(set_to_none=True)
+        if device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def prepare(row: str) -> Callable[[], Any]:
         last, half, _ = ROWS[row]
         layout = torch.channels_last if last else torch.contiguous_format
         net.to(memory_format=layout)
         given = [t.contiguous(memory_format=layout) if t.ndim == 4 else t for t in tensors]
-        model = torch.compile(net) if fast else net
         call = (
             forward(torch, model, given) if which == "forward" else step(torch, net, model, given)
         )
-        facts: dict[str, Any] = {"batch": list(tensors[0].shape)}
-        if half:
-            call = autocast(torch, device, call)
-        with record.compiling(row):
-            start = time.perf_counter()
+        return autocast(torch, device, call) if half else call
+
+    def first(row: str) -> None:
+        with record.filling() if fast is None else nullcontext(), record.compiling(row):
+            call, start = prepare(row), time.perf_counter()
             wait(call())
-            facts["first_call_s"] = round(time.perf_counter() - start, 2)
-        if device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+            taken = round(time.perf_counter() - start, 2)
+            free()
+        record.add(row, batch=list(tensors[0].shape), first_call_s=taken)
+
+    def time_it(row: str) -> None:
         with record.timing(row):
-            facts |= timed(call, wait)
+            facts = timed(prepare(row), wait)
         if device == "cuda":
             facts["memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
-            net.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+        free()
         record.add(row, **facts)
 
-    for row, (_, _, compiles) in ROWS.items():
-        if compiles == fast:
-            record.attempt(row, lambda row=row: run(row))
+    rows = [row for row, form in ROWS.items() if _wanted(form, fast)]
+    for run in (first, time_it):
+        for row in rows:
+            if "failed" not in record.found.get(row, {}):
+                record.attempt(row, lambda run=run, row=row: run(row))
+
+
+def _wanted(form: tuple[bool, bool, bool], fast: str | None) -> bool:
+    _, half, compiles = form
+    return compiles == (fast is not None) and (fast is None or half == (fast == "bfloat16"))
 
 
 def forward(torch: Any, model: Any, given: list[Any]) -> Callable[[], Any]:

@@ -20,6 +20,7 @@ from jaxcore.errors import printable
 COMMANDS = {
     "demo": "Train a small network on photographs and restore held-out ones.",
     "restore": "Restore pictures with a run or with official weights.",
+    "deconvolve": "Deconvolve FITS images with their PSF.",
     "sample": "Generate pictures, or show how one is restored, step by step.",
     "train": "Train a network by a recipe, or go on with a run.",
     "evaluate": "Measure PSNR and SSIM on degraded and clean images.",

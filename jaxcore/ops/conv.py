@@ -1,5 +1,7 @@
 """Dense convolutions with the zero padding of the restoration networks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -46,6 +48,11 @@ def conv_transpose2d(
 ) -> Float[Array, "b h2 w2 o"]:
     """Transposed convolution: the gradient of a strided `conv2d` with respect to its images.
 
+    Its own gradients are those of that `conv2d`, which every compiler knows. Derived from the
+    dilated convolution below, the one by the kernel would be a convolution with a filter of the
+    images' size, for which cuDNN has no fast program. Forward mode straight through it is refused
+    by JAX, as with `pointwise`.
+
     Args:
       x: images, NHWC.
       kernel: filters of the convolution that is transposed, HWIO: its inputs are the outputs
@@ -59,7 +66,11 @@ def conv_transpose2d(
     >>> conv_transpose2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 5, 3))).shape
     (1, 8, 8, 5)
     """
-    pads = [(k - 1 - padding, k - 1 - padding + output_padding) for k in kernel.shape[:2]]
+    return _transposed(x, kernel, stride, padding, output_padding)
+
+
+def _dilated(x: Array, kernel: Array, stride: int, padding: int, more: int) -> Array:
+    pads = [(k - 1 - padding, k - 1 - padding + more) for k in kernel.shape[:2]]
     return jax.lax.conv_general_dilated(
         x,
         kernel[::-1, ::-1].swapaxes(2, 3).astype(x.dtype),
@@ -68,6 +79,25 @@ def conv_transpose2d(
         lhs_dilation=(stride, stride),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+def _transposed_forward(
+    x: Array, kernel: Array, stride: int, padding: int, more: int
+) -> tuple[Array, tuple[Array, Array]]:
+    return _dilated(x, kernel, stride, padding, more), (x, kernel)
+
+
+def _transposed_backward(
+    stride: int, padding: int, more: int, inputs: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    x, kernel = inputs
+    strided = functools.partial(conv2d, g, stride=stride, padding=padding)
+    back, slopes = jax.vjp(strided, kernel)
+    return back, slopes(x)[0]
+
+
+_transposed = jax.custom_vjp(_dilated, nondiff_argnums=(2, 3, 4))
+_transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
 def repeated_conv2d(

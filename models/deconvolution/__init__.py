@@ -1,5 +1,6 @@
 """Deconvolution of images with a known point spread function; see README.md beside this file."""
 
+from jaxcore.models.deconvolution.chain import chain
 from jaxcore.models.deconvolution.debias import (
     Debiased,
     debias,
@@ -8,7 +9,21 @@ from jaxcore.models.deconvolution.debias import (
     tikhonov_noise_scales,
 )
 from jaxcore.models.deconvolution.dictionary import Dictionary
+from jaxcore.models.deconvolution.fields import (
+    choose_field_lam,
+    continued,
+    plan_tiles,
+    restore_field,
+)
+from jaxcore.models.deconvolution.masks import fill_missing, noise_level
 from jaxcore.models.deconvolution.methods import METHODS, Method
+from jaxcore.models.deconvolution.prepared import (
+    PreparedPsf,
+    centroid,
+    prepare_psf,
+    reach_of,
+    shift_psf,
+)
 from jaxcore.models.deconvolution.psf import (
     centre_psf,
     check_psf,
@@ -46,30 +61,42 @@ __all__ = [
     "Debiased",
     "Dictionary",
     "Method",
+    "PreparedPsf",
     "TwoChannels",
     "centre_psf",
+    "centroid",
+    "chain",
     "check_psf",
+    "choose_field_lam",
     "choose_lam",
+    "continued",
     "convolve",
     "correlate",
     "debias",
     "deconvolve_two_channels",
     "factor_between",
+    "fill_missing",
     "gaussian_psf",
     "laplacian_tf",
     "moffat_psf",
     "multiresolution_support",
     "noise_gain",
+    "noise_level",
     "noise_scales",
     "normalise_psf",
     "peak_offset",
     "place_psf",
+    "plan_tiles",
+    "prepare_psf",
     "psf_to_tf",
     "radial_power",
+    "reach_of",
     "rebin",
     "replicate",
+    "restore_field",
     "restore_tikhonov",
     "richardson_lucy",
+    "shift_psf",
     "sparse_starlet",
     "tikhonov",
     "tikhonov_filter",

@@ -14,12 +14,14 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from jaxcore.errors import UserError
 from jaxcore.models.deconvolution.dictionary import Dictionary
+from jaxcore.models.deconvolution.masks import fill_missing
 from jaxcore.models.deconvolution.tikhonov import LAM, Regularizer, noise_gain, tikhonov_filter
 from jaxcore.ops.grids import factor_between, rebin, replicate
 from jaxcore.ops.spectra import (
     aligned,
     convolve,
     correlate,
+    per_image,
     psf_to_tf,
 )
 from jaxcore.ops.starlet import Starlet, mad_sigma
@@ -181,6 +183,7 @@ def debias(
     *,
     sigma: float | Float[Array, "*b"] | None = None,
     variance: Float[Array, "*b h w"] | None = None,
+    weights: Float[Array, "*b h w"] | None = None,
     support: Bool[Array, "*b j h w"] | None = None,
     k: float = K,
     k_first: float = K_FIRST,
@@ -208,6 +211,8 @@ def debias(
       sigma: standard deviation of the noise in a pixel of ``y``, one number or one per image;
         estimated from ``y`` if neither this nor ``variance`` is given.
       variance: of the noise of every pixel of ``y``, instead.
+      weights: of the pixels of ``y``, ``sigma**2`` over their variance, 0 for missing ones
+        (which may be NaN): their residual counts as zero. None for 1.
       support: active coefficients that are known already, as `multiresolution_support` returns
         them; None for those of the observation, or of ``x0`` in the image domain.
       k: how many standard deviations of the noise a coefficient must reach.
@@ -250,8 +255,15 @@ def debias(
             "Expected coarse to be keep or drop and domain to be data or image, found "
             f"{coarse!r} and {domain!r}."
         )
+    known = None
+    if weights is not None:
+        weights = aligned(weights, y.ndim).astype(y.dtype)
+        known, y = weights > 0, fill_missing(y, weights)
     if sigma is None and variance is None:
         sigma = mad_sigma(y, dictionary.boundary)
+    if weights is not None and variance is None and sigma is not None and domain == "data":
+        variance = per_image(sigma, y) ** 2 / jnp.where(weights > 0, weights, 1)
+        sigma = None
     tf = psf_to_tf(psf)
     select = {"k": k, "k_first": k_first, "dictionary": dictionary, "drop_isolated": drop_isolated}
     in_image = domain == "image"
@@ -282,6 +294,8 @@ def debias(
     def iterate(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
         x, active = carry
         r = y - rebin(convolve(x, tf), factor)
+        if known is not None:
+            r = jnp.where(known, r, 0)
         seen = back(r) if in_image else r
         if update_support:
             active = active | multiresolution_support(seen, **noise, **select)

@@ -12,11 +12,11 @@ from jaxcore.models.deconvolution.two_channel import two_channel
 from jaxcore.models.deconvolution.wiener import wiener
 
 Method: TypeAlias = Callable[..., Array]
-"""``method(y, psf, *, sigma=..., target_psf=None, **its own options)`` returns images.
+"""``method(y, psf, *, sigma=..., weights=None, target_psf=None, **its own)`` returns images.
 
 ``y`` holds observations ``(..., h, w)``; the PSF lies on the grid of the result, whose pixels are
-as large or divide those of ``y``; ``sigma`` is the noise of a pixel of ``y``; ``target_psf`` is
-the PSF of the result.
+as large or divide those of ``y``; ``sigma`` is the noise of a pixel of ``y``; ``weights`` of
+its pixels are 0 for missing ones, up to 1; ``target_psf`` is the PSF of the result.
 """
 
 METHODS: Mapping[str, Method] = {

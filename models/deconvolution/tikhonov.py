@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from jaxcore.errors import UserError
+from jaxcore.models.deconvolution.masks import fill_missing, restore_weighted
 from jaxcore.ops.grids import Upsampling, factor_between, upsample_flux
 from jaxcore.ops.spectra import (
     aligned,
+    convolve,
     image,
     laplacian_tf,
     per_image,
@@ -243,6 +245,7 @@ def restore_tikhonov(
     lam: float | Choice = LAM,
     *,
     sigma: float | Float[Array, "*b"] | None = None,
+    weights: Float[Array, "*b h w"] | None = None,
     regularizer: Regularizer = "laplacian",
     target_psf: Float[Array, "*b h2 w2"] | None = None,
     upsample: Upsampling = "mirror",
@@ -254,6 +257,8 @@ def restore_tikhonov(
       psf: on the grid of the restored image, whose pixels are as large or divide those of ``y``.
       lam: a number, or how to choose it; see `choose_lam`.
       sigma: standard deviation of the noise in a pixel of ``y``.
+      weights: of the pixels of ``y``, from 0 for missing ones (which may be NaN) to 1; None for 1.
+        Missing pixels are filled from their neighbours, then by what the result predicts for them.
       regularizer: "laplacian" or "identity".
       target_psf: see `tikhonov`.
       upsample: see `upsample_flux`.
@@ -264,8 +269,16 @@ def restore_tikhonov(
     Array(0.25, dtype=float32)
     """
     factor = factor_between(y.shape, psf.shape)
+    if weights is not None:
+        y = fill_missing(y, weights)
     value = lam
     if isinstance(lam, str):
         value = choose_lam(y, psf, lam, sigma=sigma, regularizer=regularizer)
     fine = upsample_flux(y, factor, upsample)
-    return tikhonov(fine, psf, value, regularizer=regularizer, target_psf=target_psf)
+
+    def restore(fine: Array) -> Array:
+        return tikhonov(fine, psf, value, regularizer=regularizer)
+
+    tf = psf_to_tf(psf)
+    x = restore(fine) if weights is None else restore_weighted(restore, fine, weights, tf)
+    return x if target_psf is None else convolve(x, psf_to_tf(target_psf))

@@ -15,7 +15,13 @@ from jaxtyping import Array, Complex, Float
 
 from jaxcore.errors import UserError
 from jaxcore.models.deconvolution.psf import gaussian_psf
-from jaxcore.models.deconvolution.sparse import compose, fista, penalties, shrink
+from jaxcore.models.deconvolution.sparse import (
+    compose,
+    difference_to,
+    fista,
+    penalties,
+    shrink,
+)
 from jaxcore.ops.grids import factor_between, rebin
 from jaxcore.ops.spectra import (
     aligned,
@@ -58,16 +64,18 @@ def _waves(positions: Float[Array, "*b m 2"], shape: tuple[int, int]) -> Complex
     return jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
 
 
-@functools.partial(jax.jit, static_argnames=("starlet", "n_iter"))
+@functools.partial(jax.jit, static_argnames=("starlet", "n_iter", "background"))
 def deconvolve_two_channels(
     y: Float[Array, "*b h w"],
     psf: Float[Array, "*b h2 w2"],
     positions: Float[Array, "*b m 2"] | None = None,
     *,
     sigma: float | Float[Array, "*b"] | None = None,
+    weights: Float[Array, "*b h w"] | None = None,
     target_psf: Float[Array, "*b h2 w2"] | None = None,
     k: float = 1.0,
     k_first: float = 1.0,
+    background: bool = False,
     n_iter: int = 200,
     starlet: Starlet = Starlet(4, 2),
 ) -> TwoChannels:
@@ -79,9 +87,11 @@ def deconvolve_two_channels(
       positions: row and column of every point source in pixels of the result, fractions allowed;
         the same number for each image. They are not changed. None for no point sources.
       sigma: standard deviation of the noise in a pixel of ``y``.
+      weights: of the pixels of ``y``; see `sparse_starlet`.
       target_psf: the PSF that the result shall have; None for a Gaussian of two pixels.
       k: weight of the coefficients of the extended image; see `sparse_starlet`.
       k_first: the same for the finest plane.
+      background: see `sparse_starlet`.
       n_iter: number of steps.
       starlet: the planes; generation 2 is always used.
 
@@ -109,7 +119,8 @@ def deconvolve_two_channels(
         aligned(positions.astype(y.dtype), len(batch) + 2), (*batch, *positions.shape[-2:])
     )
     waves = _waves(positions, shape)
-    planes, limit = penalties(y, tf, sigma, k, k_first, starlet)
+    planes, limit = penalties(y, tf, sigma, k, k_first, starlet, weights)
+    difference = difference_to(y, weights)
     gain = jnp.max(power(tf))
     # Fluxes in units in which a blurred point is as long as the largest blurred wave.
     unit = jnp.sqrt(gain * (shape[0] * shape[1]) / jnp.max(total(power(tf), shape[1])))
@@ -128,9 +139,9 @@ def deconvolve_two_channels(
     back = jax.linear_transpose(seen, start)
 
     def descend(channels: tuple[Array, Array]) -> tuple[Array, Array]:
-        (slope,) = back(y - seen(channels))
+        (slope,) = back(difference(seen(channels)))
         moved = jax.tree.map(lambda a, b: a + step * b, channels, slope)
-        return shrink(moved[0], step * limit, True), jnp.maximum(moved[1], 0)
+        return shrink(moved[0], step * limit, True, background), jnp.maximum(moved[1], 0)
 
     planes, scaled = fista(descend, start, n_iter)
     if target_psf is None:

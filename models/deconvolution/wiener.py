@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
+from jaxcore.models.deconvolution.masks import fill_missing, restore_weighted
 from jaxcore.models.deconvolution.tikhonov import restore_tikhonov
 from jaxcore.ops.grids import Upsampling, factor_between, upsample_flux
 from jaxcore.ops.spectra import (
     aligned,
+    convolve,
     image,
     multiplicity,
     per_image,
@@ -45,6 +47,7 @@ def wiener(
     psf: Float[Array, "*b h2 w2"],
     *,
     sigma: float | Float[Array, "*b"] | None = None,
+    weights: Float[Array, "*b h w"] | None = None,
     signal: Float[Array, "*b h2 w4"] | None = None,
     target_psf: Float[Array, "*b h2 w2"] | None = None,
     upsample: Upsampling = "mirror",
@@ -55,6 +58,7 @@ def wiener(
       y: observations.
       psf: on the grid of the restored image; see `restore_tikhonov`.
       sigma: standard deviation of the noise in a pixel of ``y``.
+      weights: of the pixels of ``y``; see `restore_tikhonov`.
       signal: expected squared modulus of the spectrum of the restored image; None takes that of
         a Tikhonov deconvolution with chosen regularisation, averaged over directions.
       target_psf: the PSF that the restored image shall have; None for none.
@@ -71,6 +75,8 @@ def wiener(
     if sigma is None:
         raise UserError("Expected sigma, the noise level, for Wiener's filter, found none.")
     factor = factor_between(y.shape, psf.shape)
+    if weights is not None:
+        y = fill_missing(y, weights)
     fine, tf = upsample_flux(y, factor, upsample), psf_to_tf(psf)
     if signal is None:
         signal = radial_power(restore_tikhonov(y, psf, "sure", sigma=sigma, upsample=upsample))
@@ -79,7 +85,9 @@ def wiener(
     gain = aligned(power(tf), signal.ndim)
     below = gain * signal + noise
     wanted = times(jnp.conj(tf), signal / jnp.where(below > 0, below, 1))
-    restored = times(spectrum(fine), wanted)
-    if target_psf is not None:
-        restored = times(restored, psf_to_tf(target_psf))
-    return image(restored, fine.shape)
+
+    def restore(fine: Array) -> Array:
+        return image(times(spectrum(fine), wanted), fine.shape)
+
+    x = restore(fine) if weights is None else restore_weighted(restore, fine, weights, tf)
+    return x if target_psf is None else convolve(x, psf_to_tf(target_psf))

@@ -127,15 +127,27 @@ def deconvolve(
     image = tikhonov = restore_tikhonov(images, psf, lam, sigma=sigma)
     network = support = None
     if params is not None and cfg is not None and "sunet" in steps:
-        image = network = _network(tikhonov, params, cfg, tile)
+        image = network = run_network(tikhonov, params, cfg, tile)
     if "debias" in steps:
         out = debiasing(image, images, psf, sigma=sigma, dictionary=dictionary, n_iter=n_iter)
         image, support = out.image, out.support
     return Deconvolved(image, tikhonov, network, support)
 
 
-def _network(t: Array, params: Params, cfg: SUNetConfig, tile: int | None) -> Array:
-    """Step 2: normalise, run the network, and go back."""
+def run_network(
+    t: Float[Array, "*b h w"], params: Params, cfg: SUNetConfig, tile: int | None = None
+) -> Float[Array, "*b h w"]:
+    """Step 2: normalise, run the network, and go back.
+
+    Args:
+      t: images of step 1, in any unit.
+      params: of the network.
+      cfg: its configuration.
+      tile: see `deconvolve`.
+
+    Raises:
+      UserError: the network has several channels.
+    """
     if cfg.in_channels != 1:
         raise UserError(f"Expected a network of one channel, found {cfg.in_channels}.")
     normalised, (h, w) = normalise(t), t.shape[-2:]

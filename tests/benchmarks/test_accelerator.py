@@ -1,7 +1,10 @@
 """The accelerator's benchmark: its floors, its turns, its table, and one part from end to end."""
 
+import dataclasses
 import json
+import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.accelerator import floors, networks, report
+from benchmarks.accelerator import beside, floors, networks, report
 from benchmarks.accelerator.__main__ import Options, jobs, measure, room
 from benchmarks.accelerator.measure import Record, read, timed
 from benchmarks.accelerator.ours import SETTINGS
@@ -143,7 +146,40 @@ def test_processes_that_compile_side_by_side_start_together():
     assert not room([new, new], 2) and not room([old], 2)
 
 
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_what_computes_beside_is_paused_while_something_is_timed(tmp_path):
+    other = subprocess.Popen(["sleep", "60"], process_group=0)
+    number, lock = tmp_path / "pid", tmp_path / "lock"
+    try:
+        number.write_text(f"{other.pid}\n")
+        record = Record(tmp_path / "found.json", lock, number)
+        with record.timing("a"):
+            assert state(other.pid) == "T"
+            beside.resume(number, lock)
+            assert state(other.pid) == "T"  # not while somebody has the turn
+        beside.resume(number, lock)
+        assert state(other.pid) != "T"
+        number.unlink()
+        beside.pause(number)  # it has ended
+        assert state(other.pid) != "T"
+    finally:
+        other.kill()
+        other.wait()
+
+
 def test_jobs_of_a_part():
+    options = Options(sides=("jaxcore", "torch.compile"), also=("sunet_step shifted",))
+    more = jobs("sunet_step", dataclasses.replace(options, fast=("sunet_step bfloat16",)))
+    assert [(job.side, job.dtype, job.depthwise) for job in more] == [
+        ("jaxcore", "float32", None),
+        ("jaxcore", "float32", "shifted"),
+        ("jaxcore", "bfloat16", None),
+        ("jaxcore", "bfloat16", "shifted"),
+        ("torch.compile", "bfloat16", None),
+    ]
     sides = [job.side for job in jobs("sunet_step", Options(sides=("jaxcore", "torch")))]
     assert sides == ["jaxcore", "jaxcore", "torch"]
     assert [job.side for job in jobs("adair_step", Options(sides=("torch",)))] == []

@@ -28,6 +28,49 @@ def test_it_is_the_gradient_of_the_convolution(side, stride, padding, output_pad
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_its_gradients_are_those_of_the_dilated_convolution(dtype):
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=(2, 4, 5, 3)), dtype)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 2, 3)), jnp.float32)
+    g = jnp.asarray(rng.normal(size=(2, 8, 10, 2)), dtype)
+
+    def dilated(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel[::-1, ::-1].swapaxes(2, 3).astype(x.dtype),
+            (1, 1),
+            [(1, 2), (1, 2)],
+            lhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    @jax.jit
+    def both(x, kernel, g):
+        return [jax.vjp(fn, x, kernel)[1](g) for fn in (conv_transpose2d, dilated)]
+
+    atol = 1e-4 if dtype == jnp.float32 else 0.25
+    for ours, expected in zip(*both(x, kernel, g), strict=True):
+        assert ours.dtype == expected.dtype
+        np.testing.assert_allclose(
+            np.asarray(ours, np.float32), np.asarray(expected, np.float32), rtol=1e-5, atol=atol
+        )
+
+
+def test_its_gradients_can_be_differentiated_again():
+    x, kernel = jnp.ones((1, 2, 2, 1)), jnp.full((3, 3, 1, 1), 0.5)
+
+    def energy(kernel):
+        return jnp.sum(jnp.square(conv_transpose2d(x, kernel)))
+
+    @jax.jit
+    def curvature(kernel):
+        return jax.jvp(jax.grad(energy), (kernel,), (kernel,))
+
+    slope, along = curvature(kernel)
+    np.testing.assert_allclose(along, slope, rtol=1e-5)  # quadratic: H k = gradient at k
+
+
 def test_the_layer_doubles_the_size_and_starts_as_in_pytorch():
     layer = ConvTranspose(features=6, use_bias=True)
     x = jnp.zeros((1, 4, 5, 20))

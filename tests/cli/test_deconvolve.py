@@ -1,0 +1,218 @@
+"""``jaxcore deconvolve``: FITS files in and out, what is said of them, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from PIL import Image
+
+from jaxcore.models import deconvolution as d
+
+SIDE, SIGMA = 40, 2.0
+PSF = d.moffat_psf((25, 25), 4.0)
+SKY = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0}
+SKY |= {"CRPIX1": 20.5, "CRPIX2": 20.5, "CDELT1": -5e-5, "CDELT2": 5e-5, "BUNIT": "nJy"}
+QUICK = ("--method", "tikhonov", "--lam", "0.01")
+
+
+def scene(seed=0, flux=20000.0):
+    """A galaxy seen through the PSF, with noise."""
+    rows, cols = np.indices((SIDE, SIDE)) - SIDE // 2
+    galaxy = np.exp(-np.hypot(rows, 1.5 * cols) / 3)
+    tf = np.fft.rfft2(np.fft.ifftshift(np.pad(PSF, ((8, 7), (8, 7)))))
+    seen = np.fft.irfft2(np.fft.rfft2(flux * galaxy / galaxy.sum()) * tf, (SIDE, SIDE))
+    return seen + np.random.default_rng(seed).normal(0, SIGMA, seen.shape)
+
+
+def pixels_of(name, hdu=0):
+    with fits.open(name) as file:
+        return np.array(file[hdu].data)
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch):
+    """A folder with an image, its PSF and more."""
+    monkeypatch.chdir(tmp_path)
+    image = scene()
+    fits.writeto("image.fits", image.astype(np.float32), fits.Header(SKY))
+    fits.writeto("psf.fits", 2 * PSF)
+    return tmp_path
+
+
+def figures(folder="report"):
+    return json.loads(Path(folder, "report.json").read_text())
+
+
+def test_an_image_is_deconvolved_with_its_coordinates_and_history(there, call):
+    code, out, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits", "--report", "r")
+    assert code == 0, err
+    assert "steps: sparse, debias; target 2 pixels" in out
+    assert "note: The PSF sums to 2: it was normalised to 1." in out
+    cards, pixels = fits.getheader("out.fits"), pixels_of("out.fits")
+    before = pixels_of("image.fits")
+    assert pixels.sum() == pytest.approx(before.sum(), rel=0.01)
+    assert pixels.max() > 1.5 * before.max()
+    assert (cards["BUNIT"], cards["CRPIX1"], cards["CDELT1"]) == ("nJy", 20.5, -5e-5)
+    history = "".join(cards["HISTORY"])
+    assert "PSF psf.fits" in history and "steps: sparse, debias" in history
+    assert str(there) not in history
+    told = figures("r")
+    (plane,) = told["planes"]
+    assert plane["noise"] == pytest.approx(SIGMA, rel=0.1) and 0.7 < plane["chi2"] < 1.3
+    assert told["steps"] == ["sparse", "debias"]
+    assert told["pixel_scale_arcsec"] == pytest.approx(0.18)
+    with Image.open("r/steps.png") as picture:
+        assert picture.size[0] > 300
+    # Once more: nothing is replaced unless asked for.
+    code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits")
+    assert code == 2 and "out.fits exists (use --overwrite)" in err
+
+
+def test_finer_pixels_keep_flux_and_places_on_the_sky(there, call):
+    fine = d.moffat_psf((51, 51), 8.0)
+    scales = {"CDELT1": -2.5e-5, "CDELT2": 2.5e-5}
+    fits.writeto("fine.fits", fine, fits.Header(SKY | scales))
+    code, out, err = call("deconvolve", "image.fits", "fine.fits", "-o", "out.fits", *QUICK)
+    assert code == 0, err
+    assert "2 x finer" in out
+    pixels, cards = pixels_of("out.fits"), fits.getheader("out.fits")
+    assert pixels.shape == (2 * SIDE, 2 * SIDE)
+    assert pixels.sum() == pytest.approx(pixels_of("image.fits").sum(), rel=0.01)
+    corner = WCS(fits.getheader("image.fits")).all_pix2world(-0.5, -0.5, 0)
+    np.testing.assert_allclose(WCS(cards).all_pix2world(-0.5, -0.5, 0), corner, atol=1e-9)
+
+
+def test_brightness_per_angle_is_kept_by_finer_pixels(there, call):
+    image = pixels_of("image.fits")
+    fits.writeto("bright.fits", image, fits.Header(SKY | {"BUNIT": "MJy/sr"}))
+    options = ("-o", "out.fits", "--factor", "2", *QUICK)
+    code, _, err = call("deconvolve", "bright.fits", "psf.fits", *options)
+    assert code == 0, err
+    assert pixels_of("out.fits").mean() == pytest.approx(image.mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e12])
+def test_the_unit_does_not_matter(there, call, scale):
+    """Squares of 1e-18 are zero in float32."""
+    image = pixels_of("image.fits").astype(float)
+    fits.writeto("scaled.fits", scale * image)
+    options = ("--method", "tikhonov", "-o")
+    for name in ("image", "scaled"):
+        code, _, err = call("deconvolve", f"{name}.fits", "psf.fits", *options, f"{name}_out.fits")
+        assert code == 0, err
+    plain, scaled = pixels_of("image_out.fits"), pixels_of("scaled_out.fits") / scale
+    np.testing.assert_allclose(scaled, plain, atol=1e-3 * plain.max())
+
+
+def test_bands_have_their_psfs_masks_and_noise(there, call):
+    cube = np.stack([scene(0), scene(1, 5000.0)]).astype(np.float32)
+    cube[0, 3, 4] = np.nan
+    bad = np.zeros((SIDE, SIDE), np.int16)
+    bad[20:22, 20:22] = 4
+    variance = np.full(cube.shape, SIGMA**2, np.float32)
+    cards = fits.Header({"BUNIT": "nJy2"})
+    planes = [fits.ImageHDU(cube, fits.Header(SKY), name="SCI"), fits.ImageHDU(bad, name="DQ")]
+    planes.append(fits.ImageHDU(variance, cards, name="VAR"))
+    fits.HDUList([fits.PrimaryHDU(), *planes]).writeto("cube.fits")
+    fits.writeto("psfs.fits", np.stack([PSF, d.moffat_psf((25, 25), 5.0)]))
+    options = ("--mask", "DQ", "--variance", "VAR", "--report", "report", *QUICK)
+    code, out, err = call("deconvolve", "cube.fits", "psfs.fits", "-o", "out.fits", *options)
+    assert code == 0, err
+    assert "HDU 1 (SCI) of cube.fits, the first image: 2 x 40 x 40 pixels" in out
+    assert "1 pixels without a value" in out and "8 pixels of the mask" in out
+    pixels = pixels_of("out.fits", "SCI")
+    assert pixels.shape == cube.shape and np.isfinite(pixels).all()
+    assert pixels[0, 18:23, 18:23].sum() > 3 * pixels[1, 18:23, 18:23].sum()
+    assert [p["noise"] for p in figures()["planes"]] == pytest.approx([SIGMA, SIGMA])
+    assert {p.name for p in Path("report").iterdir()} == {
+        "plane0.png",
+        "plane1.png",
+        "report.json",
+    }
+
+
+def test_an_empty_plane_stays_empty(there, call):
+    fits.writeto("stack.fits", np.stack([scene(), np.zeros((SIDE, SIDE))]))
+    code, out, err = call("deconvolve", "stack.fits", "psf.fits", "-o", "out.fits", *QUICK)
+    assert code == 0, err
+    assert "1 of 2 planes are empty" in out
+    pixels = pixels_of("out.fits")
+    assert pixels[0].max() > 100 and not pixels[1].any()
+
+
+def test_a_folder_is_worked_off_and_one_bad_file_does_not_stop_the_rest(there, call):
+    Path("night/one").mkdir(parents=True)
+    for name in ("a.fits", "one/b.fits"):
+        fits.writeto(Path("night", name), scene().astype(np.float32))
+    Path("night/c.fits").write_bytes(b"nothing")
+    Path("night/notes.txt").write_text("not an image")
+    code, out, err = call("deconvolve", "night", "psf.fits", "-o", "done", *QUICK)
+    assert code == 2
+    assert "2 of 3 files -> done" in out and "steps: tikhonov" in out
+    assert "1 of 3 files were not deconvolved" in err and "night/c.fits" in err
+    assert sorted(p.name for p in Path("done").rglob("*.fits")) == ["a.fits", "b.fits"]
+
+
+WRONG = {
+    "no file": ("gone.fits psf.fits -o o.fits", "found nothing at gone.fits"),
+    "no psf": ("image.fits gone.fits -o o.fits", "Expected a PSF in a FITS file"),
+    "no fits": ("text.fits psf.fits -o o.fits", "found another kind"),
+    "a table": ("table.fits psf.fits -o o.fits --hdu 1", "found a table"),
+    "no such hdu": ("image.fits psf.fits -o o.fits --hdu SCI", "found no HDU SCI"),
+    "psf of NaN": ("image.fits nan.fits -o o.fits", "Expected a finite PSF"),
+    "negative psf": ("image.fits negative.fits -o o.fits", "without negative pixels"),
+    "psf larger": ("image.fits large.fits -o o.fits", "Expected --factor"),
+    "too many psfs": ("image.fits three.fits -o o.fits", "one for each of the 1 planes"),
+    "mask of another size": ("image.fits psf.fits -o o.fits --mask large.fits", "40 x 40 pixels"),
+    "unit of the variance": ("image.fits psf.fits -o o.fits --variance unit.fits", "square of"),
+    "magnitudes": ("mag.fits psf.fits -o o.fits", "pixels that add up"),
+    "all masked": ("image.fits psf.fits -o o.fits --mask ones.fits", "found none"),
+    "no noise": ("flat.fits psf.fits -o o.fits", "give --noise"),
+    "name of the output": ("image.fits psf.fits -o o.png", "named .fits"),
+    "onto the image": ("image.fits psf.fits -o image.fits --overwrite", "other than the image"),
+    "lam": ("image.fits psf.fits -o o.fits --method tikhonov --lam x", "positive number or one"),
+    "lam alone": ("image.fits psf.fits -o o.fits --lam 0.1", "with --method tikhonov"),
+    "noise": ("image.fits psf.fits -o o.fits --noise -1", "above 0"),
+    "two units": ("bands.fits psf.fits -o o.fits --hdu 1 2", "Expected the unit of"),
+    "bands of two sizes": ("bands.fits psf.fits -o o.fits --hdu 1 3", "bands of one size"),
+    "network": ("image.fits psf.fits -o o.fits --weights gone", "found nothing at gone"),
+    "lookup tables": ("tables.fits psf.fits -o o.fits --factor 2", "tables of distortions"),
+}
+
+
+@pytest.fixture
+def wrong(there):
+    ones = np.ones((SIDE, SIDE), np.float32)
+    image = scene().astype(np.float32)
+    Path("text.fits").write_text("no image at all")
+    table = fits.BinTableHDU.from_columns([fits.Column("x", "E", array=np.ones(3))])
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto("table.fits")
+    fits.writeto("nan.fits", np.full((5, 5), np.nan))
+    fits.writeto("negative.fits", PSF - 3e-4)
+    fits.writeto("large.fits", d.gaussian_psf((80, 80), 4.0))
+    fits.writeto("three.fits", np.stack([PSF] * 3))
+    fits.writeto("unit.fits", ones, fits.Header({"BUNIT": "nJy"}))
+    fits.writeto("mag.fits", image, fits.Header({"BUNIT": "mag/arcsec2"}))
+    fits.writeto("ones.fits", ones)
+    flat = np.zeros((SIDE, SIDE), np.float32)
+    flat[20, 20] = 1
+    fits.writeto("flat.fits", flat)
+    units = [fits.Header({"BUNIT": unit}) for unit in ("nJy", "s", "nJy")]
+    sides = (image, image, image[:20])
+    hdus = [fits.ImageHDU(a, h) for a, h in zip(sides, units, strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto("bands.fits")
+    fits.writeto("tables.fits", image, fits.Header(SKY | {"CPDIS1": "LOOKUP"}))
+    return there
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_ends_in_one_sentence_and_leaves_nothing(wrong, call, kind):
+    argv, sentence = WRONG[kind]
+    before = {p: p.stat().st_mtime_ns for p in wrong.iterdir()}
+    code, _, err = call("deconvolve", *argv.split())
+    assert code == 2 and sentence in err
+    assert len(err.splitlines()) == 1 and err.startswith("jaxcore: ")
+    assert {p: p.stat().st_mtime_ns for p in wrong.iterdir()} == before
