@@ -18,9 +18,7 @@ def demo(
 ) -> None:
     """Train a small network on photographs and restore held-out ones.
 
-    AdaIR starts from the weights that come with the library, and is fine-tuned for a short time;
-    DEA-Net starts from nothing. Called again it goes on from where it stopped, or reuses the
-    finished run.
+    Called again it goes on from where it stopped, or reuses the finished run.
 
     Args:
       out: run directory; receives ``restored.png``, ``degraded.png`` and ``metrics.json``.
@@ -28,7 +26,6 @@ def demo(
       steps: updates of the whole training; those of the recipe without it.
       model: network: AdaIR for noise and haze at once, or DEA-Net for haze.
     """
-    import dataclasses
     import sys
 
     import numpy as np
@@ -41,22 +38,13 @@ def demo(
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.recipes import recipe
     from jaxcore.train.tasks.images import ImageTask, comparison
-    from jaxcore.weights import load, shipped
 
     chosen = recipe(_RECIPES[model], **({} if steps is None else {"steps": steps}))
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
-    task, start = chosen.task, None
+    task = chosen.task
     assert isinstance(task, ImageTask)
     print_counts(task.counts())
-    ours = shipped()
-    if task.model == ours.network:
-        loaded = load()
-        task, start = dataclasses.replace(task, network=loaded.cfg), loaded.params
-        show(
-            f"Fine-tunes for {chosen.train.steps} steps the weights {ours.name} that come with "
-            f"jaxcore, for {ours.what}; none of these photographs was in their training."
-        )
-    result = fit(task, chosen.train, out, init_params=start)
+    result = fit(task, chosen.train, out)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     picture = comparison(task.restored(result.state.eval_params))
@@ -67,8 +55,7 @@ def demo(
     print_metrics(result.metrics)
     again = command("restore", out / "degraded.png", "-o", "restored.png", "--weights", out)
     figures = command("evaluate", out, "-o", out / "evaluation")
-    words = () if start is None else ("--init", ours.name)
-    own = command("train", model, "--data.root", "FOLDER", *words, "-o", Path("runs", "mine"))
+    own = command("train", model, "--data.root", "FOLDER", "-o", Path("runs", "mine"))
     show(
         f"\npicture  {out / 'restored.png'}\nfigures  {out / 'metrics.json'}\n\n"
         f"next:\n  {again}\n  {figures}\n"

@@ -43,7 +43,7 @@ def restore(
     which: Which = "best",
     overwrite: bool = False,
 ) -> None:
-    """Restore pictures with the library's own weights, a run, or official weights.
+    """Restore pictures with a run or with official weights.
 
     Names, sub-folders, formats, metadata, bit depth, transparency and grey are kept. A picture
     that cannot be restored does not stop the others; it is named at the end.
@@ -51,8 +51,8 @@ def restore(
     Args:
       pictures: a file, a folder (everything below it), a quoted pattern, or several files.
       output: a file for one file, else a folder.
-      weights: run directory, or weight file (PyTorch or safetensors); those that come with the
-        library, for noise and haze, without it.
+      weights: run directory, or weight file (PyTorch or safetensors), or the name of weights in
+        jaxcore/weights; the first of these without it, if there are any.
       model: name of the network, where it cannot be read from the weights.
       tile: side of tiles in pixels, for pictures too large for the memory; whole ones without it.
       overlap: pixels shared by neighbouring tiles.

@@ -45,7 +45,7 @@ def load(
     Args:
       source: a run directory of ours (a folder, or ``gs://bucket/folder``), or a weight file
         (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code, or the name
-        of weights that come with the library (`jaxcore.weights.SHIPPED`). None takes their first.
+        of weights in this folder (`jaxcore.weights.SHIPPED`). None takes the first of these.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and AdaIR (or Restormer) for other files.
       preset: published configuration of the network, for files of networks whose weights do not

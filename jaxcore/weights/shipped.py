@@ -1,4 +1,4 @@
-"""Weights that come with the library; what they were trained on is in README.md beside this."""
+"""Weights in this folder; README.md beside this says how they are made, and on what."""
 
 import dataclasses
 from pathlib import Path
@@ -20,31 +20,28 @@ class Shipped:
         return Path(__file__).with_name(f"{self.name}.safetensors")
 
 
-SHIPPED = {
-    one.name: one
-    for one in (
-        Shipped(
-            "photos", "adair", "noise of any strength (sigma up to 55) and haze, in photographs"
-        ),
-    )
-}
+PHOTOS = Shipped(
+    "photos", "adair", "noise of any strength (sigma up to 55) and haze, in photographs"
+)
+SHIPPED = {one.name: one for one in (PHOTOS,) if one.path.exists()}
 """Those there are, by name; the first is taken where none is asked for."""
 
 
 def shipped(name: str | None = None) -> Shipped:
-    """Shipped weights.
+    """Weights in this folder.
 
     Args:
       name: one of `SHIPPED`; the first without it.
 
     Raises:
-      UserError: there are none of that name.
-
-    >>> shipped().network
-    'adair'
+      UserError: there are none, or none of that name.
     """
-    if name is None:
+    if name is None and SHIPPED:
         return next(iter(SHIPPED.values()))
-    if name not in SHIPPED:
-        raise UserError(f"Expected shipped weights {', '.join(SHIPPED)}, found {name!r}.")
-    return SHIPPED[name]
+    if name in SHIPPED:
+        return SHIPPED[name]
+    wanted = "--weights" if name is None else f"weights {name!r}"
+    raise UserError(
+        f"Expected {wanted}, found with jaxcore {', '.join(SHIPPED) or 'none'}: a run, a file, or "
+        "those that jaxcore/weights/README.md says how to make."
+    )

@@ -4,28 +4,28 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from jaxcore.convert import write_torch
-from jaxcore.models import adair, dea_net
-from jaxcore.weights import Shipped
+from jaxcore.models import adair, dea_net, sunet
+from jaxcore.models.deconvolution import gaussian_psf
 from tests.cli.reader import printed
 from tests.tiny_weights import TINY, params, write_run
 
+MAPS = (("DQ", 0), ("VAR", 1))  # of FITS images
 HAZE = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 1, 1, 1))
 
 
 @pytest.fixture
-def whole(folder, run, monkeypatch):
+def whole(folder, run):
     """The reader's folder with what the pages speak of."""
     Path("shots").mkdir()
     for name in ("photo.jpg", "photo.png", "shots/a.png", "shots/b.png"):
         Image.new("RGB", (24, 16), (90, 80, 70)).save(name)
     Path("adair5d.ckpt").unlink()
     write_torch(Path("adair5d.ckpt"), adair.to_torch(params(), TINY), prefix="net.")
-    own = Path("adair5d.ckpt").absolute()  # small, instead of the weights of the library
-    monkeypatch.setattr(Shipped, "path", property(lambda _: own))
     config = json.loads((run / "config.json").read_text())
     data = {"kind": "pairs", "root": "PAIRS", "eval_root": "PAIRS"}
     config["task_config"] |= {"data": data, "eval_side": 16}
@@ -38,8 +38,7 @@ def whole(folder, run, monkeypatch):
 @pytest.mark.parametrize(
     ("page", "words", "written"),
     [
-        ("README.md", "restore photo.jpg -o clean", "clean.jpg"),
-        ("README.md", "restore photo.jpg -o restored", "restored.jpg"),
+        ("README.md", "restore photo.jpg", "restored.jpg"),
         ("README.md", "restore 'shots", "restored/b.png"),
         ("README.md", "train adair --data.root PAIRS", None),
         ("README.md", "train adair --data.kind clean", None),
@@ -66,3 +65,31 @@ def test_what_the_page_of_dea_net_prints_works(folder, call):
         code, _, err = call(*argv)
         assert code == 0, err
     assert Path("CLEAR/one.png").exists() and Path("its.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "written"),
+    [
+        ("README.md", "--report report", ("out.fits", "report/steps.png")),
+        ("README.md", "--weights runs/swin", ("network.fits",)),
+        ("README.md", "'night/*.fits'", ("night_out/a.fits", "night_out/b.fits")),
+        ("models/deconvolution/README.md", "cube.fits", ("cube_out.fits",)),
+    ],
+)
+def test_what_is_printed_of_fits_images_works(tmp_path, monkeypatch, call, page, words, written):
+    fits = pytest.importorskip("astropy.io.fits")
+    monkeypatch.chdir(tmp_path)
+    rng, psf = np.random.default_rng(0), gaussian_psf((9, 9), 3.0)
+    pixels = rng.normal(size=(2, 24, 24)) + 300 * gaussian_psf((24, 24), 5.0)
+    maps = [fits.ImageHDU(np.full((24, 24), n, np.float32), name=name) for name, n in MAPS]
+    Path("night").mkdir()
+    for name in ("image", "night/a", "night/b"):
+        fits.HDUList([fits.PrimaryHDU(pixels[0]), *maps]).writeto(f"{name}.fits")
+    fits.HDUList([fits.PrimaryHDU(pixels), *maps]).writeto("cube.fits")
+    fits.writeto("psf.fits", psf)
+    fits.writeto("psfs.fits", np.stack([psf, psf]))
+    write_run(Path("runs", "swin"), sunet.SUNetConfig.tiny(), model="sunet")
+    (argv,) = printed(page, "deconvolve", words)
+    code, _, err = call(*argv)
+    assert code == 0, err
+    assert all(Path(name).exists() for name in written)

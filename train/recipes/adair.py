@@ -1,6 +1,5 @@
 """Recipes of AdaIR and Restormer."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -80,15 +79,10 @@ def _restormer() -> Recipe:
     )
 
 
-def _demo(steps: int = 60) -> Recipe:
-    """The network of the shipped weights on the photographs of `jaxcore.data.images.photos`.
-
-    At a rate for fine-tuning; ``jaxcore demo`` starts it from these weights.
-    """
+def _demo(steps: int = 750) -> Recipe:
+    """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`."""
     data = Photos(tasks=("noise25", "noise50", "haze", "clean"))
-    made = demo(steps, 4, network=_PHOTOS, data=data)
-    optim = dataclasses.replace(made.train.optim, learning_rate=1e-4)
-    return dataclasses.replace(made, train=dataclasses.replace(made.train, optim=optim))
+    return demo(steps, 4, network=AdaIRConfig.tiny(mask_mode="soft"), data=data)
 
 
 def _photos() -> Recipe:
