@@ -261,6 +261,12 @@ def measure(options: Options) -> dict[str, Any]:
     return report.judged(record)
 
 
+def _end(*_: Any) -> None:
+    """Ask for the way out once, on which processes are ended; `timeout` asks twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Run parts and print the table.
 
@@ -268,9 +274,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
       options: what is run.
     """
     if options.table is None:
-        signal.signal(
-            signal.SIGTERM, lambda *_: sys.exit(143)
-        )  # processes are ended on the way out
+        signal.signal(signal.SIGTERM, _end)
         unknown: Sequence[str] = [part for part in options.parts if part not in PARTS]
         if unknown:
             raise SystemExit(f"Expected parts among {', '.join(PARTS)}; found {unknown[0]!r}.")

@@ -23,7 +23,7 @@ def dense(record: Record, dtype: Dtype, smoke: bool) -> None:
     strided, transposed = partial(ops.conv2d, stride=2), ops.conv_transpose2d
     for level in range(3):
         here, pixels = width << level, side >> level
-        _both(small, f"3x3, {here} to {here}", dtype, ops.conv2d, (batch, pixels), here, here)
+        _both(small, "same size", dtype, ops.conv2d, (batch, pixels), here, here)
         if level:
             half = here // 2
             _both(small, "stride 2", dtype, strided, (batch, 2 * pixels), half, here)

@@ -16,9 +16,11 @@ import numpy as np
 from benchmarks.accelerator import beside
 from jaxcore.atomic import write_json
 
-LOOP = 0.15  # seconds per loop of calls, at least
+LOOP = 0.1  # seconds per loop of calls, at least
+SHORT = 0.03  # the same for one of many small programs
 LONG = 1.0  # seconds of a call that is timed once
 LOOPS = 5
+RESTS = (8, 16, 24)  # seconds between attempts at getting memory
 MOST_CALLS = 200
 
 
@@ -66,6 +68,7 @@ class Record:
     @contextlib.contextmanager
     def filling(self) -> Iterator[None]:
         """Alone in taking much of the card's memory, while others compile."""
+        self.state("waiting")
         with self.lock.with_name("memory").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -80,12 +83,23 @@ class Record:
         self.state("waiting")
 
     def attempt(self, row: str, run: Callable[[], None]) -> None:
-        """Run; a failure is recorded in one line and the next row goes on."""
-        try:
-            run()
-        except Exception as error:
-            words = " ".join(f"{type(error).__name__}: {error}".split())
-            self.add(row, failed=words[:300])
+        """Run; a failure is recorded in one line and the next row goes on.
+
+        Where the card's memory is full, others give it back when they end: it is tried again.
+        """
+        for rest in (*RESTS, 0):
+            try:
+                run()
+            except Exception as error:
+                words = " ".join(f"{type(error).__name__}: {error}".split())
+                full = "RESOURCE_EXHAUSTED" in words or "OutOfMemoryError" in words
+                if not full or not rest:
+                    self.add(row, failed=words[:300])
+                    return
+            else:
+                return
+            self.state("waiting")
+            time.sleep(rest)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -93,13 +107,15 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def timed(call: Callable[[], Any], wait: Callable[[Any], Any]) -> dict[str, Any]:
-    """Median over loops of many calls, waiting once per loop."""
+def timed(
+    call: Callable[[], Any], wait: Callable[[Any], Any], loop: float = LOOP
+) -> dict[str, Any]:
+    """Median over loops of many calls that take ``loop`` seconds, waiting once per loop."""
     wait(call())
     start = time.perf_counter()
     wait(call())
     one = time.perf_counter() - start
-    count = min(max(math.ceil(LOOP / max(one, 1e-6)), 1), MOST_CALLS)
+    count = min(max(math.ceil(loop / max(one, 1e-6)), 1), MOST_CALLS)
     each = []
     for _ in range(LOOPS if one < LONG else 1):
         start = time.perf_counter()

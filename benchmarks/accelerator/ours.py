@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.accelerator import floors, networks
-from benchmarks.accelerator.measure import Record, timed
+from benchmarks.accelerator.measure import LOOP, SHORT, Record, timed
 from benchmarks.accelerator.networks import NETWORKS, Dtype, Pass
 from jaxcore import ops
 from jaxcore.models.adair.blocks import TransformerBlock
@@ -64,10 +64,12 @@ def compiled(
     return lambda: program(*args)
 
 
-def time_it(record: Record, row: str, call: Callable[[], Any], **facts: Any) -> None:
+def time_it(
+    record: Record, row: str, call: Callable[[], Any], loop: float = LOOP, **facts: Any
+) -> None:
     """Alone on the card."""
     with record.timing(row):
-        times = timed(call, jax.block_until_ready)
+        times = timed(call, jax.block_until_ready, loop)
     record.add(row, **times, **facts, **_peak())
 
 
@@ -149,7 +151,7 @@ class Pieces:
         """All that could be compiled."""
         for row, (call, size) in self.calls.items():
             floor = {"gbytes": size / 1e9, "tflop": 0.0}
-            self.record.attempt(row, partial(time_it, self.record, row, call, floor=floor))
+            self.record.attempt(row, partial(time_it, self.record, row, call, SHORT, floor=floor))
 
 
 def pieces(record: Record, smoke: bool) -> None:

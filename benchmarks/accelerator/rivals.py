@@ -70,6 +70,7 @@ def network(record: Record, name: str, which: Pass, smoke: bool, fast: str | Non
             torch.cuda.reset_peak_memory_stats()
 
     def prepare(row: str) -> Callable[[], Any]:
+        free()
         last, half, _ = ROWS[row]
         layout = torch.channels_last if last else torch.contiguous_format
         net.to(memory_format=layout)

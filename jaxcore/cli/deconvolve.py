@@ -70,6 +70,7 @@ def deconvolve(
     """
     import time
 
+    from jaxcore.atomic import check_folder
     from jaxcore.cli.deconvolve_inputs import Options, open_network
     from jaxcore.cli.deconvolving import run_one
     from jaxcore.cli.progress import steps, track
@@ -96,22 +97,21 @@ def deconvolve(
             raise UserError(f"Expected no --method beside --weights, found {method}.")
         options = open_network(options, weights, which)
     options.check()
-    if report is not None:
-        from jaxcore.atomic import check_writable
-
-        check_writable(report)
+    reports = {out: _report_of(report, out, output, len(jobs)) for _, _, out in jobs}
+    for folder in reports.values():
+        if folder is not None:
+            check_folder(folder, ("report.json",), overwrite=overwrite)
     start = time.perf_counter()
     if len(jobs) == 1:
         source, psf_file, out = jobs[0]
         with steps("deconvolving") as progress:
-            said = run_one(source, psf_file, out, options, report, progress)
+            said = run_one(source, psf_file, out, options, reports[out], progress)
         show("\n".join([*said, f"{out}  {time.perf_counter() - start:.1f} s"]))
         return
     failures, done = [], []
     for source, psf_file, out in track(jobs, len(jobs), "deconvolving"):
         try:
-            below = None if report is None else report / out.name.partition(".")[0]
-            done.append(run_one(source, psf_file, out, options, below))
+            done.append(run_one(source, psf_file, out, options, reports[out]))
         except UserError as error:
             failures.append(str(error) if str(source) in str(error) else f"{source}: {error}")
     lines = list(dict.fromkeys(line for said in done for line in said if line.startswith("steps")))
@@ -119,6 +119,13 @@ def deconvolve(
     show("\n".join([*lines, f"{len(done)} of {len(jobs)} files -> {output}  {seconds:.1f} s"]))
     if failures:
         raise UserError(f"{len(failures)} of {len(jobs)} files were not deconvolved:", failures)
+
+
+def _report_of(report: Path | None, out: Path, output: Path, count: int) -> Path | None:
+    """Of several files each has a folder of its own."""
+    if report is None or count == 1:
+        return report
+    return report / out.relative_to(output).with_name(out.name.partition(".")[0])
 
 
 Triple: TypeAlias = tuple[Path, Path, Path]

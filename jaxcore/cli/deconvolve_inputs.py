@@ -12,6 +12,7 @@ import numpy as np
 from jaxcore.errors import UserError
 
 CHOICES = ("sure", "gcv", "discrepancy")
+_CORRELATED = 1.5  # noise on the second scale over that on the first: white noise has about 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,8 +117,19 @@ def open_network(options: Options, place: Path, which: Any) -> Options:
     def network(x: Any) -> Any:
         return pipeline.run_network(x, loaded.params, loaded.cfg)
 
-    found = {"method": "tikhonov", "network": network, "network_name": "sunet"}
+    lam = options.lam if options.lam is not None or not place.is_dir() else _trained_lam(place)
+    found = {"method": "tikhonov", "network": network, "network_name": "sunet", "lam": lam}
     return dataclasses.replace(options, **found, tile=min(options.tile, 384))
+
+
+def _trained_lam(run: Path) -> str | None:
+    """Regularisation of the step before the network in its training."""
+    from jaxcore.train import read_config
+
+    config = read_config(run)
+    task = config.get("task_config") if isinstance(config, dict) else None
+    lam = task.get("lam") if isinstance(task, dict) else None
+    return str(lam) if isinstance(lam, str | float) else None
 
 
 class Field(NamedTuple):
@@ -216,7 +228,7 @@ def prepare(planes: np.ndarray, image: Any, options: Options) -> Field:
     """
     import jax.numpy as jnp
 
-    from jaxcore.models.deconvolution.masks import fill_missing, noise_level
+    from jaxcore.models.deconvolution.masks import fill_missing, noise_by_scale
 
     notes: list[str] = []
     known = np.isfinite(planes)
@@ -262,8 +274,10 @@ def prepare(planes: np.ndarray, image: Any, options: Options) -> Field:
     if not known.all():
         scaled = np.asarray(fill_missing(jnp.asarray(scaled), jnp.asarray(known)))
     if sigma is None:
-        found = noise_level(jnp.asarray(scaled), jnp.asarray(known))
-        sigma = np.asarray(found, float) * level
+        scales = noise_by_scale(jnp.asarray(scaled), jnp.asarray(known))
+        scales = np.asarray(scales, float) * level[:, None]
+        sigma = scales[:, 0]
+        notes += _correlated(scales)
     sigma = np.where(empty, 1.0, sigma)
     if not (sigma > 0).all():
         raise UserError(
@@ -275,6 +289,18 @@ def prepare(planes: np.ndarray, image: Any, options: Options) -> Field:
     planes = scaled * (level / sigma)[:, None, None].astype(np.float32)
     held = None if (weights == 1).all() else weights
     return Field(planes, held, sigma, estimated, empty, notes)
+
+
+def _correlated(scales: np.ndarray) -> list[str]:
+    """Whether noise is larger on the second scale, as in images that were resampled."""
+    more = float(np.median(scales[:, 1] / np.where(scales[:, 0] > 0, scales[:, 0], np.inf)))
+    if more < _CORRELATED:
+        return []
+    wanted = " ".join(f"{value:.3g}" for value in scales[:, 1][:12])
+    return [
+        f"Noise over two pixels is {more:.2g} times that of white noise, as in resampled images: "
+        f"it is correlated, and --noise {wanted} or more would allow for it."
+    ]
 
 
 def _plane(

@@ -50,8 +50,11 @@ def write_report(
             planes = {key: parts[key][i] for key in order if key in parts}
             observed = field.planes[i] * field.sigma[i]
             known = None if field.weights is None else field.weights[i] > 0
-            pixels = picture(observed, float(field.sigma[i]), planes, known, scale)
-            write_image(temporary / name, pixels)
+            sigma = float(field.sigma[i])
+            write_image(temporary / name, picture(observed, sigma, planes, known, scale))
+            if max(planes["image"].shape) > _SIDE:
+                part = _brightest(observed, planes, known)
+                write_image(temporary / f"detail_{name}", picture(part[0], sigma, *part[1:], scale))
         write_json(temporary / "report.json", {**about, "pixel_scale_arcsec": scale})
 
 
@@ -99,6 +102,23 @@ def picture(
         levels = _sized(steps["active"] / most)
         second.append((np.repeat(levels[..., None], 3, -1), f"active coefficients, 0 to {most}"))
     return grid([first, second]).astype(np.float32) / 255
+
+
+def _brightest(
+    observed: np.ndarray, planes: Mapping[str, np.ndarray], known: np.ndarray | None
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]:
+    """A part of all images about the largest pixel of the result, too small to be shrunk."""
+    factor = planes["residual"].shape[-1] // observed.shape[-1]
+    side = max(_SIDE // 2 // factor, 1)
+    row, col = np.unravel_index(int(planes["image"].argmax()), planes["image"].shape)
+    places = (int(row) // factor, int(col) // factor)
+    starts = [
+        max(min(p - side // 2, n - side), 0) for p, n in zip(places, observed.shape, strict=True)
+    ]
+    coarse = tuple(slice(s, s + side) for s in starts)
+    fine = tuple(slice(s * factor, (s + side) * factor) for s in starts)
+    cut = {name: plane[fine] for name, plane in planes.items()}
+    return observed[coarse], cut, None if known is None else known[coarse]
 
 
 def _sized(x: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from jaxcore.cli.deconvolve_inputs import (
 from jaxcore.errors import UserError
 
 Progress = Callable[[int, int], None]
+_MARGIN = 8  # pixels around what a network is shown, whose border it does not know
 _AT_ONCE = 2**20  # pixels of the result that are computed together
 
 
@@ -121,7 +122,9 @@ def restore(
 
     shape = (field.planes.shape[-2], field.planes.shape[-1])
     reach = math.ceil(min(reach_of(psf), max(shape) * factor) / factor)
-    block = plan_tiles(shape, reach, options.tile).block
+    margin = 0 if options.network is None else _MARGIN
+    block = plan_tiles(shape, reach, options.tile, margin).block
+    _check_target(psf, options)
     batch = max(1, min(64, _AT_ONCE // (block[0] * block[1] * factor**2)))
     lams = np.zeros(len(field.planes))
     if options.method == "tikhonov":
@@ -142,6 +145,7 @@ def restore(
             factor=factor,
             reach=reach,
             tile=options.tile,
+            margin=margin,
             batch=batch,
             progress=progress,
         )
@@ -158,6 +162,22 @@ def restore(
             part[field.empty] /= factor**2
             part *= field.sigma[:, None, None].astype(part.dtype)
     return lams, parts
+
+
+def _check_target(psf: np.ndarray, options: Options) -> None:
+    """Refuse a result less sharp than the observation."""
+    from jaxcore.models.deconvolution import gaussian_psf
+
+    if options.fwhm is None:
+        return
+    side = int(8 * options.fwhm) + 9
+    peak, wanted = float(psf.max()), float(gaussian_psf((side, side), options.fwhm).max())
+    if peak >= wanted:
+        raise UserError(
+            f"Expected a PSF that is wider than that of the result (--target {options.fwhm:g} "
+            f"pixels), found one about {options.fwhm * math.sqrt(wanted / peak):.2g} pixels wide: "
+            "give a PSF on finer pixels (--factor), or a smaller --target."
+        )
 
 
 _CHAINS: dict[Any, Any] = {}

@@ -3,6 +3,7 @@
 Images lie in the last two axes; leading axes are those of a batch.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.ops.starlet import mad_sigma, starlet, starlet_noise_norms
+from jaxcore.ops.starlet import MAD_OF_A_GAUSSIAN, starlet
 
 _LEAST_PIXELS = 4  # of a clump
 
@@ -70,7 +71,7 @@ def flux_error(
 ) -> Float[Array, "*b"]:
     """Flux inside a circle over that of the target, minus one.
 
-    >>> float(flux_error(jnp.full((9, 9), 0.9), jnp.ones((9, 9)), 3.0).round(3))
+    >>> round(float(flux_error(jnp.full((9, 9), 0.9), jnp.ones((9, 9)), 3.0)), 3)
     -0.1
     """
     return aperture_flux(image, radius) / aperture_flux(target, radius) - 1
@@ -79,7 +80,7 @@ def flux_error(
 def magnitude_error(flux_error: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Difference in magnitudes that a relative flux error makes; positive is too faint.
 
-    >>> float(magnitude_error(jnp.array(-0.1)).round(4))
+    >>> round(float(magnitude_error(jnp.array(-0.1))), 4)
     0.1144
     """
     return -2.5 * jnp.log10(jnp.maximum(1 + flux_error, 1e-6))
@@ -119,6 +120,7 @@ def autocorrelation(residual: Float[Array, "*b h w"]) -> Float[Array, "*b"]:
     return (both[0] + both[1]) / 2 / jnp.maximum(power, 1e-30)
 
 
+@functools.partial(jax.jit, static_argnames="radius")
 def half_light_radius(image: Float[Array, "*b h w"], radius: float) -> Float[Array, "*b"]:
     """Radius of the circle about the middle that holds half of the flux inside a larger one.
 
@@ -127,11 +129,13 @@ def half_light_radius(image: Float[Array, "*b h w"], radius: float) -> Float[Arr
       radius: of the larger circle, pixels.
 
     >>> disc = aperture((41, 41), 10.0)
-    >>> float(half_light_radius(jnp.asarray(disc, "float32"), 15.0).round(1))
+    >>> round(float(half_light_radius(jnp.asarray(disc, "float32"), 15.0)), 1)
     7.1
     """
     radii = np.linspace(0, radius, max(int(4 * radius), 8) + 1)[1:]
-    grown = jnp.stack([aperture_flux(image, float(r)) for r in radii], axis=-1)
+    circles = np.stack([aperture(image.shape, float(r)) for r in radii])
+    weights = jnp.asarray(circles, image.dtype)
+    grown = jnp.einsum("...hw,rhw->...r", image, weights, precision="highest")
     share = grown / grown[..., -1:]
     above = jnp.argmax(share >= 0.5, axis=-1)
     below = jnp.maximum(above - 1, 0)
@@ -150,6 +154,7 @@ class Ellipticity(NamedTuple):
     e2: Float[Array, "*b"]
 
 
+@functools.partial(jax.jit, static_argnames="n_iter")
 def ellipticity(image: Float[Array, "*b h w"], sigma: float = 4.0, n_iter: int = 20) -> Ellipticity:
     """Shape from adaptive second moments: an elliptical Gaussian weight that fits itself.
 
@@ -161,7 +166,7 @@ def ellipticity(image: Float[Array, "*b h w"], sigma: float = 4.0, n_iter: int =
     References:
       Bernstein, Jarvis 2002, Astronomical Journal 123; Hirata, Seljak 2003.
 
-    >>> rows, cols = jnp.mgrid[-20:21, -20:21]
+    >>> rows, cols = jnp.mgrid[-20.0:21.0, -20.0:21.0]
     >>> round_one = jnp.exp(-(rows**2 + cols**2) / 18.0)
     >>> bool(jnp.abs(jnp.stack(ellipticity(round_one))).max() < 1e-3)
     True
@@ -216,18 +221,22 @@ def detect_clumps(
     image: Float[np.ndarray, "h w"],
     *,
     k: float = 5.0,
-    sigma: float | None = None,
+    contrast: float = 0.15,
+    centre: tuple[float, float] | None = None,
     exclude: float = 2.5,
     smallest: int = _LEAST_PIXELS,
 ) -> Clumps:
-    """Local maxima of the second and third starlet plane that stand out of their noise.
+    """Local maxima of the second and third starlet plane together that stand out.
+
+    The noise is that of these planes themselves, from the median of their absolute values, so that
+    the correlated noise of restored images counts as it is. Most of the image must be sky.
 
     Args:
       image: restored.
       k: how many standard deviations a maximum must reach.
-      sigma: standard deviation of the noise in a pixel of the image; None estimates it from the
-        image, which is right for white noise.
-      exclude: radius around the middle whose maxima are the nucleus, pixels.
+      contrast: which share of the largest value of the planes it must reach, too.
+      centre: row and column of the nucleus; None is the middle pixel.
+      exclude: radius around it whose maxima do not count, pixels.
       smallest: connected pixels above the limit that make a clump.
 
     Returns:
@@ -238,7 +247,7 @@ def detect_clumps(
 
     >>> image = np.zeros((33, 33))
     >>> image[19:22, 23:26] = 50.0
-    >>> detect_clumps(image, sigma=1.0).places.tolist()
+    >>> detect_clumps(image).places.tolist()
     [[20.0, 24.0]]
     """
     from scipy import ndimage
@@ -246,20 +255,17 @@ def detect_clumps(
     image = np.asarray(image, np.float32)
     if image.ndim != 2:
         raise UserError(f"Expected one image, found an array of the shape {image.shape}.")
-    if sigma is None:
-        sigma = float(mad_sigma(jnp.asarray(image)))
     fine = np.asarray(_fine_structure(jnp.asarray(image)))
-    norms = starlet_noise_norms(3)
-    limit = max(k * sigma * float(np.hypot(norms[1], norms[2])), 1e-12)
+    noise = float(np.median(np.abs(fine))) / MAD_OF_A_GAUSSIAN
+    limit = max(k * noise, contrast * float(fine.max()), 1e-12)
     labelled: Any = ndimage.label(fine > limit)
     labels, count = labelled
     if not count:
         return Clumps(np.zeros((0, 2)), np.zeros(0))
-    index = np.arange(1, count + 1)
-    sizes = ndimage.sum_labels(np.ones_like(fine), labels, index)
-    peaks = (fine == ndimage.maximum_filter(fine, 3)) & (fine > limit)
-    rows, cols = np.nonzero(peaks & (sizes[np.maximum(labels - 1, 0)] >= smallest) & (labels > 0))
-    middle = np.array(image.shape) // 2
+    sizes = ndimage.sum_labels(np.ones_like(fine), labels, np.arange(1, count + 1))
+    large = np.concatenate([[False], sizes >= smallest])
+    rows, cols = np.nonzero((fine == ndimage.maximum_filter(fine, 3)) & large[labels])
+    middle = (image.shape[0] // 2, image.shape[1] // 2) if centre is None else centre
     away = np.hypot(rows - middle[0], cols - middle[1]) > exclude
     rows, cols = rows[away], cols[away]
     order = np.argsort(-fine[rows, cols])

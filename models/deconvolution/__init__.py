@@ -15,7 +15,7 @@ from jaxcore.models.deconvolution.fields import (
     plan_tiles,
     restore_field,
 )
-from jaxcore.models.deconvolution.masks import fill_missing, noise_level
+from jaxcore.models.deconvolution.masks import fill_missing, noise_by_scale, noise_level
 from jaxcore.models.deconvolution.methods import METHODS, Method
 from jaxcore.models.deconvolution.prepared import (
     PreparedPsf,
@@ -80,6 +80,7 @@ __all__ = [
     "laplacian_tf",
     "moffat_psf",
     "multiresolution_support",
+    "noise_by_scale",
     "noise_gain",
     "noise_level",
     "noise_scales",

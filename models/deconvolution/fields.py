@@ -25,8 +25,9 @@ Restorer: TypeAlias = Callable[[Array, Array, Array | None, Array], Mapping[str,
 """(images (b, h, w), PSFs (b, H, W), weights (b, h, w) or None, regularisation (b,)) -> named
 images (b, H, W)."""
 
-HALO = 2
-"""Reaches of the PSF that tiles overlap on every side."""
+HALO, SPLINES = 2, 64
+"""What tiles overlap on every side: reaches of the PSF; pixels, for splines of four scales, as far
+as an eighth of the tile allows."""
 LARGEST = 2048
 """Side of the part of an image from which the regularisation is chosen."""
 
@@ -47,13 +48,17 @@ class Plan(NamedTuple):
     starts: tuple[tuple[int, int], ...]
 
 
-def plan_tiles(shape: tuple[int, int], reach: int, tile: int | None = None) -> Plan:
+def plan_tiles(
+    shape: tuple[int, int], reach: int, tile: int | None = None, margin: int = 0
+) -> Plan:
     """How to cut images of a shape.
 
     Args:
       shape: height and width.
       reach: of the PSF, in pixels of the observation; see `reach_of`.
       tile: largest side of what is computed at once; None for whole images.
+      margin: rows and columns by which whole images are continued on every side, for functions
+        that do not take them for periodic.
 
     Raises:
       UserError: the tile leaves no room between its overlaps.
@@ -61,13 +66,13 @@ def plan_tiles(shape: tuple[int, int], reach: int, tile: int | None = None) -> P
     >>> plan_tiles((50, 60), 6).block
     (60, 72)
     >>> plan_tiles((300, 500), 6, 128).starts[:3]
-    ((0, 0), (0, 98), (0, 196))
+    ((0, 0), (0, 90), (0, 180))
     """
     reach = max(reach, 1)
-    lengths = [_fast(n + reach) for n in shape]
+    lengths = [_fast(n + 2 * margin + reach) for n in shape]
     if tile is None or max(lengths) <= tile:
-        return Plan(shape, 0, (lengths[0], lengths[1]), ((0, 0),))
-    halo = HALO * reach
+        return Plan(shape, margin, (lengths[0], lengths[1]), ((0, 0),))
+    halo = max(HALO * reach, min(SPLINES, tile // 8), margin)
     side = next(n for n in range(tile, 0, -1) if _fast(n) == n)
     core = side - 2 * halo - reach
     if core < reach:
@@ -117,6 +122,7 @@ def restore_field(
     factor: int = 1,
     reach: int,
     tile: int | None = None,
+    margin: int = 0,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -131,6 +137,7 @@ def restore_field(
       factor: fine pixels along the side of a pixel of the observations.
       reach: of the PSF in pixels of the observations.
       tile: largest side of what is computed at once, in pixels of the observations.
+      margin: see `plan_tiles`.
       batch: tiles of one call.
       progress: called with (calls done, calls in all).
 
@@ -144,7 +151,7 @@ def restore_field(
     True
     """
     shape = (images.shape[-2], images.shape[-1])
-    plan = plan_tiles(shape, reach, tile)
+    plan = plan_tiles(shape, reach, tile, margin)
     jobs = list(itertools.product(range(len(images)), plan.starts))
     batch = min(batch, len(jobs))
     grid = _times(plan.block, factor)

@@ -84,6 +84,21 @@ def test_what_fails_is_written_and_the_next_row_goes_on(tmp_path):
     assert found == {"a": {"failed": "ValueError: no such kernel"}, "b": {"ms": 1.0}}
 
 
+def test_full_memory_is_waited_for(tmp_path, monkeypatch):
+    record, tries = Record(tmp_path / "found.json", tmp_path / "lock"), []
+    monkeypatch.setattr("benchmarks.accelerator.measure.RESTS", (0.01, 0.01))
+
+    def run(successful):
+        tries.append(0)
+        if len(tries) < successful:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    record.attempt("a", lambda: run(3))
+    assert len(tries) == 3 and "a" not in record.found
+    record.attempt("b", lambda: run(100))
+    assert len(tries) == 6 and "RESOURCE_EXHAUSTED" in record.found["b"]["failed"]
+
+
 RECORD = {
     "limits": {
         "rows": {

@@ -10,6 +10,8 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from jaxcore.models import deconvolution as d
+from jaxcore.models import sunet
+from tests.tiny_weights import write_run
 
 SIDE, SIGMA = 40, 2.0
 PSF = d.moffat_psf((25, 25), 4.0)
@@ -66,7 +68,9 @@ def test_an_image_is_deconvolved_with_its_coordinates_and_history(there, call):
     assert told["pixel_scale_arcsec"] == pytest.approx(0.18)
     with Image.open("r/steps.png") as picture:
         assert picture.size[0] > 300
-    # Once more: nothing is replaced unless asked for.
+    # Once more: nothing is replaced unless asked for, and nothing begun that cannot be finished.
+    code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "new.fits", "--report", "r")
+    assert code == 2 and "report.json" in err and not Path("new.fits").exists()
     code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits")
     assert code == 2 and "out.fits exists (use --overwrite)" in err
 
@@ -134,6 +138,42 @@ def test_bands_have_their_psfs_masks_and_noise(there, call):
     }
 
 
+def test_a_network_is_the_second_of_three_steps(there, call):
+    write_run(Path("its"), sunet.SUNetConfig.tiny(), "sunet", lam=0.02)
+    options = ("--weights", "its", "--report", "report")
+    code, out, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits", *options)
+    assert code == 0, err
+    assert "steps: tikhonov, sunet, debias; target none" in out
+    told = figures()
+    assert told["planes"][0]["lambda"] == pytest.approx(0.02)  # of its training
+    # Random weights spoil the image; the third step gives back what is significant.
+    assert pixels_of("out.fits").sum() == pytest.approx(pixels_of("image.fits").sum(), rel=0.3)
+
+
+def test_a_large_image_has_a_picture_of_a_part_in_full_size(there, call):
+    image = np.random.default_rng(0).normal(size=(40, 400)).astype(np.float32)
+    image[18:22, 300:304] += 50
+    fits.writeto("wide.fits", image)
+    options = ("-o", "out.fits", "--report", "report", "--tile", "128", *QUICK)
+    code, _, err = call("deconvolve", "wide.fits", "psf.fits", *options)
+    assert code == 0, err
+    names = {p.name for p in Path("report").iterdir()}
+    assert names == {"steps.png", "detail_steps.png", "report.json"}
+
+
+def test_correlated_noise_is_told_with_what_to_give(there, call):
+    white = np.random.default_rng(0).normal(size=(64, 64))
+    fits.writeto(
+        "drizzled.fits", sum(np.roll(white, (i, j), (0, 1)) for i in (0, 1) for j in (0, 1))
+    )
+    for name, told in (("drizzled", True), ("image", False)):
+        code, out, err = call(
+            "deconvolve", f"{name}.fits", "psf.fits", "-o", f"{name}_out.fits", *QUICK
+        )
+        assert code == 0, err
+        assert ("it is correlated, and --noise " in out) == told
+
+
 def test_an_empty_plane_stays_empty(there, call):
     fits.writeto("stack.fits", np.stack([scene(), np.zeros((SIDE, SIDE))]))
     code, out, err = call("deconvolve", "stack.fits", "psf.fits", "-o", "out.fits", *QUICK)
@@ -149,11 +189,40 @@ def test_a_folder_is_worked_off_and_one_bad_file_does_not_stop_the_rest(there, c
         fits.writeto(Path("night", name), scene().astype(np.float32))
     Path("night/c.fits").write_bytes(b"nothing")
     Path("night/notes.txt").write_text("not an image")
-    code, out, err = call("deconvolve", "night", "psf.fits", "-o", "done", *QUICK)
+    options = ("-o", "done", "--report", "r", *QUICK)
+    code, out, err = call("deconvolve", "night", "psf.fits", *options)
     assert code == 2
     assert "2 of 3 files -> done" in out and "steps: tikhonov" in out
     assert "1 of 3 files were not deconvolved" in err and "night/c.fits" in err
     assert sorted(p.name for p in Path("done").rglob("*.fits")) == ["a.fits", "b.fits"]
+    assert Path("r/a/report.json").exists() and Path("r/one/b/report.json").exists()
+
+
+def test_pixels_of_no_variance_are_left_out(there, call):
+    """Maps hold zeros where nothing was measured; as certain pixels they would be all there is."""
+    variance = np.full((SIDE, SIDE), SIGMA**2)
+    variance[:, :3] = 0
+    fits.writeto("var.fits", variance)
+    options = ("--variance", "var.fits", "--report", "report", *QUICK)
+    code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "out.fits", *options)
+    assert code == 0, err
+    assert figures()["planes"][0]["noise"] == pytest.approx(SIGMA)
+    fits.writeto("weight.fits", np.where(variance > 0, 1 / np.maximum(variance, 1e-9), 0))
+    options = ("--inverse-variance", "weight.fits", *QUICK)
+    code, _, err = call("deconvolve", "image.fits", "psf.fits", "-o", "same.fits", *options)
+    assert code == 0, err
+    np.testing.assert_allclose(pixels_of("same.fits"), pixels_of("out.fits"), rtol=1e-4, atol=1e-3)
+
+
+def test_a_result_that_was_interrupted_leaves_nothing(there, call, monkeypatch):
+    from jaxcore.cli import deconvolving
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deconvolving, "measure", stop)
+    code, _, _ = call("deconvolve", "image.fits", "psf.fits", "-o", "new/out.fits", *QUICK)
+    assert code == 130 and not Path("new").exists()
 
 
 WRONG = {
@@ -179,6 +248,8 @@ WRONG = {
     "two units": ("bands.fits psf.fits -o o.fits --hdu 1 2", "Expected the unit of"),
     "bands of two sizes": ("bands.fits psf.fits -o o.fits --hdu 1 3", "bands of one size"),
     "network": ("image.fits psf.fits -o o.fits --weights gone", "found nothing at gone"),
+    "target wider than the psf": ("image.fits sharp.fits -o o.fits", "wider than that of the"),
+    "variance below 0": ("image.fits psf.fits -o o.fits --variance below.fits", "at least 0"),
     "lookup tables": ("tables.fits psf.fits -o o.fits --factor 2", "tables of distortions"),
 }
 
@@ -193,6 +264,8 @@ def wrong(there):
     fits.writeto("nan.fits", np.full((5, 5), np.nan))
     fits.writeto("negative.fits", PSF - 3e-4)
     fits.writeto("large.fits", d.gaussian_psf((80, 80), 4.0))
+    fits.writeto("sharp.fits", d.gaussian_psf((25, 25), 1.7))
+    fits.writeto("below.fits", -ones)
     fits.writeto("three.fits", np.stack([PSF] * 3))
     fits.writeto("unit.fits", ones, fits.Header({"BUNIT": "nJy"}))
     fits.writeto("mag.fits", image, fits.Header({"BUNIT": "mag/arcsec2"}))

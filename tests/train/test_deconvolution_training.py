@@ -21,6 +21,7 @@ from jaxcore.models.sunet import SUNetConfig, normalise
 from jaxcore.ops.starlet import Starlet
 from jaxcore.train import EMAConfig, OptimConfig, TrainConfig, fit
 from jaxcore.train.logging import Silent
+from jaxcore.train.recipes import recipe
 from jaxcore.train.records import read_metrics_file
 from jaxcore.train.tasks.deconvolution import DeconvolutionTask
 
@@ -184,3 +185,16 @@ def test_what_is_evaluated_is_what_the_method_does_with_the_trained_network(task
     )
     for name, image in (("network", out.sunet), ("debias", out.image)):
         np.testing.assert_allclose(found.images[name], image[:, 0], atol=1e-4)
+
+
+@pytest.mark.slow  # 500 updates of a network of 0.8 million parameters
+def test_a_small_network_beats_tikhonov_and_debiasing_takes_its_bias_away(tmp_path):
+    chosen = recipe("swin_deconv_small")
+    found = fit(chosen.task, chosen.train, tmp_path, reporter=Silent()).metrics
+    assert found["network/nmse"] < found["tikhonov/nmse"]
+    # The network loses flux, and leaves more in the residual, than the filter before it.
+    for name in ("flux_error", "chi2"):
+        assert found[f"network/{name}"] > found[f"tikhonov/{name}"]
+    assert found["debias/flux_error"] <= found["network/flux_error"] / 3
+    assert found["debias/chi2"] < found["network/chi2"]
+    assert found["debias/nmse"] <= found["network/nmse"]

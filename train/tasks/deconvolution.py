@@ -277,7 +277,7 @@ def score(restored: Restored) -> dict[str, Score]:
       restored: of `DeconvolutionTask.restored`.
     """
     arrays = jax.tree.map(jnp.asarray, restored)
-    return {name: _score(arrays.seen, image) for name, image in arrays.images.items()}
+    return {step: _score(arrays.seen, arrays.images[step]) for step in STEPS}
 
 
 @jax.jit
@@ -341,8 +341,9 @@ def picture(restored: Restored) -> np.ndarray:
         top = float(target.max())
         wide = np.repeat(np.repeat(seen.observed[i], factor, 0), factor, 1) / factor**2
         shown: list[tuple[str, Any]] = [("observed", wide)]
-        for step, images in restored.images.items():
-            shown.append((f"{step} {float(scores[step].nmse[i]):.3f}", images[i]))
+        for step in STEPS:
+            caption = f"{step} {float(scores[step].nmse[i]):.3f}"
+            shown.append((caption, restored.images[step][i]))
         shown.append(("target", target))
         rows.append([(_bright(image / top), text) for text, image in shown])
     return grid(rows)

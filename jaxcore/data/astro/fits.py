@@ -174,8 +174,8 @@ def _hdus(file: Any, size: int, path: Path) -> Iterator[tuple[int, Any]]:
             found = file[number]
         except IndexError:
             return
-        info = found.fileinfo() or {}
-        start, length = info.get("datLoc", 0), int(found.size)
+        held = getattr(found, "_bintable", None) or found  # tiles stand in a table
+        start, length = (held.fileinfo() or {}).get("datLoc", 0), int(held.size)
         if length < 0 or start + length > size:
             raise UserError(
                 f"Expected {length:,} bytes of data in {_name(number, found.header)}, as its "

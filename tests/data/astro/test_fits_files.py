@@ -92,12 +92,38 @@ def test_whole_numbers_are_scaled_and_blank_ones_are_missing(tmp_path, tiles, sc
     assert not {"BSCALE", "BZERO", "BLANK"} & set(cards)
 
 
+def test_tiles_may_be_smaller_than_the_pixels_they_hold(tmp_path):
+    path = tmp_path / "a.fits.fz"
+    flat = np.ones((300, 300), np.int32)
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(flat)]).writeto(path)
+    assert path.stat().st_size < flat.nbytes / 2
+    np.testing.assert_array_equal(read_fits(path).pixels, flat)
+    path.write_bytes(path.read_bytes()[:-2880])
+    with pytest.raises(UserError, match="cut off"):
+        read_fits(path)
+
+
 def test_missing_pixels_of_compressed_floats_stay_single(tmp_path):
     pixels = IMAGE.copy()
     pixels[3, 5:7] = np.nan
     path = tmp_path / "a.fits"
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels)]).writeto(path)
     assert np.argwhere(np.isnan(read_fits(path).pixels)).tolist() == [[3, 5], [3, 6]]
+
+
+def test_missing_whole_numbers_of_compressed_tiles_are_missing(tmp_path):
+    """Some archives name them by ZBLANK, which is meant for floating point."""
+    pixels = WHOLE.astype(np.int16)
+    file = fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, compression_type="RICE_1")])
+    file.writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes()
+    card = f"ZBLANK  = {int(pixels[1, 1]):>20}".ljust(80).encode()
+    at = content.rindex(b"END" + b" " * 77)
+    (tmp_path / "a.fits").write_bytes(
+        content[:at] + card + content[at : at + 80] + content[at + 160 :]
+    )
+    read = read_fits(tmp_path / "a.fits").pixels
+    np.testing.assert_array_equal(read, np.where(pixels == pixels[1, 1], np.nan, pixels))
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxcore.models import deconvolution as d
-from jaxcore.models.deconvolution.masks import fill_missing, noise_level
+from jaxcore.models.deconvolution.masks import fill_missing, noise_by_scale, noise_level
 from jaxcore.ops.starlet import mad_sigma
 from tests.models.deconvolution.stamps import error, stamp
 
@@ -102,8 +102,29 @@ def test_the_noise_is_that_of_known_pixels(scene):
     assert float(noise_level(spoilt, weights)) == pytest.approx(float(mad_sigma(s.noisy)), rel=0.05)
 
 
+def test_correlated_noise_shows_on_coarser_scales():
+    white = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    shared = (white + np.roll(white, 1, 0) + np.roll(white, 1, 1)) / np.sqrt(3)
+    ones = jnp.ones(white.shape)
+    fine, *coarse = noise_by_scale(jnp.asarray(white), ones)
+    assert max(coarse) < 1.2 * fine
+    fine, *coarse = noise_by_scale(jnp.asarray(shared), ones)
+    assert max(coarse) > 1.5 * fine
+
+
 def test_a_sky_below_zero_is_allowed(scene):
     s, _, _, truth = scene
     options = {"sigma": SIGMA, "target_psf": TARGET, "n_iter": 40, "background": True}
     out = d.sparse_starlet(s.noisy - 1, s.psf, **options)
     assert float(jnp.sum(out + 1)) == pytest.approx(float(truth.sum()), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["richardson_lucy", "wiener"])
+def test_zeros_and_odd_sides_give_finite_images_of_the_same_size(name):
+    """What other programs are known to fail on: 0 / 0, and a last column that gets lost."""
+    shape = (33, 45)
+    y = jnp.zeros(shape).at[20, 30].set(100.0)
+    psf = jnp.asarray(d.gaussian_psf(shape, 3.0), jnp.float32)
+    out = d.METHODS[name](y, psf, sigma=0.1)
+    assert out.shape == shape and bool(jnp.isfinite(out).all())
+    assert np.unravel_index(int(out.argmax()), shape) == (20, 30)
