@@ -72,6 +72,8 @@ class Options:
       output: the file; parts and rows that are not run stay as they are in it.
       budget: seconds for everything.
       limit: seconds one program may compile, or be timed.
+      share: of the card's memory that a process may take at most. All may take it only in turns,
+        when they are timed, but what compilers try out has to fit beside it.
       at_once: processes that start together: they compile side by side, and are timed one by one;
         then the next ones start.
       sides: whose; empty for all, and in a trial for all that compile fast.
@@ -91,6 +93,7 @@ class Options:
     budget: float = 540
     limit: float = 60
     at_once: int = 4
+    share: float = 0.4
     sides: tuple[Side, ...] = ()
     settings: tuple[str, ...] = COMPILED
     depthwise: Form | None = None
@@ -120,8 +123,8 @@ class Running:
 
 
 def jobs(part: str, options: Options) -> list[Job]:
-    """What a part consists of."""
-    common: dict[str, Any] = {"part": part, "smoke": options.smoke}
+    """What a part consists of, rivals first: they take memory as soon as they start."""
+    common: dict[str, Any] = {"part": part, "smoke": options.smoke, "share": options.share}
     if part == "compile":
         return [Job(**common, setting=setting) for setting in options.settings]
     if part in ALONE:
@@ -130,7 +133,7 @@ def jobs(part: str, options: Options) -> list[Job]:
         side for side in options.sides if side == "jaxcore" or part.startswith(RIVALLED)
     ]
     found: list[Job] = []
-    for side in sides:
+    for side in sorted(sides, key=SIDES.index, reverse=True):
         for dtype in get_args(Dtype):
             if side == "jaxcore":
                 found.append(Job(**common, dtype=dtype, depthwise=options.depthwise))

@@ -26,6 +26,7 @@ class Job:
       dtype: of our activations, and of the network that ``torch.compile`` gets.
       smoke: tiny sizes.
       depthwise: form of depthwise convolutions in our networks; None as they are.
+      share: of the card's memory, at most.
     """
 
     part: str
@@ -34,6 +35,7 @@ class Job:
     dtype: Dtype = "float32"
     smoke: bool = False
     depthwise: Form | None = None
+    share: float = 1.0
 
 
 def run(job: Job, record: Record) -> None:
@@ -43,6 +45,7 @@ def run(job: Job, record: Record) -> None:
         from benchmarks.accelerator import rivals
 
         fast = job.dtype if job.side == "torch.compile" else None
+        rivals.limit_memory(job.share)
         rivals.network(record, name, which, job.smoke, fast)  # type: ignore[arg-type]  # a part's name
         return
     from benchmarks import harness
@@ -77,7 +80,7 @@ def main(job: Job, record: Path, lock: Path, beside: Path | None = None) -> None
       lock: file on which processes wait for their turn.
       beside: file with the number of a process group that is paused while something is timed.
     """
-    quiet_allocation()
+    quiet_allocation(job.share)
     written = Record(record, lock, beside)
     written.attempt("part", lambda: run(job, written))
     written.state("done")

@@ -141,6 +141,7 @@ def card() -> dict[str, Any]:
     return dict(zip(("card", "driver", "memory"), values, strict=True))
 
 
-def quiet_allocation() -> None:
-    """Memory is taken as needed, so that several processes share a card; set before JAX starts."""
+def quiet_allocation(share: float) -> None:
+    """Memory is taken as needed, up to a share of the card; set before JAX starts."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{share:g}"

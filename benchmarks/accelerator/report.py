@@ -44,7 +44,7 @@ def _floors(name: str, row: Mapping[str, Any], card: Mapping[str, float]) -> dic
 
 def _ratio(name: str, row: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
     """Against the fastest rival of the same type, with and without ``torch.compile``."""
-    if not name.startswith("jaxcore") or "ms" not in row:
+    if not name.startswith("jaxcore") or "ms" not in row or "disturbed" in row:
         return {}
     dtype, found = name.split()[1], {}
     for key, wanted in (("over_eager", (False,)), ("over_all", (False, True))):
@@ -83,7 +83,8 @@ def _cells(part: str, name: str, row: Mapping[str, Any]) -> list[str]:
     over = [f"{row[key]:g} {row[f'{key}_rival']}" for key in ("over_eager",) if key in row]
     if row.get("over_all_rival", "").startswith("torch.compile"):
         over.append(f"{row['over_all']:g} {row['over_all_rival']}")
-    rates = [f"{row[key]:g} {key}" for key in ("gb_s", "tflop_s", "replications_s") if key in row]
+    rates = ["disturbed"] if "disturbed" in row else []
+    rates += [f"{row[key]:g} {key}" for key in ("gb_s", "tflop_s", "replications_s") if key in row]
     return [
         part,
         name,

@@ -38,6 +38,14 @@ def build(name: str, cfg: Any) -> Any:
     return torch_restormer(cfg).nets["pytorch"]
 
 
+def limit_memory(share: float) -> None:
+    """Take no more than that share of the card."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 def network(record: Record, name: str, which: Pass, smoke: bool, fast: str | None) -> None:
     """One pass in every form as it stands, or compiled in the type ``fast``.
 

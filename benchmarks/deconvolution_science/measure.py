@@ -213,14 +213,20 @@ def _photutils_sources(image: np.ndarray) -> int | None:
 def colour(restore: Restore, side: int, count: int, seed: int) -> dict[str, Any]:
     """Does the number of clumps follow the colour of the disc, as it was put in?
 
-    Discs get a colour between 0 and 1 magnitude, and one clump fewer for every 0.2 of it; clumps
-    are one magnitude bluer than the bluest disc. They are counted in the blue band; the disc's
-    colour is that of the circle without what lies around clumps and nucleus.
+    Discs, seen nearly face-on, get a colour between 0 and 1 magnitude, and one clump fewer for
+    every 0.2 of it; clumps are one magnitude bluer than the bluest disc. They are counted in the
+    blue band; the disc's colour is that of the circle without what lies around clumps and nucleus.
     """
     rng = np.random.default_rng(seed)
     disc = rng.uniform(0, 1, count)
     wanted = np.clip(np.round(5 * (1 - disc)).astype(int), 0, 5)
-    drawn = galaxies(seed + 4, count, Population(clump_share=(0.3, 0.3)))
+    face_on = Population(
+        radius=(5.0, 6.5, 8.0),
+        sersic=(0.7, 1.0, 1.3),
+        axis_ratio=(0.7, 1.0),
+        clump_place=(0.9, 1.6),
+    )
+    drawn = galaxies(seed + 4, count, face_on)
     flux = np.where(np.arange(5)[None] < wanted[:, None], 6.0, 0.0)
     fluxes = ((70 * 10 ** (-0.4 * disc), flux), (np.full(count, 70.0), 0.4 * flux))
     blue, red = (

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxcore.data.astro.fits import ENDINGS, read_fits
 from jaxcore.data.astro.telescopes import resample_psf
 from jaxcore.errors import UserError
 
@@ -74,7 +75,7 @@ class Catalogue(NamedTuple):
 
 
 def read_arrays(path: str | Path) -> Arrays:
-    """All arrays of an ``.npz`` file; the one of an ``.npy`` file is called "target".
+    """All arrays of an ``.npz`` file; the one of an ``.npy`` or FITS file is called "target".
 
     Raises:
       UserError: no such file, not arrays of numbers, damaged, or more than `MAX_BYTES`.
@@ -82,6 +83,8 @@ def read_arrays(path: str | Path) -> Arrays:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"Expected a file of arrays, found none at {path}.")
+    if path.name.lower().endswith(ENDINGS):
+        return {"target": read_fits(path, what="stamps", max_bytes=MAX_BYTES).pixels}
     try:
         if path.suffix == ".npz":
             arrays = _archive(path)
@@ -135,7 +138,7 @@ def read_stamps(path: str | Path, side: int, shrink: int = 1) -> Stamps:
     Args:
       path: ``.npz`` with ``target`` (n, h, w) and, of real pairs, ``observed`` and ``psf``; with
         the ``image`` and ``psf`` of one galaxy; with ``luma``, a field whose sources are cut out;
-        ``.npy`` with images (n, h, w).
+        ``.npy`` or FITS with images (n, h, w) or one image.
       side: height and width of the stamps, cut from the middle of larger ones. Pairs must have
         it.
       shrink: pixels that are added up along each axis first; 1 keeps all. Not for pairs.
@@ -170,9 +173,10 @@ def read_folder(folder: str | Path, side: int, shrink: int = 1) -> Stamps:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"Expected a folder of stamps, found none at {folder}.")
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".npz", ".npy"))
+    endings = (".npz", ".npy", *ENDINGS)
+    files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(endings))
     if not files:
-        raise UserError(f"Expected files .npz or .npy of stamps in {folder}, found none.")
+        raise UserError(f"Expected files .npz, .npy or .fits of stamps in {folder}, found none.")
     parts = [read_stamps(path, side, shrink) for path in files]
     paired = {part.observed is not None for part in parts}
     if len(paired) > 1:

@@ -89,6 +89,14 @@ def test_single_stamps_come_with_seeds_and_turn(tmp_path):
     assert len({int(t.argmax()) for t in still["truth"]}) == 1
 
 
+def test_a_folder_may_hold_fits_files(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    fits.writeto(tmp_path / "a.fits", blob(20, 10, 10, 2.0).astype(">f8"))
+    np.save(tmp_path / "b.npy", np.stack([blob(16, 8, 8, 2.0)] * 2))
+    out = s.read_folder(tmp_path, 16).target
+    np.testing.assert_allclose(out, np.stack([blob(16, 8, 8, 2.0)] * 3), rtol=1e-6)
+
+
 def test_fields_from_ground_and_space_come_on_one_grid(tmp_path):
     ground, space = 12, 60  # pixels; five of space in one of the ground
     affine = np.array([[[5.0, 0, 2.0], [0, 5.0, 2.0]]])
