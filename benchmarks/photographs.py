@@ -2,9 +2,8 @@
 
 ``photographs.json`` lists packages with their SHA-256, pictures, authors and licences (public
 domain or attribution only, as the packages state them). None of them is in a package whose
-pictures anything is measured on. The result is a folder of WebP files
-without loss: of every photograph the
-most detailed square at half and at a third of its size and the whole one, smaller. The reductions
+pictures anything is measured on. The result is a folder of WebP files without loss: of every
+photograph the most detailed square at half of its size, and the whole one, smaller. The reductions
 take the artefacts of JPEG away. Three grey pages of printed text come with them.
 
     python -m benchmarks.photographs FOLDER
@@ -24,8 +23,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache/jaxcore/photographs"
-SQUARES = ((2, 544), (3, 416))  # reduction, side in pixels
-WHOLE = 400  # smaller side of the whole picture, pixels
+SQUARE = 464  # side of the most detailed square, pixels
+WHOLE = 350  # smaller side of the whole picture, pixels
 PAGES = (14, 20, 30)  # heights of letters, pixels
 
 
@@ -84,12 +83,8 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 def _parts(picture: Image.Image) -> dict[str, Image.Image]:
-    parts = {
-        f"{reduction}": _most_detailed(picture.reduce(reduction), side)
-        for reduction, side in SQUARES
-    }
-    parts["whole"] = picture.reduce(max(2, round(min(picture.size) / WHOLE)))
-    return parts
+    whole = picture.reduce(max(2, round(min(picture.size) / WHOLE)))
+    return {"square": _most_detailed(picture.reduce(2), SQUARE), "whole": whole}
 
 
 def _most_detailed(picture: Image.Image, side: int) -> Image.Image:

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from jaxcore.convert import write_safetensors
 from jaxcore.errors import UserError
 from jaxcore.models import adair
-from jaxcore.weights import describe, load
+from jaxcore.weights import PHOTOS, SHIPPED, Shipped, describe, load, shipped
+from tests.clean_photographs import check_clean_photographs
 from tests.tiny_weights import TINY, params, run, weights, write_run  # noqa: F401  # fixtures
 
 
@@ -94,3 +96,36 @@ def test_a_damaged_description_is_refused(tmp_path, entry):
     write_safetensors(tmp_path / "a.safetensors", tensors, {"jaxcore": entry})
     with pytest.raises(UserError, match="Expected a model and its configuration"):
         load(tmp_path / "a.safetensors")
+
+
+def test_weights_of_the_library_are_small_and_say_what_they_are():
+    for name, own in SHIPPED.items():
+        found = load(name)
+        assert found.network.name == own.network and found.cfg.dtype == "float32"
+        for leaf in jax.tree.leaves(found.params):
+            assert leaf.dtype == np.float32 and np.isfinite(leaf).all()
+    assert sum(own.path.stat().st_size for own in SHIPPED.values()) < 12e6
+
+
+def test_the_page_of_the_weights_names_every_author_of_a_photograph():
+    page = " ".join((PHOTOS.path.parent / "README.md").read_text().split())
+    listed = json.loads(Path("benchmarks/photographs.json").read_text())["packages"]
+    for package in listed:
+        licence = package["licence"].replace("-", " ")
+        assert f"| {package['by']} | {licence} |" in page
+        assert all(Path(name).stem.partition("_by_")[0] in page for name in package["pictures"])
+
+
+def test_they_are_loaded_by_name_and_without_a_source_the_first_of_them(weights, monkeypatch):
+    monkeypatch.setitem(SHIPPED, "photos", PHOTOS)
+    monkeypatch.setattr(Shipped, "path", property(lambda _: weights / "tiny.safetensors"))
+    same(load().params, 0)
+    same(load("photos").params, 0)
+    with pytest.raises(UserError, match="Expected weights 'none', found with jaxcore photos"):
+        shipped("none")
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_library_leave_clean_photographs_alone():
+    for name in SHIPPED:
+        check_clean_photographs(load(name))

@@ -37,7 +37,7 @@ def demo(
     from jaxcore.data.images import write_image
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.recipes import recipe
-    from jaxcore.train.tasks.images import ImageTask
+    from jaxcore.train.tasks.images import ImageTask, comparison
 
     chosen = recipe(_RECIPES[model], **({} if steps is None else {"steps": steps}))
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
@@ -47,7 +47,7 @@ def demo(
     result = fit(task, chosen.train, out)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
-    picture = task.pictures(result.state)["restored"]
+    picture = comparison(task.restored(result.state.eval_params))
     *_, (_, hard) = task.evaluation_samples(limit=1)
     write_json(out / "metrics.json", result.metrics)
     write_image(out / "restored.png", picture / np.float32(255), overwrite=True)

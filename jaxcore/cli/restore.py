@@ -29,7 +29,7 @@ class Job:
 def restore(
     pictures: tyro.conf.Positional[tuple[str, ...]],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    weights: RunPlace,
+    weights: RunPlace | None = None,
     model: str | None = None,
     tile: int | None = None,
     overlap: int = 32,
@@ -51,7 +51,8 @@ def restore(
     Args:
       pictures: a file, a folder (everything below it), a quoted pattern, or several files.
       output: a file for one file, else a folder.
-      weights: run directory, or weight file (PyTorch or safetensors).
+      weights: run directory, or weight file (PyTorch or safetensors), or the name of weights in
+        jaxcore/weights; the first of these without it, if there are any.
       model: name of the network, where it cannot be read from the weights.
       tile: side of tiles in pixels, for pictures too large for the memory; whole ones without it.
       overlap: pixels shared by neighbouring tiles.
@@ -70,11 +71,14 @@ def restore(
     """
     import time
 
-    from jaxcore.weights import load
+    from jaxcore.weights import load, shipped
 
     jobs = plan(pictures, output, overwrite=overwrite)
     jobs = [dataclasses.replace(job, condition=_condition(job, condition)) for job in jobs]
     loaded = load(weights, model=model, preset=preset, which=which)
+    if weights is None:
+        own = shipped()
+        show(f"weights {own.name} of jaxcore ({loaded.cfg.title}): for {own.what}")
     if stat_window is not None:
         loaded = _with_window(loaded, stat_window)
     if bucket is None and len(jobs) > 1:

@@ -15,6 +15,7 @@ from jaxcore.models.deconvolution.fields import (
     plan_tiles,
     restore_field,
 )
+from jaxcore.models.deconvolution.frames import tikhonov_frames
 from jaxcore.models.deconvolution.masks import fill_missing, noise_by_scale, noise_level
 from jaxcore.models.deconvolution.methods import METHODS, Method
 from jaxcore.models.deconvolution.prepared import (
@@ -101,6 +102,7 @@ __all__ = [
     "sparse_starlet",
     "tikhonov",
     "tikhonov_filter",
+    "tikhonov_frames",
     "tikhonov_noise_scales",
     "two_channel",
     "upsample_flux",

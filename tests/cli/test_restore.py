@@ -16,7 +16,7 @@ from jaxcore.convert import write_safetensors
 from jaxcore.data.images import read_image, read_rgb
 from jaxcore.models import adair
 from jaxcore.models.base import ImageNetwork
-from jaxcore.weights import describe
+from jaxcore.weights import PHOTOS, SHIPPED, Shipped, describe
 from tests import tiny_network
 from tests.tiny_weights import TINY, params
 
@@ -43,6 +43,25 @@ def test_one_picture_with_every_kind_of_file(call, weights, photo, tmp_path, nam
     values = expected(photo)
     assert np.abs(values - read_image(photo).unit()).max() > 2 / 255  # the network does something
     close_to_8_bits(output, values)
+
+
+def test_without_weights_those_of_the_library_are_taken_and_named(
+    call, weights, photo, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(SHIPPED, "photos", PHOTOS)
+    monkeypatch.setattr(Shipped, "path", property(lambda _: weights / "tiny.safetensors"))
+    output = tmp_path / "out.png"
+    code, out, err = call("restore", photo, "-o", output)
+    assert (code, err) == (0, "")
+    said, done = out.splitlines()
+    assert "photos of jaxcore" in said and "noise" in said and done.startswith(str(output))
+    close_to_8_bits(output, expected(photo))
+
+
+def test_where_the_library_has_no_weights_some_are_asked_for(call, photo, tmp_path, monkeypatch):
+    monkeypatch.delitem(SHIPPED, "photos", raising=False)
+    code, _, err = call("restore", photo, "-o", tmp_path / "out.png")
+    assert code == 2 and "Expected --weights" in err and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

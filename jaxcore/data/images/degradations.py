@@ -145,7 +145,7 @@ def haze_any(
     if is_grey(clean):
         return clean
     colour = (airlight * (1 - tint)).astype(np.float32)
-    return _to_uint8(haze(clean / np.float32(255), depth, np.float32(beta), colour))
+    return _to_uint8(haze(clean / np.float32(255), depth, beta, colour))
 
 
 def rain(clean: UInt8[np.ndarray, "h w c"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w c"]:

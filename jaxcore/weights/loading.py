@@ -12,6 +12,7 @@ from jaxcore.json_files import parse_json
 from jaxcore.places import run_place
 from jaxcore.serial import from_json
 from jaxcore.typing import Params
+from jaxcore.weights.shipped import SHIPPED, shipped
 
 if TYPE_CHECKING:
     from jaxcore.models.base import Network
@@ -33,7 +34,7 @@ class Loaded:
 
 
 def load(
-    source: str | Path,
+    source: str | Path | None = None,
     *,
     model: str | None = None,
     preset: str | None = None,
@@ -43,7 +44,8 @@ def load(
 
     Args:
       source: a run directory of ours (a folder, or ``gs://bucket/folder``), or a weight file
-        (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code.
+        (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code, or the name
+        of weights in this folder (`jaxcore.weights.SHIPPED`). None takes the first of these.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and AdaIR (or Restormer) for other files.
       preset: published configuration of the network, for files of networks whose weights do not
@@ -67,7 +69,7 @@ def load(
     (12, 9, 3)
     >>> folder.cleanup()
     """
-    source = run_place(source)
+    source = _place(source)
     if source.is_dir():
         if preset is not None:
             raise UserError(f"A run knows its configuration: leave the preset {preset!r} out.")
@@ -75,6 +77,13 @@ def load(
     if not source.exists():
         raise UserError(f"Expected a run directory or a weight file, found nothing at {source}.")
     return _load_file(source, model, preset)
+
+
+def _place(source: str | Path | None) -> Path:
+    if source is None:
+        return shipped().path
+    place = run_place(source)
+    return SHIPPED[str(source)].path if str(source) in SHIPPED and not place.exists() else place
 
 
 def describe(network: "Network[Any]", cfg: Any) -> dict[str, str]:

@@ -1,0 +1,16 @@
+"""Networks with their weights: of runs, of files, and of this folder."""
+
+from jaxcore.weights.loading import DEFAULT_MODEL, Loaded, Which, describe, load
+from jaxcore.weights.shipped import PHOTOS, SHIPPED, Shipped, shipped
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "PHOTOS",
+    "SHIPPED",
+    "Loaded",
+    "Shipped",
+    "Which",
+    "describe",
+    "load",
+    "shipped",
+]
