@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from jaxcore.data.astro.fits import ENDINGS, read_fits
 from jaxcore.data.astro.telescopes import resample_psf
+from jaxcore.data.npy import open_npy
 from jaxcore.errors import UserError
 
 MAX_BYTES = 2**30
@@ -89,7 +90,7 @@ def read_arrays(path: str | Path) -> Arrays:
         if path.suffix == ".npz":
             arrays = _archive(path)
         else:
-            arrays = {"target": np.load(path, mmap_mode="r", allow_pickle=False)}
+            arrays = {"target": open_npy(path)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise UserError(f"Expected NumPy arrays of numbers in {path}: {error}.") from None
     for name, array in arrays.items():

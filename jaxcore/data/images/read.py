@@ -23,6 +23,7 @@ from jaxtyping import Float, UInt8, UInt16
 from jaxcore.data.images.crops import to_float
 from jaxcore.data.images.formats import FORMATS
 from jaxcore.data.images.metadata import UPRIGHT, Metadata, describe, orientation_of
+from jaxcore.data.npy import open_npy
 from jaxcore.errors import UserError
 
 MAX_BYTES = 2**30
@@ -160,7 +161,7 @@ def _read(path: Path, limit: int, *, full: bool) -> tuple[np.ndarray, str, Metad
 
 
 def _read_npy(path: Path, limit: int) -> np.ndarray:
-    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = open_npy(path)
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4):
