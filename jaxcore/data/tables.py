@@ -176,6 +176,7 @@ def _read_parquet(path: Path) -> Any:
     pieces, size, limit = [], 0, _ALWAYS + MAX_SWELLING * path.stat().st_size
     with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
         for piece in file.iter_batches(_ROWS):
+            piece.validate(full=True)  # text that is none, and places beyond the end
             pieces.append(piece)
             size += piece.nbytes
             if size > limit:

@@ -98,6 +98,16 @@ def test_files_that_are_no_tables(tmp_path, name, content, message):
     assert "\n" not in str(error.value)
 
 
+def test_text_of_a_parquet_file_that_is_no_text(tmp_path):
+    path = tmp_path / "t.parquet"
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"who": ["anna", None, "anna"]}), path, compression="none")
+    path.write_bytes(path.read_bytes().replace(b"anna", b"a\xeena"))
+    with pytest.raises(UserError, match=r"Expected a readable table in .*UTF8"):
+        read_table(path)
+
+
 def test_a_table_without_rows(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n")
     with pytest.raises(UserError, match="at least one row"):
