@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,6 +134,12 @@ def faults(root: Path) -> list[str]:
 
 def test_the_house_keeps_its_rules():
     assert faults(ROOT) == []
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Of two in different folders pytest would collect only one."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_tests_and_benchmarks_import_from_jaxcore():

@@ -25,6 +25,7 @@ def restore():
     return stand_in
 
 
+@pytest.mark.slow
 def test_every_question_is_answered_and_shown(restore, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "CONDITIONS", {"as trained": measure.TRAINED})
     record = {

@@ -156,6 +156,12 @@ def test_more_coefficients_than_rows_are_refused_without_a_penalty(sample):
     Y, A, Z, _ = sample
     with pytest.raises(UserError, match="more training rows than the"):
         FAST.fit(Y, A, Z, rng.normal(size=(N, 120)))
+
+
+@pytest.mark.slow
+def test_with_a_penalty_there_may_be_more_coefficients_than_rows(sample):
+    rng = np.random.default_rng(0)
+    Y, A, Z, _ = sample
     penalised = {
         "pi": [nuisance.LogisticLasso(alpha=0.05)],
         "mu": [nuisance.LogisticLasso(alpha=0.05)],

@@ -16,6 +16,7 @@ def run(tmp_path_factory):
     return tmp_path_factory.mktemp("stamps") / "run"
 
 
+@pytest.mark.slow
 def test_nothing_but_the_simulator_is_needed_and_the_run_can_be_evaluated(run, call, tmp_path):
     code, out, err = call("train", RECIPE, "-o", run)
     assert code == 0, err
