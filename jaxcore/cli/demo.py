@@ -16,9 +16,10 @@ def demo(
     steps: int | None = None,
     model: Literal["adair", "dea_net"] = "adair",
 ) -> None:
-    """Train a small network on photographs and restore held-out ones.
+    """Fine-tune a small network on photographs and restore held-out ones.
 
-    Called again it goes on from where it stopped, or reuses the finished run.
+    AdaIR starts from the weights that come with jaxcore, DEA-Net from nothing. Called again it goes
+    on from where it stopped, or reuses the finished run.
 
     Args:
       out: run directory; receives ``restored.png``, ``degraded.png`` and ``metrics.json``.
@@ -38,13 +39,18 @@ def demo(
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.recipes import recipe
     from jaxcore.train.tasks.images import ImageTask, comparison
+    from jaxcore.weights import PHOTOS, load
 
     chosen = recipe(_RECIPES[model], **({} if steps is None else {"steps": steps}))
     out = out or Path("runs", "demo" if model == "adair" else f"demo_{model}")
     task = chosen.task
     assert isinstance(task, ImageTask)
+    start = None
+    if task.model == PHOTOS.network:
+        show(f"starts from the weights {PHOTOS.name} of jaxcore: {PHOTOS.what}\n")
+        start = load(PHOTOS.name).params
     print_counts(task.counts())
-    result = fit(task, chosen.train, out)
+    result = fit(task, chosen.train, out, init_params=start)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     picture = comparison(task.restored(result.state.eval_params))

@@ -75,7 +75,6 @@ def test_a_resumed_run_ends_with_the_same_parameters_to_the_last_bit(run, task, 
     jax.tree.map(np.testing.assert_array_equal, resumed.state.params, whole.state.params)
 
 
-@pytest.mark.slow  # by default test_adair_blocks.py has its gradients, test_loop.py frozen leaves
 def test_the_threshold_of_a_soft_window_learns_and_dead_weights_stay(task, tmp_path):
     network = AdaIRConfig.tiny(dim=8, heads=(1, 1, 1, 1), mask_mode="soft")
     task = dataclasses.replace(task, model="adair", network=network)

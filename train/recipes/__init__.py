@@ -37,7 +37,7 @@ _SUMMARIES = {
             )
         },
         "restormer": "Restormer with growing patches, on pairs of images",
-        "demo": "Tiny AdaIR on photographs, in minutes on a CPU",
+        "demo": "Small AdaIR on photographs, in minutes on a CPU",
         "adair_photos": "Small AdaIR for noise and haze of any strength, on clean photographs",
     },
     "rddm": {

@@ -79,10 +79,13 @@ def _restormer() -> Recipe:
     )
 
 
-def _demo(steps: int = 750) -> Recipe:
-    """A tiny AdaIR on the photographs of `jaxcore.data.images.photos`."""
+def _demo(steps: int = 150) -> Recipe:
+    """A small AdaIR on the photographs of `jaxcore.data.images.photos`.
+
+    `jaxcore demo` starts it from the weights that come with the library.
+    """
     data = Photos(tasks=("noise25", "noise50", "haze", "clean"))
-    return demo(steps, 4, network=AdaIRConfig.tiny(mask_mode="soft"), data=data)
+    return demo(steps, 4, 2e-4, network=_PHOTOS, data=data)
 
 
 def _photos() -> Recipe:

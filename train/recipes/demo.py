@@ -10,16 +10,17 @@ from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.restoration import RestorationTask
 
 
-def demo(steps: int, batch_size: int, **task: Any) -> Recipe:
+def demo(steps: int, batch_size: int, learning_rate: float = 2e-3, **task: Any) -> Recipe:
     """A training of minutes on two CPU cores; not a published recipe.
 
     Args:
       steps: updates.
       batch_size: crops of 64 pixels.
+      learning_rate: highest of all.
       **task: other fields of the task.
     """
     optim = OptimConfig(
-        learning_rate=2e-3,
+        learning_rate=learning_rate,
         weight_decay=0.01,
         clip_norm=1.0,
         schedule=ScheduleConfig(name="warmup_cosine", warmup_steps=steps // 20),

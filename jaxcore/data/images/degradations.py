@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
 from jaxcore.data.images.crops import eight_bits
-from jaxcore.data.images.looks import any_look, colour_look, is_grey
+from jaxcore.data.images.looks import any_look, colour_or_grey_look, is_grey
 from jaxcore.errors import UserError
 
 LEGACY_SIGMAS = (15, 25, 50)  # order of the official evaluation, grey levels
@@ -278,7 +278,7 @@ DEGRADATIONS: dict[str, Degradation] = {
     CLEAN: Degradation(lambda clean, rng: clean),
     # Of any strength, on pictures of any look: for one network that is shown anything.
     "noise_any": Degradation(noise_any, look=any_look),
-    "haze_any": Degradation(haze_any, look=colour_look),
+    "haze_any": Degradation(haze_any, look=colour_or_grey_look),
     CLEAN_ANY: Degradation(lambda clean, rng: clean, look=any_look),
 }
 

@@ -5,7 +5,7 @@ import pytest
 
 from jaxcore.data.images.degradations import degradation
 from jaxcore.data.images.kinds import CleanImages, evaluation_groups, training_groups
-from jaxcore.data.images.looks import any_look, colour_look, is_grey
+from jaxcore.data.images.looks import any_look, colour_look, colour_or_grey_look, is_grey
 from jaxcore.data.images.pipeline import Stage, training_batches
 from jaxcore.data.images.write import write_image
 
@@ -15,7 +15,7 @@ def photo(seed=0):
     return np.repeat(np.repeat(rng.integers(0, 256, (5, 6, 3), np.uint8), 8, 0), 8, 1)
 
 
-@pytest.mark.parametrize("look", [any_look, colour_look])
+@pytest.mark.parametrize("look", [any_look, colour_look, colour_or_grey_look])
 def test_a_look_is_drawn_from_the_generator_alone_and_leaves_the_picture_as_it_was(look):
     clean = photo()
     before = clean.copy()
@@ -39,6 +39,11 @@ def test_fog_is_not_drawn_over_grey_pictures():
     np.testing.assert_array_equal(haze(grey, np.random.default_rng(0)), grey)
     foggy = haze(photo(), np.random.default_rng(0))
     assert foggy.mean() > photo().mean() + 10
+
+
+def test_grey_pictures_lie_beside_those_with_fog_in_training():
+    looks = [colour_or_grey_look(photo(), np.random.default_rng(seed)) for seed in range(60)]
+    assert 12 < sum(map(is_grey, looks)) < 36
 
 
 def test_noise_of_any_strength_reaches_from_none_to_that_of_sigma_55():
