@@ -76,7 +76,9 @@ def linear(estimate: Estimate, matrix: Float[Array | np.ndarray, "r q"], **field
         psi = jnp.asarray(estimate.psi) @ matrix.T
         given = {"estimator": estimate.estimator, "notices": estimate.notices} | fields
         given.setdefault("names", tuple(f"combination {i + 1}" for i in range(matrix.shape[0])))
-        out = Estimate.from_psi(matrix @ jnp.asarray(estimate.theta), psi, units, **given)
+        out = Estimate.from_psi(
+            matrix @ jnp.asarray(estimate.theta, psi.dtype), psi, units, **given
+        )
     return out.on_host() if on_host else out
 
 

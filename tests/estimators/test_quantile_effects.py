@@ -33,7 +33,7 @@ def found(trial):
 
 def test_quantiles_of_a_randomised_trial(trial, found):
     y, d = (np.asarray(v) for v in trial[0][:2])
-    naive = [np.quantile(y[d == arm], tau) for arm in (0, 1) for tau in TAUS]
+    naive = np.array([np.quantile(y[d == arm], tau) for arm in (0, 1) for tau in TAUS])
     assert np.all(np.abs(found.theta - naive) < 3 * found.se)
     assert np.all(np.diff(np.asarray(found.theta).reshape(2, 3)) > 0)
     # a sample quantile has sqrt(tau (1 - tau) / n) / density; adjusting for x gains a little
@@ -56,7 +56,7 @@ def test_means_above_a_quantile(trial):
     e = quantiles.potential_quantiles(
         *trial[0], quantiles=(0.5,), kind="tail mean", ml_g=Ridge(), ml_m=Logistic(), **trial[1]
     )
-    above = [y[(d == a) & (y >= np.median(y[d == a]))].mean() for a in (0, 1)]
+    above = np.array([y[(d == a) & (y >= np.median(y[d == a]))].mean() for a in (0, 1)])
     assert np.all(np.abs(e.theta - above) < 3 * e.se) and np.all(e.se < 0.4)
     assert e.estimator == "potential outcomes, tail means"
 

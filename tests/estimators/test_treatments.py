@@ -73,7 +73,8 @@ def test_levels_with_learners_of_the_host(c):
 
 def test_a_combination_has_the_error_of_its_influence_values():
     psi = np.random.default_rng(1).normal(size=(40, 2))
-    both = Estimate.from_psi(jnp.array([1.0, 3.0]), jnp.asarray(psi, jnp.float32)).on_host()
+    theta = jnp.array([1.0, 3.0], jnp.float32)
+    both = Estimate.from_psi(theta, jnp.asarray(psi, jnp.float32)).on_host()
     total = combine.linear(both, np.array([[1.0, 2.0]]), names=("total",))
     assert float(total.theta[0]) == 7 and isinstance(total.psi, np.ndarray)
     expected = np.sqrt(np.sum((psi @ [1, 2]) ** 2)) / 40
