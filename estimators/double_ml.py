@@ -1,13 +1,16 @@
 """Cross-fitted estimators of the standard models: PLR, PLIV, IRM (AIPW) and IIVM (LATE).
 
 Names of models and learners are those of DoubleML. ``n_folds=1`` switches cross-fitting off, which
-is right for parametric learners only.
+is right for parametric learners only. Here nothing is checked of the data: binary treatments and
+instruments are 0/1, columns finite, folds hold every arm; labels of classes, integers and single
+precision are the caller's affair. The classes with frames and formulas check.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxcore.errors import UserError
 from jaxcore.estimators import influence
 from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.estimate import Estimate
@@ -20,7 +23,7 @@ def _fit(
     learner: Learner | HostLearner,
     X: Float[Array, "n p"],
     y: Float[Array, " n"],
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     weights: Float[Array, " n"] | None,
     key: Key | None,
@@ -42,7 +45,7 @@ def plr(
     *,
     ml_l: Learner | HostLearner,
     ml_m: Learner | HostLearner,
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     units: Units = INDEPENDENT,
     key: Key | None = None,
@@ -80,7 +83,7 @@ def pliv(
     ml_l: Learner | HostLearner,
     ml_m: Learner | HostLearner,
     ml_r: Learner | HostLearner,
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     units: Units = INDEPENDENT,
     key: Key | None = None,
@@ -108,25 +111,30 @@ def irm(
     *,
     ml_g: Learner | HostLearner,
     ml_m: Learner | HostLearner,
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     clip: tuple[float, float] = (0.01, 0.99),
+    target: str = "ATE",
     units: Units = INDEPENDENT,
     key: Key | None = None,
 ) -> Estimate:
     """Average treatment effect under no unmeasured confounding (AIPW); arguments as in `plr`.
 
-    ``ml_g`` learns E[Y|D=d,X] in each arm, ``ml_m`` the propensity, held within ``clip``.
+    ``ml_g`` learns E[Y|D=d,X] in each arm, ``ml_m`` the propensity, held within ``clip``. With
+    ``target="ATT"`` the effect is that on the treated.
     """
+    if target not in ("ATE", "ATT"):
+        raise UserError(f"Expected target='ATE' or 'ATT', found {target!r}.")
     m_raw = _fit(ml_m, X, d, fold_ids, n_folds, units.weights, key, 0)
     g0 = _fit(ml_g, X, y, fold_ids, n_folds, _within(1 - d, units.weights), key, 1)
     g1 = _fit(ml_g, X, y, fold_ids, n_folds, _within(d, units.weights), key, 2)
     m = jnp.clip(m_raw, *clip)
+    ate = target == "ATE"
     return influence.solve(
-        influence.aipw(y, d, m, g0, g1),
+        influence.aipw(y, d, m, g0, g1) if ate else influence.treated(y, d, m, g0),
         units,
-        names=("ATE",),
-        estimator="IRM (AIPW)",
+        names=(target,),
+        estimator="IRM (AIPW)" if ate else "IRM (AIPW, treated)",
         diagnostics={"ml_g0": g0, "ml_g1": g1, "ml_m": m, "n_clipped": jnp.sum(m != m_raw)},
     )
 
@@ -140,7 +148,7 @@ def iivm(
     ml_g: Learner | HostLearner,
     ml_m: Learner | HostLearner,
     ml_r: Learner | HostLearner,
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     clip: tuple[float, float] = (0.01, 0.99),
     always_takers: bool = True,

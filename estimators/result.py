@@ -78,7 +78,7 @@ class Result:
     @property
     def notices(self) -> tuple[str, ...]:
         """What was left out, clipped, or is doubtful."""
-        return self.estimate.notices
+        return self.estimate.remarks
 
     @property
     def units(self) -> Units:
