@@ -2,8 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -84,6 +84,10 @@ class Result:
     def units(self) -> Units:
         """Weights and clusters of the units, as the standard errors take them."""
         return self.sample.units(clustered=self.config.clustered)
+
+    def named(self, names: Mapping[str, str]) -> Self:
+        """The same fit with names of its columns, by role."""
+        return dataclasses.replace(self, sample=dataclasses.replace(self.sample, names=dict(names)))
 
     def confint(self, level: float = 0.95, *, joint: bool = False) -> np.ndarray:
         """Confidence interval ``[lower, upper]``."""
