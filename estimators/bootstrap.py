@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.units import INDEPENDENT, Units
+from jaxcore.estimators.variance import covariance
 from jaxcore.typing import Key
 
 KINDS = ("normal", "rademacher", "bayes")
@@ -68,13 +69,20 @@ def multiplier(
       se: standard errors.
       n_boot: number of draws.
       kind: see `multipliers`.
-      units: every cluster gets one multiplier; without clusters every unit.
+      units: every cluster gets one multiplier; without clusters every unit. With clusters of
+        several kinds the draws are normal with the estimates' correlations.
       batch_size: draws computed at a time; bounds the memory at ``batch_size * n`` numbers.
 
     References:
       Chernozhukov, Chetverikov and Kato (2013).
     """
     psi = jnp.asarray(psi)
+    if units.multiway:
+        if kind != "normal":
+            raise UserError(
+                f"Expected normal multipliers with clusters of several kinds, found {kind!r}."
+            )
+        return _correlated(key, psi, n_boot, units)
     sums = units.sums(psi)
     rows = sums.shape[0]
     sums = sums * (rows / psi.shape[0])
@@ -83,6 +91,18 @@ def multiplier(
         return t_statistics(sums, se, multipliers(k, (rows,), kind, psi.dtype)[None])[0]
 
     return jax.lax.map(one, jax.random.split(key, n_boot), batch_size=min(batch_size, n_boot))
+
+
+def _correlated(
+    key: Key, psi: Float[Array, "n *q"], n_boot: int, units: Units
+) -> Float[Array, "b *q"]:
+    """Normal draws of mean zero, variance one and the correlations of the estimates."""
+    values, vectors = jnp.linalg.eigh(covariance(psi.reshape(psi.shape[0], -1), units))
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None]
+    size = jnp.sqrt(jnp.sum(root**2, axis=1))
+    root = root / jnp.where(size > 0, size, 1)[:, None]
+    draws = jax.random.normal(key, (n_boot, root.shape[1]), psi.dtype) @ root.T
+    return draws.reshape(n_boot, *psi.shape[1:])
 
 
 def critical_value(t: Float[Array, "b *q"], level: float = 0.95) -> Float[Array, ""]:

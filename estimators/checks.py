@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from jaxcore.data.columns import check_index, name_of
+from jaxcore.data.columns import array_of, check_index, frame_columns, name_of
 from jaxcore.data.columns import missing as absent
 from jaxcore.errors import UserError
 from jaxcore.estimators.columns import (
@@ -34,7 +34,7 @@ class Sample:
     X: np.ndarray  # n, p
     covariates: tuple[str, ...]
     weights: np.ndarray | None
-    clusters: np.ndarray | None  # 0 .. g-1
+    clusters: np.ndarray | None  # 0 .. g-1; of several kinds in columns
     kept: np.ndarray  # True for the rows of the input that are here
     notices: tuple[str, ...]
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # role -> column
@@ -84,7 +84,7 @@ def check_sample(
       Z: instrument; None stands for the treatment itself.
       X: covariates, one column or several.
       weights: observation weights, non-negative and not all zero.
-      clusters: cluster labels of any kind.
+      clusters: cluster labels of any kind; columns of several kinds (firm and year).
       covariates: names of the columns of ``X``; None takes those of a frame.
       missing: "error" refuses missing or infinite values; "drop" leaves such rows out and says
         how many.
@@ -122,7 +122,7 @@ def check_sample(
     if w is not None:
         bad["weights"] = ~np.isfinite(w)
     if labels is not None:
-        bad["clusters"] = absent(labels)
+        bad["clusters"] = np.any([absent(kind) for kind in labels], axis=0)
     kept, dropped = _complete(bad, n, missing)
     notices = dropped + notices
     columns, x = {role: v[kept] for role, v in columns.items()}, x[kept]
@@ -148,7 +148,7 @@ def check_sample(
         X=x[:, varies],
         covariates=tuple(name for name, v in zip(x_names, varies, strict=True) if v),
         weights=w,
-        clusters=None if labels is None else cluster_numbers(labels[kept]),
+        clusters=None if labels is None else _cluster_columns([kind[kept] for kind in labels]),
         kept=kept,
         notices=tuple(notices),
         names=named,
@@ -178,11 +178,23 @@ def _varies(x: np.ndarray) -> np.ndarray:
         return np.fmax.reduce(x, axis=0) > np.fmin.reduce(x, axis=0)
 
 
-def _labels(clusters: Any, n: int) -> np.ndarray:
-    a = single(clusters, "clusters")
-    if len(a) != n:
-        raise UserError(f"Expected {n} cluster labels, found {len(a)}.")
-    return a
+def _labels(clusters: Any, n: int) -> list[np.ndarray]:
+    """Labels of each kind."""
+    parts = frame_columns(clusters)
+    if parts is not None:
+        kinds = [single(kind, "clusters") for _, kind in parts]
+    else:
+        a = array_of(clusters, "the clusters")
+        kinds = list(a.T) if a.ndim == 2 else [single(a, "clusters")]
+    if not kinds or any(len(kind) != n for kind in kinds):
+        found = f"{len(kinds[0])}" if kinds else "none"
+        raise UserError(f"Expected {n} cluster labels, found {found}.")
+    return kinds
+
+
+def _cluster_columns(kinds: list[np.ndarray]) -> np.ndarray:
+    numbers = [cluster_numbers(kind) for kind in kinds]
+    return numbers[0] if len(numbers) == 1 else np.stack(numbers, axis=1)
 
 
 def cluster_numbers(labels: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,13 @@ from jaxcore.errors import UserError, readable
 from jaxcore.estimators import bootstrap
 from jaxcore.estimators.report import PICTURES, Report
 from jaxcore.estimators.units import INDEPENDENT, Units
-from jaxcore.estimators.variance import normal_quantile, variance
+from jaxcore.estimators.variance import (
+    degrees_of_freedom,
+    quantile,
+    tail,
+    variance,
+    words_on_clusters,
+)
 
 
 def scope_of(x: Array | np.ndarray) -> contextlib.AbstractContextManager:
@@ -48,6 +53,8 @@ class Estimate:
 
     A frozen pytree: it passes through ``jit`` and ``vmap``. The standard error of an unclustered
     estimate is ``sqrt(sum(psi**2)) / n``; clustered or sandwich errors are stored as they are.
+    With clusters, intervals and p-values are those of Student's t with one degree of freedom less
+    than there are clusters (of the kind with the fewest), and are not for use inside ``jit``.
 
     >>> import jax.numpy as jnp
     >>> e = Estimate.from_psi(jnp.float32(1.0), jnp.array([1.0, -1.0, 1.0, -1.0]))
@@ -59,7 +66,7 @@ class Estimate:
     se: Float[Array, "*q"]  # standard error of each
     psi: Float[Array, "n *q"]  # centred influence value of each unit
     diagnostics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    clusters: Int[Array, " n"] | None = None  # cluster number of each unit
+    clusters: Int[Array, "n *ways"] | None = None  # cluster number of each unit, of each kind
     names: tuple[str, ...] = dataclasses.field(default=("theta",), metadata={"static": True})
     estimator: str = dataclasses.field(default="", metadata={"static": True})
     notices: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
@@ -88,6 +95,22 @@ class Estimate:
         """Number of units."""
         return self.psi.shape[0]
 
+    @property
+    def df(self) -> int | None:
+        """Degrees of freedom of the intervals; None (the normal law) without clusters."""
+        if isinstance(self.clusters, Tracer):
+            raise UserError(
+                "Expected intervals and p-values of clustered estimates outside of jit and vmap, "
+                "found them inside."
+            )
+        return degrees_of_freedom(self.clusters)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notices, and a word on clusters if there are few."""
+        more = () if isinstance(self.clusters, Tracer) else words_on_clusters(self.clusters)
+        return self.notices + tuple(text for text in more if text not in self.notices)
+
     def confint(
         self, level: float = 0.95, *, joint: bool = False, n_boot: int = 2000, seed: int = 0
     ) -> Float[Array, "*q 2"]:
@@ -95,27 +118,31 @@ class Estimate:
 
         Args:
           level: coverage in (0, 1).
-          joint: cover all estimates at once, by a multiplier bootstrap of the largest |t|.
+          joint: cover all estimates at once, by a multiplier bootstrap of the largest |t|; with
+            clusters its critical value is carried from the normal law to Student's t.
           n_boot: bootstrap draws for the joint interval.
           seed: seed of those draws.
         """
-        critical: Any = normal_quantile(level)
+        critical: Any = quantile(level, self.df)
         with scope_of(self.psi):
             if joint:
                 draws = self._multiplier(n_boot, "normal", seed)
                 critical = self._like(bootstrap.critical_value(draws, level))
+                if self.df is not None:
+                    critical = quantile(1 - float(tail(critical)), self.df)
             half = critical * self.se
             stack: Any = np.stack if self._on_host else jnp.stack  # NumPy compiles nothing
             return stack([self.theta - half, self.theta + half], axis=-1)
 
     def pvalue(self, null: float = 0.0) -> Float[Array, "*q"]:
         """Two-sided Wald p-values of ``theta == null``."""
-        if self._on_host:
+        if self._on_host or self.df is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
-                t = np.abs((self.theta - null) / self.se)
-            return np.vectorize(math.erfc, otypes=[float])(t / math.sqrt(2))
+                t = (np.asarray(self.theta) - null) / np.asarray(self.se)
+            p: Any = tail(t, self.df)
+            return p if self._on_host else jnp.asarray(p, self.se.dtype)
         with scope_of(self.psi):
-            return jax.scipy.special.erfc(jnp.abs((self.theta - null) / self.se) / math.sqrt(2))
+            return jax.scipy.special.erfc(jnp.abs((self.theta - null) / self.se) / 2**0.5)
 
     def bootstrap(
         self, n: int = 1000, kind: str = "normal", *, seed: int = 0
@@ -169,7 +196,7 @@ class Estimate:
             )
             for r in self.rows(level)
         ]
-        return _table(self.estimator, self.n_obs, head, lines, self.notices)
+        return _table(self.estimator, self.n_obs, head, lines, self.remarks)
 
     def to_frame(self, level: float = 0.95, *, library: str | None = None) -> Any:
         """The table of `rows` as a dataframe.
@@ -200,7 +227,7 @@ class Estimate:
             "estimates": self.rows(level),
             "level": level,
             "n": self.n_obs,
-            "notices": list(self.notices),
+            "notices": list(self.remarks),
         }
         (name,) = self.report_pictures
         return Report(self.summary(level), content, {name: self.plot(level=level).figure})

@@ -37,7 +37,7 @@ class FitsFrames(Generic[R]):
         instrument: str | None = None,
         covariates: Sequence[str] | str = (),
         weights: str | None = None,
-        clusters: str | None = None,
+        clusters: str | Sequence[str] | None = None,
         fold_ids: Any = None,
     ) -> R:
         """Estimate from named columns of a dataframe (pandas, polars, pyarrow, dict of arrays).
@@ -49,7 +49,7 @@ class FitsFrames(Generic[R]):
           instrument: name of a column.
           covariates: names of columns.
           weights: name of the column of observation weights.
-          clusters: name of the column of cluster labels.
+          clusters: name of the column of cluster labels; of several, for several kinds.
           fold_ids: folds as ``fit`` takes them, or the name of their column.
 
         Raises:
@@ -79,7 +79,7 @@ class FitsFrames(Generic[R]):
         frame: Any,
         *,
         weights: str | None = None,
-        clusters: str | None = None,
+        clusters: str | Sequence[str] | None = None,
         fold_ids: Any = None,
     ) -> R:
         """Estimate from a formula ``outcome ~ treatment | instrument | covariates``.
@@ -92,7 +92,8 @@ class FitsFrames(Generic[R]):
         from jaxcore.data.tables import as_table
 
         table = as_table(frame)
-        other = [name for name in (weights, clusters, fold_ids) if isinstance(name, str)]
+        kinds = [clusters] if isinstance(clusters, str) else [*(clusters or ())]
+        other = [name for name in (weights, fold_ids, *kinds) if isinstance(name, str)]
         parts = formula_parts(formula, table, self.roles, other=other)
         named = dict(zip(self.roles, parts.named, strict=True))
         columns = [
@@ -121,7 +122,7 @@ class FitsFrames(Generic[R]):
         X: Any,
         covariates: Sequence[str],
         weights: str | None,
-        clusters: str | None,
+        clusters: str | Sequence[str] | None,
         fold_ids: Any,
     ) -> R:
         def column(name: Any) -> Any:
@@ -132,8 +133,15 @@ class FitsFrames(Generic[R]):
             *arrays,
             X,
             weights=None if weights is None else table.numbers(str(weights)),
-            clusters=None if clusters is None else table.values(str(clusters)),
+            clusters=None if clusters is None else _labels(table, clusters),
             covariates=covariates,
             **given,
         )
         return result.named(named) if isinstance(result, Result) else result
+
+
+def _labels(table: Any, names: Any) -> Any:
+    """One column, or several by name."""
+    if isinstance(names, list | tuple):
+        return {str(name): table.values(str(name)) for name in names}
+    return table.values(str(names))

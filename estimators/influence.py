@@ -108,6 +108,45 @@ def aipw(
     return LinearScore(_constant(-1.0, y), m1 - m0 + signed_weight(ps, a) * residual)
 
 
+def treated(
+    y: Float[Array, " n"], a: Float[Array, " n"], ps: Float[Array, " n"], m0: Float[Array, " n"]
+) -> LinearScore:
+    """Doubly robust score of the average effect on the treated.
+
+    Args:
+      y: outcome.
+      a: treatment, 0 or 1.
+      ps: propensity P(A=1|X), below 1.
+      m0: E[Y|A=0,X].
+
+    References:
+      Hahn (1998); Chernozhukov et al. (2018), section 5.1.
+
+    >>> import jax.numpy as jnp
+    >>> y, a, half = jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0]), jnp.full(2, 0.5)
+    >>> float(solve(treated(y, a, half, jnp.ones(2))).theta)
+    2.0
+    """
+    return LinearScore(-a, (a - (1 - a) * ps / (1 - ps)) * (y - m0))
+
+
+def potential_mean(
+    y: Float[Array, " n"], at: Float[Array, " n"], ps: Float[Array, " n"], m: Float[Array, " n"]
+) -> LinearScore:
+    """Doubly robust score of the mean outcome if everybody had one treatment level.
+
+    Args:
+      y: outcome.
+      at: whether the unit has that level, 0 or 1.
+      ps: probability of that level given X, above 0.
+      m: E[Y|that level, X].
+
+    References:
+      Cattaneo (2010).
+    """
+    return LinearScore(_constant(-1.0, y), m + at / ps * (y - m))
+
+
 def partially_linear(
     y: Float[Array, " n"], d: Float[Array, " n"], l: Float[Array, " n"], m: Float[Array, " n"]
 ) -> LinearScore:

@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.influence import LinearScore
 from jaxcore.estimators.units import INDEPENDENT, Units
-from jaxcore.estimators.variance import normal_quantile
+from jaxcore.estimators.variance import covariance, quantile
 
 
 @jax.jit
@@ -130,22 +131,65 @@ class ConfidenceSet(NamedTuple):
         )
 
 
-def robust_set(a: Float[Array, " n"], b: Float[Array, " n"], level: float = 0.95) -> RobustSet:
-    """All ``t`` not rejected by ``n mean(b - t a)^2 / var(b - t a) <= chi-square``.
+def robust_set(
+    a: Float[Array, " n"],
+    b: Float[Array, " n"],
+    level: float = 0.95,
+    units: Units = INDEPENDENT,
+    *,
+    centred: bool = True,
+) -> RobustSet:
+    """All ``t`` not rejected by ``mean(b - t a)^2 / var(mean(b - t a)) <= critical value^2``.
 
     Args:
       a: slope part of the score.
       b: constant part of the score.
       level: coverage.
+      units: observation weights and clusters; with clusters the critical value is Student's t.
+      centred: the variance is that around the mean; False takes the mean square in its place,
+        which is larger, as DoubleML does.
     """
-    n, k = a.shape[0], normal_quantile(level) ** 2
-    ma, mb = jnp.mean(a), jnp.mean(b)
-    va, vb = jnp.mean((a - ma) ** 2), jnp.mean((b - mb) ** 2)
-    cab = jnp.mean((a - ma) * (b - mb))
-    q = jnp.stack([n * ma**2 - k * va, -2 * (n * ma * mb - k * cab), n * mb**2 - k * vb])
+    parts = jnp.stack([a, b], axis=1) * units.weights_like(a)[:, None]
+    mean = jnp.mean(parts, axis=0)
+    cov = covariance(parts - mean[None] if centred else parts, units)
+    k = quantile(level, units.df) ** 2
+    inside = mean[:, None] * mean[None] - k * cov
+    q = jnp.stack([inside[0, 0], -2 * inside[0, 1], inside[1, 1]])
     root = jnp.sqrt(q[1] ** 2 - 4 * q[0] * q[2])
     roots = jnp.sort(jnp.stack([(-q[1] - root), (-q[1] + root)]) / (2 * q[0]))
     return RobustSet(q, roots, q[0] > 0)
+
+
+def anderson_rubin(
+    score: LinearScore,
+    units: Units = INDEPENDENT,
+    *,
+    level: float = 0.95,
+    centred: bool = True,
+) -> RobustSet:
+    """Confidence set of a linear score that stays valid when its slope is near zero.
+
+    With the scores of `influence.partially_linear_iv` and `influence.late` it is that of
+    Anderson and Rubin: valid however weak the instrument is. It is an interval, two rays or the
+    whole line (`RobustSet.pieces`), and is never empty, since it holds the estimate.
+
+    Args:
+      score: the two parts of the score at cross-fitted nuisances.
+      units: observation weights and clusters.
+      level: coverage.
+      centred: see `robust_set`.
+
+    References:
+      Anderson and Rubin (1949); Chernozhukov, Hansen and Spindler (2015); Takatsu, Levis, Kennedy,
+      Kelz and Keele (2023).
+
+    >>> import jax.numpy as jnp
+    >>> z = jnp.array([1.0, -1.0, 1.0, -1.0])
+    >>> weak = LinearScore(-jnp.array([1.0, -1.0, 0.5, -0.5]), z)
+    >>> anderson_rubin(weak).pieces().describe()
+    'the whole line'
+    """
+    return robust_set(-score.psi_a, score.psi_b, level, units, centred=centred)
 
 
 def majority(sets: Sequence[ConfidenceSet]) -> ConfidenceSet:

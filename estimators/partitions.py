@@ -1,6 +1,7 @@
 """Folds of a fit: random ones for every repetition, or given by the user; both checked."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -72,8 +73,10 @@ def check_training(
 ) -> None:
     """Call ``check`` with the training rows outside every fold; one fold trains on all rows."""
     weighted = np.ones(sample.n, bool) if sample.weights is None else sample.weights > 0
-    for f in range(k):
-        check(weighted & ((ids != f) | (k == 1)), f)
+    columns = ids.reshape(sample.n, -1).T
+    for number, folds in enumerate(itertools.product(range(k), repeat=len(columns))):
+        outside = [(column != f) | (k == 1) for column, f in zip(columns, folds, strict=True)]
+        check(weighted & np.all(outside, axis=0), number)
 
 
 def _strata(sample: Sample, binary: Sequence[str]) -> np.ndarray:
@@ -89,16 +92,34 @@ def kept_folds(given: Any, sample: Sample) -> tuple[np.ndarray, int]:
     Raises:
       UserError: no folds of these rows.
     """
+    clusters = sample.clusters
+    if clusters is not None and clusters.ndim == 2:  # a column of folds for each kind
+        a = array_of(given, "the fold ids")
+        if a.shape != (len(sample.kept), clusters.shape[1]):
+            raise UserError(
+                f"Expected a column of fold ids for each of {clusters.shape[1]} kinds of clusters, "
+                f"found an array of shape {a.shape}."
+            )
+        found = [crossfit.check_fold_ids(column[sample.kept], sample.n) for column in a.T]
+        for (ids, _), kind in zip(found, clusters.T, strict=True):
+            _check_together(ids, kind)
+        if len({k for _, k in found}) > 1:
+            raise UserError("Expected as many folds in every column of fold ids, found others.")
+        return np.stack([ids for ids, _ in found], axis=1), found[0][1]
     labels = given_folds(given, len(sample.kept))[sample.kept]
     ids, k = crossfit.check_fold_ids(labels, sample.n)
-    clusters = sample.clusters
-    if clusters is not None:  # a fit must not see relatives of its fold
-        one = np.zeros(clusters.max() + 1, ids.dtype)
-        one[clusters] = ids
-        split = len(np.unique(clusters[one[clusters] != ids]))
-        if split:
-            raise UserError(f"Expected fold ids that keep clusters together, found {split} split.")
+    if clusters is not None:
+        _check_together(ids, clusters)
     return ids, k
+
+
+def _check_together(ids: np.ndarray, clusters: np.ndarray) -> None:
+    """A fit must not see relatives of its fold."""
+    one = np.zeros(clusters.max() + 1, ids.dtype)
+    one[clusters] = ids
+    split = len(np.unique(clusters[one[clusters] != ids]))
+    if split:
+        raise UserError(f"Expected fold ids that keep clusters together, found {split} split.")
 
 
 def given_folds(given: Any, n: int) -> np.ndarray:

@@ -78,7 +78,7 @@ class Result:
     @property
     def notices(self) -> tuple[str, ...]:
         """What was left out, clipped, or is doubtful."""
-        return self.estimate.notices
+        return self.estimate.remarks
 
     @property
     def units(self) -> Units:
@@ -106,7 +106,8 @@ class Result:
         lines = [self.estimate.summary(level)]
         clusters = self.units.n_clusters
         if clusters is not None:
-            lines.append(f"standard errors are clustered ({clusters} clusters)")
+            count = " and ".join(map(str, np.atleast_1d(clusters)))
+            lines.append(f"standard errors are clustered ({count} clusters)")
         return "\n".join(lines + self.details())
 
     def details(self) -> list[str]:

@@ -34,11 +34,16 @@ class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
 
     model: ClassVar[Model]
 
+    @property
+    def chosen(self) -> Model:
+        """The model that is fitted."""
+        return self.model
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n_folds < 2:
             raise UserError(f"Expected at least 2 folds, found {self.n_folds}.")
-        for name in self.model.learners:
+        for name in self.chosen.learners:
             candidates.check(getattr(self, name), name)
 
     @classmethod
@@ -59,7 +64,7 @@ class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
         covariates: Sequence[str] | None,
     ) -> DoubleMLResult:
         self.check_given(fold_ids)
-        model, given = self.model, {name: getattr(self, name) for name in self.model.learners}
+        model, given = self.chosen, {name: getattr(self, name) for name in self.model.learners}
         sample = check_sample(
             Y,
             A,
@@ -205,6 +210,12 @@ class IRM(_WithoutInstrument):
     report_pictures = (*PICTURES, "overlap.png")
     ml_g: Candidate = "lasso"  # of E[Y|A,X] in each arm
     ml_m: Candidate = "lasso"  # of the propensity P(A=1|X)
+    target: str = "ATE"  # or "ATT", the effect on the treated
+
+    @property
+    def chosen(self) -> Model:
+        """The model of the target."""
+        return models.irm_of(self.target)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,6 +284,9 @@ def _options(cls: type[DoubleML]) -> Callable[..., DoubleML]:
         if name not in ("clip", "treated") or cls.model.binary
         if name != "assigned" or models.INSTRUMENT in cls.model.binary
     }
+    if cls is IRM:
+        targets = Literal["ATE", "ATT"]
+        options["target"] = ("target", targets, "average effect, or that on the treated.")
     fields = {f.name: f.default for f in dataclasses.fields(cls)}
 
     def make(**given: Any) -> DoubleML:

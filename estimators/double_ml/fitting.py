@@ -144,7 +144,7 @@ def fit_notices(model: Model, sample: Sample, estimate: Estimate) -> list[str]:
     t = float(d.get("first_stage_t", np.inf))
     if abs(t) < overlap.WEAK_T:
         out.append(
-            f"weak instrument: it hardly moves the treatment (t = {t:.2f}), and the interval "
-            "cannot be trusted"
+            f"weak instrument: it hardly moves the treatment (t = {t:.2f}); use the robust set "
+            "instead of the interval"
         )
     return out

@@ -31,7 +31,7 @@ from jaxcore.estimators.double_ml.fitting import (
     fit_partition,
     learners_of,
 )
-from jaxcore.estimators.double_ml.model import IIVM, IRM, PLIV, PLR, Model
+from jaxcore.estimators.double_ml.model import IIVM, PLIV, PLR, Model, irm_of
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner
 from jaxcore.estimators.partitions import check_training as check_folds
@@ -48,7 +48,7 @@ def plr(
     *,
     ml_l: Learner | HostLearner,
     ml_m: Learner | HostLearner,
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     units: Units = INDEPENDENT,
     key: Key | None = None,
@@ -90,7 +90,7 @@ def pliv(
     ml_l: Learner | HostLearner,
     ml_m: Learner | HostLearner,
     ml_r: Learner | HostLearner,
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     units: Units = INDEPENDENT,
     key: Key | None = None,
@@ -110,18 +110,20 @@ def irm(
     *,
     ml_g: Learner | HostLearner,
     ml_m: Learner | HostLearner,
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     clip: tuple[float, float] = (0.01, 0.99),
+    target: str = "ATE",
     units: Units = INDEPENDENT,
     key: Key | None = None,
 ) -> Estimate:
     """Average treatment effect under no unmeasured confounding (AIPW); arguments as in `plr`.
 
-    ``ml_g`` learns E[Y|D=d,X] in each arm, ``ml_m`` the propensity, held within ``clip``.
+    ``ml_g`` learns E[Y|D=d,X] in each arm, ``ml_m`` the propensity, held within ``clip``. With
+    ``target="ATT"`` the effect is that on the treated.
     """
-    learners = {"ml_g": ml_g, "ml_m": ml_m}
-    return _run(IRM, (y, d), X, learners, fold_ids, n_folds, clip=clip, units=units, key=key)
+    learners, model = {"ml_g": ml_g, "ml_m": ml_m}, irm_of(target)
+    return _run(model, (y, d), X, learners, fold_ids, n_folds, clip=clip, units=units, key=key)
 
 
 def iivm(
@@ -133,7 +135,7 @@ def iivm(
     ml_g: Learner | HostLearner,
     ml_m: Learner | HostLearner,
     ml_r: Learner | HostLearner,
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     clip: tuple[float, float] = (0.01, 0.99),
     always_takers: bool = True,
@@ -217,7 +219,7 @@ def _folds(fold_ids: Any, n_folds: int, sample: Any) -> tuple[np.ndarray, int]:
     """Checked folds; with one fold every row both trains and is predicted."""
     if n_folds == 1:
         ids = array_of(fold_ids, "the fold ids")
-        if ids.shape != (sample.n,):
+        if len(ids) != sample.n:
             raise UserError(f"Expected {sample.n} fold ids, found an array of shape {ids.shape}.")
         return np.zeros(sample.n, np.int32), 1
     ids, k = kept_folds(fold_ids, sample)

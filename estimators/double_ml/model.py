@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxcore.errors import UserError
 from jaxcore.estimators import influence
 from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.estimate import Estimate
@@ -66,7 +67,7 @@ def fit(
     columns: Mapping[str, Float[Array, " n"]],
     X: Float[Array, "n p"],
     learners: Mapping[str, Learner | HostLearner],
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     *,
     clip: tuple[float, float] = (0.0, 1.0),
@@ -104,7 +105,7 @@ def predictions(
     columns: Mapping[str, Float[Array, " n"]],
     X: Float[Array, "n p"],
     learners: Mapping[str, Learner | HostLearner],
-    fold_ids: Int[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     *,
     fixed: tuple[tuple[str, float], ...] = (),
@@ -177,6 +178,10 @@ def _irm(c: Mapping[str, Array], p: Mapping[str, Array]) -> LinearScore:
     return influence.aipw(c[OUTCOME], c[TREATMENT], p["ml_m"], p["ml_g0"], p["ml_g1"])
 
 
+def _irm_treated(c: Mapping[str, Array], p: Mapping[str, Array]) -> LinearScore:
+    return influence.treated(c[OUTCOME], c[TREATMENT], p["ml_m"], p["ml_g0"])
+
+
 def _iivm(c: Mapping[str, Array], p: Mapping[str, Array]) -> LinearScore:
     y, d, z = c[OUTCOME], c[TREATMENT], c[INSTRUMENT]
     arms = (p[name] for name in ("ml_g0", "ml_g1", "ml_r0", "ml_r1"))
@@ -216,6 +221,14 @@ IRM = Model(
     score=_irm,
     signal=True,
 )
+IRM_TREATED = dataclasses.replace(
+    IRM,
+    title="IRM (AIPW, treated)",
+    effect="ATT",
+    nuisances={name: IRM.nuisances[name] for name in ("ml_m", "ml_g0")},
+    score=_irm_treated,
+    signal=False,
+)
 IIVM = Model(
     title="IIVM (LATE)",
     effect="LATE",
@@ -230,3 +243,15 @@ IIVM = Model(
     },
     score=_iivm,
 )
+
+
+def irm_of(target: str) -> Model:
+    """The model of the average effect ("ATE") or of that on the treated ("ATT").
+
+    Raises:
+      UserError: another target.
+    """
+    known = {"ATE": IRM, "ATT": IRM_TREATED}
+    if target not in known:
+        raise UserError(f"Expected target='ATE' or 'ATT', found {target!r}.")
+    return known[target]

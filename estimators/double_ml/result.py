@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxcore.errors import UserError
 from jaxcore.estimators import plots
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.double_ml.fitting import columns_of
-from jaxcore.estimators.double_ml.model import Model
+from jaxcore.estimators.double_ml.model import INSTRUMENT, Model
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
+from jaxcore.estimators.linear_iv import ConfidenceSet, anderson_rubin, majority
 from jaxcore.estimators.nuisance import label
 from jaxcore.estimators.report import PICTURES, Report
 from jaxcore.estimators.result import Result
@@ -87,6 +89,30 @@ class DoubleMLResult(Result):
             out["log_loss"] = float(np.average(loss, weights=w))
         return out
 
+    def robust_set(self, level: float = 0.95) -> ConfidenceSet:
+        """Confidence set that stays valid when the instrument is weak (Anderson and Rubin).
+
+        Of several partitions: the values that at least half of them do not reject.
+
+        Raises:
+          UserError: there is no instrument.
+        """
+        if INSTRUMENT not in self.model.roles:
+            raise UserError(f"Expected an instrument for a robust set, found {self.model.title}.")
+        columns = columns_of(self.model, self.sample)
+        with self.config.precision():
+            found = [
+                anderson_rubin(
+                    self.model.score(
+                        columns, {name: e.diagnostics[name] for name in self.model.nuisances}
+                    ),
+                    self.units,
+                    level=level,
+                )
+                for e in self.repetitions
+            ]
+            return majority([one.pieces() for one in found])
+
     def details(self) -> list[str]:
         """Learners with their losses, the first stage, repetitions."""
         lines = []
@@ -136,9 +162,13 @@ class DoubleMLResult(Result):
         return (*PICTURES, "overlap.png") if self._bounded else PICTURES
 
     def report(self, level: float = 0.95) -> Report:
-        """Summary, numbers, the interval and the overlap drawn."""
+        """Summary, numbers, the robust set, the interval and the overlap drawn."""
         figures = [self.estimate.plot(level=level).figure]
         if self._bounded:
             figures.append(self.plot_overlap())
         pictures = dict(zip(self.report_pictures, figures, strict=True))
-        return Report(self.summary(level), self.to_dict(level), pictures)
+        text, content = self.summary(level), self.to_dict(level)
+        if INSTRUMENT in self.model.roles:
+            content["robust_set"] = self.robust_set(level).describe()
+            text += f"\n{100 * level:g}% set, robust to a weak instrument: {content['robust_set']}"
+        return Report(text, content, pictures)

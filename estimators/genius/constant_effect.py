@@ -206,14 +206,10 @@ def genius_plm(
     """
     h, e = Z - pi, A - mu
     a, b = h * (e**2 - v), h * (e * (Y - m) - c)
-    parts = jnp.stack([a, b], axis=1)
-    if units.weights is not None:
-        parts = parts * units.weights[:, None]
-    parts = units.sums(parts)
     return influence.solve(
         influence.LinearScore(-a, b),
         units=units,
         names=("weighted effect",),
         estimator="GENIUS, orthogonal partially linear",
-        diagnostics={"a": a, "b": b, "robust_set": robust_set(parts[:, 0], parts[:, 1], level)},
+        diagnostics={"a": a, "b": b, "robust_set": robust_set(a, b, level, units)},
     )

@@ -79,6 +79,10 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
             levels=self.levels,
             holes=self.takes_missing,
         )
+        if sample.clusters is not None and sample.clusters.ndim == 2:
+            raise UserError(
+                f"Expected clusters of one kind, found {sample.clusters.shape[1]} kinds."
+            )
         if self.se == "cluster" and clusters is None:
             raise UserError("Expected clusters with se='cluster', found none.")
         clip = one_sided.choose(self.bounds, sample, self.one_sided)

@@ -18,7 +18,7 @@ from jaxcore.estimators.compiling import QUICKLY
 from jaxcore.estimators.estimate import aggregate_repeats
 from jaxcore.estimators.selective_iv.moment import Nuisances, variance_contrast
 from jaxcore.estimators.units import INDEPENDENT, Units
-from jaxcore.estimators.variance import normal_quantile, variance
+from jaxcore.estimators.variance import quantile, variance
 
 
 class Sensitivity(NamedTuple):
@@ -62,11 +62,12 @@ def sensitivity_bounds(
       units: observation weights and clusters.
       how: "median" or "mean" over the partitions.
     """
-    found = _bounds(u, A, Z, nuisances, G, units, level=level, min_abs_D=min_abs_D, how=how)
+    critical = quantile(level, units.df)
+    found = _bounds(u, A, Z, nuisances, G, units, z=critical, min_abs_D=min_abs_D, how=how)
     return found._replace(G=G)
 
 
-@functools.partial(jax.jit, static_argnames=("level", "min_abs_D", "how"), compiler_options=QUICKLY)
+@functools.partial(jax.jit, static_argnames=("min_abs_D", "how"), compiler_options=QUICKLY)
 def _bounds(
     u: Float[Array, "*r n"],
     A: Float[Array, " n"],
@@ -75,11 +76,11 @@ def _bounds(
     G: float | Array,
     units: Units,
     *,
-    level: float,
+    z: float | Array,
     min_abs_D: float,
     how: str,
 ) -> Sensitivity:
-    n, z = u.shape[-1], normal_quantile(level)
+    n = u.shape[-1]
     w = units.weights_like(A)
     d = variance_contrast(nuisances.mu1, nuisances.mu0, min_abs_D)
     Z, A, w = (jnp.broadcast_to(v, u.shape) for v in (Z, A, w))

@@ -34,13 +34,13 @@ class Columns:
     # "outcome ~ treatment | instrument | covariates" instead of the four above
     formula: str | None = None
     weights: str | None = None  # column of observation weights
-    clusters: str | None = None  # column of cluster labels
+    clusters: tuple[str, ...] = ()  # columns of cluster labels; several for several kinds
 
     def fit(self, estimator: "FitsFrames[Any]", table: "Table") -> Any:
         """What the estimator finds in these columns."""
         roles = ("outcome", "treatment", "instrument")
         named: dict[str, Any] = {role: getattr(self, role) for role in roles}
-        units: dict[str, Any] = {"weights": self.weights, "clusters": self.clusters}
+        units: dict[str, Any] = {"weights": self.weights, "clusters": _one_or_all(self.clusters)}
         if self.formula is not None:
             if self.covariates or any(named.values()):
                 raise UserError("Expected either --formula or column names, found both.")
@@ -53,6 +53,10 @@ class Columns:
             names = part.split(",")
             split += [part] if part in table.columns else [name for name in names if name]
         return estimator.fit_frame(table, **named, covariates=split, **units)
+
+
+def _one_or_all(names: tuple[str, ...]) -> Any:
+    return (names[0] if len(names) == 1 else names) if names else None
 
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:

@@ -106,15 +106,16 @@ def test_cluster_variance_by_hand():
     clusters[:7] = np.arange(7)
     sums = np.stack([psi[clusters == g].sum(axis=0) for g in range(7)])
     psi32, units = jnp.asarray(psi, jnp.float32), Units(clusters=jnp.asarray(clusters))
-    ours = variance(psi32, units)
-    close(np.asarray(ours), (sums**2).sum(axis=0) / 40**2, rtol=1e-5)
-    small = variance(psi32, units, small_sample=True)
-    close(np.asarray(small), 7 / 6 * np.asarray(ours), rtol=1e-5)
+    plain = variance(psi32, units, small_sample=False)
+    close(np.asarray(plain), (sums**2).sum(axis=0) / 40**2, rtol=1e-5)
+    close(np.asarray(variance(psi32, units)), 7 / 6 * np.asarray(plain), rtol=1e-5)
+    close(np.diag(covariance(psi32, units)), np.asarray(variance(psi32, units)), rtol=1e-5)
 
 
 def test_every_unit_its_own_cluster_is_no_clustering():
     psi = jnp.asarray(np.random.default_rng(3).normal(size=30), jnp.float32)
-    close(float(variance(psi, Units(clusters=jnp.arange(30)))), float(variance(psi)))
+    alone = variance(psi, Units(clusters=jnp.arange(30)), small_sample=False)
+    close(float(alone), float(variance(psi)))
 
 
 def test_covariance_diagonal_is_the_variance():

@@ -103,7 +103,7 @@ def test_weights_and_clusters_enter_the_robust_set(sample):
     config = dataclasses.replace(FAST, learners=("lin",))
     plain = config.fit(*sample, fold_ids=ids).robust_set()
     paired = config.fit(*twice, clusters=pair, fold_ids=np.tile(ids, 2)).robust_set()
-    np.testing.assert_allclose(paired.intervals, plain.intervals, rtol=1e-6)
+    np.testing.assert_allclose(paired.intervals, plain.intervals, rtol=0.02)  # t, 400 / 399
     weighted = config.fit(*sample, weights=np.linspace(0.5, 2, 400), fold_ids=ids).robust_set()
     assert weighted != plain
 
