@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
@@ -173,6 +174,7 @@ def _run(
     leaves = jax.tree.leaves((columns, X, learners, fold_ids, units, key))
     if any(isinstance(leaf, Tracer) for leaf in leaves):
         every = {name: learners[one.learner] for name, one in model.nuisances.items()}
+        columns, X, fold_ids, units = jax.tree.map(jnp.asarray, (columns, X, fold_ids, units))
         named = dict(zip(model.roles, columns, strict=True))
         return models.fit(
             model,

@@ -35,21 +35,22 @@ Candidate = str | Learner | HostLearner | Any
 """A name of `NAMED`, a learner of ours, or an outside one with ``fit`` and ``predict``."""
 
 
-def check(candidate: Candidate, what: str) -> Learner | HostLearner | None:
+def check(
+    candidate: Candidate, what: str, also: str = f"one of {', '.join(NAMED)}"
+) -> Learner | HostLearner | None:
     """A learner, or None for a name that waits for its target.
 
     Args:
       candidate: what the user gave.
       what: the setting, for messages.
+      also: what else there may be, for messages.
 
     Raises:
       UserError: it is no learner.
     """
     if isinstance(candidate, str):
         if candidate not in NAMED:
-            raise UserError(
-                f"Expected a learner or one of {', '.join(NAMED)} for {what}, found {candidate!r}."
-            )
+            raise UserError(f"Expected a learner or {also} for {what}, found {candidate!r}.")
         return None
     if isinstance(candidate, HostLearner):
         return candidate
@@ -63,8 +64,8 @@ def check(candidate: Candidate, what: str) -> Learner | HostLearner | None:
     if is_outside_learner(candidate):
         return HostLearner(candidate)
     raise UserError(
-        f"Expected a learner of jaxcore.estimators.nuisance, one with fit and predict, or one of "
-        f"{', '.join(NAMED)} for {what}, found {candidate!r}."
+        "Expected a learner of jaxcore.estimators.nuisance, one with fit and predict, or "
+        f"{also} for {what}, found {candidate!r}."
     )
 
 

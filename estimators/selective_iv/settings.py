@@ -142,7 +142,7 @@ def _check_candidate(block: str, candidate: object) -> None:
         if isinstance(candidate, PlugIn):
             _check_candidate(block, candidate.learner)
     elif not isinstance(candidate, BASIS_KINDS):
-        candidates.check(candidate, block)
+        candidates.check(candidate, block, "a basis")
 
 
 def _takes_missing(candidate: Any) -> bool:
