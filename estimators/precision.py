@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -18,7 +19,6 @@ def in_double(function: Callable[P, R]) -> Callable[P, R]:
     Whole numbers then do not overflow, nor do outcomes of 1e20. Under ``jit``, ``vmap`` and
     ``grad`` the function computes in the precision of what it is given.
 
-    >>> import jax.numpy as jnp
     >>> in_double(jnp.square)(np.array([1e20]))
     array([1.e+40])
     """
@@ -29,14 +29,15 @@ def in_double(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         with jax.enable_x64(True):
             doubled: Any = jax.tree.map(_double, (args, kwargs))
-            return jax.device_get(function(*doubled[0], **doubled[1]))
+            computed: Any = function
+            return jax.device_get(computed(*doubled[0], **doubled[1]))
 
     return called
 
 
 def _double(leaf: Any) -> Any:
     """Arrays of numbers as float64, but for whole numbers, which stay what they are."""
-    if not isinstance(leaf, np.ndarray | jax.Array) or jax.dtypes.issubdtype(
+    if not isinstance(leaf, np.ndarray | jax.Array) or jnp.issubdtype(
         leaf.dtype, jax.dtypes.prng_key
     ):
         return leaf

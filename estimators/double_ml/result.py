@@ -99,7 +99,7 @@ class DoubleMLResult(Result):
         """
         if INSTRUMENT not in self.model.roles:
             raise UserError(f"Expected an instrument for a robust set, found {self.model.title}.")
-        columns = columns_of(self.model, self.sample)
+        columns: dict[str, Any] = {**columns_of(self.model, self.sample)}
         with self.config.precision():
             found = [
                 anderson_rubin(

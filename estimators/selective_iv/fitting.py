@@ -212,7 +212,7 @@ class Fitter:
         units = Units(  # some clusters may be empty
             fill(weights, 0),
             fill(self.units.clusters),
-            None if count is None else rounded_up(count),
+            rounded_up(count) if isinstance(count, int) else None,
         )
 
         def run(ids: Any, k: int) -> Estimate:
