@@ -86,14 +86,8 @@ def overlap(
     """
     figure = new_figure(9, 3.4) if figure is None else figure
     left, right = figure.subplots(1, 2)
-    bins = np.linspace(0, 1, 51)
-    for z, colour in ((1, _BLUE), (0, _ORANGE)):
-        left.hist(pi[z == Z], bins=bins, density=True, alpha=0.55, color=colour, label=f"Z = {z}")
-    for bound in clip:
-        left.axvline(bound, color="black", lw=0.8, ls=":")
+    _arms(left, pi, Z, "Z", clip)
     left.set_xlabel("P(Z=1 | X), dotted: clipping bounds")
-    left.set_ylabel("density")
-    left.legend(frameon=False)
     edges = np.linspace(min(d.min(), -2 * floor), max(d.max(), 2 * floor) + 1e-3, 61)
     right.hist(d, bins=edges, density=True, color=_GREY, alpha=0.8)
     right.axvspan(-floor, floor, color=_ORANGE, alpha=0.4, lw=0)
@@ -103,6 +97,38 @@ def overlap(
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
     return figure
+
+
+def arms(
+    p: np.ndarray, arm: np.ndarray, *, symbol: str, clip: tuple[float, float], figure: Any = None
+) -> Any:
+    """Histograms of a probability by what it is the probability of; returns the figure.
+
+    Args:
+      p: the probability, not clipped.
+      arm: 0 or 1.
+      symbol: such as "P(A=1|X)".
+      clip: its bounds.
+      figure: figure to draw on; None makes one.
+    """
+    figure = new_figure(5, 3.4) if figure is None else figure
+    ax = figure.subplots()
+    _arms(ax, p, arm, symbol[2], clip)
+    ax.set_xlabel(f"{symbol}, dotted: clipping bounds")
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return figure
+
+
+def _arms(ax: Any, p: np.ndarray, arm: np.ndarray, letter: str, clip: tuple[float, float]) -> None:
+    bins = np.linspace(min(0, p.min()), max(1, p.max()), 51)
+    for value, colour in ((1, _BLUE), (0, _ORANGE)):
+        of = p[arm == value]
+        ax.hist(of, bins=bins, density=True, alpha=0.55, color=colour, label=f"{letter} = {value}")
+    for bound in clip:
+        ax.axvline(bound, color="black", lw=0.8, ls=":")
+    ax.set_ylabel("density")
+    ax.legend(frameon=False)
 
 
 def pseudo_risk(rows: Sequence[dict[str, Any]], *, figure: Any = None, best: int = 40) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.checks import independent_columns, label_numbers
+from jaxcore.estimators.checks import independent_columns
+from jaxcore.estimators.columns import label_numbers
 from jaxcore.estimators.compiling import QUICKLY
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.units import INDEPENDENT, Units

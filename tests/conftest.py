@@ -5,6 +5,7 @@ import gc
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 # Fake devices are fixed before JAX starts; one device stays the default for ordinary tests.
@@ -25,6 +26,9 @@ import pytest
 pytest_plugins = ["tests.budget"]
 
 _FLAGS = os.environ["XLA_FLAGS"]
+_QUICKLY = ["--xla_backend_optimization_level=0"]
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # an error in later ones
+    _QUICKLY.append("--xla_cpu_use_fusion_emitters=false")
 _COMMITTED = Path(__file__).parent / "golden"
 
 # Tracing makes millions of objects that stay; looking for garbage among them took a sixth of it.
@@ -46,6 +50,11 @@ def pytest_runtest_teardown(item, nextitem):
     """Programs of one folder are of little use to the next, and add up to gigabytes."""
     if nextitem is None or nextitem.path.parent != item.path.parent:
         jax.clear_caches()
+        gc.unfreeze()
+        gc.collect()
+    # What is there by now is not looked through again, each time that something asks for it.
+    if nextitem is None or nextitem.path != item.path:
+        gc.freeze()
 
 
 @pytest.fixture
@@ -72,9 +81,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Compiling is nearly all of the time, and optimising a third of that.
+    """Compiling is nearly all of the time, and optimising two thirds of that.
 
     A golden set that is named is checked with what users run.
     """
     if "optimization" not in _FLAGS and config.getoption("--golden-dir") == _COMMITTED:
-        os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_backend_optimization_level=0"
+        os.environ["XLA_FLAGS"] = " ".join((_FLAGS, *_QUICKLY))
