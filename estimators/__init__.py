@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxcore.estimators.bootstrap import critical_value, multiplier
     from jaxcore.estimators.crossfit import fold_ids
     from jaxcore.estimators.datasets import load_401k
-    from jaxcore.estimators.double_ml import iivm, irm, pliv, plr
+    from jaxcore.estimators.double_ml import IIVM, IRM, PLIV, PLR, iivm, irm, pliv, plr
     from jaxcore.estimators.estimate import Estimate, aggregate_repeats
     from jaxcore.estimators.influence import (
         aipw,
@@ -36,7 +36,7 @@ _NAMES = {
     "bootstrap": ("critical_value", "multiplier"),
     "crossfit": ("fold_ids",),
     "datasets": ("load_401k",),
-    "double_ml": ("iivm", "irm", "pliv", "plr"),
+    "double_ml": ("IIVM", "IRM", "PLIV", "PLR", "iivm", "irm", "pliv", "plr"),
     "estimate": ("Estimate", "aggregate_repeats"),
     "influence": ("aipw", "gateaux", "hajek", "ipw", "late", "multiply_robust", "partially_linear")
     + ("partially_linear_iv", "solve"),
@@ -47,6 +47,10 @@ _NAMES = {
 _MODULES = tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 __all__ = [
+    "IIVM",
+    "IRM",
+    "PLIV",
+    "PLR",
     "Estimate",
     "SelectiveIV",
     "aggregate_repeats",

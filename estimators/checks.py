@@ -1,16 +1,27 @@
 """Checks of data before it is used: every refusal is one sentence, every dropped row is counted."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
+from jaxcore.data.columns import array_of, check_index, frame_columns, name_of
+from jaxcore.data.columns import missing as absent
 from jaxcore.errors import UserError
+from jaxcore.estimators.columns import (
+    column,
+    covariate_columns,
+    label_numbers,
+    single,
+    two_levels,
+)
 from jaxcore.estimators.units import Units
 
 MISSING = ("error", "drop")
+BINARY = {"treatment": "treated", "instrument": "assigned"}
+"""Roles that may have two levels, and the settings that name the level which counts as 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,9 +34,10 @@ class Sample:
     X: np.ndarray  # n, p
     covariates: tuple[str, ...]
     weights: np.ndarray | None
-    clusters: np.ndarray | None  # 0 .. g-1
+    clusters: np.ndarray | None  # 0 .. g-1; of several kinds in columns
     kept: np.ndarray  # True for the rows of the input that are here
     notices: tuple[str, ...]
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # role -> column
 
     @property
     def n(self) -> int:
@@ -39,168 +51,83 @@ class Sample:
         return Units(weights, clusters)
 
 
-def column(value: ArrayLike, name: str, *, n: int | None = None) -> np.ndarray:
-    """One numeric column as float64.
-
-    >>> column([1, 2], "outcome").tolist()
-    [1.0, 2.0]
-    """
-    a = np.asarray(value)
-    if a.ndim == 2 and a.shape[1] == 1:
-        a = a[:, 0]
-    if a.ndim != 1:
-        raise UserError(
-            f"Expected one column of numbers for the {name}, found an array of shape {a.shape}."
-        )
-    if n is not None and len(a) != n:
-        raise UserError(f"Expected {n} rows in the {name}, found {len(a)}.")
-    return _floats(a, f"the {name}")
-
-
-def _floats(a: np.ndarray, where: str) -> np.ndarray:
-    if a.dtype.kind in "biuf":
-        return a.astype(np.float64)
-    if a.dtype.kind == "c":
-        raise UserError(f"Expected real numbers in {where}, found complex ones.")
-    try:  # objects may be numbers and None; text never is, even if it looks like numbers
-        if a.dtype.kind == "O" and not any(isinstance(v, (str, bytes)) for v in a.reshape(-1)):
-            return a.astype(np.float64)
-    except (TypeError, ValueError):
-        pass
-    example = next((v for v in a.reshape(-1) if isinstance(v, (str, bytes, np.str_))), a.flat[0])
-    raise UserError(f"Expected numbers in {where}, found values such as {str(example)!r}.")
-
-
-def _covariates(
-    X: ArrayLike, names: Sequence[str] | None, n: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    a = np.asarray(X)
-    if a.ndim == 1:
-        a = a[:, None]
-    if a.ndim != 2:
-        raise UserError(
-            f"Expected covariates with rows and columns, found an array of shape {a.shape}."
-        )
-    if len(a) != n:
-        raise UserError(f"Expected {n} rows in the covariates, found {len(a)}.")
-    if names is None:
-        names = tuple(f"x{j + 1}" for j in range(a.shape[1]))
-    if len(names) != a.shape[1]:
-        raise UserError(f"Expected {a.shape[1]} covariate names, found {len(names)}.")
-    check_unique(names)
-    columns = [_floats(a[:, j], f"covariate {name!r}") for j, name in enumerate(names)]
-    values = np.stack(columns, axis=1) if columns else np.zeros((n, 0))
-    return values, tuple(names)
-
-
-def check_unique(names: Sequence[str]) -> None:
-    """Refuse names that occur twice.
+def check_both(values: np.ndarray, name: str) -> None:
+    """Refuse a column of 0 and 1 in which one of them is absent.
 
     Raises:
-      UserError: names them.
+      UserError: with the value found.
     """
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise UserError(f"Expected different column names, found more than one {twice[0]!r}.")
-
-
-def check_binary(values: np.ndarray, name: str) -> None:
-    """Refuse a column that is not 0/1 or does not vary.
-
-    Raises:
-      UserError: with the values found.
-    """
-    found = np.unique(values)
-    if not np.all(np.isin(found, (0.0, 1.0))):
-        shown = ", ".join(f"{v:g}" for v in found[:5]) + (", ..." if len(found) > 5 else "")
-        raise UserError(f"Expected only 0 and 1 in the {name}, found {shown}.")
-    if len(found) < 2:
-        raise UserError(f"Expected both 0 and 1 in the {name}, found only {found[0]:g}.")
-
-
-def cluster_numbers(clusters: ArrayLike, n: int) -> np.ndarray:
-    """Cluster labels of any kind as numbers 0 .. g-1.
-
-    >>> cluster_numbers(["b", "a", "b"], 3).tolist()
-    [1, 0, 1]
-    """
-    a = np.asarray(clusters)
-    if a.shape != (n,):
-        raise UserError(f"Expected {n} cluster labels, found an array of shape {a.shape}.")
-    found, numbers = label_numbers(a, "cluster")
-    if len(found) < 2:
-        raise UserError(f"Expected at least 2 clusters, found {len(found)}.")
-    return numbers
-
-
-def label_numbers(labels: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """The different labels in order, and the place of every unit's among them.
-
-    Raises:
-      UserError: a label is missing.
-
-    >>> label_numbers(np.array(["b", "a", "b"]), "group")[1].tolist()
-    [1, 0, 1]
-    """
-    if labels.dtype.kind == "O":
-        missing = any(v is None or v != v for v in labels)
-    else:
-        missing = labels.dtype.kind == "f" and bool(np.isnan(labels).any())
-    if missing:
-        raise UserError(f"Expected a {what} label for every unit, found missing ones.")
-    if labels.dtype.kind == "O":
-        labels = labels.astype(str)
-    found, numbers = np.unique(labels, return_inverse=True)
-    return found, numbers.astype(np.int32)
+    if np.all(values == values[0]):
+        raise UserError(f"Expected both 0 and 1 in the {name}, found only {values[0]:g}.")
 
 
 def check_sample(
-    Y: ArrayLike,
-    A: ArrayLike,
-    Z: ArrayLike | None,
-    X: ArrayLike,
+    Y: Any,
+    A: Any,
+    Z: Any,
+    X: Any,
     *,
-    weights: ArrayLike | None = None,
-    clusters: ArrayLike | None = None,
+    weights: Any = None,
+    clusters: Any = None,
     covariates: Sequence[str] | None = None,
     missing: str = "error",
+    binary: Sequence[str] = ("treatment", "instrument"),
+    levels: Mapping[str, Any] | None = None,
+    holes: bool = False,
+    names: Mapping[str, str] | None = None,
 ) -> Sample:
-    """Check outcome, binary treatment, binary instrument and covariates.
+    """Check outcome, treatment, instrument and covariates: arrays, lists, series or frames.
 
     Args:
       Y: outcome.
-      A: treatment, 0 or 1.
-      Z: instrument, 0 or 1; None stands for the treatment itself.
+      A: treatment.
+      Z: instrument; None stands for the treatment itself.
       X: covariates, one column or several.
       weights: observation weights, non-negative and not all zero.
-      clusters: cluster labels of any kind.
-      covariates: names of the columns of ``X``.
+      clusters: cluster labels of any kind; columns of several kinds (firm and year).
+      covariates: names of the columns of ``X``; None takes those of a frame.
       missing: "error" refuses missing or infinite values; "drop" leaves such rows out and says
         how many.
+      binary: roles of two levels; see `two_levels`.
+      levels: role -> the level that counts as 1.
+      holes: NaN may stand in covariates (the learners take them).
+      names: role -> name of its column, for tables.
 
     Raises:
       UserError: what is wrong with the data.
     """
     if missing not in MISSING:
         raise UserError(f"Expected missing='error' or 'drop', found {missing!r}.")
+    given = {"outcome": Y, "treatment": A} | ({} if Z is None else {"instrument": Z})
+    named = {role: name_of(values, role) for role, values in given.items()} | dict(names or {})
+    extra = {"covariates": X, "weights": weights, "clusters": clusters}
+    check_index(given | extra)
     y = column(Y, "outcome")
     n = len(y)
     if n == 0:
         raise UserError("Expected at least one row of data, found none.")
-    a = column(A, "treatment", n=n)
-    z = a if Z is None else column(Z, "instrument", n=n)
-    x, names = _covariates(X, covariates, n)
+    columns, notices = {"outcome": y}, []
+    for role, values in list(given.items())[1:]:
+        columns[role] = (
+            column(values, role, n=n)
+            if role not in binary
+            else _coded(values, role, (levels or {}).get(role), n, notices)
+        )
+    x, x_names = covariate_columns(X, covariates, n)
     w = None if weights is None else column(weights, "weights", n=n)
-    parts = {"outcome": y, "treatment": a} | ({} if Z is None else {"instrument": z})
-    parts |= {f"covariate {name!r}": x[:, j] for j, name in enumerate(names)}
+    labels = None if clusters is None else _labels(clusters, n)
+    bad = {role: ~np.isfinite(v) for role, v in columns.items()}
+    for j, name in enumerate(x_names):
+        bad[f"covariate {name!r}"] = np.isinf(x[:, j]) if holes else ~np.isfinite(x[:, j])
     if w is not None:
-        parts["weights"] = w
-    kept, notices = _complete(parts, n, missing)
-    y, a, z, x = y[kept], a[kept], z[kept], x[kept]
-    check_binary(a, "treatment")
-    check_binary(z, "instrument")
-    if np.all(y == y[0]):
-        raise UserError(f"Expected an outcome that varies, found only {y[0]:g}.")
+        bad["weights"] = ~np.isfinite(w)
+    if labels is not None:
+        bad["clusters"] = np.any([absent(kind) for kind in labels], axis=0)
+    kept, dropped = _complete(bad, n, missing)
+    notices = dropped + notices
+    columns, x = {role: v[kept] for role, v in columns.items()}, x[kept]
+    for role, values in columns.items():
+        _check_values(role, values, role in binary)
     if w is not None:
         w = w[kept]
         if w.min() < 0 or w.sum() == 0:
@@ -208,23 +135,78 @@ def check_sample(
                 "Expected weights that are not negative and not all zero, "
                 f"found a smallest one of {w.min():g} and a sum of {w.sum():g}."
             )
-    roles = {"outcome": y, "treatment": a, "instrument": z}
-    _check_roles(roles, {f"covariate {name!r}": x[:, j] for j, name in enumerate(names)})
-    varies = np.ptp(x, axis=0) > 0 if x.shape[1] else np.zeros(0, bool)
+    _check_roles(columns, {f"covariate {name!r}": x[:, j] for j, name in enumerate(x_names)})
+    varies = _varies(x)
     if not varies.all():
-        gone = [name for name, v in zip(names, varies, strict=True) if not v]
+        gone = [name for name, v in zip(x_names, varies, strict=True) if not v]
         notices.append(f"left out {_count(len(gone), 'constant covariate')}: {', '.join(gone)}")
+    a = columns["treatment"]
     return Sample(
-        Y=y,
+        Y=columns["outcome"],
         A=a,
-        Z=z,
+        Z=columns.get("instrument", a),
         X=x[:, varies],
-        covariates=tuple(name for name, v in zip(names, varies, strict=True) if v),
+        covariates=tuple(name for name, v in zip(x_names, varies, strict=True) if v),
         weights=w,
-        clusters=None if clusters is None else cluster_numbers(_rows(clusters, kept, n), len(y)),
+        clusters=None if labels is None else _cluster_columns([kind[kept] for kind in labels]),
         kept=kept,
         notices=tuple(notices),
+        names=named,
     )
+
+
+def _coded(values: Any, role: str, level: Any, n: int, notices: list[str]) -> np.ndarray:
+    out, notice = two_levels(values, role, level, n=n, setting=BINARY[role])
+    if notice is not None:
+        notices.append(notice)
+    return out
+
+
+def _check_values(role: str, values: np.ndarray, binary: bool) -> None:
+    if binary:
+        check_both(values, role)
+    elif np.all(values == values[0]):
+        article = "a" if role == "treatment" else "an"
+        raise UserError(f"Expected {article} {role} that varies, found only {values[0]:g}.")
+
+
+def _varies(x: np.ndarray) -> np.ndarray:
+    """Columns with two different values and more."""
+    if not x.size:
+        return np.zeros(x.shape[1], bool)
+    with np.errstate(invalid="ignore"):
+        return np.fmax.reduce(x, axis=0) > np.fmin.reduce(x, axis=0)
+
+
+def _labels(clusters: Any, n: int) -> list[np.ndarray]:
+    """Labels of each kind."""
+    parts = frame_columns(clusters)
+    if parts is not None:
+        kinds = [single(kind, "clusters") for _, kind in parts]
+    else:
+        a = array_of(clusters, "the clusters")
+        kinds = list(a.T) if a.ndim == 2 else [single(a, "clusters")]
+    if not kinds or any(len(kind) != n for kind in kinds):
+        found = f"{len(kinds[0])}" if kinds else "none"
+        raise UserError(f"Expected {n} cluster labels, found {found}.")
+    return kinds
+
+
+def _cluster_columns(kinds: list[np.ndarray]) -> np.ndarray:
+    numbers = [cluster_numbers(kind) for kind in kinds]
+    return numbers[0] if len(numbers) == 1 else np.stack(numbers, axis=1)
+
+
+def cluster_numbers(labels: np.ndarray) -> np.ndarray:
+    """Cluster labels of any kind as numbers 0 .. g-1.
+
+    >>> cluster_numbers(np.array(["b", "a", "b"])).tolist()
+    [1, 0, 1]
+    """
+    found, numbers = label_numbers(labels, "cluster")
+    if len(found) < 2:
+        raise UserError(f"Expected at least 2 clusters, found {len(found)}.")
+    return numbers
 
 
 def _check_roles(roles: dict[str, np.ndarray], covariates: dict[str, np.ndarray]) -> None:
@@ -233,9 +215,11 @@ def _check_roles(roles: dict[str, np.ndarray], covariates: dict[str, np.ndarray]
     Treatment and instrument may be the same here: a fit treats that as full compliance.
     """
     lines = {role: _centred(values) for role, values in roles.items()}
-    for other in ("treatment", "instrument"):
+    for other in list(lines)[1:]:
         _refuse_same("outcome", lines["outcome"], other, lines[other])
     for name, values in covariates.items():
+        if np.isnan(values).any():
+            continue
         line = _centred(values)
         for role in roles:
             _refuse_same(role, lines[role], name, line)
@@ -257,19 +241,13 @@ def _refuse_same(one: str, a: np.ndarray, other: str, b: np.ndarray) -> None:
         )
 
 
-def _rows(clusters: ArrayLike, kept: np.ndarray, n: int) -> np.ndarray:
-    a = np.asarray(clusters)
-    if a.shape != (n,):
-        raise UserError(f"Expected {n} cluster labels, found an array of shape {a.shape}.")
-    return a[kept]
-
-
-def _complete(parts: dict[str, np.ndarray], n: int, missing: str) -> tuple[np.ndarray, list[str]]:
-    """Rows without missing or infinite values, and what to say about the others."""
+def _complete(
+    parts: Mapping[str, np.ndarray], n: int, missing: str
+) -> tuple[np.ndarray, list[str]]:
+    """Rows that are good in every part, and what to say about the others."""
     kept = np.ones(n, bool)
     worst = []
-    for name, values in parts.items():
-        bad = ~np.isfinite(values)
+    for name, bad in parts.items():
         if bad.any():
             worst.append(f"{int(bad.sum())} in the {name}")
             kept &= ~bad

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.report import PICTURES
+from jaxcore.estimators.result import Result
 
 R = TypeVar("R")
 
@@ -17,6 +18,7 @@ class FitsFrames(Generic[R]):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("outcome", "treatment", "instrument")
+    labelled: ClassVar[tuple[str, ...]] = ()  # roles whose columns may hold two levels of text
     report_pictures: ClassVar[tuple[str, ...]] = PICTURES  # their names in a report
 
     fit: Callable[..., R]
@@ -33,11 +35,22 @@ class FitsFrames(Generic[R]):
         outcome: str,
         treatment: str,
         instrument: str | None = None,
-        covariates: Sequence[str] | str,
+        covariates: Sequence[str] | str = (),
         weights: str | None = None,
-        clusters: str | None = None,
+        clusters: str | Sequence[str] | None = None,
+        fold_ids: Any = None,
     ) -> R:
         """Estimate from named columns of a dataframe (pandas, polars, pyarrow, dict of arrays).
+
+        Args:
+          frame: the data; its names are taken as text.
+          outcome: name of a column.
+          treatment: name of a column.
+          instrument: name of a column.
+          covariates: names of columns.
+          weights: name of the column of observation weights.
+          clusters: name of the column of cluster labels; of several, for several kinds.
+          fold_ids: folds as ``fit`` takes them, or the name of their column.
 
         Raises:
           UserError: an instrument too many or too few, or what is wrong with the data.
@@ -48,14 +61,17 @@ class FitsFrames(Generic[R]):
             wanted = "a column for the" if instrument is None else "no"
             found = "none" if instrument is None else repr(instrument)
             raise UserError(f"Expected {wanted} instrument, found {found}.")
-        if isinstance(covariates, str):
-            covariates = (covariates,)
+        if isinstance(covariates, str | int):
+            covariates = (str(covariates),)
         table = as_table(frame)
         named = {"outcome": outcome, "treatment": treatment, "instrument": instrument}
-        columns = [name for role in self.roles if (name := named[role]) is not None]
-        table.check([*columns, *covariates, *(c for c in (weights, clusters) if c is not None)])
+        named = {role: str(named[role]) for role in self.roles}
+        covariates = tuple(map(str, covariates))
+        table.check([*named.values(), *covariates])
         X, names = design(table, covariates)
-        return self._fit(table, [*map(table.numbers, columns), X], names, weights, clusters)
+        return self._fit(
+            table, named, self._columns(table, named), X, names, weights, clusters, fold_ids
+        )
 
     def fit_formula(
         self,
@@ -63,30 +79,69 @@ class FitsFrames(Generic[R]):
         frame: Any,
         *,
         weights: str | None = None,
-        clusters: str | None = None,
+        clusters: str | Sequence[str] | None = None,
+        fold_ids: Any = None,
     ) -> R:
         """Estimate from a formula ``outcome ~ treatment | instrument | covariates``.
 
         Covariates may be transformed as in formulaic: ``"y ~ a | z | x + bs(age, 4) + C(marr)"``.
-        Estimators without an instrument take ``"y ~ a | x"``.
+        Estimators without an instrument take ``"y ~ a | x"``. For other forms see
+        `data.formulas.formula_parts`.
         """
-        from jaxcore.data.tables import as_table, formula_parts
+        from jaxcore.data.formulas import formula_parts
+        from jaxcore.data.tables import as_table
 
         table = as_table(frame)
-        *arrays, names = formula_parts(formula, table, self.roles)
-        return self._fit(table, arrays, names, weights, clusters)
+        kinds = [clusters] if isinstance(clusters, str) else [*(clusters or ())]
+        other = [name for name in (weights, fold_ids, *kinds) if isinstance(name, str)]
+        parts = formula_parts(formula, table, self.roles, other=other)
+        named = dict(zip(self.roles, parts.named, strict=True))
+        columns = [
+            table.numbers(name) if self._numeric(role) and name in table.columns else values
+            for (role, name), values in zip(named.items(), parts.columns, strict=True)
+        ]
+        return self._fit(
+            table, named, columns, parts.X, parts.covariates, weights, clusters, fold_ids
+        )
+
+    def _numeric(self, role: str) -> bool:
+        """Whether the column of a role must hold numbers."""
+        return role not in self.labelled
+
+    def _columns(self, table: Any, named: dict[str, str]) -> list[Any]:
+        return [
+            table.numbers(name) if self._numeric(role) else table.values(name)
+            for role, name in named.items()
+        ]
 
     def _fit(
         self,
         table: Any,
+        named: dict[str, str],
         arrays: Sequence[Any],
+        X: Any,
         covariates: Sequence[str],
         weights: str | None,
-        clusters: str | None,
+        clusters: str | Sequence[str] | None,
+        fold_ids: Any,
     ) -> R:
-        return self.fit(
+        def column(name: Any) -> Any:
+            return table.values(str(name)) if isinstance(name, str) else name
+
+        given: dict[str, Any] = {} if fold_ids is None else {"fold_ids": column(fold_ids)}
+        result = self.fit(
             *arrays,
-            weights=None if weights is None else table.numbers(weights),
-            clusters=None if clusters is None else table.values(clusters),
+            X,
+            weights=None if weights is None else table.numbers(str(weights)),
+            clusters=None if clusters is None else _labels(table, clusters),
             covariates=covariates,
+            **given,
         )
+        return result.named(named) if isinstance(result, Result) else result
+
+
+def _labels(table: Any, names: Any) -> Any:
+    """One column, or several by name."""
+    if isinstance(names, list | tuple):
+        return {str(name): table.values(str(name)) for name in names}
+    return table.values(str(names))

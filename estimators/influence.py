@@ -2,6 +2,9 @@
 
 A linear score is ``psi(theta) = psi_a * theta + psi_b`` (the names of DoubleML); its root is
 ``theta = -mean(psi_b) / mean(psi_a)`` and the influence function is ``psi / -mean(psi_a)``.
+
+Called on values, scores and `solve` compute in float64 and return NumPy; under ``jit`` and ``vmap``
+in the precision of what they are given. They check nothing.
 """
 
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 
 
@@ -36,6 +40,7 @@ def _constant(value: float, like: Float[Array, " n"]) -> Float[Array, " n"]:
     return jnp.full_like(like, value)
 
 
+@in_double
 def ipw(y: Float[Array, " n"], a: Float[Array, " n"], ps: Float[Array, " n"]) -> LinearScore:
     """Inverse-probability weighting (Horvitz-Thompson) score of the average treatment effect.
 
@@ -52,6 +57,7 @@ def ipw(y: Float[Array, " n"], a: Float[Array, " n"], ps: Float[Array, " n"]) ->
     return LinearScore(_constant(-1.0, y), signed_weight(ps, a) * y)
 
 
+@in_double
 def hajek(
     y: Float[Array, " n"],
     a: Float[Array, " n"],
@@ -80,6 +86,7 @@ def hajek(
     return LinearScore(_constant(-1.0, y), w1 * (y - m1) + m1 - w0 * (y - m0) - m0)
 
 
+@in_double
 def aipw(
     y: Float[Array, " n"],
     a: Float[Array, " n"],
@@ -108,6 +115,7 @@ def aipw(
     return LinearScore(_constant(-1.0, y), m1 - m0 + signed_weight(ps, a) * residual)
 
 
+@in_double
 def treated(
     y: Float[Array, " n"], a: Float[Array, " n"], ps: Float[Array, " n"], m0: Float[Array, " n"]
 ) -> LinearScore:
@@ -130,6 +138,7 @@ def treated(
     return LinearScore(-a, (a - (1 - a) * ps / (1 - ps)) * (y - m0))
 
 
+@in_double
 def potential_mean(
     y: Float[Array, " n"], at: Float[Array, " n"], ps: Float[Array, " n"], m: Float[Array, " n"]
 ) -> LinearScore:
@@ -147,6 +156,7 @@ def potential_mean(
     return LinearScore(_constant(-1.0, y), m + at / ps * (y - m))
 
 
+@in_double
 def partially_linear(
     y: Float[Array, " n"], d: Float[Array, " n"], l: Float[Array, " n"], m: Float[Array, " n"]
 ) -> LinearScore:
@@ -170,6 +180,7 @@ def partially_linear(
     return LinearScore(-v * v, (y - l) * v)
 
 
+@in_double
 def partially_linear_iv(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -197,6 +208,7 @@ def partially_linear_iv(
     return LinearScore(-(d - r) * w, (y - l) * w)
 
 
+@in_double
 def late(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -227,6 +239,7 @@ def late(
     return LinearScore(-denominator, numerator)
 
 
+@in_double
 def multiply_robust(
     y: Float[Array, " n"],
     a: Float[Array, " n"],
@@ -276,6 +289,7 @@ def multiply_robust_signal(
     return delta + signed_weight(pi, z) / d * residual
 
 
+@in_double
 def solve(
     score: LinearScore,
     units: Units = INDEPENDENT,

@@ -12,10 +12,12 @@ from jaxtyping import Array, Bool, Float
 from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.influence import LinearScore
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import covariance, quantile
 
 
+@in_double
 @jax.jit
 def tsls(
     Y: Float[Array, " n"],
@@ -41,6 +43,7 @@ def tsls(
     return _just_identified(Y, A, Z, W, "2SLS", units)
 
 
+@in_double
 @jax.jit
 def ols(
     Y: Float[Array, " n"],

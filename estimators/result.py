@@ -2,8 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -85,6 +85,10 @@ class Result:
         """Weights and clusters of the units, as the standard errors take them."""
         return self.sample.units(clustered=self.config.clustered)
 
+    def named(self, names: Mapping[str, str]) -> Self:
+        """The same fit with names of its columns, by role."""
+        return dataclasses.replace(self, sample=dataclasses.replace(self.sample, names=dict(names)))
+
     def confint(self, level: float = 0.95, *, joint: bool = False) -> np.ndarray:
         """Confidence interval ``[lower, upper]``."""
         return np.asarray(self.estimate.confint(level, joint=joint))
@@ -102,7 +106,8 @@ class Result:
         lines = [self.estimate.summary(level)]
         clusters = self.units.n_clusters
         if clusters is not None:
-            lines.append(f"standard errors are clustered ({clusters} clusters)")
+            count = " and ".join(map(str, np.atleast_1d(clusters)))
+            lines.append(f"standard errors are clustered ({count} clusters)")
         return "\n".join(lines + self.details())
 
     def details(self) -> list[str]:

@@ -46,6 +46,26 @@ _TASKS = {
 }
 # Module and class, and what ``jaxcore estimate --help`` says of it.
 _ESTIMATORS = {
+    "iivm": (
+        "jaxcore.estimators.double_ml",
+        "IIVM",
+        "Effect among compliers (LATE) with a valid instrument of two levels.",
+    ),
+    "irm": (
+        "jaxcore.estimators.double_ml",
+        "IRM",
+        "Average effect of a treatment of two levels, all confounders measured (AIPW).",
+    ),
+    "pliv": (
+        "jaxcore.estimators.double_ml",
+        "PLIV",
+        "Constant effect in a partially linear regression with a valid instrument.",
+    ),
+    "plr": (
+        "jaxcore.estimators.double_ml",
+        "PLR",
+        "Constant effect in a partially linear regression, all confounders measured.",
+    ),
     "selective-iv": (
         "jaxcore.estimators.selective_iv",
         "SelectiveIV",

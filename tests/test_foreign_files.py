@@ -16,7 +16,7 @@ from jaxcore.data.astro import read_fits, regrid
 from jaxcore.data.images import read_image
 from jaxcore.data.images.pack import pack
 from jaxcore.data.images.tfds import tfds_source
-from jaxcore.data.tables import read_table
+from jaxcore.data.table_files import read_table
 from jaxcore.errors import UserError
 from jaxcore.train import read_config
 from jaxcore.train.records import read_metrics_file

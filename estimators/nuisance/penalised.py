@@ -1,7 +1,7 @@
 """Solvers: coordinate descent on moments, Newton's method for logistic regression."""
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +120,13 @@ def newton_tolerance(dtype: DTypeLike) -> float:
     return 1e-12 if dtype == jnp.float64 else float(jnp.finfo(dtype).eps) ** 0.5
 
 
+_Newton: TypeAlias = tuple[Array, Array, Array, Array, Array]
+"""Coefficients, last step, slope along it where it began, its relative size, steps so far."""
+
+_TOO_FAR = 0.9  # slope beyond the maximum, relative to that where the step began
+_NO_STEP = -1.0  # size of a step that a singular system does not give
+
+
 @functools.partial(jax.jit, static_argnames=("max_steps", "rows"))
 def newton_logistic(
     B: Float[Array, "n q"],
@@ -134,7 +141,9 @@ def newton_logistic(
     """Minimise the weighted mean negative log-likelihood plus ``sum(penalty * b**2) / 2``.
 
     Newton's method from zero until no coefficient moves by more than `newton_tolerance` relative to
-    the largest.
+    the largest; steps that go too far are halved. Where columns separate the target and nothing
+    penalises them, coefficients grow until the system is singular, and the last finite ones are
+    the result (not converged).
 
     Args:
       B: design, with its constant column if one is wanted.
@@ -159,8 +168,8 @@ def newton_logistic(
     pairs = pair_products(B)
     pieces = in_chunks((B, y, w), ROWS_AT_ONCE if rows is None else rows)
 
-    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        b, _, i = state
+    def step(state: _Newton) -> _Newton:
+        b, last, slope, _, i = state
 
         def sums(B: Array, y: Array, w: Array, pairs: Array | None = None) -> tuple[Array, Array]:
             p = jax.nn.sigmoid(B @ b)
@@ -171,15 +180,24 @@ def newton_logistic(
         gradient = columns * (gradient - penalty * b)
         hessian = columns[:, None] * columns[None] * (hessian + jnp.diag(penalty)) + used
         move = solve_cholesky(hessian, gradient)
-        size = jnp.max(jnp.abs(move)) / jnp.maximum(jnp.max(jnp.abs(b)), 1)
-        return b + move, size, i + 1
+        # Beyond the maximum by more than it was short of it: go half of the last step back.
+        too_far = ~(gradient @ last >= -_TOO_FAR * slope)
+        known = jnp.all(jnp.isfinite(move)) & ~too_far
+        back = jnp.where(too_far, -last / 2, jnp.zeros_like(b))
+        b = b + jnp.where(known, move, back)
+        size = jnp.max(jnp.abs(move)) / jnp.maximum(jnp.max(jnp.abs(b - move)), 1)
+        size = jnp.where(known, size, jnp.where(too_far, jnp.inf, _NO_STEP))
+        last = jnp.where(known, move, last / 2)
+        slope = jnp.where(known, gradient @ move, slope / 2)
+        return b, last, slope, size, i + 1
 
-    def go_on(state: tuple[Array, Array, Array]) -> Array:
-        return (state[1] > tol) & (state[2] < max_steps)
+    def go_on(state: _Newton) -> Array:
+        return (state[3] > tol) & (state[4] < max_steps)
 
-    start = (jnp.zeros(q, B.dtype), jnp.asarray(jnp.inf, B.dtype), jnp.int32(0))
-    b, size, steps = jax.lax.while_loop(go_on, step, start)
-    return NewtonResult(b, size <= tol, steps)
+    zero = jnp.zeros(q, B.dtype)
+    start = (zero, zero, jnp.zeros((), B.dtype), jnp.asarray(jnp.inf, B.dtype), jnp.int32(0))
+    b, _, _, size, steps = jax.lax.while_loop(go_on, step, start)
+    return NewtonResult(b, (size <= tol) & (size >= 0), steps)
 
 
 _PAIRS_UP_TO = 16  # columns

@@ -51,6 +51,7 @@ class _Data(NamedTuple):
 def _data(fit: Result) -> _Data:
     """All on the host: a compiled function takes them from there."""
     s, X = fit.sample, fit.sample.X
+    X = X[:, ~np.isnan(X).any(axis=0)]  # where learners took missing values, these cannot
     if X.size:
         X = (X - X.mean(axis=0)) / X.std(axis=0)
     W = np.concatenate([np.ones((s.n, 1)), X], axis=1)

@@ -2,10 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any, Literal
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import check_sample
@@ -35,6 +32,8 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
       order in which general learners are fitted are this library's own.
     """
 
+    labelled = ("treatment", "instrument")
+
     @classmethod
     def options(cls) -> Callable[..., "SelectiveIV"]:
         """Settings that the command line can say; see `FitsFrames.options`."""
@@ -42,26 +41,27 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
 
     def fit(
         self,
-        Y: ArrayLike,
-        A: ArrayLike,
-        Z: ArrayLike,
-        X: ArrayLike,
+        Y: Any,
+        A: Any,
+        Z: Any,
+        X: Any,
         *,
-        weights: ArrayLike | None = None,
-        clusters: ArrayLike | None = None,
-        fold_ids: ArrayLike | None = None,
+        weights: Any = None,
+        clusters: Any = None,
+        fold_ids: Any = None,
         covariates: Sequence[str] | None = None,
     ) -> SelectiveIVResult:
-        """Estimate from arrays.
+        """Estimate from arrays, lists, series or frames whose rows belong together.
 
         Args:
           Y: outcome.
-          A: treatment, 0 or 1.
-          Z: instrument, 0 or 1.
-          X: covariates, (n, p).
+          A: treatment, of two levels.
+          Z: instrument, of two levels.
+          X: covariates, (n, p); names are those of a frame.
           weights: observation weights.
           clusters: cluster labels of any kind; folds never split a cluster.
-          fold_ids: fold of each unit (0, 1, ...), instead of random ones.
+          fold_ids: fold of each row instead of random ones: numbers from 0, texts, or pairs of
+            training and test rows as scikit-learn makes them.
           covariates: names of the columns of ``X``.
 
         Raises:
@@ -76,27 +76,24 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
             clusters=clusters,
             covariates=covariates,
             missing=self.missing,
+            levels=self.levels,
+            holes=self.takes_missing,
         )
+        if sample.clusters is not None and sample.clusters.ndim == 2:
+            raise UserError(
+                f"Expected clusters of one kind, found {sample.clusters.shape[1]} kinds."
+            )
         if self.se == "cluster" and clusters is None:
             raise UserError("Expected clusters with se='cluster', found none.")
         clip = one_sided.choose(self.bounds, sample, self.one_sided)
-        given = None
-        if fold_ids is not None:
-            if self.se == "sandwich":
-                raise UserError(
-                    "Expected no fold_ids with se='sandwich' (all rows at once), found some."
-                )
-            if self.n_rep > 1:
-                raise UserError(f"Expected n_rep=1 with given folds, found {self.n_rep}.")
-            given = np.asarray(fold_ids)
-            if given.shape != sample.kept.shape:
-                raise UserError(
-                    f"Expected {len(sample.kept)} fold ids, found an array of shape {given.shape}."
-                )
-            given = given[sample.kept]
+        if fold_ids is not None and self.se == "sandwich":
+            raise UserError(
+                "Expected no fold_ids with se='sandwich' (all rows at once), found some."
+            )
+        self.check_given(fold_ids)
         with self.precision():
             fitter = Fitter(self, sample, clip)
-            repeats = fitter.repetitions(given)
+            repeats = fitter.repetitions(fold_ids)
         notices = [*sample.notices, *fitter.notices]
         return SelectiveIVResult.build(self, sample, clip, repeats, notices)
 
@@ -108,6 +105,8 @@ def _from_options(
     repetitions: int = 1,
     clip: tuple[float, float] = (0.01, 0.99),
     missing: Literal["error", "drop"] = "error",
+    treated: str | None = None,
+    assigned: str | None = None,
     seed: int = 0,
 ) -> SelectiveIV:
     """Options of the command line.
@@ -119,6 +118,8 @@ def _from_options(
       repetitions: repeated partitions, aggregated by medians.
       clip: bounds of the estimated probabilities.
       missing: refuse rows with missing values, or drop and count them.
+      treated: level of the treatment that counts as 1.
+      assigned: level of the instrument that counts as 1.
       seed: seed of the folds.
     """
     return SelectiveIV(
@@ -128,5 +129,7 @@ def _from_options(
         n_rep=repetitions,
         clip=clip,
         missing=missing,
+        treated=treated,
+        assigned=assigned,
         seed=seed,
     )

@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import crossfit
 from jaxcore.estimators.checks import Sample, independent_columns
 from jaxcore.estimators.chunks import rounded_up
 from jaxcore.estimators.compiling import ALMOST_FULLY, QUICKLY
 from jaxcore.estimators.estimate import Estimate
-from jaxcore.estimators.nuisance import Logistic, Ridge
+from jaxcore.estimators.nuisance import Logistic, Ridge, candidates
 from jaxcore.estimators.nuisance import basis as bases
+from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.selective_iv.bases import BasisFits, fit_bases
 from jaxcore.estimators.selective_iv.basis_selected import estimate_fitted
 from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient, fit_learners
@@ -59,20 +59,6 @@ def _estimate_fitted(
     **options: Any,
 ) -> Estimate:
     return estimate_fitted(fits, Y, A, Z, B, ids, models=dict(models), **options)
-
-
-@functools.partial(jax.jit, static_argnames=("n", "n_folds"), compiler_options=QUICKLY)
-def _random_folds(
-    seed: np.int64,
-    repetition: np.int32,
-    strata: Int[Array, " n"] | None,
-    units: Units,
-    *,
-    n: int,
-    n_folds: int,
-) -> Int[Array, " n"]:
-    key = jax.random.fold_in(jax.random.key(seed), repetition)
-    return crossfit.fold_ids(key, n, n_folds, strata=strata, units=units)
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
@@ -131,7 +117,7 @@ class Fitter:
         self.Z: Any = sample.Z.astype(dtype)
         X = sample.X
         if config.standardise and X.size:
-            X = (X - X.mean(axis=0)) / X.std(axis=0)
+            X = (X - np.nanmean(X, axis=0)) / np.nanstd(X, axis=0)
         self.X: Any = X.astype(dtype)
         self.units = sample.units(dtype, clustered=config.clustered)
         self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
@@ -142,8 +128,11 @@ class Fitter:
             return [self._parametric().on_host()]
         run = self._run_bases() if self.config.all_bases else self._run_learners()
         out = []
-        for r in range(self.config.n_rep):
-            ids, k = self._folds(fold_ids, r)
+        roles = ("treatment", "instrument")
+        folds = partitions(
+            self.config, self.sample, fold_ids, binary=roles, check=self._check_training
+        )
+        for ids, k in folds:
             estimate = run(ids, k).on_host()
             discards = self.config.overlap == "discard"
             if discards and not np.any(estimate.diagnostics["inside_overlap"]):
@@ -157,43 +146,6 @@ class Fitter:
                 )
             out.append(estimate)
         return out
-
-    def _folds(self, given: Any, r: int) -> tuple[Any, int]:
-        s, n = self.sample, self.sample.n
-        if given is not None:
-            ids, k = crossfit.check_fold_ids(given, n)
-            self._check_clusters(ids)
-        else:
-            k = self.config.n_folds
-            strata: Any = None
-            if self.config.stratify:
-                strata = (2 * s.Z + s.A).astype(np.int32)
-            ids = np.asarray(
-                _random_folds(
-                    np.int64(self.config.seed),
-                    np.int32(r),
-                    strata,
-                    s.units(),
-                    n=n,
-                    n_folds=k,
-                )
-            )
-        weighted = np.ones(n, bool) if s.weights is None else s.weights > 0
-        for f in range(k):
-            rows = (ids != f) & weighted
-            self._check_training(rows, f)
-        return ids, k
-
-    def _check_clusters(self, ids: np.ndarray) -> None:
-        """Given folds must keep clusters together: a fit must not see relatives of its fold."""
-        clusters = self.sample.clusters
-        if clusters is None:
-            return
-        one = np.zeros(clusters.max() + 1, ids.dtype)
-        one[clusters] = ids
-        split = len(np.unique(clusters[one[clusters] != ids]))
-        if split:
-            raise UserError(f"Expected fold ids that keep clusters together, found {split} split.")
 
     def _check_training(self, rows: np.ndarray, fold: int) -> None:
         """Every fit needs both arms of Z, and both arms of A within them."""
@@ -260,7 +212,7 @@ class Fitter:
         units = Units(  # some clusters may be empty
             fill(weights, 0),
             fill(self.units.clusters),
-            None if count is None else rounded_up(count),
+            rounded_up(count) if isinstance(count, int) else None,
         )
 
         def run(ids: Any, k: int) -> Estimate:
@@ -316,8 +268,8 @@ class Fitter:
     def _run_learners(self) -> _Run:
         c = self.config
         learners: dict[str, list[Any]] = {}
-        for block, candidates in c.blocks.items():
-            learners[block] = [self._as_learner(block, one) for one in candidates]
+        for block, every in c.blocks.items():
+            learners[block] = [self._as_learner(block, one) for one in every]
         learners.setdefault("m", learners["g"])
         if self.clip.one_sided:
             learners["rho"] = learners["rho"][:1]
@@ -368,8 +320,10 @@ class Fitter:
         """A basis among general learners becomes the penalised regression on it."""
         if isinstance(candidate, PlugIn):
             return PlugIn(learner=self._as_learner("m", candidate.learner))
-        if not isinstance(candidate, BASIS_KINDS):
+        if isinstance(candidate, VaryingCoefficient):
             return candidate
+        if not isinstance(candidate, BASIS_KINDS):
+            return candidates.check(candidate, block)
         basis = bases.resolve(candidate)
         if block in ("pi", "mu"):
             return Logistic(alpha=self.config.ridge, basis=basis)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxcore.estimators import overlap
+from jaxcore.estimators.overlap import WEAK_T
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances
 from jaxcore.estimators.units import Units
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-WEAK_T = 3.16  # first-stage F of 10
 WEAK_SHARE = 0.05  # share of units below the floor, or with D of the other sign
-HEAVY_SHARE = 0.1  # effective sample size relative to n
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,16 +67,8 @@ class Relevance:
                 f"the instrument moves the treatment strongly (t = {self.first_stage_t:.1f}) but "
                 "P(A=1|Z=1) + P(A=1|Z=0) is near 1, where this method has no information"
             )
-        if self.n_clipped_pi:
-            out.append(f"P(Z=1|X) was clipped for {self.n_clipped_pi} of {self.n} units")
-        if self.n_clipped_mu:
-            out.append(f"P(A=1|Z,X) was clipped for {self.n_clipped_mu} of {self.n} units")
-        if self.effective_n < HEAVY_SHARE * self.n:
-            out.append(
-                f"few units carry the estimate: effective sample size {self.effective_n:.0f} "
-                f"of {self.n}"
-            )
-        return out
+        clipped = {"P(Z=1|X)": self.n_clipped_pi, "P(A=1|Z,X)": self.n_clipped_mu}
+        return out + overlap.notices(clipped, self.effective_n, self.n)
 
 
 def relevance(
@@ -121,7 +113,7 @@ def relevance(
         n_floored_d=int(np.sum(np.abs(d) < clip.min_abs_D)),
         share_negative_d=float(np.average(d < 0, weights=w)),
         mean_inverse_d=float(np.average(1 / np.abs(floored), weights=w)),
-        effective_n=float(np.sum(load) ** 2 / np.sum(load**2)),
+        effective_n=overlap.effective_size(load),
         d_test_t=_t(contrast, units),
         first_stage=float(np.average(effect, weights=w)),
         first_stage_t=_t(w * effect, units),

@@ -1,31 +1,26 @@
 """Settings of `SelectiveIV`, checked when they are made."""
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import jax
-import numpy as np
-
 from jaxcore.errors import UserError
-from jaxcore.estimators.nuisance import HostLearner, Learner, label
+from jaxcore.estimators.nuisance import HostLearner, Learner, candidates, label
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
 from jaxcore.estimators.selective_iv.moment import BLOCKS, MODELS, Clip
 from jaxcore.estimators.selective_iv.selected import CRITERIA
+from jaxcore.estimators.settings import CrossFitting
 
 BASIS_KINDS = (str, bases.Polynomial, bases.BSpline, bases.FourierFeatures)
 SES = ("if", "sandwich", "cluster")
-AGGREGATES = ("median", "mean")
-_NUMBERS = (int, float, np.generic, np.ndarray, jax.Array)  # leaves of a learner are settings
 
 Candidate = str | bases.Basis | Learner | HostLearner | PlugIn | VaryingCoefficient
 """A learner of a block: the name of a basis, a basis, or a learner."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CrossFitting):
     """How the effect is estimated; see `SelectiveIV`."""
 
     report_pictures: ClassVar[tuple[str, ...]] = ("estimates.png", "overlap.png", "pseudo_risk.png")
@@ -35,10 +30,6 @@ class Settings:
     # learners of `nuisance` (fitted one after the other).
     learners: Sequence[Candidate] | Mapping[str, Sequence[Candidate]] = ("const", "lin", "quad")
     criterion: str | None = "mixed_minimax"  # "minimax", "smooth", None with one learner a block
-    n_folds: int = 5  # 1 only with se="sandwich": parametric, all rows
-    n_rep: int = 1  # repeated partitions
-    aggregate: str = "median"  # of the repetitions, or "mean"
-    clip: tuple[float, float] = (0.01, 0.99)  # bounds of P(Z=1|X) and P(A=1|Z,X)
     min_abs_D: float = 0.01  # floor of |D|
     overlap: str = "truncate"  # or "discard" units beyond the bounds
     # "if", "cluster" or "sandwich"; None: "cluster" if clusters are given. With clusters only "if"
@@ -49,25 +40,14 @@ class Settings:
     beta: float = 5.0  # sharpness of the soft maximum of "smooth"
     lam: float = 10.0  # sharpness of the soft weights of "smooth"
     models: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: MODELS)
-    missing: str = "error"  # or "drop": rows with missing values are left out and counted
     standardise: bool = True  # covariates to mean 0 and variance 1 before the bases
-    stratify: bool = True  # folds with equal shares of (Z, A)
-    double: bool = True  # float64
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.criterion not in CRITERIA:
             raise UserError(f"Expected a criterion of {CRITERIA}, found {self.criterion!r}.")
         if self.se not in (*SES, None):
             raise UserError(f"Expected se of {SES} or None, found {self.se!r}.")
-        for name in ("n_folds", "n_rep", "seed"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or abs(value) >= 1 << 63:
-                raise UserError(f"Expected a 64-bit whole number for {name}, found {value!r}.")
-        if self.n_rep < 1:
-            raise UserError(f"Expected at least one repetition, found n_rep={self.n_rep}.")
-        if self.aggregate not in AGGREGATES:
-            raise UserError(f"Expected aggregate of {AGGREGATES}, found {self.aggregate!r}.")
         if self.se == "sandwich" and (self.n_folds, self.n_rep) != (1, 1):
             raise UserError(
                 "Expected n_folds=1 and n_rep=1 with se='sandwich' (a parametric fit on all "
@@ -97,8 +77,6 @@ class Settings:
     @property
     def bounds(self) -> Clip:
         """All bounds of nuisances in one place."""
-        if np.shape(self.clip) != (2,):
-            raise UserError(f"Expected two numbers for clip, found {self.clip!r}.")
         low, high = self.clip
         return Clip(pi=(low, high), mu=(low, high), min_abs_D=self.min_abs_D, overlap=self.overlap)
 
@@ -118,10 +96,10 @@ class Settings:
         out: dict[str, tuple[Any, ...]] = {
             k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in given.items()
         }
-        for name, candidates in out.items():
-            if not candidates:
+        for name, every in out.items():
+            if not every:
                 raise UserError(f"Expected at least one learner for {name}, found none.")
-            for one in candidates:
+            for one in every:
                 _check_candidate(name, one)
         if self.criterion is None and any(len(out[b]) != 1 for b in BLOCKS):
             raise UserError(
@@ -129,10 +107,6 @@ class Settings:
                 f"{[len(out[b]) for b in BLOCKS]}."
             )
         return out
-
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """The scope the arithmetic runs in."""
-        return jax.enable_x64(True) if self.double else contextlib.nullcontext()
 
     @property
     def clustered(self) -> bool:
@@ -143,6 +117,11 @@ class Settings:
     def all_bases(self) -> bool:
         """Whether every candidate is a basis."""
         return all(isinstance(c, BASIS_KINDS) for b in BLOCKS for c in self.blocks[b])
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether every learner takes NaN among the covariates."""
+        return all(_takes_missing(c) for block in self.blocks.values() for c in block)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able description."""
@@ -162,14 +141,11 @@ def _check_candidate(block: str, candidate: object) -> None:
             raise UserError(f"Expected {label(candidate)} for delta only, found it for {block}.")
         if isinstance(candidate, PlugIn):
             _check_candidate(block, candidate.learner)
-    elif not isinstance(candidate, (*BASIS_KINDS, HostLearner)):
-        outside = jax.tree_util.all_leaves([candidate])  # no learner of ours, which are pytrees
-        if outside or not isinstance(candidate, Learner):
-            raise UserError(
-                f"Expected bases or learners of jaxcore.estimators.nuisance for {block} (others "
-                f"as HostLearner(...)), found {candidate!r}."
-            )
-        if not all(isinstance(leaf, _NUMBERS) for leaf in jax.tree.leaves(candidate)):
-            raise UserError(
-                f"Expected {type(candidate).__name__} of JAX learners, found {label(candidate)}."
-            )
+    elif not isinstance(candidate, BASIS_KINDS):
+        candidates.check(candidate, block, "a basis")
+
+
+def _takes_missing(candidate: Any) -> bool:
+    inner = candidate.learner if isinstance(candidate, PlugIn) else candidate
+    outside = not isinstance(inner, (*BASIS_KINDS, VaryingCoefficient))
+    return outside and candidates.takes_missing(candidates.check(inner, "a block"))

@@ -12,11 +12,15 @@ import tyro
 from jaxcore import registry
 from jaxcore.cli import placeholder
 from jaxcore.cli.output import show
+from jaxcore.data.table_files import Reading
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
     from jaxcore.data.tables import Table
     from jaxcore.estimators.frames import FitsFrames
+
+
+_AS_FOUND = Reading()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +34,13 @@ class Columns:
     # "outcome ~ treatment | instrument | covariates" instead of the four above
     formula: str | None = None
     weights: str | None = None  # column of observation weights
-    clusters: str | None = None  # column of cluster labels
+    clusters: tuple[str, ...] = ()  # columns of cluster labels; several for several kinds
 
     def fit(self, estimator: "FitsFrames[Any]", table: "Table") -> Any:
         """What the estimator finds in these columns."""
         roles = ("outcome", "treatment", "instrument")
         named: dict[str, Any] = {role: getattr(self, role) for role in roles}
-        units: dict[str, Any] = {"weights": self.weights, "clusters": self.clusters}
+        units: dict[str, Any] = {"weights": self.weights, "clusters": _one_or_all(self.clusters)}
         if self.formula is not None:
             if self.covariates or any(named.values()):
                 raise UserError("Expected either --formula or column names, found both.")
@@ -44,8 +48,15 @@ class Columns:
         absent = [f"--{role}" for role in estimator.roles if named[role] is None]
         if absent:
             raise UserError(f"Expected {', '.join(absent)} or --formula, found neither.")
-        split = [name for part in self.covariates for name in part.split(",") if name]
+        split: list[str] = []
+        for part in self.covariates:  # a name may hold a comma
+            names = part.split(",")
+            split += [part] if part in table.columns else [name for name in names if name]
         return estimator.fit_frame(table, **named, covariates=split, **units)
+
+
+def _one_or_all(names: tuple[str, ...]) -> Any:
+    return (names[0] if len(names) == 1 else names) if names else None
 
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
@@ -68,10 +79,11 @@ def _command(name: str, line: str) -> Callable[..., None]:
         output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
         settings: Annotated[Callable[[], Any], tyro.conf.arg(name="", constructor=later)],
         columns: Annotated[Columns, tyro.conf.arg(name="")] = Columns(),
+        reading: Annotated[Reading, tyro.conf.arg(name="")] = _AS_FOUND,
         level: float = 0.95,
         overwrite: bool = False,
     ) -> None:
-        run(name, data, output, settings, columns, level=level, overwrite=overwrite)
+        run(name, data, output, settings, columns, reading, level=level, overwrite=overwrite)
 
     options = (inspect.getdoc(estimate) or "").partition("\n")[-1]
     command.__doc__ = f"{line}\n{options}"
@@ -84,6 +96,7 @@ def estimate(
     output: Path,
     settings: Callable[[], "FitsFrames[Any]"],
     columns: Columns,
+    reading: Reading,
     *,
     level: float = 0.95,
     overwrite: bool = False,
@@ -92,21 +105,25 @@ def estimate(
 
     Args:
       method: name of the estimator.
-      data: table with a column per variable.
+      data: table with a column per variable: CSV, Parquet, Feather, Stata or Excel.
       output: folder for summary.txt, estimate.json and pictures.
       settings: makes the estimator.
       columns: of the table.
+      reading: what is not to be found from the file itself.
       level: coverage of the intervals.
       overwrite: replace an earlier report.
     """
-    from jaxcore.data.tables import read_table
+    from jaxcore.data.table_files import read_table
     from jaxcore.estimators.report import check_folder, summary_path, write_report
     from jaxcore.estimators.variance import normal_quantile
 
     normal_quantile(level)  # refuses a level outside (0, 1) before any work
     pictures = registry.estimator(method).config_class.report_pictures
     check_folder(output, pictures, overwrite=overwrite)
-    result = columns.fit(settings(), read_table(data))
+    table = read_table(data, reading)
+    for notice in table.notices:
+        show(notice)
+    result = columns.fit(settings(), table)
     folder = write_report(result, output, level=level, overwrite=overwrite)
     show(summary_path(folder).read_text(), end="")
     show(f"report: {folder}")

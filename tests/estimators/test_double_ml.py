@@ -139,7 +139,8 @@ def test_clipped_propensities_are_counted_and_shown(arrays):
 
 
 def test_clusters_and_vmap(arrays):
-    y, d, _, x, i = arrays
+    y, d, _, x, _ = arrays
+    i = jnp.arange(N, dtype=jnp.int32) // 5 % K  # clusters stay together
     units = Units(clusters=jnp.arange(N) // 5)
     e = double_ml.plr(y, d, x, ml_l=LINEAR, ml_m=LINEAR, fold_ids=i, n_folds=K, units=units)
     sums = np.asarray(e.psi).reshape(-1, 5).sum(axis=1)

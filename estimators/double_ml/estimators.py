@@ -1,0 +1,306 @@
+"""`PLR`, `PLIV`, `IRM` and `IIVM`: from data to a fit with everything chosen and checked."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import jax
+import numpy as np
+
+from jaxcore.errors import UserError
+from jaxcore.estimators.checks import check_sample
+from jaxcore.estimators.double_ml import model as models
+from jaxcore.estimators.double_ml.fitting import (
+    Fixed,
+    check_training,
+    fit_notices,
+    fit_partition,
+    learners_of,
+)
+from jaxcore.estimators.double_ml.model import Model
+from jaxcore.estimators.double_ml.result import DoubleMLResult
+from jaxcore.estimators.frames import FitsFrames
+from jaxcore.estimators.nuisance import candidates
+from jaxcore.estimators.nuisance.candidates import Candidate
+from jaxcore.estimators.partitions import partitions
+from jaxcore.estimators.report import PICTURES
+from jaxcore.estimators.settings import CrossFitting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
+    """What the four estimators share; their learners are fields named as in `models`."""
+
+    model: ClassVar[Model]
+
+    @property
+    def chosen(self) -> Model:
+        """The model that is fitted."""
+        return self.model
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_folds < 2:
+            raise UserError(f"Expected at least 2 folds, found {self.n_folds}.")
+        for name in self.chosen.learners:
+            candidates.check(getattr(self, name), name)
+
+    @classmethod
+    def options(cls) -> Callable[..., Any]:
+        """Settings that the command line can say; see `FitsFrames.options`."""
+        return _options(cls)
+
+    def _fitted(
+        self,
+        Y: Any,
+        A: Any,
+        Z: Any,
+        X: Any,
+        *,
+        weights: Any,
+        clusters: Any,
+        fold_ids: Any,
+        covariates: Sequence[str] | None,
+    ) -> DoubleMLResult:
+        self.check_given(fold_ids)
+        model, given = self.chosen, {name: getattr(self, name) for name in self.model.learners}
+        sample = check_sample(
+            Y,
+            A,
+            Z,
+            X,
+            weights=weights,
+            clusters=clusters,
+            covariates=covariates,
+            missing=self.missing,
+            binary=model.binary,
+            levels=self.levels,
+            holes=all(candidates.takes_missing(candidates.check(v, k)) for k, v in given.items()),
+        )
+        learners, fixed = learners_of(model, sample, given), self._fixed(sample)
+        check = check_training(model, sample)
+        every = []
+        with self.precision():
+            key = jax.random.key(self.seed)
+            for ids, k in partitions(self, sample, fold_ids, binary=model.binary, check=check):
+                options = {"clip": self.clip, "fixed": fixed, "key": key}
+                every.append(fit_partition(model, sample, learners, ids, k, **options))
+        notices = [*sample.notices, *_told(fixed), *fit_notices(model, sample, every[0])]
+        return DoubleMLResult.build(self, model, sample, every, notices, learners)
+
+    def _fixed(self, sample: Any) -> Fixed:
+        return ()
+
+
+_NEVER = "nobody with Z=0 is treated: E[A|Z=0,X] is 0 by design"
+_ALWAYS = "everybody with Z=1 is treated: E[A|Z=1,X] is 1 by design"
+
+
+def _told(fixed: Fixed) -> list[str]:
+    return [_NEVER if name == "ml_r0" else _ALWAYS for name, _ in fixed]
+
+
+class _WithoutInstrument(DoubleML):
+    roles = (models.OUTCOME, models.TREATMENT)
+
+    def fit(
+        self,
+        Y: Any,
+        A: Any,
+        X: Any,
+        *,
+        weights: Any = None,
+        clusters: Any = None,
+        fold_ids: Any = None,
+        covariates: Sequence[str] | None = None,
+    ) -> DoubleMLResult:
+        """Estimate from arrays, lists, series or frames whose rows belong together.
+
+        Args:
+          Y: outcome.
+          A: treatment.
+          X: covariates, (n, p); names are those of a frame.
+          weights: observation weights.
+          clusters: cluster labels of any kind; folds never split a cluster.
+          fold_ids: fold of each row instead of random ones: numbers from 0, texts, or pairs of
+            training and test rows as scikit-learn makes them.
+          covariates: names of the columns of ``X``.
+
+        Raises:
+          UserError: what is wrong with the data.
+        """
+        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
+        return self._fitted(Y, A, None, X, covariates=covariates, **extra)
+
+
+class _WithInstrument(DoubleML):
+    roles = (models.OUTCOME, models.TREATMENT, models.INSTRUMENT)
+
+    def fit(
+        self,
+        Y: Any,
+        A: Any,
+        Z: Any,
+        X: Any,
+        *,
+        weights: Any = None,
+        clusters: Any = None,
+        fold_ids: Any = None,
+        covariates: Sequence[str] | None = None,
+    ) -> DoubleMLResult:
+        """Estimate from arrays; ``Z`` is the instrument, the rest as in `PLR.fit`."""
+        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
+        return self._fitted(Y, A, Z, X, covariates=covariates, **extra)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PLR(_WithoutInstrument):
+    """Partially linear regression: ``Y = theta A + g(X) + e``, the treatment of any kind.
+
+    Learners are names of `nuisance.candidates.NAMED`, learners of `nuisance`, or outside ones with
+    ``fit`` and ``predict``. ``fit`` returns a `DoubleMLResult`; this object does not change.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(60, 2))
+    >>> A = X[:, 0] + rng.normal(size=60)
+    >>> Y = 2 * A + X[:, 0] + rng.normal(size=60)
+    >>> result = PLR(ml_l="ridge", ml_m="ridge", n_folds=2).fit(Y, A, X)
+    >>> 1.5 < result.theta < 2.5
+    True
+
+    References:
+      Robinson (1988); Chernozhukov et al. (2018), section 4.1.
+    """
+
+    model = models.PLR
+    ml_l: Candidate = "lasso"  # of E[Y|X]
+    ml_m: Candidate = "lasso"  # of E[A|X]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PLIV(_WithInstrument):
+    """Partially linear regression with an instrument; treatment and instrument of any kind.
+
+    Learners and ``fit`` as in `PLR`.
+
+    References:
+      Chernozhukov et al. (2018), section 4.2.
+    """
+
+    model = models.PLIV
+    ml_l: Candidate = "lasso"  # of E[Y|X]
+    ml_m: Candidate = "lasso"  # of E[Z|X]
+    ml_r: Candidate = "lasso"  # of E[A|X]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IRM(_WithoutInstrument):
+    """Average effect of a treatment of two levels, all confounders measured (AIPW).
+
+    Learners and ``fit`` as in `PLR`.
+
+    References:
+      Robins, Rotnitzky and Zhao (1994); Chernozhukov et al. (2018), section 5.1.
+    """
+
+    model = models.IRM
+    labelled = models.IRM.binary
+    report_pictures = (*PICTURES, "overlap.png")
+    ml_g: Candidate = "lasso"  # of E[Y|A,X] in each arm
+    ml_m: Candidate = "lasso"  # of the propensity P(A=1|X)
+    target: str = "ATE"  # or "ATT", the effect on the treated
+
+    @property
+    def chosen(self) -> Model:
+        """The model of the target."""
+        return models.irm_of(self.target)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IIVM(_WithInstrument):
+    """Average effect among compliers, with a valid instrument of two levels (LATE).
+
+    Learners and ``fit`` as in `PLR`.
+
+    References:
+      Chernozhukov et al. (2018), section 5.2.
+    """
+
+    model = models.IIVM
+    labelled = models.IIVM.binary
+    report_pictures = (*PICTURES, "overlap.png")
+    ml_g: Candidate = "lasso"  # of E[Y|Z,X] in each arm
+    ml_m: Candidate = "lasso"  # of P(Z=1|X)
+    ml_r: Candidate = "lasso"  # of E[A|Z,X] in each arm
+    # Units that take the treatment without the instrument, or never; None: as the data show.
+    always_takers: bool | None = None
+    never_takers: bool | None = None
+
+    def _fixed(self, sample: Any) -> Fixed:
+        out: Fixed = ()
+        for z, value, asked, name in (
+            (0, 0.0, self.always_takers, "always_takers"),
+            (1, 1.0, self.never_takers, "never_takers"),
+        ):
+            takes = sample.A[sample.Z == z]
+            none = bool(np.all(takes == value))
+            if asked is False and not none:
+                raise UserError(
+                    f"Expected no units with A={1 - value:g} where Z={z} with {name}=False, found "
+                    f"{int(np.sum(takes != value))}."
+                )
+            if none if asked is None else not asked:
+                out += ((f"ml_r{z}", value),)
+        return out
+
+
+_COMMON: dict[str, tuple[str, Any, str]] = {
+    "n_folds": ("folds", int, "cross-fitting folds."),
+    "n_rep": ("repetitions", int, "repeated partitions, aggregated by medians."),
+    "clip": ("clip", tuple[float, float], "bounds of the estimated probabilities."),
+    "missing": (
+        "missing",
+        Literal["error", "drop"],
+        "refuse rows with missing values, or drop and count them.",
+    ),
+    "treated": ("treated", str | None, "level of the treatment that counts as 1."),
+    "assigned": ("assigned", str | None, "level of the instrument that counts as 1."),
+    "seed": ("seed", int, "seed of the folds."),
+}
+
+
+def _options(cls: type[DoubleML]) -> Callable[..., DoubleML]:
+    """A function whose arguments are the settings that a command line can say."""
+    names = Literal[tuple(candidates.NAMED)]
+    options: dict[str, tuple[str, Any, str]] = {}
+    for name in cls.model.learners:
+        symbols = [n.symbol for n in cls.model.nuisances.values() if n.learner == name]
+        options[name] = (name, names, f"learner of {' and '.join(symbols)}.")
+    options |= {
+        name: option
+        for name, option in _COMMON.items()
+        if name not in ("clip", "treated") or cls.model.binary
+        if name != "assigned" or models.INSTRUMENT in cls.model.binary
+    }
+    if cls is IRM:
+        targets = Literal["ATE", "ATT"]
+        options["target"] = ("target", targets, "average effect, or that on the treated.")
+    fields = {f.name: f.default for f in dataclasses.fields(cls)}
+
+    def make(**given: Any) -> DoubleML:
+        return cls(**{name: given[said] for name, (said, _, _) in options.items() if said in given})
+
+    make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                said, inspect.Parameter.KEYWORD_ONLY, default=fields[name], annotation=kind
+            )
+            for name, (said, kind, _) in options.items()
+        ]
+    )
+    make.__annotations__ = {said: kind for said, kind, _ in options.values()}
+    told = "\n".join(f"  {said}: {text}" for said, _, text in options.values())
+    make.__doc__ = f"Options of the command line.\n\nArgs:\n{told}\n"
+    return make

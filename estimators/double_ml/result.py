@@ -1,0 +1,174 @@
+"""What the estimators of `double_ml` return: the estimate, its nuisances, tables and pictures."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import plots
+from jaxcore.estimators.checks import Sample
+from jaxcore.estimators.double_ml.fitting import columns_of
+from jaxcore.estimators.double_ml.model import INSTRUMENT, Model
+from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
+from jaxcore.estimators.linear_iv import ConfidenceSet, anderson_rubin, majority
+from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.report import PICTURES, Report
+from jaxcore.estimators.result import Result
+from jaxcore.estimators.settings import CrossFitting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class DoubleMLResult(Result):
+    """Estimate and everything it was made from (on the host)."""
+
+    config: CrossFitting
+    model: Model
+    learners: dict[str, Any]  # by prediction
+
+    @classmethod
+    def build(
+        cls,
+        config: CrossFitting,
+        model: Model,
+        sample: Sample,
+        repetitions: Sequence[Estimate],
+        notices: Sequence[str],
+        learners: Mapping[str, Any],
+    ) -> "DoubleMLResult":
+        """Aggregate the partitions' estimates."""
+        with config.precision():
+            estimate = aggregate_estimates(repetitions, how=config.aggregate).on_host()
+        return cls(
+            config=config,
+            model=model,
+            sample=sample,
+            estimate=dataclasses.replace(estimate, notices=tuple(notices)),
+            repetitions=tuple(repetitions),
+            learners=dict(learners),
+        )
+
+    @property
+    def nuisances(self) -> dict[str, np.ndarray]:
+        """Out-of-fold predictions by name (first repetition)."""
+        return {name: self.estimate.diagnostics[name] for name in self.model.nuisances}
+
+    def learner_names(self) -> dict[str, str]:
+        """The learner of every nuisance, by its symbol."""
+        return {n.symbol: label(self.learners[k]) for k, n in self.model.nuisances.items()}
+
+    def evaluate_learners(self, *, library: str | None = None, frame: bool = False) -> Any:
+        """Out-of-fold losses, one row per nuisance; medians over the repetitions.
+
+        ``rmse`` is the root mean squared error, ``r2`` the share of the variance explained out of
+        fold, and ``log_loss`` is there where the target is 0 and 1. With ``frame`` the rows come
+        as a dataframe.
+        """
+        rows = []
+        for name, one in self.model.nuisances.items():
+            losses = [self._losses(name, e) for e in self.repetitions]
+            medians = {k: float(np.median([x[k] for x in losses])) for k in losses[0]}
+            who = {"nuisance": one.symbol, "learner": label(self.learners[name])}
+            rows.append({**who, **medians})
+        return frame_from_rows(rows, library) if frame else rows
+
+    def _losses(self, name: str, estimate: Estimate) -> dict[str, float]:
+        one, columns = self.model.nuisances[name], columns_of(self.model, self.sample)
+        y, d = columns[one.target], estimate.diagnostics
+        p = np.asarray(d.get("raw", {}).get(name, d[name]), np.float64)
+        w = np.ones(self.sample.n) if self.sample.weights is None else self.sample.weights
+        if one.given is not None:
+            w = w * (columns[one.given[0]] == one.given[1])
+        mse = np.average((y - p) ** 2, weights=w)
+        variance = np.average((y - np.average(y, weights=w)) ** 2, weights=w)
+        out = {"rmse": float(np.sqrt(mse)), "r2": float(1 - mse / variance) if variance else 0.0}
+        if np.all((y == 0) | (y == 1)):
+            q = np.clip(p, 1e-12, 1 - 1e-12)
+            loss = -(y * np.log(q) + (1 - y) * np.log1p(-q))
+            out["log_loss"] = float(np.average(loss, weights=w))
+        return out
+
+    def robust_set(self, level: float = 0.95) -> ConfidenceSet:
+        """Confidence set that stays valid when the instrument is weak (Anderson and Rubin).
+
+        Of several partitions: the values that at least half of them do not reject.
+
+        Raises:
+          UserError: there is no instrument.
+        """
+        if INSTRUMENT not in self.model.roles:
+            raise UserError(f"Expected an instrument for a robust set, found {self.model.title}.")
+        columns: dict[str, Any] = {**columns_of(self.model, self.sample)}
+        with self.config.precision():
+            found = [
+                anderson_rubin(
+                    self.model.score(
+                        columns, {name: e.diagnostics[name] for name in self.model.nuisances}
+                    ),
+                    self.units,
+                    level=level,
+                )
+                for e in self.repetitions
+            ]
+            return majority([one.pieces() for one in found])
+
+    def details(self) -> list[str]:
+        """Learners with their losses, the first stage, repetitions."""
+        lines = []
+        for row in self.evaluate_learners():
+            loss = f"log-loss {row['log_loss']:.4g}" if "log_loss" in row else f"R2 {row['r2']:.3g}"
+            lines.append(f"{row['nuisance']}: {row['learner']}, out of fold {loss}")
+        d = self.estimate.diagnostics
+        if "first_stage" in d:
+            lines.append(f"first stage {d['first_stage']:.4g} (t = {d['first_stage_t']:.1f})")
+        return lines + super().details()
+
+    def plot_overlap(self, figure: Any = None) -> Any:
+        """Distributions of the probability by arm."""
+        (name,) = self._bounded
+        one = self.model.nuisances[name]
+        arm = columns_of(self.model, self.sample)[one.target]
+        raw = np.asarray(self.estimate.diagnostics["raw"][name])
+        return plots.arms(raw, arm, symbol=one.symbol, clip=self.config.clip, figure=figure)
+
+    @property
+    def _bounded(self) -> tuple[str, ...]:
+        return tuple(name for name, one in self.model.nuisances.items() if one.bounded)
+
+    def to_dict(self, level: float = 0.95) -> dict[str, Any]:
+        """Everything but the arrays of units, JSON-able."""
+        return {
+            "estimate": self.estimate.rows(level)[0],
+            "level": level,
+            "n": self.sample.n,
+            "estimator": self.model.title,
+            "columns": dict(self.sample.names),
+            "covariates": list(self.sample.covariates),
+            "repetitions": [
+                {"estimate": float(e.theta), "std_error": float(e.se)} for e in self.repetitions
+            ],
+            "notices": list(self.notices),
+            "learners": self.evaluate_learners(),
+            "config": {
+                name: label(value) if name.startswith("ml_") else value
+                for name, value in self.config.get_params(deep=False).items()
+            },
+        }
+
+    @property
+    def report_pictures(self) -> Sequence[str]:
+        """Names of the pictures in a report."""
+        return (*PICTURES, "overlap.png") if self._bounded else PICTURES
+
+    def report(self, level: float = 0.95) -> Report:
+        """Summary, numbers, the robust set, the interval and the overlap drawn."""
+        figures = [self.estimate.plot(level=level).figure]
+        if self._bounded:
+            figures.append(self.plot_overlap())
+        pictures = dict(zip(self.report_pictures, figures, strict=True))
+        text, content = self.summary(level), self.to_dict(level)
+        if INSTRUMENT in self.model.roles:
+            content["robust_set"] = self.robust_set(level).describe()
+            text += f"\n{100 * level:g}% set, robust to a weak instrument: {content['robust_set']}"
+        return Report(text, content, pictures)
