@@ -1,9 +1,9 @@
 """Photographs that come inside the wheels of scikit-image and scikit-learn; nothing is downloaded.
 
 Degraded are colour photographs of ordinary scenes. Others (grey ones, textures, pictures through
-a microscope or a telescope) are shown to a network as they are, so that it learns what to leave
-alone; not the pictures that look hazy themselves (``clock``, ``moon``, ``text``). All have a
-licence that their package states; the stereo pair ``motorcycle`` has none.
+a microscope or a telescope, and such as look hazy by themselves) are shown to a network as they
+are, so that it learns what to leave alone. All have a licence that their package states;
+``moon`` and the stereo pair ``motorcycle`` have none.
 """
 
 from typing import Literal, NamedTuple
@@ -40,11 +40,13 @@ _PHOTOS = {
     "flower": _Entry("sklearn", "held out", "vultilion, Flickr 6056698931", "CC BY 2.0"),
     "brick": _Entry("skimage", "as it is", "CC0Textures, Bricks25", "CC0"),
     "camera": _Entry("skimage", "as it is", "Lav Varshney", "CC0"),
+    "clock": _Entry("skimage", "as it is", "Stefan van der Walt", "public domain"),
     "coins": _Entry("skimage", "as it is", "Brooklyn Museum", "no known restrictions"),
     "gravel": _Entry("skimage", "as it is", "CC0Textures, Gravel04", "CC0"),
     "hubble_deep_field": _Entry("skimage", "as it is", "NASA, HubbleSite", "public domain"),
     "immunohistochemistry": _Entry("skimage", "as it is", "CMMI", "no known restrictions"),
     "retina": _Entry("skimage", "as it is", "Häggström, Wikimedia", "CC0"),
+    "text": _Entry("skimage", "as it is", "Wikipedia, Corner.png", "public domain"),
 }
 
 
