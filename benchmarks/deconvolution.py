@@ -1,10 +1,11 @@
 """How fast, and how good, is deconvolution here, next to STARRED and scikit-image?
 
-Batches of simulated galaxies of 64 and 128 pixels (`jaxcore.data.astro`) through our methods, each
-one compiled program, against STARRED (`benchmarks.starred_rival`) and scikit-image's
+Batches of 1, 16 and 64 simulated galaxies of 64 and 128 pixels (`jaxcore.data.astro`) through our
+methods, each one compiled program, against STARRED (`benchmarks.starred_rival`) and scikit-image's
 Richardson-Lucy, which take stamps one by one. Beside each time stand the medians of the squared
-error over the squared norm (NMSE) and of the flux error, and what the machine itself takes for the
-Fourier transforms of the method. ``sunet`` is the published network against plain PyTorch.
+error over the squared norm (NMSE) and of the flux error, and what the machine itself reaches in the
+same run: matrix products, memory, Fourier transforms. ``sunet`` is the published network against
+plain PyTorch.
 
     python -m benchmarks.deconvolution --parts stamps_64 stamps_128 --run runs/small
     python -m benchmarks.deconvolution --parts sunet      # wants PyTorch
@@ -18,7 +19,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -45,16 +46,16 @@ RL_STEPS = 30
 class Plan(NamedTuple):
     """What is run."""
 
-    batch: int
-    repeats: int
-    rivals: int  # stamps that STARRED takes
+    batches: tuple[int, ...]
+    repeats: int  # of the largest batch two fifths
+    rivals: int  # stamps that rivals take, the first of every batch
     starred_steps: int
     network: SUNetConfig  # of the part ``sunet``
     smoke: bool
 
 
-FULL = Plan(16, 5, 3, starred_rival.STEPS, SUNetConfig.deconv(), False)
-SMOKE = Plan(2, 1, 1, 5, SUNetConfig.tiny(), True)
+FULL = Plan((1, 16, 64), 5, 3, starred_rival.STEPS, SUNetConfig.deconv(), False)
+SMOKE = Plan((1, 2), 1, 1, 5, SUNetConfig.tiny(), True)
 
 
 def stamps(side: int, count: int) -> Observed:
@@ -129,40 +130,88 @@ def transforms(y: jax.Array, pairs: int) -> harness.Program:
 
 
 def run_stamps(plan: Plan, side: int, run: Path | None) -> dict[str, Any]:
-    """All methods on one batch."""
-    seen = stamps(side, plan.batch)
-    args = (seen.observed, seen.psf, seen.sigma)
-    params, cfg, state = network(run, plan.smoke)
-    found: dict[str, Any] = {"side": side, "batch": plan.batch, "network": state}
+    """All methods on batches of every size, rivals on the first stamps of them."""
+    seen = stamps(side, max(plan.batches))
+    loaded = network(run, plan.smoke)
+    found: dict[str, Any] = {"side": side, "network": loaded[-1], "limits": harness.limits()}
+    found["limits"]["network_gflop"] = _network_gflop(loaded, side)
+    starred = _starred(plan, seen, side)
+    if starred is not None:
+        found["starred"] = starred.facts
+    found["batches"] = {}
+    for batch in plan.batches:
+        some = Observed(*(a[:batch] for a in seen))
+        times = _batch(plan, some, side, loaded)
+        _compare(times, batch, some, starred, found["limits"])
+        found["batches"][str(batch)] = {n: facts for n, (facts, _) in times.items()}
+    return found
+
+
+Timed: TypeAlias = dict[str, tuple[dict[str, Any], Any]]
+"""Name of a method -> figures, and images where it makes some."""
+
+
+def _batch(plan: Plan, seen: Observed, side: int, loaded: tuple[Any, ...]) -> Timed:
+    """Every method on one batch, in turns; scikit-image on its first stamps."""
+    batch, args = len(seen.observed), (seen.observed, seen.psf, seen.sigma)
+    params, cfg, _ = loaded
     programs = {}
     for name, method in ours(params, cfg, side).items():
-        say(f"{name} at {side}: compiling")
+        say(f"{name} at {side}, batch {batch}: compiling")
         programs[name] = harness.compiled(method, *args)
     calls = {name: program.call for name, program in programs.items()}
     # 200 steps of the sparse method blur and correlate once each.
     calls["fourier_400_pairs"] = transforms(seen.observed, 400).call
-    host = [np.asarray(a, float) for a in args]
-    calls |= _richardson_lucy(host, side)
-    times = harness.interleaved(calls, plan.repeats)
-    for name, measured in times.items():
-        measured["stamps_per_s"] = round(plan.batch / measured["median_s"], 2)
+    few = min(batch, plan.rivals)
+    calls |= _richardson_lucy([np.asarray(a[:few], float) for a in args], side)
+    repeats = plan.repeats if batch < 64 else max(1, plan.repeats * 2 // 5)
+    out: Timed = {}
+    for name, measured in harness.interleaved(calls, repeats).items():
+        count = few if name.startswith("scikit") else batch
+        measured["stamps_per_s"] = round(count / measured["median_s"], 3)
+        images = None
         if name in programs:
             measured |= programs[name].facts
         if name != "fourier_400_pairs":
-            measured |= quality(calls[name](), seen)
-    found["methods"] = times
-    if (starred := _starred(plan, seen, side)) is not None:
-        found["methods"]["starred"] = starred
-        count = plan.rivals
-        for name in programs:
-            measured = times[name]
-            same = quality(np.asarray(calls[name]())[:count], seen)
-            measured["nmse_on_those_of_starred"] = same["nmse"]
-            measured["over_starred"] = round(measured["stamps_per_s"] / starred["stamps_per_s"], 1)
-            measured["nmse_over_starred"] = round(same["nmse"] / starred["nmse"], 3)
-    limit = times["fourier_400_pairs"]["median_s"]
-    times["sparse"]["share_of_fourier_limit"] = round(limit / times["sparse"]["median_s"], 3)
-    return found
+            images = np.asarray(calls[name]())
+            measured |= quality(images, seen)
+        out[name] = (measured, images)
+    say("  " + ", ".join(f"{n} {m['stamps_per_s']:g}/s" for n, (m, _) in out.items()))
+    return out
+
+
+def _compare(
+    times: Timed, batch: int, seen: Observed, starred: "Starred | None", limits: dict[str, float]
+) -> None:
+    """Ratios to rivals, which have a rate per stamp, and to what the machine reaches."""
+    others = {n: m["stamps_per_s"] for n, (m, _) in times.items() if n.startswith("scikit")}
+    if starred is not None:
+        others["starred"] = starred.facts["stamps_per_s"]
+    for name, (measured, images) in times.items():
+        if images is None or name in others:
+            continue
+        for other, rate in others.items():
+            measured[f"over_{other}"] = round(measured["stamps_per_s"] / rate, 1)
+        if starred is not None:
+            count = min(batch, len(starred.images))
+            theirs = quality(starred.images[:count], seen)["nmse"]
+            measured["nmse_over_starred"] = round(quality(images[:count], seen)["nmse"] / theirs, 3)
+    turn = times["fourier_400_pairs"][0]["median_s"]
+    sparse, three = times["sparse"][0], times["three_steps"][0]
+    sparse["share_of_fourier_limit"] = round(turn / sparse["median_s"], 3)
+    rate = limits["network_gflop"] * batch / three["median_s"]
+    three["gflop_s"] = round(rate, 2)
+    three["share_of_matrix_product"] = round(rate / limits["matrix_product_gflop_s"], 3)
+
+
+def _network_gflop(loaded: tuple[Any, ...], side: int) -> float:
+    """Work of the network on one stamp: nearly all of the three steps."""
+    params, cfg, _ = loaded
+    if cfg is None:
+        return 0.0
+    unrolled = dataclasses.replace(cfg, scan_blocks=False)
+    x = jnp.zeros((1, side, side, 1))
+    return harness.gflop(functools.partial(sunet.apply, cfg=unrolled), params, x)
 
 
 def _richardson_lucy(host: list[np.ndarray], side: int) -> dict[str, Callable[[], Any]]:
@@ -188,7 +237,14 @@ def _richardson_lucy(host: list[np.ndarray], side: int) -> dict[str, Callable[[]
     return {"scikit_image_richardson_lucy": call}
 
 
-def _starred(plan: Plan, seen: Observed, side: int) -> dict[str, Any] | None:
+class Starred(NamedTuple):
+    """Its figures per stamp, and its images."""
+
+    facts: dict[str, Any]
+    images: np.ndarray
+
+
+def _starred(plan: Plan, seen: Observed, side: int) -> Starred | None:
     target = np.asarray(seeing((side, side), 2.0, profile="gaussian"), float)
     images, seconds, compiling, noise = [], [], [], []
     for i in range(plan.rivals):
@@ -202,16 +258,17 @@ def _starred(plan: Plan, seen: Observed, side: int) -> dict[str, Any] | None:
         seconds.append(found.seconds)
         compiling.append(found.compile_seconds)
         noise.append(found.noise_seconds)
-    return {
+    facts = {
         "median_s": round(float(np.median(seconds)), 3),
         "min_s": round(min(seconds), 3),
-        "repeats": len(seconds),
+        "stamps": len(seconds),
         "stamps_per_s": round(1 / max(float(np.median(seconds)), 1e-9), 4),
         "compile_s": round(float(np.median(compiling)), 2),
         "noise_propagation_s": round(float(np.median(noise)), 2),
         "steps": plan.starred_steps,
         **quality(np.stack(images), seen),
     }
+    return Starred(facts, np.stack(images))
 
 
 def run_sunet(plan: Plan) -> dict[str, Any]:

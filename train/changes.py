@@ -166,7 +166,7 @@ def check_same_run(
         raise UserError(f"The run directory {run_dir} belongs to other settings: {text}.")
     if current["train"]["steps"] < done:
         raise UserError(
-            f"Expected train.steps of at least {done}, which are done in {run_dir}, found "
+            f"Expected --train.steps of at least {done}, which are done in {run_dir}, found "
             f"{current['train']['steps']}."
         )
     return found

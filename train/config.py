@@ -119,6 +119,6 @@ def check_best(name: str | None, names: Sequence[str] | None) -> None:
     """
     if name is not None and names is not None and name not in names:
         raise UserError(
-            f"train.best_metric {name!r} is not among the metrics of the evaluation: "
+            f"--train.best-metric {name!r} is not among the metrics of the evaluation: "
             f"{', '.join(names) or 'there are none'}."
         )

@@ -135,12 +135,12 @@ def check_length(config: ScheduleConfig, total_steps: int) -> None:
 
     >>> check_length(ScheduleConfig(name="warmup_cosine", warmup_steps=20), 10)
     Traceback (most recent call last):
-    jaxcore.errors.UserError: train.optim.schedule.warmup_steps must be at most the 10 updates of \
-the run, found 20.
+    jaxcore.errors.UserError: --train.optim.schedule.warmup-steps must be at most the 10 updates \
+of the run, found 20.
     """
     if config.name in ("warmup_cosine", "fixed") and (config.warmup_steps or 0) > total_steps:
         raise UserError(
-            f"train.optim.schedule.warmup_steps must be at most the {total_steps} updates of the "
+            f"--train.optim.schedule.warmup-steps must be at most the {total_steps} updates of the "
             f"run, found {config.warmup_steps}."
         )
 

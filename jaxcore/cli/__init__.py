@@ -118,10 +118,16 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 
 def _refuse(problems: Sequence[str]) -> NoReturn:
-    """All wrong options in one sentence."""
+    """All wrong options in one sentence, named as they are typed."""
     from jaxcore.errors import UserError
 
-    raise UserError("; ".join(p.removeprefix(".").removeprefix(": ") for p in problems) + ".")
+    def typed(problem: str) -> str:
+        path, _, rest = problem.partition(" ")
+        if not path.startswith("."):
+            return problem.removeprefix(": ")
+        return f"--{path[1:].replace('_', '-')} {rest}"
+
+    raise UserError("; ".join(map(typed, problems)) + ".")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

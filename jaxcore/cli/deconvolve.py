@@ -19,7 +19,9 @@ def deconvolve(
     psf: tyro.conf.Positional[Path],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     method: MethodName | None = None,
-    weights: RunPlace | None = None,
+    weights: tuple[RunPlace, ...] = (),
+    points: tuple[float, ...] = (),
+    fit_points: bool = True,
     report: Path | None = None,
     noise: tuple[float, ...] = (),
     mask: str | None = None,
@@ -41,6 +43,8 @@ def deconvolve(
     Without --weights a classical method runs: by default the sparse one and debiasing, which have
     the least error on simulated galaxies. With it: Tikhonov, the network, debiasing. Every plane of
     a cube and every band is taken by itself, with its own noise. Header and coordinates are kept.
+    Where the uncertainty of the pixels is known (Tikhonov alone, several networks), the result has
+    an HDU of it, UNCERT.
 
     Args:
       images: a FITS file, a folder of such, or a quoted pattern.
@@ -48,7 +52,12 @@ def deconvolve(
         the images.
       output: a file for one file, else a folder.
       method: classical method; "sparse" without it.
-      weights: run directory, or weight file, of a SUNet for deconvolution.
+      weights: run directory, or weight file, of a SUNet for deconvolution; of several, trained from
+        other seeds, the mean is taken, and what they differ by is their uncertainty.
+      points: X and Y of every point source, in pixels of the image, the middle of the first one at
+        1 as in DS9, for --method two-channel. The result has HDUs POINTS, their places and fluxes,
+        and EXTENDED, the image without them.
+      fit_points: move the points to where they are; they should be given to about a pixel.
       report: folder for pictures of all steps and a JSON of figures.
       noise: standard deviation of the noise in a pixel, in the unit of the image, one or one per
         plane; estimated without it.
@@ -71,7 +80,7 @@ def deconvolve(
     import time
 
     from jaxcore.atomic import check_folder
-    from jaxcore.cli.deconvolve_inputs import Options, open_network
+    from jaxcore.cli.deconvolve_inputs import Options, open_networks
     from jaxcore.cli.deconvolving import run_one
     from jaxcore.cli.progress import steps, track
 
@@ -91,11 +100,13 @@ def deconvolve(
         overwrite=overwrite,
         details=report is not None,
         network=None,
+        points=points,
+        fit_points=fit_points,
     )
-    if weights is not None:
+    if weights:
         if method not in (None, "tikhonov"):
             raise UserError(f"Expected no --method beside --weights, found {method}.")
-        options = open_network(options, weights, which)
+        options = open_networks(options, weights, which)
     options.check()
     reports = {out: _report_of(report, out, output, len(jobs)) for _, _, out in jobs}
     for folder in reports.values():

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,9 @@ class Options:
     details: bool
     network: Callable[[Any], Any] | None
     network_name: str = ""
+    networks: int = 1  # of an ensemble
+    points: tuple[float, ...] = ()
+    fit_points: bool = True
 
     @property
     def steps(self) -> list[str]:
@@ -87,6 +90,13 @@ class Options:
             )
         if self.target == 0 and self.method == "two_channel":
             raise UserError("Expected a --target for the method two-channel, found 0.")
+        if self.points and self.method != "two_channel":
+            found = self.method.replace("_", "-")
+            raise UserError(f"Expected --method two-channel for --points, found {found}.")
+        if len(self.points) % 2:
+            raise UserError(f"Expected pairs X Y for --points, found {len(self.points)} numbers.")
+        if not all(map(math.isfinite, self.points)):
+            raise UserError("Expected finite numbers for --points, found others.")
         if self.factor is not None and not 1 <= self.factor <= 16:
             raise UserError(f"Expected --factor from 1 to 16, found {self.factor}.")
         if self.tile < 32:
@@ -99,27 +109,55 @@ class Options:
             raise UserError("Expected --noise or a map of it, found both.")
 
 
-def open_network(options: Options, place: Path, which: Any) -> Options:
-    """Options with the network of a run or a weight file as step 2.
+def open_networks(options: Options, places: Sequence[Path], which: Any) -> Options:
+    """Options with the networks of runs or weight files as step 2.
 
     Raises:
-      UserError: another kind of network.
+      UserError: networks of another kind, or that do not go together.
     """
+    import jax
+    import jax.numpy as jnp
+
     from jaxcore.models.sunet import pipeline
     from jaxcore.weights import load
 
-    loaded = load(place, model="sunet", which=which)
-    if loaded.cfg.in_channels != 1:
+    if len({place.resolve() for place in places}) < len(places):
+        raise UserError("Expected several networks for --weights, found one of them twice.")
+    loaded = [load(place, model="sunet", which=which) for place in places]
+    cfg = loaded[0].cfg
+    for place, one in zip(places, loaded, strict=True):
+        if one.cfg.in_channels != 1:
+            raise UserError(
+                f"Expected a SUNet of one channel, found one of {one.cfg.in_channels} in {place}."
+            )
+        if one.cfg != cfg:
+            raise UserError(
+                f"Expected networks of one configuration, found another in {place} than in "
+                f"{places[0]}."
+            )
+    lams = {_trained_lam(place) if place.is_dir() else None for place in places}
+    if options.lam is None and len(lams) > 1:
         raise UserError(
-            f"Expected a SUNet of one channel, found one of {loaded.cfg.in_channels} in {place}."
+            "Expected networks trained with one regularisation, or --lam for all, found "
+            f"{' and '.join(sorted(str(lam or 'none') for lam in lams))}."
         )
+    run = pipeline.run_network if len(loaded) == 1 else pipeline.run_networks
+    params = loaded[0].params
+    if len(loaded) > 1:
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(one.params for one in loaded))
 
     def network(x: Any) -> Any:
-        return pipeline.run_network(x, loaded.params, loaded.cfg)
+        return run(x, params, cfg)
 
-    lam = options.lam if options.lam is not None or not place.is_dir() else _trained_lam(place)
-    found = {"method": "tikhonov", "network": network, "network_name": "sunet", "lam": lam}
-    return dataclasses.replace(options, **found, tile=min(options.tile, 384))
+    return dataclasses.replace(
+        options,
+        method="tikhonov",
+        network=network,
+        network_name="sunet",
+        networks=len(loaded),
+        lam=options.lam if options.lam is not None else lams.pop(),
+        tile=min(options.tile, 384),
+    )
 
 
 def _trained_lam(run: Path) -> str | None:
@@ -245,7 +283,8 @@ def prepare(planes: np.ndarray, image: Any, options: Options) -> Field:
         if given is None:
             continue
         if (given < 0).any():
-            raise UserError(f"Expected a {name.replace('_', ' ')} of at least 0, found less.")
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"Expected a map of at least 0 for {option}, found pixels below.")
         with np.errstate(divide="ignore"):
             given = given if power == 2 else 1 / given
         known &= np.isfinite(given) & (given > 0)

@@ -46,7 +46,7 @@ def write_report(
     with whole_folder(folder, among=folder.exists()) as temporary:
         for i, name in enumerate(names):
             # What was compiled gives its results in the order of the alphabet.
-            order = [*about["steps"], "image", "residual", "active"]
+            order = [*about["steps"], "image", "residual", "active", "uncertainty"]
             planes = {key: parts[key][i] for key in order if key in parts}
             observed = field.planes[i] * field.sigma[i]
             known = None if field.weights is None else field.weights[i] > 0
@@ -70,7 +70,7 @@ def picture(
     Args:
       observed: the image.
       sigma: its noise.
-      steps: images of the steps on the finer grid, ``residual`` and ``active``.
+      steps: images of the steps on the finer grid, ``residual``, ``active`` and ``uncertainty``.
       known: pixels that were used.
       scale: side of a fine pixel in seconds of arc; None draws the bar in pixels.
     """
@@ -79,7 +79,8 @@ def picture(
     factor = steps["residual"].shape[-1] // observed.shape[-1]
     fine = np.repeat(np.repeat(observed / factor**2, factor, 0), factor, 1)
     soft = _SOFT * sigma / factor**2
-    named = [n for n in steps if n not in ("image", "residual", "active")] or ["image"]
+    others = ("image", "residual", "active", "uncertainty")
+    named = [n for n in steps if n not in others] or ["image"]
     sky = float(np.median(fine))
     top = max(float(np.percentile(steps[named[-1]], 99.8)) - sky, 10 * soft)
 
@@ -101,6 +102,10 @@ def picture(
         most = max(int(steps["active"].max()), 1)
         levels = _sized(steps["active"] / most)
         second.append((np.repeat(levels[..., None], 3, -1), f"active coefficients, 0 to {most}"))
+    if "uncertainty" in steps and np.ptp(steps["uncertainty"]) > 0:
+        most = float(np.percentile(steps["uncertainty"], 99.8))
+        levels = np.clip(_sized(steps["uncertainty"] / max(most, 1e-30)), 0, 1)
+        second.append((np.repeat(levels[..., None], 3, -1), f"uncertainty, 0 to {most:.3g}"))
     return grid([first, second]).astype(np.float32) / 255
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import jaxcore
+from jaxcore.cli import deconvolve_points
 from jaxcore.cli.deconvolve_inputs import (
     Field,
     Options,
@@ -17,11 +18,15 @@ from jaxcore.cli.deconvolve_inputs import (
     read_bands,
     read_psf,
 )
+from jaxcore.cli.deconvolve_points import EXTENDED, POINTS, Sources
 from jaxcore.errors import UserError
 
 Progress = Callable[[int, int], None]
 _MARGIN = 8  # pixels around what a network is shown, whose border it does not know
 _AT_ONCE = 2**20  # pixels of the result that are computed together
+_RESPONSE = 256  # side of the image in which a point shows what becomes of noise, at most
+UNCERTAINTY = "UNCERT"
+"""EXTNAME of the HDU with the standard deviation of every pixel."""
 
 
 def run_one(
@@ -59,30 +64,34 @@ def run_one(
             f"Expected one PSF or one for each of the {len(field.planes)} planes of {first.where}, "
             f"found {len(psf)} in {psf_image.where}."
         )
-    lams, parts = restore(field, psf, factor, options, progress)
+    lams, parts, sources = restore(field, psf, factor, options, progress)
     figures = measure(field, lams, parts, options)
     where = "" if len(bands) > 1 or options.hdu else ", the first image" * (first.hdu > 0)
     sides = " x ".join(str(n) for n in (len(bands),) * (len(bands) > 1) + bands[0].pixels.shape)
     finer = f", {factor} x finer" if factor > 1 else ""
     width = f"{options.fwhm:g} pixels" if options.fwhm else "none"
+    scale = factor**2 if area else 1
+    found = {} if sources is None else deconvolve_points.table(sources, headers[0], scale)
+    networks = f"; mean of {options.networks} networks" if options.networks > 1 else ""
     said = [
         f"{first.where}{where}: {sides} pixels{finer}",
-        f"steps: {', '.join(options.steps)}; target {width}",
+        f"steps: {', '.join(options.steps)}; target {width}{networks}",
         *_figure_lines(figures, field.estimated),
+        *(deconvolve_points.lines(found) if found else ()),
         *[f"note: {note}" for note in notes],
     ]
     history = [
         f"jaxcore {jaxcore.__version__} deconvolve, PSF {psf_file.name}",
         *[line for line in said[1:] if len(line) < 200],
     ]
-    image = parts["image"] * (factor**2 if area else 1)
-    image = image.reshape(*stacked.shape[:-2], *image.shape[-2:])
-    done = [
-        dataclasses.replace(band, pixels=pixels, header=header)
-        for band, pixels, header in zip(bands, image, headers, strict=True)
-    ]
+    done = []
+    for name, title in (("image", None), ("extended", EXTENDED), ("uncertainty", UNCERTAINTY)):
+        if name in parts:
+            made = (parts[name] * scale).reshape(*stacked.shape[:-2], *parts[name].shape[-2:])
+            done += _hdus(bands, headers, made, title)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_fits(output, done, history, overwrite=options.overwrite)
+    tables = {POINTS: found} if found else None
+    write_fits(output, done, history, tables=tables, overwrite=options.overwrite)
     if report is not None:
         about = {
             "image": source.name,
@@ -90,6 +99,7 @@ def run_one(
             "output": output.name,
             "version": jaxcore.__version__,
             "steps": options.steps,
+            "networks": options.networks if options.network is not None else 0,
             "target_fwhm": options.fwhm,
             "factor": factor,
             "unit": first.unit,
@@ -100,6 +110,19 @@ def run_one(
         write_report(report, field, parts, headers[0], about, overwrite=options.overwrite)
         said.append(f"report  {report}")
     return said
+
+
+def _hdus(bands: list[Any], headers: list[Any], images: np.ndarray, title: str | None) -> list[Any]:
+    """Images of all bands with their cards; those of uncertainty as astropy's CCDData has them."""
+    out = []
+    for number, band in enumerate(bands):
+        header = headers[number].copy()
+        if title is not None:
+            header["EXTNAME"], header["EXTVER"] = title, number + 1
+        if title == UNCERTAINTY:
+            header["UTYPE"] = ("StdDevUncertainty", "standard deviation of every pixel")
+        out.append(dataclasses.replace(band, pixels=images[number], header=header))
+    return out
 
 
 def _headers(bands: list[Any], factor: int) -> list[Any]:
@@ -113,8 +136,8 @@ def _headers(bands: list[Any], factor: int) -> list[Any]:
 
 def restore(
     field: Field, psf: np.ndarray, factor: int, options: Options, progress: Progress | None
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Regularisation of every plane and the images of all steps, in the unit of the input."""
+) -> tuple[np.ndarray, dict[str, np.ndarray], Sources | None]:
+    """Regularisation of every plane, images of all steps in the unit of the input, and sources."""
     import jax
 
     from jaxcore.models.deconvolution.fields import choose_field_lam, plan_tiles, restore_field
@@ -125,7 +148,7 @@ def restore(
     margin = 0 if options.network is None else _MARGIN
     block = plan_tiles(shape, reach, options.tile, margin).block
     _check_target(psf, options)
-    batch = max(1, min(64, _AT_ONCE // (block[0] * block[1] * factor**2)))
+    batch = max(1, min(64, _AT_ONCE // (block[0] * block[1] * factor**2 * options.networks)))
     lams = np.zeros(len(field.planes))
     if options.method == "tikhonov":
         choice = options.choice
@@ -134,21 +157,23 @@ def restore(
             lams = choose_field_lam(field.planes, psf, chosen, factor=factor, reach=reach)
         else:
             lams = np.full(len(field.planes), choice)
-    run = _chain(options)
+    run, sources = _chain(options), None
+    how: dict[str, Any] = {"lam": lams, "factor": factor, "reach": reach, "batch": batch}
     try:
-        parts = restore_field(
-            run,
-            field.planes,
-            psf,
-            weights=field.weights,
-            lam=lams,
-            factor=factor,
-            reach=reach,
-            tile=options.tile,
-            margin=margin,
-            batch=batch,
-            progress=progress,
-        )
+        if options.points:
+            found = deconvolve_points.restore_points(field, psf, factor, reach, options)
+            parts, sources = found
+        else:
+            parts = restore_field(
+                run,
+                field.planes,
+                psf,
+                weights=field.weights,
+                tile=options.tile,
+                margin=margin,
+                progress=progress,
+                **how,
+            )
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -156,12 +181,39 @@ def restore(
             f"Expected images that fit into the memory, found {shape[0]} x {shape[1]} pixels: use "
             "a smaller --tile."
         ) from None
+    if options.steps == ["tikhonov"] and field.weights is None:
+        parts["uncertainty"] = _propagated(run, field.planes.shape, psf, how)
     for name, part in parts.items():
-        if name not in ("residual", "active"):
+        if name in ("residual", "active"):
+            continue
+        part[field.empty] = 0
+        if name != "uncertainty":
             part[field.empty] = np.kron(field.planes[field.empty], np.ones((1, factor, factor)))
             part[field.empty] /= factor**2
-            part *= field.sigma[:, None, None].astype(part.dtype)
-    return lams, parts
+        part *= field.sigma[:, None, None].astype(part.dtype)
+    return lams, parts, sources
+
+
+def _propagated(
+    run: Any, shape: tuple[int, ...], psf: np.ndarray, how: Mapping[str, Any]
+) -> np.ndarray:
+    """Noise of the result, borders aside, where that of every pixel of the image is one.
+
+    It is the same for all pixels of the result that lie alike in a pixel of the image.
+    """
+    import jax.numpy as jnp
+
+    from jaxcore.models.deconvolution.fields import restore_field
+    from jaxcore.models.deconvolution.uncertainty import propagated_noise
+
+    count, sides, factor = shape[0], [min(n, _RESPONSE) for n in shape[1:]], how["factor"]
+    points = np.zeros((count, *sides), np.float32)
+    row, col = (n // 2 for n in sides)
+    points[:, row, col] = 1
+    response = jnp.asarray(restore_field(run, points, psf, **how)["image"])
+    noise = np.asarray(propagated_noise(response, jnp.ones(points.shape)))
+    rows, cols = (slice(n * factor, (n + 1) * factor) for n in (row, col))
+    return np.tile(noise[:, rows, cols], (1, *shape[1:]))
 
 
 def _check_target(psf: np.ndarray, options: Options) -> None:
@@ -221,6 +273,8 @@ def measure(
                 "chi2": chi2,
             }
         )
+        if "uncertainty" in parts:
+            out[-1]["uncertainty"] = float(np.sqrt(np.mean(parts["uncertainty"][i] ** 2.0)))
     return out
 
 
@@ -236,4 +290,7 @@ def _figure_lines(figures: list[dict[str, Any]], estimated: bool) -> list[str]:
         )
     if len(figures) > 12:
         lines.append(f"... {len(figures) - 12} more planes")
+    if "uncertainty" in figures[0]:
+        values = ", ".join(f"{one['uncertainty']:.3g}" for one in figures[:12])
+        lines.append(f"uncertainty of a pixel, HDU {UNCERTAINTY}: {values}")
     return lines

@@ -72,6 +72,8 @@ def evaluate(
     from jaxcore.train.tasks.images import comparison, summarise
     from jaxcore.weights import load
 
+    if images is not None and images < 0:
+        raise UserError(f"--images must be at least 0, found {images}.")
     loaded = load(weights, model=model, preset=preset, which=which)
     network, cfg, params = loaded.network, loaded.cfg, loaded.params
     if jax.local_device_count() > 1 and jax.default_backend() != "cpu":
@@ -96,7 +98,7 @@ def evaluate(
         changes["crop_multiple"] = crop_multiple
     if steps is not None:
         if "steps" not in network.restore_options:
-            raise UserError(f"The network {network.name} has no option steps: leave it out.")
+            raise UserError(f"The network {network.name} has no steps: leave --steps out.")
         changes["sample_steps"] = steps
     if weights.is_dir():
         trained = from_json(kind, read_config(weights).get("task_config"), where="task_config")
@@ -107,7 +109,7 @@ def evaluate(
     if not data.comparable:
         raise UserError(
             "Expected pairs that belong together, to be compared, found pictures of two kinds "
-            "(data.pair_by index)."
+            "(--data.pair-by index)."
         )
     task = dataclasses.replace(
         trained,

@@ -124,8 +124,13 @@ def _condition(job: Job, given: Path | None) -> Path | None:
 def _with_window(loaded: Loaded, window: int) -> Loaded:
     if "stat_window" not in loaded.network.restore_changes:
         name = loaded.network.name
-        raise UserError(f"The network {name} has no statistics over windows: leave it out.")
-    cfg = dataclasses.replace(loaded.cfg, stat_window=window)
+        raise UserError(
+            f"The network {name} has no windows of statistics: leave --stat-window out."
+        )
+    try:
+        cfg = dataclasses.replace(loaded.cfg, stat_window=window)
+    except UserError as error:
+        raise UserError(f"--{str(error).replace('stat_window', 'stat-window')}") from None
     return dataclasses.replace(loaded, cfg=cfg)
 
 

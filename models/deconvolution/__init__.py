@@ -1,6 +1,6 @@
 """Deconvolution of images with a known point spread function; see README.md beside this file."""
 
-from jaxcore.models.deconvolution.chain import chain
+from jaxcore.models.deconvolution.chain import chain, chain_points
 from jaxcore.models.deconvolution.debias import (
     Debiased,
     debias,
@@ -12,6 +12,7 @@ from jaxcore.models.deconvolution.dictionary import Dictionary
 from jaxcore.models.deconvolution.fields import (
     choose_field_lam,
     continued,
+    placed_psfs,
     plan_tiles,
     restore_field,
 )
@@ -48,6 +49,7 @@ from jaxcore.models.deconvolution.two_channel import (
     deconvolve_two_channels,
     two_channel,
 )
+from jaxcore.models.deconvolution.uncertainty import mean_and_spread, propagated_noise
 from jaxcore.models.deconvolution.wiener import radial_power, wiener
 from jaxcore.ops.grids import factor_between, rebin, replicate, upsample_flux
 from jaxcore.ops.spectra import (
@@ -67,6 +69,7 @@ __all__ = [
     "centre_psf",
     "centroid",
     "chain",
+    "chain_points",
     "check_psf",
     "choose_field_lam",
     "choose_lam",
@@ -79,6 +82,7 @@ __all__ = [
     "fill_missing",
     "gaussian_psf",
     "laplacian_tf",
+    "mean_and_spread",
     "moffat_psf",
     "multiresolution_support",
     "noise_by_scale",
@@ -88,8 +92,10 @@ __all__ = [
     "normalise_psf",
     "peak_offset",
     "place_psf",
+    "placed_psfs",
     "plan_tiles",
     "prepare_psf",
+    "propagated_noise",
     "psf_to_tf",
     "radial_power",
     "reach_of",

@@ -12,6 +12,8 @@ from jaxcore.models.deconvolution.debias import debias as debiasing
 from jaxcore.models.deconvolution.fields import Restorer
 from jaxcore.models.deconvolution.methods import METHODS
 from jaxcore.models.deconvolution.psf import gaussian_psf
+from jaxcore.models.deconvolution.two_channel import TwoChannels, deconvolve_two_channels
+from jaxcore.models.deconvolution.uncertainty import mean_and_spread
 from jaxcore.ops.grids import factor_between, rebin, replicate
 from jaxcore.ops.spectra import convolve, image, power, psf_to_tf, spectrum, times
 from jaxcore.ops.starlet import Starlet
@@ -42,7 +44,8 @@ def chain(
       method: step 1, a name of `METHODS`.
       target: full width at half maximum of the Gaussian that is the PSF of the result; None for
         none, which rings.
-      network: step 2, images -> images of the same grid.
+      network: step 2, images -> images of the same grid, or those of several networks in a new
+        first axis: step 3 is done for each, and the result is their mean.
       debias: step 3.
       details: give every step by its name, such as ``tikhonov``, ``sunet`` and ``debias``, and
         ``active``, the number of active coefficients of every pixel.
@@ -50,7 +53,8 @@ def chain(
 
     Returns:
       A compiled function for `restore_field`; it gives ``image`` and ``residual``, the observation
-      less the blurred image, in units of the noise (each pixel repeated on the finer grid).
+      less the blurred image, in units of the noise (each pixel repeated on the finer grid); of
+      several networks also ``uncertainty``, the standard deviation of their results.
 
     Raises:
       UserError: the method is unknown.
@@ -77,25 +81,88 @@ def chain(
         one = jnp.ones(y.shape[0], y.dtype)
         x = restore(y, psf, sigma=one, weights=weights, target_psf=goal, **options)
         steps = {method.replace("_", "-"): x}
+        if network is not None:
+            steps["sunet"] = network(x)
         # What makes the observation of an image that has the target's PSF already.
         left = psf if goal is None else _narrow(psf, goal)
-        if network is not None:
-            steps["sunet"] = x = network(x)
-        active = jnp.zeros((), jnp.uint8)
-        if debias:
-            out = debiasing(x, y, left, sigma=one, weights=weights, dictionary=dictionary)
-            steps["debias"] = x = out.image
-            active = jnp.sum(out.support, axis=-3).astype(jnp.uint8)
-        factor = factor_between(y.shape, psf.shape)
-        residual = y - rebin(convolve(x, psf_to_tf(left)), factor)
-        found = {"image": x, "residual": replicate(residual, factor)}
-        if details:
-            found |= steps
-            if debias:
-                found["active"] = replicate(active, factor)
-        return found
+        return _finished(steps, y, left, weights, dictionary if debias else None, details)
 
     return run
+
+
+def chain_points(
+    *,
+    target: float = FWHM,
+    fit_rounds: int = 6,
+    debias: bool = True,
+    details: bool = False,
+    dictionary: Starlet = Starlet(4),
+) -> Callable[[Array, Array, Array | None, Array], tuple[Mapping[str, Array], TwoChannels]]:
+    """Two channels with point sources, then debiasing, as one compiled function.
+
+    Args:
+      target: see `chain`.
+      fit_rounds: see `deconvolve_two_channels`.
+      debias: step 3.
+      details: see `chain`.
+      dictionary: see `chain`.
+
+    Returns:
+      A function of images in units of their noise, PSFs, weights and positions. It gives the named
+      images of `chain`, with ``extended``, that without point sources, and their fluxes and places.
+
+    >>> from jaxcore.models.deconvolution import moffat_psf
+    >>> psf = jnp.asarray(moffat_psf((32, 32), 5.0), "float32")[None]
+    >>> run = chain_points(fit_rounds=0, debias=False)
+    >>> jax.eval_shape(run, psf, psf, None, jnp.zeros((1, 2, 2)))[0]["extended"].shape
+    (1, 32, 32)
+    """
+
+    @jax.jit
+    def run(
+        y: Array, psf: Array, weights: Array | None, positions: Array
+    ) -> tuple[Mapping[str, Array], TwoChannels]:
+        goal = _gaussian(psf, target)
+        options: dict[str, Any] = {**SURE, "fit_rounds": fit_rounds, "weights": weights}
+        one = jnp.ones(y.shape[0], y.dtype)
+        out = deconvolve_two_channels(y, psf, positions, sigma=one, target_psf=goal, **options)
+        steps = {"two-channel": out.image}
+        third = dictionary if debias else None
+        found = _finished(steps, y, _narrow(psf, goal), weights, third, details)
+        return {**found, "extended": found["image"] - (out.image - out.extended)}, out
+
+    return run
+
+
+def _finished(
+    steps: dict[str, Array],
+    y: Array,
+    psf: Array,
+    weights: Array | None,
+    dictionary: Starlet | None,
+    details: bool,
+) -> dict[str, Array]:
+    """Step 3 if there is a dictionary, the mean of several networks, and the residual."""
+    x, found = list(steps.values())[-1], {}
+    several, factor = x.ndim > y.ndim, factor_between(y.shape, psf.shape)
+    if dictionary is not None:
+        one = jnp.ones(y.shape[0], y.dtype)
+
+        def third(x: Array) -> tuple[Array, Array]:
+            out = debiasing(x, y, psf, sigma=one, weights=weights, dictionary=dictionary)
+            return out.image, out.support
+
+        x, support = jax.lax.map(third, x) if several else third(x)
+        steps["debias"] = x
+        if details:
+            active = jnp.sum(support[0] if several else support, axis=-3)
+            found["active"] = replicate(active.astype(jnp.uint8), factor)
+    if several:
+        x, found["uncertainty"] = mean_and_spread(x)
+        steps |= {n: jnp.mean(s, axis=0) for n, s in steps.items() if s.ndim > y.ndim}
+    residual = y - rebin(convolve(x, psf_to_tf(psf)), factor)
+    found |= {"image": x, "residual": replicate(residual, factor)}
+    return found | steps if details else found
 
 
 def _gaussian(psf: Float[Array, "*b h w"], fwhm: float) -> Float[Array, "h w"]:

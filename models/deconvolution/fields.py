@@ -155,8 +155,7 @@ def restore_field(
     jobs = list(itertools.product(range(len(images)), plan.starts))
     batch = min(batch, len(jobs))
     grid = _times(plan.block, factor)
-    placed = np.stack([np.asarray(place_psf(jnp.asarray(p, float), grid)) for p in psf])
-    placed = placed / placed.sum((-2, -1), keepdims=True)  # what does not fit is cut off
+    placed = placed_psfs(psf, grid)
     strength = np.zeros(len(images)) if lam is None else np.asarray(lam)
     out: dict[str, np.ndarray] = {}
     calls = math.ceil(len(jobs) / batch)
@@ -181,6 +180,18 @@ def restore_field(
         if progress is not None:
             progress(call + 1, calls)
     return out
+
+
+def placed_psfs(
+    psf: Float[np.ndarray, "m k l"], grid: tuple[int, int]
+) -> Float[np.ndarray, "m h w"]:
+    """PSFs of sum one on a grid, in its middle; what does not fit is cut off.
+
+    >>> round(float(placed_psfs(np.ones((1, 3, 3)), (5, 5)).sum()), 5)
+    1.0
+    """
+    placed = np.stack([np.asarray(place_psf(jnp.asarray(p, float), grid)) for p in psf])
+    return placed / placed.sum((-2, -1), keepdims=True)
 
 
 def _blocks(

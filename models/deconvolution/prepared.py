@@ -56,7 +56,7 @@ middle: it was centred.')
     negative = -float(np.minimum(psf, 0).sum((-2, -1)).min())
     if negative > NEGATIVE:
         raise UserError(
-            f"Expected a PSF without negative pixels, found that they hold {negative:.0%} of its "
+            f"Expected a PSF without negative pixels, found some that hold {negative:.0%} of its "
             "sum."
         )
     if negative > 1e-3:

@@ -67,7 +67,8 @@ def check_psf(psf: Float[np.ndarray, "*b h w"]) -> list[str]:
     if psf.ndim < 2 or 0 in psf.shape or psf.dtype.kind not in "fiu":
         raise UserError(f"Expected a PSF of numbers in two axes, found {psf.dtype} {psf.shape}.")
     if not np.isfinite(psf).all():
-        raise UserError(f"Expected a finite PSF, found {int((~np.isfinite(psf)).sum())} others.")
+        count = int((~np.isfinite(psf)).sum())
+        raise UserError(f"Expected a finite PSF, found {count} pixels without a value.")
     sums = psf.sum((-2, -1), dtype=float)
     if not (sums > 0).all():
         raise UserError(f"Expected a PSF with a positive sum, found {float(sums.min()):.6g}.")

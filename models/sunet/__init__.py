@@ -21,7 +21,15 @@ from jaxcore.models.sunet.entry import (
 )
 from jaxcore.models.sunet.model import SUNet, apply
 from jaxcore.models.sunet.params import PREFIX, buffers, config_from_state_dict, rules
-from jaxcore.models.sunet.pipeline import STEPS, Deconvolved, Normalised, deconvolve, normalise
+from jaxcore.models.sunet.pipeline import (
+    STEPS,
+    Deconvolved,
+    Ensemble,
+    Normalised,
+    deconvolve,
+    deconvolve_ensemble,
+    normalise,
+)
 from jaxcore.models.sunet.windows import merge, partition, relative_index, shift_mask
 
 __all__ = [
@@ -31,6 +39,7 @@ __all__ = [
     "STEPS",
     "Deconvolved",
     "DualUp",
+    "Ensemble",
     "Linear",
     "Normalised",
     "PReLU",
@@ -44,6 +53,7 @@ __all__ = [
     "buffers",
     "config_from_state_dict",
     "deconvolve",
+    "deconvolve_ensemble",
     "from_torch",
     "init",
     "merge",

@@ -83,11 +83,18 @@ def test_speed_is_measured_beside_quality_and_without_rivals_that_are_not_there(
     monkeypatch.setattr(deconvolution, "network", lambda run, smoke: ({}, None, "none"))
     monkeypatch.setattr(starred_rival, "restore", absent)
     monkeypatch.setattr(deconvolution.harness, "PAUSE", 0)
+    limits = {"matrix_product_gflop_s": 10.0, "memory_gb_s": 1.0}
+    monkeypatch.setattr(deconvolution.harness, "limits", lambda: dict(limits))
     path = tmp_path / "d.json"
     deconvolution.main(smoke=True, output=path, parts=("stamps_64",))
-    found = json.loads(path.read_text())["stamps_64"]["methods"]
-    assert found["sparse"]["stamps_per_s"] > 0 and found["sparse"]["nmse"] > 0
-    assert "starred" not in found and "share_of_fourier_limit" in found["sparse"]
+    found = json.loads(path.read_text())["stamps_64"]
+    assert "starred" not in found and limits.items() <= found["limits"].items()
+    assert set(found["batches"]) == {"1", "2"}
+    for batch in found["batches"].values():
+        assert batch["sparse"]["stamps_per_s"] > 0 and batch["sparse"]["nmse"] > 0
+        assert batch["sparse"]["over_scikit_image_richardson_lucy"] > 0
+        assert "share_of_fourier_limit" in batch["sparse"]
+        assert "share_of_matrix_product" in batch["three_steps"]
 
 
 def test_the_narrow_psf_and_the_target_make_the_psf():

@@ -9,9 +9,10 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from PIL import Image
 
+from jaxcore.convert import write_safetensors
 from jaxcore.models import deconvolution as d
 from jaxcore.models import sunet
-from tests.tiny_weights import write_run
+from tests.tiny_weights import params, write_run
 
 SIDE, SIGMA = 40, 2.0
 PSF = d.moffat_psf((25, 25), 4.0)
@@ -87,6 +88,11 @@ def test_finer_pixels_keep_flux_and_places_on_the_sky(there, call):
     assert pixels.sum() == pytest.approx(pixels_of("image.fits").sum(), rel=0.01)
     corner = WCS(fits.getheader("image.fits")).all_pix2world(-0.5, -0.5, 0)
     np.testing.assert_allclose(WCS(cards).all_pix2world(-0.5, -0.5, 0), corner, atol=1e-9)
+    # The noise that passes Tikhonov's filter, as astropy's CCDData has it: that of the blank sky.
+    told, cards = pixels_of("out.fits", "UNCERT"), fits.getheader("out.fits", "UNCERT")
+    assert cards["UTYPE"] == "StdDevUncertainty" and "uncertainty of a pixel" in out
+    sky = np.concatenate([pixels[:16], pixels[-16:]])
+    assert told.shape == pixels.shape and told.mean() == pytest.approx(sky.std(), rel=0.25)
 
 
 def test_brightness_per_angle_is_kept_by_finer_pixels(there, call):
@@ -148,6 +154,43 @@ def test_a_network_is_the_second_of_three_steps(there, call):
     assert told["planes"][0]["lambda"] == pytest.approx(0.02)  # of its training
     # Random weights spoil the image; the third step gives back what is significant.
     assert pixels_of("out.fits").sum() == pytest.approx(pixels_of("image.fits").sum(), rel=0.3)
+
+
+def test_several_networks_give_their_mean_and_what_they_differ_by(there, call):
+    cfg = sunet.SUNetConfig.tiny()
+    for seed in (1, 2):
+        write_safetensors(f"{seed}.safetensors", sunet.to_torch(params(seed, cfg, sunet), cfg))
+    options = ("--debias", "off", "--report", "report", "--weights", "1.safetensors")
+    both = ("deconvolve", "image.fits", "psf.fits", "-o", "both.fits", *options, "2.safetensors")
+    code, out, err = call(*both)
+    assert code == 0, err
+    assert "steps: tikhonov, sunet; target none; mean of 2 networks" in out
+    spread = pixels_of("both.fits", "UNCERT")
+    assert spread.shape == (SIDE, SIDE) and spread.max() > 0
+    assert figures()["networks"] == 2
+    assert figures()["planes"][0]["uncertainty"] == pytest.approx(np.sqrt((spread**2).mean()), 1e-3)
+    code, _, err = call(*both[:-1], "1.safetensors", "--overwrite")
+    assert code == 2 and "found one of them twice" in err
+
+
+def test_point_sources_are_found_beside_the_galaxy(there, call):
+    image = pixels_of("image.fits")
+    star = d.shift_psf(np.pad(PSF, ((8, 7), (8, 7))) / PSF.sum(), np.array([-10.3, 8.4]))
+    fits.writeto("star.fits", (image + 5000 * star).astype(np.float32), fits.Header(SKY))
+    options = ("--method", "two-channel", "-o", "out.fits", "--points", "29", "11")
+    code, out, err = call("deconvolve", "star.fits", "psf.fits", *options)
+    assert code == 0, err
+    assert "steps: two-channel, debias" in out and "point source 1 at 29.40 10." in out
+    with fits.open("out.fits") as file:
+        assert [hdu.name for hdu in file] == ["PRIMARY", "EXTENDED", "POINTS"]
+        (found,) = file["POINTS"].data
+        both, extended = file[0].data, file["EXTENDED"].data
+        place = WCS(file[0].header).all_world2pix(found["RA"], found["DEC"], 1)
+    assert (found["X"], found["Y"]) == pytest.approx((29.4, 10.7), abs=0.05)
+    np.testing.assert_allclose(place, (found["X"], found["Y"]), atol=1e-3)
+    assert found["FLUX"] == pytest.approx(5000, rel=0.02)
+    assert (both - extended).sum() == pytest.approx(found["FLUX"], rel=0.01)
+    assert extended[8:12, 26:31].max() < 0.05 * both[8:12, 26:31].max()
 
 
 def test_a_large_image_has_a_picture_of_a_part_in_full_size(there, call):
@@ -245,6 +288,12 @@ WRONG = {
     "lam": ("image.fits psf.fits -o o.fits --method tikhonov --lam x", "positive number or one"),
     "lam alone": ("image.fits psf.fits -o o.fits --lam 0.1", "with --method tikhonov"),
     "noise": ("image.fits psf.fits -o o.fits --noise -1", "above 0"),
+    "points": ("image.fits psf.fits -o o.fits --points 3 4", "--method two-channel for --points"),
+    "half a point": ("image.fits psf.fits -o o.fits --method two-channel --points 3", "pairs X Y"),
+    "a point outside": (
+        "image.fits psf.fits -o o.fits --method two-channel --points 3 41",
+        "from 1 to 40 and from 1 to 40, found 3 41",
+    ),
     "two units": ("bands.fits psf.fits -o o.fits --hdu 1 2", "Expected the unit of"),
     "bands of two sizes": ("bands.fits psf.fits -o o.fits --hdu 1 3", "bands of one size"),
     "network": ("image.fits psf.fits -o o.fits --weights gone", "found nothing at gone"),

@@ -32,7 +32,7 @@ def test_the_line_is_that_of_the_command(name):
 def test_a_setting_that_cannot_be_is_named(call):
     code, out, err = call("train", "demo", "-o", "gone", "--train.steps", "0")
     assert code == 2 and not out
-    assert err == "jaxcore: train.steps must be a whole number of at least 1, found 0.\n"
+    assert err == "jaxcore: --train.steps must be a whole number of at least 1, found 0.\n"
 
 
 def test_all_settings_that_cannot_be_are_named_at_once(call):
@@ -51,8 +51,8 @@ def test_all_settings_that_cannot_be_are_named_at_once(call):
     code, out, err = call("train", "adair", "-o", "gone", *argv)
     assert code == 2 and not out and len(err.splitlines()) == 1
     for option in wrong:
-        path = option[2:].replace("-", "_")
-        assert f"{path} must be " in err or f"{path}: Expected an optimiser group" in err, option
+        said = (f"{option} must be ", f"{option}: Expected an optimiser group")
+        assert any(sentence in err for sentence in said), option
 
 
 def test_the_list_of_recipes_imports_no_network():

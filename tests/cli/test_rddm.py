@@ -82,7 +82,7 @@ def test_mistakes(call, files, photo, tmp_path, monkeypatch, options, message):
 def test_other_networks_take_no_steps(call, weights, photo, tmp_path):
     given = ("--weights", weights / "tiny.pth", "--steps", 2)
     code, _, err = call("restore", photo, "-o", tmp_path / "out.png", *given)
-    assert code == 2 and "The network adair has no option steps: leave it out." in err
+    assert code == 2 and "The network adair has no steps: leave --steps out." in err
     given = ("--weights", weights / "tiny.pth", "--preset", "deraining")
     code, _, err = call("restore", photo, "-o", tmp_path / "out.png", *given)
     assert code == 2 and "Expected as preset of adair none, found 'deraining'." in err

@@ -207,7 +207,7 @@ def test_results_below_the_input_are_not_taken_for_input(call, weights, photo):
         ("{photo} -o {out} --tile 30", "tile must be a positive multiple of 8"),
         ("{photo} -o {out} --tile 32 --overlap 32", "overlap must be"),
         ("{photo} -o {out} --bucket 12", "bucket must be"),
-        ("{photo} -o {out} --stat-window 12", "stat_window must be"),
+        ("{photo} -o {out} --stat-window 12", "--stat-window must be"),
         ("{photo} -o {out} --model nothing", "Unknown network 'nothing'"),
     ],
 )

@@ -144,7 +144,7 @@ def test_groups_by_pattern_are_told_and_what_matches_nothing_is_refused(pairs, t
         ("evaluate {empty}", "found"),
         (
             "evaluate {trained} --images -1",
-            "eval_images must be a whole number of at least 0 or None, found -1",
+            "--images must be at least 0, found -1",
         ),
     ],
 )
@@ -176,8 +176,8 @@ def test_options_of_another_kind_of_data_are_refused(pairs, tmp_path, call):
         ("--fsdp 3", "fsdp=3, tensor=1 does not fit"),
         ("--eval-tile 30", "tile must be a positive multiple of 4, found 30"),
         ("--eval-tile 32", "below the tile 32"),
-        ("--eval-side 8", "eval_side must be a whole number of at least 11 or None, found 8"),
-        ("--eval-images -1", "eval_images must be a whole number of at least 0 or None, found -1"),
+        ("--eval-side 8", "--eval-side must be a whole number of at least 11 or None, found 8"),
+        ("--eval-images -1", "--eval-images must be a whole number of at least 0 or None"),
         ("--data.held-out 0 --data.eval-root {pairs}/gone", "found no folder"),
         ("--network.width 16 --init {run}", "whose width is 4, found --network.width 16"),
         ("--init s3://bucket/run", "Expected a local folder or gs://BUCKET/FOLDER"),

@@ -156,6 +156,6 @@ def test_a_run_of_an_older_version_goes_on_with_what_its_settings_meant(tmp_path
 
 def test_a_warm_up_longer_than_the_run_is_refused_before_anything_is_written(tmp_path):
     cfg = _with(_CFG, schedule=ScheduleConfig(name="warmup_cosine", warmup_steps=9))
-    with pytest.raises(UserError, match="warmup_steps must be at most the 4 updates of the run"):
+    with pytest.raises(UserError, match="warmup-steps must be at most the 4 updates"):
         fit(TinyTask(), cfg, tmp_path / "run", reporter=Silent())
     assert not (tmp_path / "run").exists()

@@ -87,7 +87,7 @@ class Recipe:
             if stage.batch_size % parts:
                 raise UserError(
                     f"A batch of {stage.batch_size} rows does not divide into {parts} "
-                    "micro-batches (train.accum_steps)."
+                    "micro-batches (--train.accum-steps)."
                 )
 
 

@@ -100,7 +100,8 @@ class DeconvolutionTask(NetworkTask):
         factor = self.data.telescope.factor
         if self.side % factor:
             raise UserError(
-                f"Expected stamps whose side is a multiple of {factor}, found {self.side}."
+                f"Expected stamps whose side (--stages.0.patch) is a multiple of {factor}, found "
+                f"{self.side}."
             )
         known(self.data, self.side)
         split(self.data, self.side)

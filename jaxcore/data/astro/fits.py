@@ -16,7 +16,7 @@ import lzma
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -301,16 +301,18 @@ def write_fits(
     images: Sequence[FitsImage],
     history: Sequence[str] = (),
     *,
+    tables: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write images as float32; the file appears whole or not at all.
 
-    An image of the first HDU stays there, others follow in the order given.
+    An image of the first HDU stays there, others follow in the order given, then tables.
 
     Args:
       path: the file; packed if its name ends in ``.gz``.
       images: at least one.
       history: lines for HISTORY of every image.
+      tables: EXTNAME -> name of a column -> its values.
       overwrite: replace a file.
 
     Raises:
@@ -330,6 +332,12 @@ def write_fits(
             if not hdus:
                 hdus.append(fits.PrimaryHDU(header=_fresh(image.primary or fits.Header())))
             hdus.append(fits.ImageHDU(np.asarray(image.pixels, np.float32), header))
+        for name, columns in (tables or {}).items():
+            made = [
+                fits.Column(column, "J" if values.dtype.kind in "iu" else "D", array=values)
+                for column, values in columns.items()
+            ]
+            hdus.append(fits.BinTableHDU.from_columns(made, name=name))
         with whole_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as stream:
             target: Any = stream
             if path.suffix == ".gz":

@@ -92,7 +92,7 @@ def read_arrays(path: str | Path) -> Arrays:
         else:
             arrays = {"target": open_npy(path)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise UserError(f"Expected NumPy arrays of numbers in {path}: {error}.") from None
+        raise UserError(f"Expected NumPy arrays of numbers in {path}, found: {error}.") from None
     for name, array in arrays.items():
         if array.nbytes > MAX_BYTES:
             raise UserError(_too_much(array.nbytes, path))

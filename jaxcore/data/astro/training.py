@@ -48,7 +48,7 @@ class StampData(Serial):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.eval_root and not self.root:
-            raise UserError("Expected a root of stamps beside eval_root, found none.")
+            raise UserError("Expected --data.root beside --data.eval-root, found none.")
 
 
 class Known(NamedTuple):
@@ -85,12 +85,14 @@ def split(data: StampData, side: int) -> tuple[Stamps, Stamps] | None:
     if data.eval_root:
         other = read_folder(data.eval_root, side, data.shrink)
         if (other.observed is None) != (stamps.observed is None):
-            raise UserError("Expected pairs in both or neither of root and eval_root.")
+            raise UserError(
+                "Expected pairs in --data.root and --data.eval-root, found them in one."
+            )
         return stamps, _part(other, slice(0, data.held_out))
     if len(stamps.target) <= data.held_out:
         raise UserError(
             f"Expected more than {data.held_out} stamps, which are held out to evaluate on, found "
-            f"{len(stamps.target)} in {data.root}: lower data.held_out."
+            f"{len(stamps.target)} in {data.root}: lower --data.held-out."
         )
     cut = len(stamps.target) - data.held_out
     return _part(stamps, slice(0, cut)), _part(stamps, slice(cut, None))

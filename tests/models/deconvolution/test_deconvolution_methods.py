@@ -76,14 +76,32 @@ def test_methods_that_need_the_noise_say_so(name, galaxy):
         d.METHODS[name](galaxy.noisy, galaxy.psf)
 
 
+def point(psf, place, flux):
+    """A blurred source at any place."""
+    wave = [np.exp(-2j * np.pi * np.fft.fftfreq(40) * x) for x in place]
+    seen = flux * np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(psf)) * np.outer(*wave)).real
+    return jnp.asarray(seen, jnp.float32)
+
+
 def test_point_sources_are_told_from_the_galaxy_below_them(galaxy):
     truth, noisy, psf = galaxy
     place = (10.3, 26.6)  # between pixels
-    wave = [np.exp(-2j * np.pi * np.fft.fftfreq(40) * x) for x in place]
-    point = 60 * np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(psf)) * np.outer(*wave)).real
-    seen = noisy + jnp.asarray(point, jnp.float32)
+    seen = noisy + point(psf, place, 60)
     out = d.deconvolve_two_channels(seen, psf, jnp.array([place]), sigma=0.008)
     target = d.psf_to_tf(jnp.asarray(d.gaussian_psf((40, 40), 2.0), jnp.float32))
     np.testing.assert_allclose(out.fluxes, [60], rtol=0.05)
     assert error(out.extended, d.convolve(truth, target)) < 0.1
     np.testing.assert_allclose((out.image - out.extended).sum(), out.fluxes.sum(), rtol=1e-3)
+
+
+def test_places_of_point_sources_are_found_where_pixels_are_larger_and_some_are_missing(galaxy):
+    """One in the middle of the galaxy, one beside it, given most of a pixel off."""
+    places = np.array([[20.3, 19.6], [10.3, 28.6]])
+    seen = galaxy.noisy + sum(point(galaxy.psf, *one) for one in zip(places, (40, 60), strict=True))
+    weights = jnp.ones((20, 20)).at[5, 12].set(0)
+    seen = jnp.where(weights > 0, d.rebin(seen, 2), jnp.nan)
+    given = jnp.asarray(places + [[0.6, -0.5], [-0.7, 0.6]], jnp.float32)
+    options = {"sigma": 0.016, "weights": weights, "n_iter": 80, "starlet": Starlet(3, 2)}
+    out = d.deconvolve_two_channels(seen, galaxy.psf, given, fit_rounds=6, **options)
+    np.testing.assert_allclose(out.positions, places, atol=0.1)
+    np.testing.assert_allclose(out.fluxes, [40, 60], rtol=0.1)

@@ -8,6 +8,7 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.models import sunet
 from jaxcore.models.sunet import SUNetConfig
+from tests import tiny_weights
 from tests.models.deconvolution.stamps import stamp
 
 CFG = SUNetConfig.tiny(drop_path=0.5)
@@ -109,14 +110,27 @@ def test_three_steps_in_one_call_bring_the_flux_back(params):
     np.testing.assert_allclose(out.image[0, 1], 3 * out.image[0, 0], atol=0.02)
 
 
-def test_other_steps_sizes_and_tiles(params):
+def test_other_steps_sizes_tiles_and_ensembles():
     _, noisy, psf = stamp(side=40)
     images, psfs = noisy[None, None], psf[None]
     plain = sunet.deconvolve(images, psfs, steps=("tikhonov",), lam="sure")
     assert plain.sunet is None and plain.support is None
     np.testing.assert_array_equal(plain.image, plain.tikhonov)
-    out = sunet.deconvolve(images, psfs, params, CFG, steps=("tikhonov", "sunet"), tile=16)
-    assert out.image.shape == (1, 1, 40, 40) and np.isfinite(out.image).all()
+    cfg = SUNetConfig.tiny(depths=(1, 1, 1, 1))
+    first, second = (tiny_weights.params(seed, cfg, sunet) for seed in (1, 2))
+
+    def ensemble(*members):
+        stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        steps = ("tikhonov", "sunet")
+        return sunet.deconvolve_ensemble(images, psfs, stack, cfg, steps=steps, tile=16)
+
+    same, other, both = ensemble(first, first), ensemble(second, second), ensemble(first, second)
+    assert same.image.shape == (1, 1, 40, 40) and np.isfinite(same.image).all()
+    np.testing.assert_allclose(same.spread, 0, atol=1e-6)
+    each = np.stack([same.image, other.image])
+    np.testing.assert_allclose(both.image, each.mean(0), atol=1e-5)
+    np.testing.assert_allclose(both.spread, each.std(0, ddof=1), atol=1e-5)
+    assert float(both.spread.max()) > 0
 
 
 def test_the_network_sees_a_peak_of_one_and_zeros_are_no_trouble():
