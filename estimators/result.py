@@ -173,8 +173,12 @@ class Result:
 
     def _over_partitions(self, of: Callable[[np.ndarray], Estimate]) -> Estimate:
         """An estimate from the moments of every partition, aggregated."""
+        return self._aggregated(lambda e: of(e.diagnostics["u"]))
+
+    def _aggregated(self, of: Callable[[Estimate], Estimate]) -> Estimate:
+        """An estimate from that of every partition, aggregated."""
         with self.config.precision():
-            every = [of(e.diagnostics["u"]) for e in self.repetitions]
+            every = [of(e) for e in self.repetitions]
             return aggregate_estimates(every, how=self.config.aggregate).on_host()
 
     def _rows(self, values: ArrayLike) -> np.ndarray:

@@ -172,12 +172,12 @@ def side_by_side(
     >>> e = Estimate(theta=np.array(1.0), se=np.array(0.5), psi=np.zeros(4), names=("ATE",))
     >>> print(side_by_side({"one": e, "two": e}))
     estimates
-                             one               two
-    ----------------------------------------------
-    ATE                        1                 1
-                           (0.5)             (0.5)
-    95%        [0.02002, 1.9800]  [0.02002, 1.9800]
-    units                      4                 4
+                       one              two
+    ---------------------------------------
+    ATE                  1                1
+                     (0.5)            (0.5)
+    95%    [0.02002, 1.98]  [0.02002, 1.98]
+    units                4                4
     """
     if not fits:
         raise UserError("Expected at least one estimate for a table, found none.")
