@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -10,12 +10,46 @@ from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots, policy_tree, projection, sensitivity
+from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.columns import label_numbers
-from jaxcore.estimators.double_ml.model import IRM, IRM_TREATED, PLR
+from jaxcore.estimators.double_ml.model import IRM, IRM_TREATED, PLR, Model
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.settings import CrossFitting
+from jaxcore.estimators.units import Units
 
-if TYPE_CHECKING:
-    from jaxcore.estimators.double_ml.result import DoubleMLResult
+
+class Fit(Protocol):
+    """What an analysis asks of a `DoubleMLResult`."""
+
+    @property
+    def config(self) -> CrossFitting:
+        """The settings."""
+        ...
+
+    @property
+    def sample(self) -> Sample:
+        """The data."""
+        ...
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        ...
+
+    @property
+    def repetitions(self) -> tuple[Estimate, ...]:
+        """Estimates of the partitions."""
+        ...
+
+    @property
+    def units(self) -> Units:
+        """Weights and clusters."""
+        ...
+
+    @property
+    def theta(self) -> float:
+        """The estimate."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +77,10 @@ class OmittedVariables:
         )
 
 
-def _elements(fit: "DoubleMLResult", e: Estimate) -> sensitivity.Elements:
-    y, d, p, units = fit.sample.Y, fit.sample.A, e.diagnostics, fit.units
+def _elements(fit: Fit, e: Estimate) -> sensitivity.Elements:
+    y: Any = fit.sample.Y
+    d: Any = fit.sample.A
+    p, units = e.diagnostics, fit.units
     if fit.model is PLR:
         return sensitivity.plr_elements(y, d, p["ml_l"], p["ml_m"], e.theta, units)
     if fit.model in (IRM, IRM_TREATED):
@@ -54,7 +90,7 @@ def _elements(fit: "DoubleMLResult", e: Estimate) -> sensitivity.Elements:
 
 
 def omitted_variables(
-    fit: "DoubleMLResult", cf_y: float, cf_d: float, rho: float, null: float, level: float
+    fit: Fit, cf_y: float, cf_d: float, rho: float, null: float, level: float
 ) -> OmittedVariables:
     """See `DoubleMLResult.sensitivity`."""
     for name, value, low in (("cf_y", cf_y, 0), ("cf_d", cf_d, 0), ("rho", rho, -1)):
@@ -84,9 +120,9 @@ def omitted_variables(
 
 
 def benchmarks(
-    fit: "DoubleMLResult",
+    fit: Fit,
     groups: Mapping[str, Sequence[str]],
-    refit: Callable[[Sequence[int]], "DoubleMLResult"],
+    refit: Callable[[Sequence[int]], Fit],
 ) -> dict[str, dict[str, float]]:
     """See `DoubleMLResult.benchmark`; ``refit`` fits with the covariates of these places alone."""
     names, out = fit.sample.covariates, {}
@@ -102,14 +138,13 @@ def benchmarks(
                 )
             short = refit(kept)
             e = short.repetitions[0]
-            found = sensitivity.benchmark(
-                fit.sample.Y, whole, (e.theta, _elements(short, e)), fit.units
-            )
+            y: Any = fit.sample.Y
+            found = sensitivity.benchmark(y, whole, (e.theta, _elements(short, e)), fit.units)
             out[group] = {name: float(value) for name, value in found._asdict().items()}
     return out
 
 
-def contour_picture(fit: "DoubleMLResult", null: float, ax: Any, **options: Any) -> Any:
+def contour_picture(fit: Fit, null: float, ax: Any, **options: Any) -> Any:
     """See `DoubleMLResult.plot_sensitivity`."""
     marks = options.pop("benchmarks", None)
     e, side = fit.repetitions[0], "lower" if fit.theta > null else "upper"
@@ -125,9 +160,7 @@ def contour_picture(fit: "DoubleMLResult", null: float, ax: Any, **options: Any)
     )
 
 
-def projected(
-    fit: "DoubleMLResult", W: np.ndarray, names: Sequence[str] | None, e: Estimate
-) -> Estimate:
+def projected(fit: Fit, W: np.ndarray, names: Sequence[str] | None, e: Estimate) -> Estimate:
     """The effect as a linear function of ``W`` in one partition."""
     if fit.model is PLR:
         p, s = e.diagnostics, fit.sample
@@ -135,7 +168,7 @@ def projected(
     return projection.best_linear(_signal(fit, e), W, names, fit.units)
 
 
-def by_group(fit: "DoubleMLResult", groups: np.ndarray, e: Estimate) -> Estimate:
+def by_group(fit: Fit, groups: np.ndarray, e: Estimate) -> Estimate:
     """Effects of groups in one partition."""
     if fit.model is PLR:
         found, number = label_numbers(groups, "group")
@@ -144,7 +177,7 @@ def by_group(fit: "DoubleMLResult", groups: np.ndarray, e: Estimate) -> Estimate
     return projection.group_effects(_signal(fit, e), groups, fit.units)
 
 
-def _signal(fit: "DoubleMLResult", e: Estimate) -> np.ndarray:
+def _signal(fit: Fit, e: Estimate) -> np.ndarray:
     if "u" not in e.diagnostics:
         raise UserError(
             f"Expected IRM with target='ATE', or PLR, for effects by covariates, found "
@@ -154,16 +187,17 @@ def _signal(fit: "DoubleMLResult", e: Estimate) -> np.ndarray:
 
 
 def best_policy(
-    fit: "DoubleMLResult", X: ArrayLike, cost: float, depth: int, min_leaf: int
+    fit: Fit, X: ArrayLike, cost: float, depth: int, min_leaf: int
 ) -> policy_tree.PolicyTree:
     """See `DoubleMLResult.policy_tree`."""
-    columns = fit.sample.Y, fit.sample.A
+    y: Any = fit.sample.Y
+    d: Any = fit.sample.A
     signals = []
     for e in fit.repetitions:
         if fit.model is PLR:
             p = e.diagnostics
             with fit.config.precision():
-                one = policy_tree.partialled_out_signal(*columns, p["ml_l"], p["ml_m"])
+                one = policy_tree.partialled_out_signal(y, d, p["ml_l"], p["ml_m"])
             signals.append(np.asarray(one))
         else:
             signals.append(_signal(fit, e))
