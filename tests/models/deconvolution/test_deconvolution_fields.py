@@ -82,7 +82,7 @@ def test_tiles_fade_into_each_other():
 
     out = d.restore_field(flat, slope, PSF[None], reach=6, tile=108)["image"][0]
     steps = np.abs(np.diff(out, axis=1))
-    assert np.ptp(out) > 100 and steps.max() < 15
+    assert np.ptp(out) > 200 and steps.max() < 25  # cores differ by 70
     np.testing.assert_allclose(out, out[:1] + 0 * out, rtol=1e-5)
 
 
