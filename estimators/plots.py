@@ -1,6 +1,6 @@
 """Pictures of estimates (matplotlib, without a global figure)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,3 +171,52 @@ def pseudo_risk(rows: Sequence[dict[str, Any]], *, figure: Any = None, best: int
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
     return figure
+
+
+def sensitivity_contour(
+    grid: np.ndarray,
+    values: np.ndarray,
+    *,
+    null: float = 0.0,
+    scenario: tuple[float, float] | None = None,
+    benchmarks: Mapping[str, tuple[float, float]] | None = None,
+    label: str = "bound of the effect",
+    ax: Any = None,
+) -> Any:
+    """Contours of a bound over the strengths of omitted confounders; returns the axes.
+
+    Args:
+      grid: strengths, of both axes.
+      values: the bound, one row for each ``cf_y``, as `sensitivity.contour`.
+      null: value whose contour is drawn in colour: beyond it the conclusion changes.
+      scenario: ``(cf_y, cf_d)`` marked by a diamond.
+      benchmarks: name -> ``(cf_y, cf_d)`` of observed covariates; those beyond the axes are left
+        out.
+      label: what the contours show.
+      ax: axes to draw on; None makes a figure.
+    """
+    grid, values = np.asarray(grid), np.asarray(values)
+    if ax is None:
+        ax = new_figure(6.2, 5.2).subplots()
+    if np.ptp(values) > 0:
+        lines = ax.contour(grid, grid, values, levels=9, colors=_GREY, linewidths=0.9)
+        ax.clabel(lines, fmt="%.4g", fontsize=8)
+        if values.min() < null < values.max():
+            edge = ax.contour(grid, grid, values, levels=[null], colors=_ORANGE, linewidths=2)
+            ax.clabel(edge, fmt=f"{null:g}", fontsize=9)
+    if scenario is not None:
+        ax.plot([scenario[1]], [scenario[0]], "D", color=_BLUE, ms=7, label="scenario")
+    for i, (name, (cf_y, cf_d)) in enumerate((benchmarks or {}).items()):
+        if max(cf_y, cf_d) <= grid[-1]:
+            colour = _MODEL_COLOURS[i % len(_MODEL_COLOURS)]
+            ax.plot([cf_d], [cf_y], "o", color=colour, ms=6, label=_label(name))
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, loc="upper right")
+    ax.set_xlim(0, grid[-1])
+    ax.set_ylim(0, grid[-1])
+    ax.set_xlabel("cf_d: gain in the variance of the weights (treatment)")
+    ax.set_ylabel("cf_y: share of the residual variance (outcome)")
+    ax.set_title(label, fontsize=10)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return ax

@@ -62,6 +62,47 @@ def best_linear(
     return _estimate(theta, psi, names, units, "best linear projection of the effect")
 
 
+def partialled_out(
+    y: ArrayLike,
+    d: ArrayLike,
+    l: ArrayLike,
+    m: ArrayLike,
+    W: ArrayLike,
+    names: Sequence[str] | None = None,
+    units: Units = INDEPENDENT,
+) -> Estimate:
+    """Effect of a partially linear model as a linear function of ``W``: ``theta(X) = W b``.
+
+    Least squares of ``y - l`` on ``(d - m) W`` with robust errors. With 0/1 columns of groups in
+    ``W`` these are effects of groups (weighted by the variance of the treatment within them).
+
+    Args:
+      y: outcome.
+      d: treatment.
+      l: E[Y|X].
+      m: E[D|X].
+      W: columns the effect depends on (n, q), with a constant if one is wanted.
+      names: names of the columns.
+      units: observation weights and clusters.
+
+    References:
+      Nie and Wager (2021); Semenova and Chernozhukov (2021).
+
+    >>> import numpy as np
+    >>> d, group = np.array([1.0, -1.0, 2.0, 1.0]), np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    >>> e = partialled_out(d * [2, 2, 3, 3], d, np.zeros(4), np.zeros(4), group)
+    >>> e.theta.round(6).tolist()
+    [2.0, 3.0]
+    """
+    W = np.asarray(W)
+    W = W[:, None] if W.ndim == 1 else W
+    residual = np.asarray(d, np.float64) - np.asarray(m, np.float64)
+    signal = np.asarray(y, np.float64) - np.asarray(l, np.float64)
+    if names is None and W.ndim == 2:
+        names = tuple(f"w{j + 1}" for j in range(W.shape[1]))
+    return best_linear(signal, residual[:, None] * W, names, units)
+
+
 def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -> Estimate:
     """Average effect within each group, jointly (for joint intervals).
 

@@ -1,0 +1,191 @@
+"""Difference in differences: two periods, staggered adoption, averages."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcore.errors import UserError
+from jaxcore.estimators import crossfit, did
+from jaxcore.estimators.nuisance import HostLearner, Logistic, Ridge
+from jaxcore.estimators.units import Units
+from tests.peers import doubleml_cases as cases
+
+N, K = cases.N, 2
+LINEAR = {"ml_g": Ridge(alpha=0.0), "ml_m": Logistic(alpha=1e-3)}
+MEAN = HostLearner(lambda X, y, w, new: np.full(len(new), np.average(y, weights=w)))
+MEANS = {"ml_g": MEAN, "ml_m": MEAN}
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return cases.panel()
+
+
+@pytest.fixture(scope="module")
+def folds(panel):
+    groups = np.unique(panel["first"], return_inverse=True)[1]
+    ids = crossfit.fold_ids(jax.random.key(0), N, K, strata=jnp.asarray(groups))
+    return {"fold_ids": np.asarray(ids), "n_folds": K}
+
+
+@pytest.fixture(scope="module")
+def effects(panel, folds):
+    with jax.enable_x64(True):
+        return did.group_time(*(panel[k] for k in ("y", "first", "x", "times")), **LINEAR, **folds)
+
+
+def test_a_cell_is_the_difference_of_two_periods(panel, folds, effects):
+    cell = effects.cells[1]
+    before, after = (int(t) - 1 for t in (cell.before, cell.time))
+    member, never = panel["first"] == cell.group, np.isinf(panel["first"])
+    with jax.enable_x64(True):
+        one = did.did_panel(
+            jnp.asarray(panel["y"][:, after] - panel["y"][:, before]),
+            jnp.asarray(member, float),
+            jnp.asarray(panel["x"][:, before]),
+            units=Units(weights=jnp.asarray(member | never, float)),
+            **LINEAR,
+            **folds,
+        )
+    np.testing.assert_allclose(effects.estimate.theta[1], one.theta, rtol=1e-8)
+    np.testing.assert_allclose(effects.estimate.se[1], one.se, rtol=1e-8)
+
+
+def test_effects_and_past_are_what_they_were_made_to_be(effects):
+    """One plus half of the time since; nothing before."""
+    for row in effects.rows():
+        truth = 1 + 0.5 * (row["time"] - row["group"]) if row["time"] >= row["group"] else 0
+        assert abs(row["estimate"] - truth) < 3.5 * row["std_error"], row["name"]
+    found = did.aggregate(effects, "event")
+    assert found.names[:2] == ("event -2", "event -1") and found.names[-1] == "overall"
+
+
+@pytest.mark.parametrize("by", did.AGGREGATIONS)
+def test_averages_by_hand(panel, effects, by):
+    found = did.aggregate(effects, by)
+    share = {g: np.mean(panel["first"] == g) for g in (2.0, 3.0, 4.0)}
+    cells, theta = effects.cells, effects.estimate.theta
+
+    def average(keep):
+        kept = [(share[c.group], t) for c, t in zip(cells, theta, strict=True) if keep(c)]
+        return np.average([t for _, t in kept], weights=[s for s, _ in kept])
+
+    after = [c for c in cells if c.treated]
+    if by == "simple":
+        expected = [average(lambda c: c.treated)]
+    elif by == "group":
+        each = [average(lambda c, g=g: c.treated and c.group == g) for g in share]
+        expected = [*each, np.average(each, weights=list(share.values()))]
+    elif by == "time":
+        each = [average(lambda c, t=t: c.treated and c.time == t) for t in (2, 3, 4, 5)]
+        expected = [*each, np.mean(each)]
+    else:
+        since = sorted({c.time - c.group for c in cells})
+        each = [average(lambda c, s=s: c.time - c.group == s) for s in since]
+        expected = [*each, np.mean([e for e, s in zip(each, since, strict=True) if s >= 0])]
+    assert len(after) == 9
+    np.testing.assert_allclose(found.theta, expected, rtol=1e-9)
+
+
+def test_errors_of_averages_count_the_shares_of_the_groups(effects):
+    """The influence values of the shares, against small changes of the units' weights."""
+    exact, known = (did.aggregate(effects, "simple", known_shares=k) for k in (False, True))
+    treated = np.array([c.treated for c in effects.cells])
+    group = np.array([c.group for c in effects.cells])[treated]
+    theta = effects.estimate.theta[treated]
+
+    def average(w):
+        share = np.array([np.average(effects.first == g, weights=w) for g in group])
+        return np.average(theta, weights=share)
+
+    slope = np.empty(N)
+    for i in range(N):
+        w = np.ones(N)
+        w[i] += 1e-5
+        slope[i] = N * (average(w) - average(np.ones(N))) / 1e-5
+    np.testing.assert_allclose(exact.psi[:, 0] - known.psi[:, 0], slope, atol=1e-4)
+
+
+def test_units_that_are_not_seen_stay_out_of_their_cells(panel, folds):
+    y = panel["y"].copy()
+    y[::3, 4] = np.nan
+    arrays = panel["first"], panel["x"][:, 0], panel["times"]
+    found = did.group_time(y, *arrays, **MEANS, **folds)
+    whole = did.group_time(panel["y"], *arrays, **MEANS, **folds)
+    last = np.array([c.time == 5 for c in found.cells])
+    moved = found.estimate.theta != whole.estimate.theta
+    assert np.array_equal(moved, last) and np.isfinite(found.estimate.se).all()
+
+
+def test_cells_that_cannot_be_computed_are_left_out_with_a_word(panel, folds):
+    first = panel["first"].copy()
+    first[first == 3] = np.inf
+    first[0] = 3
+    arrays = panel["y"], first, panel["x"][:, 0], panel["times"]
+    found = did.group_time(*arrays, **MEANS, **folds)
+    assert not any(c.group == 3 for c in found.cells)
+    assert "left out 4 cells" in found.estimate.summary()
+    everyone = np.full(N, 2.0)
+    with pytest.raises(UserError, match="every training fold"):
+        did.group_time(panel["y"], everyone, *arrays[2:], **MEANS, **folds)
+
+
+def test_units_treated_later_can_be_compared_with(panel, folds):
+    first = np.where(np.isinf(panel["first"]), 4.0, panel["first"])  # nobody is never treated
+    arrays = panel["y"], first, panel["x"][:, 0], panel["times"]
+    found = did.group_time(*arrays, control="not yet", **MEANS, **folds)
+    assert all(c.time < 4 for c in found.cells) and found.estimate.notices
+
+
+def test_anticipation_moves_the_period_before():
+    cells = did.cells_of([4.0], [1.0, 2.0, 3.0, 4.0, 5.0], anticipation=1)
+    assert [(c.before, c.time) for c in cells] == [(1, 3), (2, 4), (2, 5)]
+    assert did.cells_of([2.0], [1.0, 2.0], anticipation=1) == ()
+    universal = did.cells_of([3.0], [1.0, 2.0, 3.0], base="universal")
+    assert [(c.before, c.time) for c in universal] == [(2, 1), (2, 3)]
+
+
+def test_two_groups_and_two_periods_without_covariates_are_four_means():
+    c = cases.data()
+    with jax.enable_x64(True):
+        y, d, t = (jnp.asarray(c[k], float) for k in ("y", "d", "after"))
+        for experimental in (False, True):
+            found = did.did_cross_sections(
+                y,
+                d,
+                t,
+                jnp.asarray(c["x"]),
+                fold_ids=jnp.zeros(N, int),
+                n_folds=1,
+                experimental=experimental,
+                **MEANS,
+            )
+            mean = {(a, b): float(y[(d == a) & (t == b)].mean()) for a in (0, 1) for b in (0, 1)}
+            simple = mean[1, 1] - mean[1, 0] - mean[0, 1] + mean[0, 0]
+            assert abs(float(found.theta) - simple) < 1e-9
+            assert 0.1 < float(found.se) < 1
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"Y": np.ones((N, 3))}, "outcomes"),
+        ({"X": np.ones((3, 2))}, "covariates"),
+        ({"times": [1, 2, 3, 5, 4]}, "ascending"),
+        ({"first": np.full(N, np.nan)}, "missing"),
+        ({"first": np.full(N, 2.5)}, "among the periods"),
+        ({"control": "later"}, "'never' or 'not yet'"),
+        ({"base": "all"}, "'varying' or 'universal'"),
+        ({"anticipation": -1}, "periods of anticipation"),
+    ],
+)
+def test_refusals(panel, folds, change, sentence):
+    given = {"Y": panel["y"], "first": panel["first"], "X": panel["x"], "times": panel["times"]}
+    with pytest.raises(UserError, match=sentence):
+        did.group_time(**(given | MEANS | folds | change))
+
+
+def test_averages_refuse(effects):
+    with pytest.raises(UserError, match="simple, group, time, event"):
+        did.aggregate(effects, "calendar")
