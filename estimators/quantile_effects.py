@@ -191,9 +191,7 @@ def potential_quantiles(
     """
     if kind not in KINDS:
         raise UserError(f"Expected kind='quantile' or 'tail mean', found {kind!r}.")
-    taus = np.asarray(quantiles, np.float64)
-    if taus.ndim != 1 or not len(taus) or not np.all((taus > 0) & (taus < 1)):
-        raise UserError(f"Expected quantiles between 0 and 1, found {list(np.ravel(taus))}.")
+    taus = checked_quantiles(quantiles)
     key = jax.random.key(0) if key is None else key
     k_half, k_m, k_g = jax.random.split(key, 3)
     w = jnp.ones_like(y) if units.weights is None else units.weights
@@ -245,6 +243,18 @@ def potential_quantiles(
         estimator=f"potential outcomes, {kind}s",
         diagnostics={"ml_m": m, "guesses": jnp.mean(guesses, axis=1)},
     )
+
+
+def checked_quantiles(quantiles: Sequence[float]) -> Float[np.ndarray, " q"]:
+    """The quantiles as an array.
+
+    Raises:
+      UserError: none, or one outside (0, 1).
+    """
+    taus = np.asarray(quantiles, np.float64)
+    if taus.ndim != 1 or not len(taus) or not np.all((taus > 0) & (taus < 1)):
+        raise UserError(f"Expected quantiles between 0 and 1, found {np.ravel(taus).tolist()}.")
+    return taus
 
 
 def quantile_effects(potential: Estimate) -> Estimate:

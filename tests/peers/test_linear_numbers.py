@@ -1,0 +1,52 @@
+"""Clustered errors as in linearmodels, and the wild bootstrap as in wildboottest.
+
+`linear.json` holds their numbers; `linear_numbers` makes them where both are installed.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcore.estimators.linear_iv import tsls
+from jaxcore.estimators.units import Units
+from jaxcore.estimators.wild_bootstrap import wild_linear_iv
+from tests.peers import linear_numbers as peer
+
+THEIRS = json.loads(Path(__file__).with_name("linear.json").read_text())
+
+
+@pytest.mark.parametrize("kinds", ["firm", "both"])
+def test_two_stage_least_squares(kinds):
+    c = peer.data()
+    labels = c["firm"] if kinds == "firm" else np.stack([c["firm"], c["year"]], axis=1)
+    with jax.enable_x64(True):
+        y, a, z, w = (jnp.asarray(c[k]) for k in ("y", "a", "z", "w"))
+        W = jnp.stack([jnp.ones_like(w), w], axis=1)
+        e = tsls(y, a, z, W, Units(clusters=labels))
+    np.testing.assert_allclose(e.theta, THEIRS[f"tsls_{kinds}"]["theta"], rtol=1e-9)
+    np.testing.assert_allclose(e.se, THEIRS[f"tsls_{kinds}"]["se"], rtol=1e-9)
+
+
+def test_wild_bootstrap_of_least_squares():
+    c = peer.data()
+    W = np.stack([np.ones(peer.N), c["w"]], axis=1)
+    units = Units(clusters=c["firm"])
+    ours = [
+        wild_linear_iv(c["y"], c["a"], c["a"], W, units, null=value, kind="rademacher").p_value
+        for value in peer.VALUES
+    ]
+    np.testing.assert_allclose(ours, THEIRS["wild"], atol=1 / 256 + 1e-9)  # ties, the identity
+
+
+def test_the_stored_numbers_are_those_of_the_installed_libraries():
+    pytest.importorskip("linearmodels")
+    pytest.importorskip("wildboottest")
+    fresh = peer.numbers()
+    for name in ("tsls_firm", "tsls_both"):
+        for key in ("theta", "se"):
+            np.testing.assert_allclose(fresh[name][key], THEIRS[name][key], rtol=1e-9)
+    np.testing.assert_allclose(fresh["wild"], THEIRS["wild"], rtol=1e-9)
