@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.estimators.linear_iv import tsls
+from jaxcore.estimators.linear_iv import ols, tsls
 from jaxcore.estimators.units import Units
+from jaxcore.estimators.variance import variance
 from jaxcore.estimators.wild_bootstrap import wild_linear_iv
 from tests.peers import linear_numbers as peer
 
@@ -20,15 +21,18 @@ THEIRS = json.loads(Path(__file__).with_name("linear.json").read_text())
 
 
 @pytest.mark.parametrize("kinds", ["firm", "both"])
-def test_two_stage_least_squares(kinds):
+def test_clustered_errors(kinds):
     c = peer.data()
     labels = c["firm"] if kinds == "firm" else np.stack([c["firm"], c["year"]], axis=1)
     with jax.enable_x64(True):
         y, a, z, w = (jnp.asarray(c[k]) for k in ("y", "a", "z", "w"))
         W = jnp.stack([jnp.ones_like(w), w], axis=1)
-        e = tsls(y, a, z, W, Units(clusters=labels))
-    np.testing.assert_allclose(e.theta, THEIRS[f"tsls_{kinds}"]["theta"], rtol=1e-9)
-    np.testing.assert_allclose(e.se, THEIRS[f"tsls_{kinds}"]["se"], rtol=1e-9)
+        units = Units(clusters=labels)
+        iv, ls = tsls(y, a, z, W, units), ols(y, a, W, units)
+        plain = jnp.sqrt(variance(iv.psi, units, small_sample=False))
+    for theta, se, name in ((iv.theta, plain, "tsls"), (ls.theta, ls.se, "ols")):
+        theirs = THEIRS[f"{name}_{kinds}"]
+        np.testing.assert_allclose([theta, se], [theirs["theta"], theirs["se"]], rtol=1e-9)
 
 
 def test_wild_bootstrap_of_least_squares():
@@ -46,7 +50,7 @@ def test_the_stored_numbers_are_those_of_the_installed_libraries():
     pytest.importorskip("linearmodels")
     pytest.importorskip("wildboottest")
     fresh = peer.numbers()
-    for name in ("tsls_firm", "tsls_both"):
+    for name in ("tsls_firm", "tsls_both", "ols_firm", "ols_both"):
         for key in ("theta", "se"):
             np.testing.assert_allclose(fresh[name][key], THEIRS[name][key], rtol=1e-9)
     np.testing.assert_allclose(fresh["wild"], THEIRS["wild"], rtol=1e-9)
