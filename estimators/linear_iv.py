@@ -156,7 +156,8 @@ def robust_set(
     mean = jnp.mean(parts, axis=0)
     cov = covariance(parts - mean[None] if centred else parts, units)
     k = quantile(level, units.df) ** 2
-    inside = mean[:, None] * mean[None] - k * cov
+    # times n, as the released code has it, which changes no root
+    inside = len(a) * (mean[:, None] * mean[None] - k * cov)
     q = jnp.stack([inside[0, 0], -2 * inside[0, 1], inside[1, 1]])
     root = jnp.sqrt(q[1] ** 2 - 4 * q[0] * q[2])
     roots = jnp.sort(jnp.stack([(-q[1] - root), (-q[1] + root)]) / (2 * q[0]))
