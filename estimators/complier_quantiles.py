@@ -16,10 +16,12 @@ from jaxcore.estimators import quantile_effects as quantiles
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
+@in_double
 def local_quantiles(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -107,7 +109,7 @@ def local_quantiles(
     compliers = share(w, m_own, r0, r1)
     parts = [
         quantiles.local_quantile(
-            y, at[arm], z, m_own, *g[cell], compliers, tau, 2.0 * arm - 1, units
+            y, at[arm], z, m_own, g[cell, 0], g[cell, 1], compliers, tau, 2.0 * arm - 1, units
         )
         for cell, (arm, tau) in enumerate(cells)
     ]

@@ -2,7 +2,8 @@
 
 The scores are those of DoubleML's ``DoubleMLPQ``, ``DoubleMLLPQ``, ``DoubleMLQTE`` and
 ``DoubleMLCVAR`` (Kallus, Mao and Uehara 2024, Localized debiased machine learning). Nothing is
-checked of the data (see `double_ml`); quantiles need an outcome with a density where they lie.
+checked of the data (see `double_ml.functions`); quantiles need an outcome with a density where they
+lie, so an outcome with many equal values (zeros) has errors there that mean nothing.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from jaxcore.estimators import combine, influence
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
@@ -150,6 +152,7 @@ def tail_mean(
 KINDS = ("quantile", "tail mean")
 
 
+@in_double
 def potential_quantiles(
     y: Float[Array, " n"],
     d: Float[Array, " n"],

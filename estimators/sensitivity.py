@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import normal_quantile, variance
 
@@ -67,6 +68,7 @@ class Benchmark(NamedTuple):
 # --- elements of the models ---------------------------------------------------------------------
 
 
+@in_double
 def plr_elements(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -83,6 +85,7 @@ def plr_elements(
     return Elements(sigma2, nu2, psi_sigma2, w * nu2 - w * square * nu2**2)
 
 
+@in_double
 def irm_elements(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -129,6 +132,7 @@ def strength(
     return abs(rho) * jnp.sqrt(cf_y * cf_d / (1 - cf_d))
 
 
+@in_double
 def bounds(
     theta: Float[Array, ""],
     psi: Float[Array, " n"],
@@ -156,6 +160,7 @@ def bounds(
     return _bounds(theta, psi, elements, strength(cf_y, cf_d, rho), _one_sided(level, units), units)
 
 
+@in_double
 def robustness_value(
     theta: Float[Array, ""],
     psi: Float[Array, " n"],
@@ -230,6 +235,7 @@ def _one_sided(level: float, units: Units) -> float:
 # --- benchmarks and pictures --------------------------------------------------------------------
 
 
+@in_double
 def benchmark(
     y: Float[Array, " n"],
     long: tuple[Float[Array, ""], Elements],
@@ -293,6 +299,7 @@ def benchmarks(
     return out
 
 
+@in_double
 def contour(
     theta: Float[Array, ""],
     psi: Float[Array, " n"],

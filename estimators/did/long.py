@@ -42,7 +42,7 @@ def group_time_frame(
     seed: int = 0,
     **options: Any,
 ) -> GroupTime:
-    """`group_time` of a long table, in float64, with folds that hold every group.
+    """`group_time` of a long table, with folds that hold every group.
 
     Args:
       frame: a dataframe (pandas, polars, pyarrow) or a dict of columns.
