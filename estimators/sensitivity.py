@@ -57,7 +57,11 @@ class Robustness(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """Strength that a group of observed covariates would have had as omitted ones."""
+    """Strength of confounders that would add as much as a group of observed covariates adds.
+
+    As DoubleML has it: the gain in explained variance over what is left with all covariates, the
+    gain in the mean square of the weights over that without the group; both at most one.
+    """
 
     cf_y: Float[Array, ""]
     cf_d: Float[Array, ""]

@@ -1,7 +1,7 @@
 """Several treatments at once, and treatments with several levels.
 
-Computed in float64 unless traced. Nothing is checked of the data (see `double_ml.functions`). Intervals that hold for all effects at once are
-those of ``confint(joint=True)``.
+Computed in float64 unless traced. Nothing is checked of the data (see `double_ml.functions`).
+Intervals that hold for all effects at once are those of ``confint(joint=True)``.
 """
 
 from collections.abc import Sequence

@@ -212,27 +212,16 @@ ROLES = {"outcome": "y", "unit": "who", "time": "year", "first": "start"}
 
 
 def test_a_long_table_gives_what_its_arrays_give(panel, long):
-    named = ROLES | {"covariates": ["x0", "x1"]}
-    found = did.group_time_frame(long, **named, **MEANS, n_folds=K)
-    whole = did.group_time(
-        panel["y"],
-        panel["first"],
-        panel["x"],
-        panel["times"],
-        fold_ids=ids_of(panel),
-        **MEANS,
-        n_folds=K,
-    )
-    np.testing.assert_allclose(found.estimate.theta, whole.estimate.theta, rtol=1e-9)
-    towns = did.group_time_frame(long, **named, **MEANS, n_folds=2, clusters="town")
-    assert towns.estimate.df == 49 and "clusters only" not in towns.estimate.summary()
-
-
-def ids_of(panel):
-    """Folds of the seed 0, as `group_time_frame` makes them."""
     groups = np.unique(panel["first"], return_inverse=True)[1]
     with jax.enable_x64(True):
-        return np.asarray(crossfit.fold_ids(jax.random.key(0), N, K, strata=jnp.asarray(groups)))
+        ids = crossfit.fold_ids(jax.random.key(0), N, K, strata=jnp.asarray(groups))
+    named = ROLES | LINEAR | {"covariates": ["x0", "x1"], "n_folds": K}
+    found = did.group_time_frame(long, **named)
+    arrays = (panel[k] for k in ("y", "first", "x", "times"))
+    whole = did.group_time(*arrays, **LINEAR, fold_ids=np.asarray(ids), n_folds=K)
+    np.testing.assert_allclose(found.estimate.theta, whole.estimate.theta, rtol=1e-9)
+    towns = did.group_time_frame(long, **named, clusters="town").estimate
+    assert towns.df == 49 and "clusters only" not in towns.summary()
 
 
 @pytest.mark.parametrize(
