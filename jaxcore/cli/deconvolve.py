@@ -19,8 +19,8 @@ def deconvolve(
     psf: tyro.conf.Positional[Path],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     method: MethodName | None = None,
-    weights: tuple[RunPlace, ...] = (),
-    points: tuple[float, ...] = (),
+    weights: tyro.conf.UseAppendAction[tuple[RunPlace, ...]] = (),
+    point: tyro.conf.UseAppendAction[tuple[tuple[float, float], ...]] = (),
     fit_points: bool = True,
     report: Path | None = None,
     noise: tuple[float, ...] = (),
@@ -52,12 +52,12 @@ def deconvolve(
         the images.
       output: a file for one file, else a folder.
       method: classical method; "sparse" without it.
-      weights: run directory, or weight file, of a SUNet for deconvolution; of several, trained from
-        other seeds, the mean is taken, and what they differ by is their uncertainty.
-      points: X and Y of every point source, in pixels of the image, the middle of the first one at
-        1 as in DS9, for --method two-channel. The result has HDUs POINTS, their places and fluxes,
-        and EXTENDED, the image without them.
-      fit_points: move the points to where they are; they should be given to about a pixel.
+      weights: run directory, or weight file, of a SUNet for deconvolution; again for another. Of
+        several, trained from other seeds, the mean is taken; what they differ by is UNCERT.
+      point: X and Y of a point source for --method two-channel, in pixels of the image, the middle
+        of the first one at 1 as in DS9; again for every further one. The result has HDUs POINTS,
+        places and fluxes, and EXTENDED, the image without them.
+      fit_points: move points to where they are; they should be given to about a pixel.
       report: folder for pictures of all steps and a JSON of figures.
       noise: standard deviation of the noise in a pixel, in the unit of the image, one or one per
         plane; estimated without it.
@@ -100,7 +100,7 @@ def deconvolve(
         overwrite=overwrite,
         details=report is not None,
         network=None,
-        points=points,
+        points=point,
         fit_points=fit_points,
     )
     if weights:

@@ -35,7 +35,7 @@ class Options:
     network: Callable[[Any], Any] | None
     network_name: str = ""
     networks: int = 1  # of an ensemble
-    points: tuple[float, ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
     fit_points: bool = True
 
     @property
@@ -92,11 +92,7 @@ class Options:
             raise UserError("Expected a --target for the method two-channel, found 0.")
         if self.points and self.method != "two_channel":
             found = self.method.replace("_", "-")
-            raise UserError(f"Expected --method two-channel for --points, found {found}.")
-        if len(self.points) % 2:
-            raise UserError(f"Expected pairs X Y for --points, found {len(self.points)} numbers.")
-        if not all(map(math.isfinite, self.points)):
-            raise UserError("Expected finite numbers for --points, found others.")
+            raise UserError(f"Expected --method two-channel for --point, found {found}.")
         if self.factor is not None and not 1 <= self.factor <= 16:
             raise UserError(f"Expected --factor from 1 to 16, found {self.factor}.")
         if self.tile < 32:
@@ -294,7 +290,10 @@ def prepare(planes: np.ndarray, image: Any, options: Options) -> Field:
         safe = np.where(known, given, 1)
         weights = np.where(known, np.minimum(least[:, None, None] / safe, 1), 0).astype(np.float32)
     if not known.any():
-        raise UserError(f"Expected pixels with a value in {image.where}, found none.")
+        used = [f"--{name.replace('_', '-')}" for name, given in options.planes.items() if given]
+        leave = f" that {' and '.join(used)} leave{'s' * (len(used) == 1)}"
+        left = leave if used and lost < planes.size else ""
+        raise UserError(f"Expected pixels with a value in {image.where}{left}, found none.")
     estimated = sigma is None and not options.noise
     planes = np.where(known, planes, 0)
     if options.noise:

@@ -1,4 +1,4 @@
-"""Point sources of ``jaxcore deconvolve --points``: fitted beside an extended image."""
+"""Point sources of ``jaxcore deconvolve --point``: fitted beside an extended image."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -41,15 +41,15 @@ def restore_points(
     count, h, w = field.planes.shape
     if max(h, w) > options.tile:
         raise UserError(
-            f"Expected an image of at most {options.tile} pixels a side for --points, found "
+            f"Expected an image of at most {options.tile} pixels a side for --point, found "
             f"{h} x {w}: cut it out, or raise --tile."
         )
-    xy = np.array(options.points, float).reshape(-1, 2)
-    outside = (xy < 0.5).any(1) | (xy > [w + 0.5, h + 0.5]).any(1)
+    xy = np.array(options.points, float)
+    outside = ~((xy >= 0.5) & (xy <= [w + 0.5, h + 0.5])).all(1)
     if outside.any():
         x, y = xy[outside][0]
         raise UserError(
-            f"Expected --points X Y inside the image, from 1 to {w} and from 1 to {h}, found "
+            f"Expected --point X Y inside the image, from 1 to {w} and from 1 to {h}, found "
             f"{x:g} {y:g}."
         )
     # The middle of the first pixel is 1 in FITS; that of the first finer ones lies before it.

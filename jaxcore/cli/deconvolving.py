@@ -24,6 +24,7 @@ from jaxcore.errors import UserError
 Progress = Callable[[int, int], None]
 _MARGIN = 8  # pixels around what a network is shown, whose border it does not know
 _AT_ONCE = 2**20  # pixels of the result that are computed together
+_CLOSE = 0.01  # of a sum to one
 _RESPONSE = 256  # side of the image in which a point shows what becomes of noise, at most
 UNCERTAINTY = "UNCERT"
 """EXTNAME of the HDU with the standard deviation of every pixel."""
@@ -55,7 +56,7 @@ def run_one(
     psf, notes = read_psf(psf_image, options)
     factor = factor_of(first, psf_image, shape, options.factor)
     field = prepare(stacked.reshape(-1, *shape), first, options)
-    notes = [*first.notes, *psf_image.notes, *notes, *field.notes]
+    notes = [*first.notes, *psf_image.notes, *_interchanged(bands, psf_image), *notes, *field.notes]
     area = per_area(first.unit)
     headers = _headers(bands, factor)
     psf = psf.reshape(-1, *psf.shape[-2:])
@@ -110,6 +111,15 @@ def run_one(
         write_report(report, field, parts, headers[0], about, overwrite=options.overwrite)
         said.append(f"report  {report}")
     return said
+
+
+def _interchanged(bands: list[Any], psf: Any) -> list[str]:
+    """A question, where the image sums to one and the PSF does not."""
+    sums = [float(np.nansum(band.pixels, dtype=float)) for band in bands]
+    other = float(psf.pixels.sum(dtype=float))
+    if abs(sums[0] - 1) > _CLOSE or abs(other - 1) < 10 * _CLOSE:
+        return []
+    return [f"The image sums to 1 and the PSF to {other:.6g}: are they interchanged?"]
 
 
 def _hdus(bands: list[Any], headers: list[Any], images: np.ndarray, title: str | None) -> list[Any]:

@@ -55,8 +55,8 @@ def mean_and_spread(
       UserError: fewer than two members.
 
     >>> mean, spread = mean_and_spread(jnp.array([[[1.0]], [[3.0]]]))
-    >>> mean.tolist(), spread.round(4).tolist()
-    ([[2.0]], [[1.4142]])
+    >>> mean.tolist(), round(float(spread[0, 0]), 4)
+    ([[2.0]], 1.4142)
     """
     if len(members) < 2:
         raise UserError(f"Expected at least two networks for an ensemble, found {len(members)}.")

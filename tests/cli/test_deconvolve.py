@@ -160,7 +160,7 @@ def test_several_networks_give_their_mean_and_what_they_differ_by(there, call):
     cfg = sunet.SUNetConfig.tiny()
     for seed in (1, 2):
         write_safetensors(f"{seed}.safetensors", sunet.to_torch(params(seed, cfg, sunet), cfg))
-    options = ("--debias", "off", "--report", "report", "--weights", "1.safetensors")
+    options = ("--debias", "off", "--report", "report", "--weights", "1.safetensors", "--weights")
     both = ("deconvolve", "image.fits", "psf.fits", "-o", "both.fits", *options, "2.safetensors")
     code, out, err = call(*both)
     assert code == 0, err
@@ -177,7 +177,7 @@ def test_point_sources_are_found_beside_the_galaxy(there, call):
     image = pixels_of("image.fits")
     star = d.shift_psf(np.pad(PSF, ((8, 7), (8, 7))) / PSF.sum(), np.array([-10.3, 8.4]))
     fits.writeto("star.fits", (image + 5000 * star).astype(np.float32), fits.Header(SKY))
-    options = ("--method", "two-channel", "-o", "out.fits", "--points", "29", "11")
+    options = ("--method", "two-channel", "-o", "out.fits", "--point", "29", "11")
     code, out, err = call("deconvolve", "star.fits", "psf.fits", *options)
     assert code == 0, err
     assert "steps: two-channel, debias" in out and "point source 1 at 29.40 10." in out
@@ -215,6 +215,15 @@ def test_correlated_noise_is_told_with_what_to_give(there, call):
         )
         assert code == 0, err
         assert ("it is correlated, and --noise " in out) == told
+
+
+def test_image_and_psf_that_seem_interchanged_are_asked_about(there, call):
+    fits.writeto("one.fits", PSF / PSF.sum())
+    fits.writeto("bright.fits", scene(flux=2e6))
+    options = ("-o", "out.fits", "--noise", "1e-5", *QUICK)
+    code, out, err = call("deconvolve", "one.fits", "bright.fits", *options)
+    assert code == 0, err
+    assert "are they interchanged?" in out
 
 
 def test_an_empty_plane_stays_empty(there, call):
@@ -281,17 +290,19 @@ WRONG = {
     "mask of another size": ("image.fits psf.fits -o o.fits --mask large.fits", "40 x 40 pixels"),
     "unit of the variance": ("image.fits psf.fits -o o.fits --variance unit.fits", "square of"),
     "magnitudes": ("mag.fits psf.fits -o o.fits", "pixels that add up"),
-    "all masked": ("image.fits psf.fits -o o.fits --mask ones.fits", "found none"),
+    "all masked": (
+        "image.fits psf.fits -o o.fits --mask ones.fits",
+        "that --mask leaves, found",
+    ),
     "no noise": ("flat.fits psf.fits -o o.fits", "give --noise"),
     "name of the output": ("image.fits psf.fits -o o.png", "named .fits"),
     "onto the image": ("image.fits psf.fits -o image.fits --overwrite", "other than the image"),
     "lam": ("image.fits psf.fits -o o.fits --method tikhonov --lam x", "positive number or one"),
     "lam alone": ("image.fits psf.fits -o o.fits --lam 0.1", "with --method tikhonov"),
     "noise": ("image.fits psf.fits -o o.fits --noise -1", "above 0"),
-    "points": ("image.fits psf.fits -o o.fits --points 3 4", "--method two-channel for --points"),
-    "half a point": ("image.fits psf.fits -o o.fits --method two-channel --points 3", "pairs X Y"),
+    "points": ("image.fits psf.fits -o o.fits --point 3 4", "--method two-channel for --point"),
     "a point outside": (
-        "image.fits psf.fits -o o.fits --method two-channel --points 3 41",
+        "image.fits psf.fits -o o.fits --method two-channel --point 3 41",
         "from 1 to 40 and from 1 to 40, found 3 41",
     ),
     "two units": ("bands.fits psf.fits -o o.fits --hdu 1 2", "Expected the unit of"),
