@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from jaxcore.errors import UserError, readable
+from jaxcore.errors import UserError
 from jaxcore.estimators import bootstrap
 from jaxcore.estimators.report import PICTURES, Report
+from jaxcore.estimators.tables import Sheet, formatted
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import (
     degrees_of_freedom,
@@ -180,11 +182,22 @@ class Estimate:
             for i in range(len(theta))
         ]
 
-    def summary(self, level: float = 0.95) -> str:
-        """A plain-text table with intervals at ``level``, and the notices."""
+    def sheet(
+        self,
+        level: float = 0.95,
+        *,
+        about: Sequence[tuple[str, str]] = (),
+        details: Sequence[str] = (),
+    ) -> Sheet:
+        """The table of the estimates with intervals at ``level``, and the notices.
+
+        Args:
+          level: coverage.
+          about: names and values of what it was made from.
+          details: further lines.
+        """
         percent = f"{100 * level:g}%"
-        head = ("", "estimate", "std. error", "t", "p", f"[{percent}", f"{percent}]")
-        lines = [
+        cells = [
             (
                 r["name"],
                 f"{r['estimate']:.6g}",
@@ -196,7 +209,25 @@ class Estimate:
             )
             for r in self.rows(level)
         ]
-        return _table(self.estimator, self.n_obs, head, lines, self.remarks)
+        return Sheet(
+            title=f"{self.estimator or 'estimate'}, {self.n_obs} units",
+            head=("", "estimate", "std. error", "t", "p", f"[{percent}", f"{percent}]"),
+            rows=tuple(cells),
+            about=tuple(about),
+            notes=self.remarks,
+            details=tuple(details),
+        )
+
+    def summary(self, level: float = 0.95, form: str = "text") -> str:
+        """The table of `sheet` as "text", "markdown", "latex" or "html"."""
+        return formatted(self.sheet(level), form)
+
+    def _repr_html_(self) -> str:
+        return self.summary(form="html") if self._on_host else f"<pre>{escape(repr(self))}</pre>"
+
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What stands below the estimate when several are side by side."""
+        return (("units", str(self.n_obs)),)
 
     def to_frame(self, level: float = 0.95, *, library: str | None = None) -> Any:
         """The table of `rows` as a dataframe.
@@ -239,26 +270,6 @@ class Estimate:
     def _like(self, x: Any) -> Any:
         """Give ``x`` back as NumPy when this estimate lives on the host."""
         return np.asarray(x) if self._on_host else x
-
-
-def _table(
-    title: str,
-    n_obs: int,
-    head: tuple[str, ...],
-    lines: list[tuple[str, ...]],
-    notices: tuple[str, ...],
-) -> str:
-    lines = [tuple(map(readable, row)) for row in lines]  # names are those of the data
-    widths = [max(len(row[i]) for row in (head, *lines)) for i in range(len(head))]
-
-    def text(row: tuple[str, ...]) -> str:
-        cells = [row[0].ljust(widths[0])]
-        return "  ".join(cells + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)])
-
-    out = [f"{title or 'estimate'}, {n_obs} units", text(head), "-" * len(text(head))]
-    out += [text(row) for row in lines]
-    out += [f"note: {readable(notice, len(notice))}" for notice in notices]
-    return "\n".join(out)
 
 
 def frame_from_rows(rows: list[dict[str, Any]], library: str | None = None) -> Any:

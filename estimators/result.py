@@ -8,10 +8,12 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxcore import __version__
 from jaxcore.errors import UserError
 from jaxcore.estimators import projection
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates
+from jaxcore.estimators.tables import formatted
 from jaxcore.estimators.units import Units
 
 
@@ -101,14 +103,49 @@ class Result:
         """Multiplier-bootstrap t-statistics."""
         return np.asarray(self.estimate.bootstrap(n, kind, seed=self.config.seed))
 
-    def summary(self, level: float = 0.95) -> str:
-        """Table of the estimate with `details`."""
-        lines = [self.estimate.summary(level)]
+    def rows(self, level: float = 0.95) -> list[dict[str, Any]]:
+        """One dict: name, estimate, standard error, t, p, interval."""
+        return self.estimate.rows(level)
+
+    def summary(self, level: float = 0.95, form: str = "text") -> str:
+        """Table of the estimate with `about` and `details`, as "text", "markdown", ...
+
+        Args:
+          level: coverage of the interval.
+          form: "text", "markdown", "latex" (needs the package booktabs) or "html".
+        """
+        lines = []
         clusters = self.units.n_clusters
         if clusters is not None:
             count = " and ".join(map(str, np.atleast_1d(clusters)))
             lines.append(f"standard errors are clustered ({count} clusters)")
-        return "\n".join(lines + self.details())
+        sheet = self.estimate.sheet(level, about=self.about(), details=lines + self.details())
+        return formatted(sheet, form)
+
+    def _repr_html_(self) -> str:
+        return self.summary(form="html")
+
+    def about(self) -> tuple[tuple[str, str], ...]:
+        """What the fit was made from: columns, covariates, folds, seed, version."""
+        p = len(self.sample.covariates)
+        shown = ", ".join(self.sample.covariates[:6]) + (", ..." if p > 6 else "")
+        columns = tuple((role, name) for role, name in self.sample.names.items() if name != role)
+        covariates = (("covariates", f"{p} ({shown})" if p else "none"),) if columns else ()
+        return (*columns, *covariates, *self.settings(), ("jaxcore", __version__))
+
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """Folds, repetitions and seed."""
+        k, many = int(np.max(self.estimate.diagnostics["fold_ids"])) + 1, len(self.repetitions)
+        folds = str(k) if many == 1 else f"{k}, {many} repetitions"
+        return ("folds", folds), ("seed", str(self.config.seed))
+
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What stands below the estimate when several are side by side."""
+        clusters = self.units.n_clusters
+        count = "" if clusters is None else " and ".join(map(str, np.atleast_1d(clusters)))
+        more = (("clusters", count),) if count else ()
+        p = str(len(self.sample.covariates))
+        return ("units", str(self.sample.n)), *more, ("covariates", p), *self.settings()
 
     def details(self) -> list[str]:
         """Further lines of the summary: here the estimates of several partitions."""
@@ -136,8 +173,12 @@ class Result:
 
     def _over_partitions(self, of: Callable[[np.ndarray], Estimate]) -> Estimate:
         """An estimate from the moments of every partition, aggregated."""
+        return self._aggregated(lambda e: of(e.diagnostics["u"]))
+
+    def _aggregated(self, of: Callable[[Estimate], Estimate]) -> Estimate:
+        """An estimate from that of every partition, aggregated."""
         with self.config.precision():
-            every = [of(e.diagnostics["u"]) for e in self.repetitions]
+            every = [of(e) for e in self.repetitions]
             return aggregate_estimates(every, how=self.config.aggregate).on_host()
 
     def _rows(self, values: ArrayLike) -> np.ndarray:

@@ -225,7 +225,6 @@ IRM_TREATED = dataclasses.replace(
     IRM,
     title="IRM (AIPW, treated)",
     effect="ATT",
-    nuisances={name: IRM.nuisances[name] for name in ("ml_m", "ml_g0")},
     score=_irm_treated,
     signal=False,
 )

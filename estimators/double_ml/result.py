@@ -4,16 +4,20 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots
 from jaxcore.estimators.checks import Sample
-from jaxcore.estimators.double_ml.fitting import columns_of
+from jaxcore.estimators.double_ml import analyses
+from jaxcore.estimators.double_ml.fitting import columns_of, fit_partition
 from jaxcore.estimators.double_ml.model import INSTRUMENT, Model
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, anderson_rubin, majority
 from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.policy_tree import PolicyTree
 from jaxcore.estimators.report import PICTURES, Report
 from jaxcore.estimators.result import Result
 from jaxcore.estimators.settings import CrossFitting
@@ -112,6 +116,95 @@ class DoubleMLResult(Result):
                 for e in self.repetitions
             ]
             return majority([one.pieces() for one in found])
+
+    # --- further analyses -----------------------------------------------------------------------
+
+    def sensitivity(
+        self,
+        cf_y: float = 0.03,
+        cf_d: float = 0.03,
+        rho: float = 1.0,
+        *,
+        null: float = 0.0,
+        level: float = 0.95,
+    ) -> analyses.OmittedVariables:
+        """Bounds of the effect of PLR or IRM if confounders were left out, and robustness values.
+
+        Args:
+          cf_y: share of the outcome's residual variance that they would explain.
+          cf_d: share of the variance of the weights that they would add.
+          rho: correlation of both; 1 is the worst case.
+          null: effect that would change the conclusion.
+          level: of the one-sided limits.
+
+        References:
+          Chernozhukov, Cinelli, Newey, Sharma and Syrgkanis (2022), Long story short.
+        """
+        return analyses.omitted_variables(self, cf_y, cf_d, rho, null, level)
+
+    def benchmark(self, groups: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+        """How strong groups of observed covariates would have been as omitted ones.
+
+        Args:
+          groups: name of a group -> names of its covariates; every group is left out of a fit on
+            the same (first) folds.
+        """
+        return analyses.benchmarks(self, groups, self._without)
+
+    def plot_sensitivity(self, ax: Any = None, *, null: float = 0.0, **options: Any) -> Any:
+        """Contours of the bound over strengths of omitted variables (first repetition).
+
+        ``options`` are those of `sensitivity.contour`, and ``benchmarks`` from `benchmark`.
+        """
+        return analyses.contour_picture(self, null, ax, **options)
+
+    def cate(self, W: ArrayLike, names: Sequence[str] | None = None) -> Estimate:
+        """The effect (of IRM or PLR) as a linear function of the columns of ``W``.
+
+        Put a constant column into ``W`` for an intercept. Rows as in the data given to ``fit``.
+        """
+        rows = self._rows(W)
+        return self._aggregated(lambda e: analyses.projected(self, rows, names, e))
+
+    def gate(self, groups: ArrayLike) -> Estimate:
+        """Average effects (of IRM or PLR) in groups given by a label per unit."""
+        rows = self._rows(groups)
+        return self._aggregated(lambda e: analyses.by_group(self, rows, e))
+
+    def policy_tree(
+        self, X: ArrayLike | None = None, *, cost: float = 0.0, depth: int = 2, min_leaf: int = 10
+    ) -> PolicyTree:
+        """The tree that treats whom the treatment does more good than it costs (IRM or PLR).
+
+        Args:
+          X: covariates it may split on; None takes those of the fit.
+          cost: of treating a unit, in units of the outcome.
+          depth: 1 or 2.
+          min_leaf: fewest units in a leaf.
+        """
+        rows = self.sample.X if X is None else self._rows(X)
+        return analyses.best_policy(self, rows, cost, depth, min_leaf)
+
+    def _without(self, kept: Sequence[int]) -> "DoubleMLResult":
+        """The fit with some of the covariates, on the first folds."""
+        ids = self.estimate.diagnostics["fold_ids"]
+        names = [self.sample.covariates[j] for j in kept]
+        sample = dataclasses.replace(
+            self.sample, X=self.sample.X[:, list(kept)], covariates=tuple(names)
+        )
+        with self.config.precision():
+            one = fit_partition(
+                self.model,
+                sample,
+                self.learners,
+                ids,
+                int(np.max(ids)) + 1,
+                clip=self.config.clip,
+                key=jax.random.key(self.config.seed),
+            )
+        return dataclasses.replace(self, sample=sample, estimate=one, repetitions=(one,))
+
+    # --- tables, pictures and files -------------------------------------------------------------
 
     def details(self) -> list[str]:
         """Learners with their losses, the first stage, repetitions."""

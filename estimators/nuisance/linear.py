@@ -5,6 +5,7 @@ intercept unpenalised. With ``standardize=True`` the penalty applies to standard
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -156,7 +157,8 @@ class ElasticNet:
     basis: Basis = static(Polynomial(degree=1))
     standardize: bool = static(True)
     n_alphas: int = static(50)  # length of the path
-    eps: float = static(1e-3)  # smallest penalty of the path relative to the largest
+    # Smallest penalty of the path relative to the largest; None: 1e-3, or 1e-2 of few rows.
+    eps: float | None = static(None)
     n_inner: int = static(5)  # inner folds
 
     @jax.jit
@@ -167,7 +169,7 @@ class ElasticNet:
         state, w, moments, standard = _prepared(self, X, y, w)
         gram, cross, mean, factor, mean_y, unit = standard
         if self.alpha is None:
-            alpha, start = self._choose(moments, y, w, key, unit, self._path(cross))
+            alpha, start = self._choose(moments, y, w, key, unit, self._path(cross, y.shape[0]))
         else:
             alpha, start = jnp.asarray(self.alpha, gram.dtype), jnp.zeros_like(cross)
         b = self._coef(gram, cross, alpha, start)
@@ -177,10 +179,11 @@ class ElasticNet:
         """Predicted mean."""
         return fitted.predictor(self, X)
 
-    def _path(self, cross: Float[Array, " q"]) -> Float[Array, " a"]:
+    def _path(self, cross: Float[Array, " q"], rows: int) -> Float[Array, " a"]:
         ratio = jnp.maximum(jnp.asarray(self.l1_ratio, cross.dtype), 1e-3)
         largest = jnp.max(jnp.abs(cross)) / ratio
-        return largest * jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=cross.dtype)
+        end = math.log10(penalised.path_end(self.eps, rows, cross.shape[0]))
+        return largest * jnp.logspace(0, end, self.n_alphas, dtype=cross.dtype)
 
     def _coef(
         self,
@@ -221,27 +224,27 @@ class ElasticNet:
 
         held = jax.vmap(held_out)(jnp.arange(self.n_inner))
 
-        def errors(out: Array) -> tuple[Array, Array]:
+        def training(out: Array) -> tuple[Array, Array, Array, Array]:
             kept = jnp.sum(held, axis=0) - out
             kept = kept / kept[0, 0]
             m = kept[0, 1:-1]
             gram = kept[1:-1, 1:-1] - m[:, None] * m[None]
-            cross = kept[1:-1, -1] - m * kept[0, -1]
+            return gram, kept[1:-1, -1] - m * kept[0, -1], m, kept[0, -1]
 
-            def step(b: Array, alpha: Array) -> tuple[Array, Array]:
+        trained = jax.vmap(training)(held)
+
+        def step(b: Array, alpha: Array) -> tuple[Array, Array]:
+            def one(b: Array, moments: tuple[Array, ...], out: Array) -> tuple[Array, Array]:
+                gram, cross, m, mean = moments
                 b = self._coef(gram, cross, alpha, b, tol=1e-4)  # compared by held-out error only
-                return b, b
+                v = jnp.concatenate([(mean - b @ m)[None], b, -jnp.ones(1, b.dtype)])
+                return b, v @ out @ v
 
-            b = jax.lax.scan(step, jnp.zeros_like(cross), alphas)[1]
-            intercept = kept[0, -1] - b @ m
-            v = jnp.concatenate(
-                [intercept[:, None], b, -jnp.ones((b.shape[0], 1), b.dtype)], axis=1
-            )
-            return jnp.sum((v @ out) * v, axis=1), b
+            b, loss = jax.vmap(one)(b, trained, held)
+            return b, jnp.sum(loss)
 
-        loss, b = jax.vmap(errors)(held)
-        best = jnp.argmin(jnp.sum(loss, axis=0))
-        return alphas[best], jnp.mean(b[:, best], axis=0)
+        alpha, b = penalised.best_on_path(step, jnp.zeros_like(trained[1]), alphas)
+        return alpha, jnp.mean(b, axis=0)
 
 
 @jax.tree_util.register_dataclass

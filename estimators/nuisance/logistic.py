@@ -5,6 +5,7 @@ intercept unpenalised.
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -113,7 +114,7 @@ class LogisticLasso:
     basis: Basis = static(Polynomial(degree=1))
     standardize: bool = static(True)
     n_alphas: int = static(50)
-    eps: float = static(1e-3)
+    eps: float | None = static(None)  # as in `ElasticNet`
     n_inner: int = static(5)
     max_steps: int = static(50)
 
@@ -141,8 +142,8 @@ class LogisticLasso:
         slope = jnp.abs(d.columns[:, 1:].T @ (w * (y - w @ y)))
         safe = jnp.where(d.size > 0, d.size, 1.0)
         largest = jnp.max(jnp.where(d.size > 0, slope / safe, 0.0))
-        steps = jnp.logspace(0, jnp.log10(self.eps), self.n_alphas, dtype=slope.dtype)
-        return largest * steps
+        end = math.log10(penalised.path_end(self.eps, *d.columns.shape))
+        return largest * jnp.logspace(0, end, self.n_alphas, dtype=slope.dtype)
 
     def _coef(
         self,
@@ -198,19 +199,22 @@ class LogisticLasso:
         """
         inner = jax.random.permutation(key, y.shape[0]) % self.n_inner
 
-        def errors(f: Array) -> tuple[Array, Array]:
+        def training(f: Array) -> Array:
             keep = jnp.where(inner != f, d.weights, 0)
-            keep = keep / jnp.sum(keep)
+            return keep / jnp.sum(keep)
 
-            def step(b: Array, alpha: Array) -> tuple[Array, Array]:
+        folds = jnp.arange(self.n_inner)
+        trained = jax.vmap(training)(folds)
+
+        def step(b: Array, alpha: Array) -> tuple[Array, Array]:
+            def one(b: Array, keep: Array, f: Array) -> tuple[Array, Array]:
                 b = self._coef(d, pairs, y, keep, alpha, b, tol=_CV_TOL)
-                return b, b
+                eta = d.columns @ b
+                return b, jnp.where(inner == f, d.weights, 0) @ (jax.nn.softplus(eta) - y * eta)
 
-            b = jax.lax.scan(step, _constant_only(d, y, keep), alphas)[1]
-            eta = d.columns @ b.T
-            loss = jax.nn.softplus(eta) - y[:, None] * eta
-            return jnp.where(inner == f, d.weights, 0) @ loss, b
+            b, loss = jax.vmap(one)(b, trained, folds)
+            return b, jnp.sum(loss)
 
-        loss, b = jax.vmap(errors)(jnp.arange(self.n_inner))
-        best = jnp.argmin(jnp.sum(loss, axis=0))
-        return alphas[best], jnp.mean(b[:, best], axis=0)
+        start = jax.vmap(lambda keep: _constant_only(d, y, keep))(trained)
+        alpha, b = penalised.best_on_path(step, start, alphas)
+        return alpha, jnp.mean(b, axis=0)

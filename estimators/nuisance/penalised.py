@@ -1,6 +1,7 @@
 """Solvers: coordinate descent on moments, Newton's method for logistic regression."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -100,6 +101,61 @@ def _within_orthant(
     share = jnp.min(until)
     new = jnp.where(crossing & (until == share), 0.0, b + share * (target - b))
     return jnp.where(jnp.all(jnp.isfinite(target)), new, b)  # dependent columns: sweeps alone
+
+
+def best_on_path(
+    step: Callable[[Array, Array], tuple[Array, Array]],
+    start: Float[Array, "f q"],
+    alphas: Float[Array, " a"],
+) -> tuple[Float[Array, ""], Float[Array, "f q"]]:
+    """The penalty of least held-out loss on a falling path, and the coefficients there.
+
+    The path ends where the loss has not fallen for `PATIENCE` of its length: beyond lie the fits
+    that follow the noise, which take the longest.
+
+    Args:
+      step: from the coefficients of all inner folds and the next penalty to those there, and the
+        held-out loss.
+      start: coefficients to start from, one row per inner fold.
+      alphas: falling penalties.
+
+    >>> import jax.numpy as jnp
+    >>> found = best_on_path(lambda b, a: (b + 1, (a - 2) ** 2), jnp.zeros((1, 1)), jnp.arange(5.0))
+    >>> float(found[0]), found[1].tolist()
+    (2.0, [[3.0]])
+    """
+    count = alphas.shape[0]
+    patience = max(1, round(PATIENCE * count))
+
+    def go_on(state: _Path) -> Array:
+        _, i, best, _, _ = state
+        return (i < count) & (i - best <= patience)
+
+    def further(state: _Path) -> _Path:
+        b, i, best, least, held = state
+        b, loss = step(b, alphas[i])
+        better = loss < least
+        best = jnp.where(better, i, best)
+        return b, i + 1, best, jnp.where(better, loss, least), jnp.where(better, b, held)
+
+    none = jnp.asarray(jnp.inf, start.dtype)
+    first = (start, jnp.int32(0), jnp.int32(0), none, start)
+    _, _, best, _, held = jax.lax.while_loop(go_on, further, first)
+    return alphas[best], held
+
+
+_Path: TypeAlias = tuple[Array, Array, Array, Array, Array]
+"""Coefficients, place on the path, best place, least loss, coefficients there."""
+
+PATIENCE = 0.25
+"""Share of a path that may bring no smaller loss before it ends."""
+
+
+def path_end(eps: float | None, rows: int, columns: int) -> float:
+    """Smallest penalty of a path relative to the largest: less with more rows than columns."""
+    if eps is not None:
+        return eps
+    return 1e-3 if rows > columns else 1e-2
 
 
 class NewtonResult(NamedTuple):

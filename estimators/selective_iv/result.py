@@ -304,6 +304,7 @@ class SelectiveIVResult(Result):
             "format": _FORMAT,
             "settings": {k: saved.encoded(v, classes) for k, v in settings.items()},
             "covariates": list(self.sample.covariates),
+            "columns": dict(self.sample.names),
             "one_sided": self.one_sided,
             "notices": list(self.notices),
             "names": list(self.estimate.names),
@@ -334,7 +335,8 @@ class SelectiveIVResult(Result):
         tree = saved.read_arrays(path, config.precision())
         arrays = {"weights": None, "clusters": None, **tree["sample"]}
         arrays.setdefault("X", np.zeros((len(arrays["Y"]), 0)))
-        sample = Sample(**arrays, covariates=tuple(meta["covariates"]), notices=())
+        names = {"covariates": tuple(meta["covariates"]), "names": meta.get("columns", {})}
+        sample = Sample(**arrays, **names, notices=())
         clusters = sample.clusters if config.clustered else None
         common = {
             "clusters": clusters,

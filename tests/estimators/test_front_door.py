@@ -335,3 +335,47 @@ def test_settings_are_read_changed_and_cloned():
     assert one.clone() == one and clone(one) == one
     with pytest.raises(UserError, match=r"a setting of IRM .* found 'folds'"):
         one.set_params(folds=3)
+
+
+def test_omitted_variables_of_a_fit(data):
+    y, a, _, x = data
+    found = quick(PLR).fit(y, a, x, covariates=["age", "b"])
+    s = found.sensitivity(0.02, 0.05)
+    assert s.limits[0] < s.bounds[0] < found.theta < s.bounds[1] < s.limits[1]
+    rv = s.robustness_value
+    at = found.sensitivity(rv, rv)
+    assert 0 < s.robustness_value_limit < rv < 1 and abs(at.bounds[0]) < 1e-6
+    assert f"robustness value {100 * rv:.3g}%" in s.summary()
+    strength = found.benchmark({"old": ["age"]})["old"]
+    assert 0 < strength["cf_y"] < 1
+    with pytest.raises(UserError, match="covariates age, b in group 'g', found sex"):
+        found.benchmark({"g": ["sex"]})
+    with pytest.raises(UserError, match="cf_d from 0 to 1, found 1"):
+        found.sensitivity(0.1, 1.0)
+    for target in ("ATE", "ATT"):
+        assert quick(IRM, target=target).fit(y, a, x).sensitivity().robustness_value > 0
+
+
+def test_effects_by_group_and_policies_of_a_fit(data):
+    y, a, z, x = data
+    old = np.where(x[:, 0] > 0, "old", "young")
+    for kind in (PLR, IRM):
+        found = quick(kind).fit(y, a, x)
+        groups = found.gate(old)
+        assert groups.names == ("old", "young") and np.all(np.isfinite(groups.se))
+        line = found.cate(np.ones((N, 1)))
+        np.testing.assert_allclose([line.theta[0]], [found.theta], rtol=1e-6)
+        nobody = found.policy_tree(cost=1e6, depth=1)
+        assert not np.any(nobody.predict(x))
+    with pytest.raises(UserError, match=r"IRM with target='ATE', or PLR, .* found PLIV"):
+        quick(PLIV).fit(y, a, z, x).gate(old)
+
+
+def test_sets_that_are_robust_to_weak_instruments(data):
+    y, a, z, x = data
+    for kind in (PLIV, IIVM):
+        found = quick(kind).fit(y, a, z, x)
+        assert found.theta in found.robust_set() and 1e4 not in found.robust_set()
+        assert "robust to a weak instrument" in found.report().text
+    with pytest.raises(UserError, match=r"an instrument for a robust set, found PLR"):
+        quick(PLR).fit(y, a, x).robust_set()
