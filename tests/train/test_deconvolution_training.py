@@ -169,7 +169,6 @@ def test_networks_of_colour_images_are_refused():
         DeconvolutionTask(network=SUNetConfig.tiny(in_channels=3))
 
 
-@pytest.mark.slow  # compiling the gradient of the smallest SUNet takes half a minute
 def test_what_is_evaluated_is_what_the_method_does_with_the_trained_network(task, tmp_path):
     own = dataclasses.replace(task, model="sunet", network=SUNetConfig.tiny(depths=(1, 1, 1, 1)))
     params = fit(own, TRAIN, tmp_path, reporter=Silent()).state.eval_params

@@ -20,6 +20,7 @@ from jaxcore.train.logging import Silent
 from jaxcore.train.recipes import names, recipe, resolve
 from jaxcore.train.records import read_metrics_file
 from jaxcore.train.tasks.restoration import RestorationTask, Score, summarise
+from jaxcore.weights import load
 from tests.tiny_network import TinyConfig
 
 TRAIN = TrainConfig(
@@ -75,15 +76,29 @@ def test_a_resumed_run_ends_with_the_same_parameters_to_the_last_bit(run, task, 
     jax.tree.map(np.testing.assert_array_equal, resumed.state.params, whole.state.params)
 
 
-@pytest.mark.slow  # by default test_adair_blocks.py has its gradients, test_loop.py frozen leaves
-def test_the_threshold_of_a_soft_window_learns_and_dead_weights_stay(task, tmp_path):
+@pytest.fixture(scope="module")
+def adair_run(task, tmp_path_factory):
+    """A run of AdaIR, the parameters it began with, and its folder."""
     network = AdaIRConfig.tiny(dim=8, heads=(1, 1, 1, 1), mask_mode="soft")
     task = dataclasses.replace(task, model="adair", network=network)
     start = task.init_params(jax.random.fold_in(jax.random.key(TRAIN.seed), 0))
-    end = fit(task, TRAIN, tmp_path / "run", reporter=Silent()).state.params
-    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), start, end)["fre3"]
+    out = tmp_path_factory.mktemp("adair")
+    return start, fit(task, TRAIN, out, reporter=Silent()), out
+
+
+def test_the_threshold_of_a_soft_window_learns_and_dead_weights_stay(adair_run):
+    start, result, _ = adair_run
+    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), start, result.state.params)["fre3"]
     assert changed["mining"]["rate_conv_2"]["kernel"]
     assert not changed["conv"]["kernel"] and not changed["score_gen"]["kernel"]
+
+
+def test_a_run_of_adair_is_measured_and_can_be_used(adair_run):
+    _, result, out = adair_run
+    assert np.isfinite([result.metrics[k] for k in ("psnr", "ssim", "gain")]).all()
+    found = load(out, which="last")
+    same = jax.tree.map(np.array_equal, found.params, result.state.eval_params)
+    assert found.cfg.mask_mode == "soft" and all(jax.tree.leaves(same))
 
 
 def test_only_the_first_images_are_evaluated_when_asked(task):
