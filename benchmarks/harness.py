@@ -134,8 +134,9 @@ def with_rates(times: dict[str, Any], gflop: float) -> dict[str, Any]:
 def limits(*names: str) -> dict[str, float]:
     """What the machine itself reaches now: the best of 10 turns, of all or of some by name.
 
-    ``matrix_product_gflop_s`` multiplies matrices of 2048 rows; ``memory_gb_s`` reads and writes
-    a quarter of a gigabyte each; ``exponentials_per_ns`` are of numbers that the caches hold.
+    ``matrix_product_gflop_s`` multiplies matrices of 2048 rows; ``memory_gb_s`` reads a quarter of
+    a gigabyte and writes as much into memory that is fresh, as results of programs are;
+    ``exponentials_per_ns`` are of numbers that the caches hold.
     """
     a = jax.random.normal(jax.random.key(0), (2048, 2048))
     long, short = jnp.ones(2**26), jnp.ones((64, 2**14))

@@ -173,6 +173,15 @@ def pseudo_risk(rows: Sequence[dict[str, Any]], *, figure: Any = None, best: int
     return figure
 
 
+def _round_numbers(levels: np.ndarray) -> np.ndarray:
+    """Multiples of 1, 2 or 5 times a power of ten that cover the levels as densely."""
+    step = (levels[-1] - levels[0]) / (len(levels) - 1)
+    power = 10.0 ** np.floor(np.log10(step))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
+    ends = np.ceil(levels[0] / step), np.floor(levels[-1] / step)
+    return np.arange(ends[0], ends[1] + 1) * step
+
+
 def sensitivity_contour(
     grid: np.ndarray,
     values: np.ndarray,
@@ -199,19 +208,23 @@ def sensitivity_contour(
     if ax is None:
         ax = new_figure(6.2, 5.2).subplots()
     if np.ptp(values) > 0:
-        lines = ax.contour(grid, grid, values, levels=9, colors=_GREY, linewidths=0.9)
+        levels = _round_numbers(np.linspace(values.min(), values.max(), 9))
+        lines = ax.contour(
+            grid, grid, values, levels=levels[levels != null], colors=_GREY, linewidths=0.9
+        )
         ax.clabel(lines, fmt="%.4g", fontsize=8)
         if values.min() < null < values.max():
             edge = ax.contour(grid, grid, values, levels=[null], colors=_ORANGE, linewidths=2)
             ax.clabel(edge, fmt=f"{null:g}", fontsize=9)
     if scenario is not None:
-        ax.plot([scenario[1]], [scenario[0]], "D", color=_BLUE, ms=7, label="scenario")
+        ax.plot([scenario[1]], [scenario[0]], "D", color="black", ms=7, label="scenario")
+    colours = [c for c in _MODEL_COLOURS if c != _ORANGE]
     for i, (name, (cf_y, cf_d)) in enumerate((benchmarks or {}).items()):
         if max(cf_y, cf_d) <= grid[-1]:
-            colour = _MODEL_COLOURS[i % len(_MODEL_COLOURS)]
-            ax.plot([cf_d], [cf_y], "o", color=colour, ms=6, label=_label(name))
+            colour, mark = colours[i % len(colours)], "os^v"[i // len(colours) % 4]
+            ax.plot([cf_d], [cf_y], mark, color=colour, ms=7, label=_label(name), clip_on=False)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, loc="upper right")
+        ax.legend(framealpha=1, edgecolor="white", loc="upper right")
     ax.set_xlim(0, grid[-1])
     ax.set_ylim(0, grid[-1])
     ax.set_xlabel("cf_d: gain in the variance of the weights (treatment)")

@@ -2,7 +2,8 @@
 
 The scores are those of DoubleML's ``DoubleMLPQ``, ``DoubleMLLPQ``, ``DoubleMLQTE`` and
 ``DoubleMLCVAR`` (Kallus, Mao and Uehara 2024, Localized debiased machine learning). Nothing is
-checked of the data (see `double_ml`); quantiles need an outcome with a density where they lie.
+checked of the data (see `double_ml.functions`); quantiles need an outcome with a density where they
+lie, so an outcome with many equal values (zeros) has errors there that mean nothing.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from jaxcore.estimators import combine, influence
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
@@ -150,6 +152,7 @@ def tail_mean(
 KINDS = ("quantile", "tail mean")
 
 
+@in_double
 def potential_quantiles(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -191,9 +194,7 @@ def potential_quantiles(
     """
     if kind not in KINDS:
         raise UserError(f"Expected kind='quantile' or 'tail mean', found {kind!r}.")
-    taus = np.asarray(quantiles, np.float64)
-    if taus.ndim != 1 or not len(taus) or not np.all((taus > 0) & (taus < 1)):
-        raise UserError(f"Expected quantiles between 0 and 1, found {list(np.ravel(taus))}.")
+    taus = checked_quantiles(quantiles)
     key = jax.random.key(0) if key is None else key
     k_half, k_m, k_g = jax.random.split(key, 3)
     w = jnp.ones_like(y) if units.weights is None else units.weights
@@ -245,6 +246,18 @@ def potential_quantiles(
         estimator=f"potential outcomes, {kind}s",
         diagnostics={"ml_m": m, "guesses": jnp.mean(guesses, axis=1)},
     )
+
+
+def checked_quantiles(quantiles: Sequence[float]) -> Float[np.ndarray, " q"]:
+    """The quantiles as an array.
+
+    Raises:
+      UserError: none, or one outside (0, 1).
+    """
+    taus = np.asarray(quantiles, np.float64)
+    if taus.ndim != 1 or not len(taus) or not np.all((taus > 0) & (taus < 1)):
+        raise UserError(f"Expected quantiles between 0 and 1, found {np.ravel(taus).tolist()}.")
+    return taus
 
 
 def quantile_effects(potential: Estimate) -> Estimate:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import normal_quantile, variance
 
@@ -56,7 +57,11 @@ class Robustness(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """Strength that a group of observed covariates would have had as omitted ones."""
+    """Strength of confounders that would add as much as a group of observed covariates adds.
+
+    As DoubleML has it: the gain in explained variance over what is left with all covariates, the
+    gain in the mean square of the weights over that without the group; both at most one.
+    """
 
     cf_y: Float[Array, ""]
     cf_d: Float[Array, ""]
@@ -67,6 +72,7 @@ class Benchmark(NamedTuple):
 # --- elements of the models ---------------------------------------------------------------------
 
 
+@in_double
 def plr_elements(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -83,6 +89,7 @@ def plr_elements(
     return Elements(sigma2, nu2, psi_sigma2, w * nu2 - w * square * nu2**2)
 
 
+@in_double
 def irm_elements(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -129,6 +136,7 @@ def strength(
     return abs(rho) * jnp.sqrt(cf_y * cf_d / (1 - cf_d))
 
 
+@in_double
 def bounds(
     theta: Float[Array, ""],
     psi: Float[Array, " n"],
@@ -156,6 +164,7 @@ def bounds(
     return _bounds(theta, psi, elements, strength(cf_y, cf_d, rho), _one_sided(level, units), units)
 
 
+@in_double
 def robustness_value(
     theta: Float[Array, ""],
     psi: Float[Array, " n"],
@@ -230,6 +239,7 @@ def _one_sided(level: float, units: Units) -> float:
 # --- benchmarks and pictures --------------------------------------------------------------------
 
 
+@in_double
 def benchmark(
     y: Float[Array, " n"],
     long: tuple[Float[Array, ""], Elements],
@@ -293,6 +303,7 @@ def benchmarks(
     return out
 
 
+@in_double
 def contour(
     theta: Float[Array, ""],
     psi: Float[Array, " n"],

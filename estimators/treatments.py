@@ -1,7 +1,7 @@
 """Several treatments at once, and treatments with several levels.
 
-Nothing is checked of the data (see `double_ml`). Intervals that hold for all effects at once are
-those of ``confint(joint=True)``.
+Computed in float64 unless traced. Nothing is checked of the data (see `double_ml.functions`).
+Intervals that hold for all effects at once are those of ``confint(joint=True)``.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,12 @@ from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.double_ml import plr
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
+@in_double
 def plr_several(
     y: Float[Array, " n"],
     D: Float[Array, "n q"],
@@ -91,6 +93,7 @@ def plr_several(
     )
 
 
+@in_double
 def potential_means(
     y: Float[Array, " n"],
     level: Int[Array, " n"],

@@ -9,7 +9,8 @@ import pytest
 from jaxcore import cli
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("models", "estimators", "benchmarks")
+FOLDERS = ("models", "estimators", "benchmarks", "docs", "examples")
+WHOLE = ("docs", "examples")  # whose Python runs as one, in tests/estimators/test_pages.py
 PAGES = [*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
 PAGES = sorted(page for page in PAGES if "data" not in page.parts)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
@@ -19,6 +20,7 @@ def blocks(language):
     return [
         pytest.param(text, id=f"{page.relative_to(ROOT)}:{i}")
         for page in PAGES
+        if language != "python" or page.relative_to(ROOT).parts[0] not in WHOLE
         for i, (kind, text) in enumerate(BLOCK.findall(page.read_text()))
         if kind == language
     ]

@@ -7,6 +7,7 @@ with the score of two periods and cross-fitted nuisances. All cells run through 
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -119,6 +120,7 @@ def group_time(
     """Average effects on the treated of every group in every period.
 
     Cells without treated or comparison units in some training fold are left out with a notice.
+    Computed in float64.
     Not checked: that treatment stays once it has begun, and that covariates are finite.
 
     Args:
@@ -142,12 +144,8 @@ def group_time(
       UserError: shapes, periods, or no cell that can be computed.
     """
     y, started, x = _checked(Y, first, X, times, control)
-    dtype = jnp.result_type(float)
-    cells = cells_of(
-        sorted(set(started[np.isfinite(started)])),
-        times,
-        **{"anticipation": anticipation, "base": base},
-    )
+    groups = sorted(set(started[np.isfinite(started)]))
+    cells = cells_of(groups, times, anticipation=anticipation, base=base)
     w = np.asarray(units.weights_like(np.ones(len(y))), np.float64)
     ids = np.asarray(fold_ids)
     kept, rows, gone = [], [], []
@@ -158,29 +156,18 @@ def group_time(
         raise UserError(
             "Expected groups with treated and comparison units in every training fold, found none."
         )
-    change, member, inside = (np.stack([getattr(r, k) for r in rows]) for k in _Rows._fields[:3])
-    change, member, weights = (jnp.asarray(v, dtype) for v in (change, member, inside * w[None]))
-    arrays = change, member, weights, jnp.asarray([r.period for r in rows], jnp.int32)
     fixed = {"clip": clip, "experimental": experimental, "n_folds": n_folds}
-    covariates, fold = jnp.asarray(x, dtype), jnp.asarray(ids)
-    if isinstance(ml_g, HostLearner) or isinstance(ml_m, HostLearner):
-        each = [
-            _one_cell(cell, covariates, fold, ml_g, ml_m, key, **fixed)
-            for cell in zip(*arrays, strict=True)
-        ]
-        theta, psi = (np.stack([np.asarray(v) for v in part]) for part in zip(*each, strict=True))
-    else:
-        key = jax.random.key(0) if key is None else key
-        theta, psi = jax.device_get(_every_cell(arrays, covariates, fold, ml_g, ml_m, key, **fixed))
-    several = Estimate.from_psi(
-        jnp.asarray(theta),
-        jnp.asarray(psi.T),
-        units,
-        names=tuple(cell.name for cell in kept),
-        estimator="difference in differences by group and time",
-        notices=_words(gone),
-    )
-    return GroupTime(estimate=several.on_host(), cells=tuple(kept), first=started, weights=w)
+    with jax.enable_x64(True):
+        theta, psi = _cells(rows, w, x, ids, ml_g, ml_m, key, fixed)
+        several = Estimate.from_psi(
+            jnp.asarray(theta),
+            jnp.asarray(psi.T),
+            units,
+            names=tuple(cell.name for cell in kept),
+            estimator="difference in differences by group and time",
+            notices=_words(gone),
+        ).on_host()
+    return GroupTime(estimate=several, cells=tuple(kept), first=started, weights=w)
 
 
 class _Rows(NamedTuple):
@@ -213,10 +200,12 @@ class _Rows(NamedTuple):
     def enough(self, w: np.ndarray, ids: np.ndarray, n_folds: int) -> bool:
         """Whether every training fold has units of both kinds."""
         used = (self.inside > 0) & (w > 0)
-        arms = [ids[used & (self.member == arm)] for arm in (0, 1)]
+        columns = ids.reshape(len(ids), -1)
+        arms = [columns[used & (self.member == arm)] for arm in (0, 1)]
         if n_folds == 1:
             return all(len(arm) > 0 for arm in arms)
-        return all(np.any(arm != fold) for arm in arms for fold in range(n_folds))
+        folds = itertools.product(range(n_folds), repeat=columns.shape[1])
+        return all(np.any(np.all(arm != fold, axis=1)) for fold in folds for arm in arms)
 
 
 def _checked(
@@ -247,6 +236,32 @@ def _checked(
     if strange and strange[-1] > times[0]:
         raise UserError(f"Expected first treated periods among the periods, found {strange[-1]:g}.")
     return y, started, x
+
+
+def _cells(
+    rows: "Sequence[_Rows]",
+    w: np.ndarray,
+    x: np.ndarray,
+    ids: np.ndarray,
+    ml_g: Any,
+    ml_m: Any,
+    key: Any,
+    fixed: dict[str, Any],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Estimates (c,) and influence values (c, n) of the cells."""
+    change, member, inside = (np.stack([getattr(r, k) for r in rows]) for k in _Rows._fields[:3])
+    change, member, weights = (jnp.asarray(v) for v in (change, member, inside * w[None]))
+    arrays = change, member, weights, jnp.asarray([r.period for r in rows], jnp.int32)
+    covariates, fold = jnp.asarray(x), jnp.asarray(ids)
+    if isinstance(ml_g, HostLearner) or isinstance(ml_m, HostLearner):
+        each = [
+            _one_cell(cell, covariates, fold, ml_g, ml_m, key, **fixed)
+            for cell in zip(*arrays, strict=True)
+        ]
+        theta, psi = (np.stack([np.asarray(v) for v in part]) for part in zip(*each, strict=True))
+        return theta, psi
+    key = jax.random.key(0) if key is None else key
+    return jax.device_get(_every_cell(arrays, covariates, fold, ml_g, ml_m, key, **fixed))
 
 
 def _one_cell(

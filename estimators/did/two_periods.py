@@ -14,10 +14,12 @@ from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.did import scores
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
+@in_double
 def did_panel(
     change: Float[Array, " n"],
     group: Float[Array, " n"],
@@ -71,6 +73,7 @@ def did_panel(
     )
 
 
+@in_double
 def did_cross_sections(
     y: Float[Array, " n"],
     group: Float[Array, " n"],

@@ -85,7 +85,14 @@ def _elements(fit: Fit, e: Estimate) -> sensitivity.Elements:
         return sensitivity.plr_elements(y, d, p["ml_l"], p["ml_m"], e.theta, units)
     if fit.model in (IRM, IRM_TREATED):
         arms, target = (p["ml_g0"], p["ml_g1"]), fit.model.effect
-        return sensitivity.irm_elements(y, d, p["ml_m"], *arms, units, target=target)
+        found = sensitivity.irm_elements(y, d, p["ml_m"], *arms, units, target=target)
+        if not float(found.nu2) > 0:
+            raise UserError(
+                "Expected overlap for omitted variables (a narrower clip, or units for which both "
+                "levels are likely, may help), found a mean square of the weights estimated as "
+                f"{float(found.nu2):.3g}."
+            )
+        return found
     raise UserError(f"Expected PLR or IRM for omitted variables, found {fit.model.title}.")
 
 

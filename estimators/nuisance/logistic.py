@@ -5,8 +5,10 @@ intercept unpenalised.
 """
 
 import dataclasses
+import functools
 import math
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -155,35 +157,13 @@ class LogisticLasso:
         start: Float[Array, " q1"],
         tol: float | None = None,
     ) -> Float[Array, " q1"]:
-        """Proximal Newton steps until what the last one leaves is foretold to be below ``tol``.
-
-        The errors are squared from step to step, by a factor that the last two show.
-        """
+        """Coefficients at a penalty; see `_proximal_newton`."""
         B = d.columns
         size = jnp.concatenate([jnp.zeros(1, B.dtype), d.size])
         if tol is None:
             tol = 1e-9 if B.dtype == jnp.float64 else 1e-5
-        masked = d.used[:, None] * d.used[None]
-
-        def newton(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-            b, before, _, i = state
-            p = jax.nn.sigmoid(B @ b)
-            # a floor under the curvature keeps separated rows from stalling the quadratic model
-            curvature = w * jnp.maximum(p * (1 - p), 1e-5)
-            gram = masked * penalised.second_moments(B, pairs, curvature)
-            cross = gram @ b + d.used * (B.T @ (w * (y - p)))
-            new = penalised.coordinate_descent(
-                gram, cross, alpha * size, jnp.zeros_like(b), b, tol=tol / 10, max_sweeps=200
-            )
-            moved = jnp.max(jnp.abs(new - b)) / jnp.maximum(jnp.max(jnp.abs(new)), 1e-30)
-            shrunk = jnp.where(i > 0, jnp.minimum(moved / before, 1), 1)
-            return new, moved, moved * shrunk**2, i + 1
-
-        def go_on(state: tuple[Array, Array, Array, Array]) -> Array:
-            return (state[2] > tol) & (state[3] < self.max_steps)
-
-        one = jnp.ones((), B.dtype)
-        return jax.lax.while_loop(go_on, newton, (start, one, one, jnp.int32(0)))[0]
+        solve = _newton_of(self.max_steps, tol, B.shape[1] > penalised.SOLVED_UP_TO)
+        return solve(B, pairs, d.used, alpha * size, y, w, start)
 
     def _choose(
         self,
@@ -218,3 +198,65 @@ class LogisticLasso:
         start = jax.vmap(lambda keep: _constant_only(d, y, keep))(trained)
         alpha, b = penalised.best_on_path(step, start, alphas)
         return alpha, jnp.mean(b, axis=0)
+
+
+@functools.cache
+def _newton_of(max_steps: int, tol: float, wide: bool) -> Callable[..., Array]:
+    """`_proximal_newton`; of many columns one fit after the other under `jax.vmap`."""
+    solve = functools.partial(_proximal_newton, max_steps=max_steps, tol=tol, wide=wide)
+    return jax.custom_batching.sequential_vmap(solve) if wide else solve
+
+
+def _proximal_newton(
+    B: Float[Array, "n q1"],
+    pairs: Float[Array, "n pairs"] | None,
+    used: Float[Array, " q1"],
+    l1: Float[Array, " q1"],
+    y: Float[Array, " n"],
+    w: Float[Array, " n"],
+    start: Float[Array, " q1"],
+    *,
+    max_steps: int,
+    tol: float,
+    wide: bool,
+) -> Float[Array, " q1"]:
+    """Proximal Newton steps until what the last one leaves is foretold to be below ``tol``.
+
+    The errors are squared from step to step, by a factor that the last two show. Of many columns
+    (``wide``) the moments are formed anew only where that factor is above a half: forming them
+    takes the time, and with old ones errors still shrink by it.
+    """
+    masked = used[:, None] * used[None]
+
+    def moments(p: Array) -> Array:
+        # a floor under the curvature keeps separated rows from stalling the quadratic model
+        curvature = w * jnp.maximum(p * (1 - p), 1e-5)
+        return masked * penalised.second_moments(B, pairs, curvature)
+
+    def newton(state: _Steps) -> _Steps:
+        b, before, last, _, i, gram = state
+        p = jax.nn.sigmoid(B @ b)
+        if wide:
+            gram = jax.lax.cond((i == 0) | (last > before / 2), lambda: moments(p), lambda: gram)
+        else:
+            gram = moments(p)
+        cross = gram @ b + used * (B.T @ (w * (y - p)))
+        new = penalised.coordinate_descent(
+            gram, cross, l1, jnp.zeros_like(b), b, tol=tol / 10, max_sweeps=200
+        )
+        moved = jnp.max(jnp.abs(new - b)) / jnp.maximum(jnp.max(jnp.abs(new)), 1e-30)
+        shrunk = jnp.where(i > 0, jnp.minimum(moved / last, 1), 1)
+        left = shrunk / jnp.maximum(1 - shrunk, 0.1) if wide else shrunk**2
+        return new, last, moved, moved * left, i + 1, gram if wide else ()
+
+    def go_on(state: _Steps) -> Array:
+        return (state[3] > tol) & (state[4] < max_steps)
+
+    one = jnp.ones((), B.dtype)
+    held = jnp.zeros_like(B, shape=(B.shape[1], B.shape[1])) if wide else ()
+    first = (start, one, one, one, jnp.int32(0), held)
+    return jax.lax.while_loop(go_on, newton, first)[0]
+
+
+_Steps: TypeAlias = tuple[Array, Array, Array, Array, Array, Any]
+"""Coefficients, size of the last step but one and of the last, what it leaves, steps, moments."""

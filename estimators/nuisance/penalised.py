@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcore.estimators.chunks import NUMBERS_AT_ONCE, ROWS_AT_ONCE, in_chunks, sum_chunks
 from jaxcore.estimators.linear_algebra import solve_cholesky
 
-_SOLVED_UP_TO = 64  # columns: a factorisation costs no more than a few sweeps
+SOLVED_UP_TO = 64  # columns: a factorisation costs no more than a few sweeps
 
 
 def coordinate_descent(
@@ -52,6 +52,32 @@ def coordinate_descent(
     """
     if tol is None:
         tol = 1e-9 if gram.dtype == jnp.float64 else 1e-6
+    tol = jnp.asarray(tol, gram.dtype)
+    descend = _descend if gram.shape[0] <= SOLVED_UP_TO else _one_by_one
+    return descend(max_sweeps)(gram, cross, l1, l2, start, tol)
+
+
+@functools.cache
+def _descend(max_sweeps: int) -> Callable[..., Array]:
+    return functools.partial(_descended, max_sweeps=max_sweeps)
+
+
+@functools.cache
+def _one_by_one(max_sweeps: int) -> Callable[..., Array]:
+    """Under `jax.vmap` one after the other: each stops by itself, and its matrix stays in cache."""
+    return jax.custom_batching.sequential_vmap(_descend(max_sweeps))
+
+
+def _descended(
+    gram: Float[Array, "q q"],
+    cross: Float[Array, " q"],
+    l1: Float[Array, " q"],
+    l2: Float[Array, " q"],
+    start: Float[Array, " q"],
+    tol: Float[Array, ""],
+    *,
+    max_sweeps: int,
+) -> Float[Array, " q"]:
     diagonal = jnp.diagonal(gram)
     usable = diagonal > 0
     inverse = jnp.where(usable, 1 / jnp.where(usable, diagonal + l2, 1.0), 0.0)
@@ -69,7 +95,7 @@ def coordinate_descent(
         b, _, i = state
         new, _ = jax.lax.fori_loop(0, q, step, (b, cross - gram @ b))
         moved = jnp.max(jnp.abs(new - b) * scale) > tol * jnp.max(jnp.abs(new) * scale)
-        if q <= _SOLVED_UP_TO:
+        if q <= SOLVED_UP_TO:
             stepped = _within_orthant(gram, cross, l1, l2, new, usable)
             new = jnp.where(moved, stepped, new)
         return new, moved, i + 1

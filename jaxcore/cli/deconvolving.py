@@ -24,6 +24,7 @@ from jaxcore.errors import UserError
 Progress = Callable[[int, int], None]
 _MARGIN = 8  # pixels around what a network is shown, whose border it does not know
 _AT_ONCE = 2**20  # pixels of the result that are computed together
+_IN_CACHE = 2**15  # the same on a CPU, whose caches hold no more
 _CLOSE = 0.01  # of a sum to one
 _RESPONSE = 256  # side of the image in which a point shows what becomes of noise, at most
 UNCERTAINTY = "UNCERT"
@@ -158,7 +159,8 @@ def restore(
     margin = 0 if options.network is None else _MARGIN
     block = plan_tiles(shape, reach, options.tile, margin).block
     _check_target(psf, options)
-    batch = max(1, min(64, _AT_ONCE // (block[0] * block[1] * factor**2 * options.networks)))
+    together = _IN_CACHE if jax.default_backend() == "cpu" else _AT_ONCE
+    batch = max(1, min(64, together // (block[0] * block[1] * factor**2 * options.networks)))
     lams = np.zeros(len(field.planes))
     if options.method == "tikhonov":
         choice = options.choice

@@ -189,3 +189,51 @@ def test_refusals(panel, folds, change, sentence):
 def test_averages_refuse(effects):
     with pytest.raises(UserError, match="simple, group, time, event"):
         did.aggregate(effects, "calendar")
+
+
+@pytest.fixture
+def long(panel):
+    """A row for each unit and period, in no order."""
+    n, t = panel["y"].shape
+    order = np.random.default_rng(0).permutation(n * t)
+    columns = {
+        "who": np.repeat([f"unit {i:03d}" for i in range(n)], t),
+        "year": np.tile(panel["times"], n),
+        "y": panel["y"].ravel(),
+        "start": np.repeat(np.where(np.isinf(panel["first"]), np.nan, panel["first"]), t),
+        "x0": panel["x"][:, :, 0].ravel(),
+        "x1": panel["x"][:, :, 1].ravel(),
+        "town": np.repeat(np.arange(n) % 50, t),
+    }
+    return {name: values[order] for name, values in columns.items()}
+
+
+ROLES = {"outcome": "y", "unit": "who", "time": "year", "first": "start"}
+
+
+def test_a_long_table_gives_what_its_arrays_give(panel, long):
+    groups = np.unique(panel["first"], return_inverse=True)[1]
+    with jax.enable_x64(True):
+        ids = crossfit.fold_ids(jax.random.key(0), N, K, strata=jnp.asarray(groups))
+    named = ROLES | LINEAR | {"covariates": ["x0", "x1"], "n_folds": K}
+    found = did.group_time_frame(long, **named)
+    arrays = (panel[k] for k in ("y", "first", "x", "times"))
+    whole = did.group_time(*arrays, **LINEAR, fold_ids=np.asarray(ids), n_folds=K)
+    np.testing.assert_allclose(found.estimate.theta, whole.estimate.theta, rtol=1e-9)
+    towns = did.group_time_frame(long, **named, clusters="town").estimate
+    assert towns.df == 49 and "clusters only" not in towns.summary()
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (lambda c: {k: np.r_[v, v[:1]] for k, v in c.items()}, "found several of unit"),
+        (lambda c: c | {"start": c["start"] + (c["year"] == 2)}, "one value of 'start'"),
+        (lambda c: c | {"x0": np.where(c["year"] == 2, np.nan, c["x0"])}, "found 150 such rows"),
+        (lambda c: c | {"year": np.where(c["year"] == 2, np.nan, c["year"])}, "missing ones"),
+        (lambda c: {k: v for k, v in c.items() if k != "start"}, "column 'start'"),
+    ],
+)
+def test_long_tables_that_are_refused(long, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        did.group_time_frame(change(long), **ROLES, covariates=["x0", "x1"], **MEANS)

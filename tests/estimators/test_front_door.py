@@ -356,6 +356,16 @@ def test_omitted_variables_of_a_fit(data):
         assert quick(IRM, target=target).fit(y, a, x).sensitivity().robustness_value > 0
 
 
+def test_omitted_variables_without_overlap_are_refused(data):
+    from sklearn.dummy import DummyClassifier
+
+    y, a, _, x = data
+    never = DummyClassifier(strategy="constant", constant=0)
+    found = quick(IRM).set_params(ml_m=never).fit(y, a, x)
+    with pytest.raises(UserError, match="overlap for omitted variables"):
+        found.sensitivity()
+
+
 def test_effects_by_group_and_policies_of_a_fit(data):
     y, a, z, x = data
     old = np.where(x[:, 0] > 0, "old", "young")

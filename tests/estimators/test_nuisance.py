@@ -352,3 +352,20 @@ def test_a_learner_may_be_written_by_the_user():
     assert isinstance(nuisance.Ridge(), nuisance.Learner)
     with pytest.raises(AttributeError):
         _ = nuisance.Forest
+
+
+def test_more_columns_than_rows_fitted_fold_by_fold_as_alone():
+    """Many columns take another way under vmap: every fit must be what it is alone."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 80))
+    y = (X[:, 0] + rng.normal(size=60) > 0).astype(float)
+    masks = np.ones((2, 60))
+    masks[0, :20], masks[1, 30:] = 0, 0
+    with jax.enable_x64(True):
+        for learner in (nuisance.Lasso(alpha=0.05), nuisance.LogisticLasso(alpha=0.05)):
+            both = np.asarray(nuisance.fit_predict(learner, X, y, masks, (X,)))
+            for k in range(2):
+                rows = masks[k] > 0
+                fitted = learner.fit(X[rows], y[rows], np.ones(rows.sum()), jax.random.key(0))
+                alone = learner.predict(fitted, X)
+                np.testing.assert_allclose(both[k, 0], alone, atol=1e-7)

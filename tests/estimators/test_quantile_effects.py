@@ -7,6 +7,7 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import quantile_effects as quantiles
+from jaxcore.estimators.complier_quantiles import local_quantiles
 from jaxcore.estimators.nuisance import HostLearner, Logistic, Ridge
 from jaxcore.estimators.units import Units
 
@@ -80,3 +81,31 @@ def test_host_learners_and_refusals(trial):
         quantiles.potential_quantiles(*trial[0], quantiles=(0.5, 1.0), **learners)
     with pytest.raises(UserError, match="'quantile' or 'tail mean'"):
         quantiles.potential_quantiles(*trial[0], quantiles=(0.5,), kind="mean", **learners)
+
+
+def test_quantiles_of_compliers_where_everybody_complies(trial, found):
+    """The instrument is then the treatment, and compliers are all units."""
+    y, d, x = trial[0]
+    one = HostLearner(lambda X, y, w, new: np.full(len(new), np.average(y, weights=w)))
+    learners = {"ml_g": one, "ml_m": one, "ml_r": one}
+    ours = local_quantiles(y, d, d, x, quantiles_at=(0.5,), **learners, **trial[1])
+    assert abs(float(ours.diagnostics["compliers"]) - 1) < 1e-9
+    np.testing.assert_allclose(ours.theta, np.asarray(found.theta)[[1, 4]], atol=0.3)
+    assert np.all(np.asarray(ours.se) < 0.4)
+    assert quantiles.quantile_effects(ours).names == ("0.5",)
+
+
+def test_quantiles_of_compliers_are_not_those_of_all():
+    """Compliers have an outcome of their own."""
+    rng = np.random.default_rng(3)
+    n = N
+    complier, z = rng.uniform(size=n) < 0.7, (rng.uniform(size=n) < 0.5).astype(float)
+    d = np.where(complier, z, 0.0)
+    y = rng.normal(size=n) + np.where(complier, 2 + 3 * d, -2.0)
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(v) for v in (y, d, z, rng.normal(size=(n, 1)))]
+        one = HostLearner(lambda X, y, w, new: np.full(len(new), np.average(y, weights=w)))
+        rest = {"fold_ids": jnp.asarray(np.arange(n) % K), "n_folds": K}
+        found = local_quantiles(*arrays, quantiles_at=(0.5,), ml_g=one, ml_m=one, ml_r=one, **rest)
+    assert np.all(np.abs(found.theta - np.array([2.0, 5.0])) < 4 * found.se)
+    assert abs(float(found.diagnostics["compliers"]) - 0.7) < 0.1

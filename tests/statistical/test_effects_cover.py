@@ -7,6 +7,7 @@ import pytest
 
 from jaxcore.estimators import combine, did, double_ml, treatments
 from jaxcore.estimators import quantile_effects as quantiles
+from jaxcore.estimators.complier_quantiles import local_quantiles
 from jaxcore.estimators.crossfit import fold_ids
 from jaxcore.estimators.monte_carlo import monte_carlo
 from jaxcore.estimators.nuisance import Logistic, Ridge
@@ -103,6 +104,34 @@ def test_quantile_effects(curved):
 
 
 @pytest.mark.parametrize("curved", [0.0, 1.0])
+def test_quantile_effects_among_compliers(curved):
+    """Given x, compliers are a random share; their outcomes are shifted by one."""
+
+    def outcome(x, d, e):
+        return 1 + d + x[:, 0] + curved * 0.5 * x[:, 1] ** 2 + (1 + 0.5 * d) * e
+
+    def dgp(key, n):
+        ka, kc = jax.random.split(key)
+        x, _, z, e, ids = confounded(ka, n, curved)
+        complier = jax.random.bernoulli(kc, 0.8, (n,)).astype(x.dtype)
+        d = complier * z
+        return x, z, d, outcome(x, d, e) - (1 - complier), ids
+
+    def estimator(s):
+        x, z, d, y, ids = s
+        learners = {"ml_g": CHANCE, "ml_m": CHANCE, "ml_r": CHANCE}
+        found = local_quantiles(
+            y, d, z, x, quantiles_at=(0.5,), fold_ids=ids, n_folds=K, **learners
+        )
+        return quantiles.quantile_effects(found)
+
+    with jax.enable_x64(True):
+        x, _, _, e, _ = confounded(jax.random.key(99), 1_000_000, curved)
+        truth = jnp.median(outcome(x, 1.0, e)) - jnp.median(outcome(x, 0.0, e))
+    covers(estimator, dgp, [float(truth)], 6)
+
+
+@pytest.mark.parametrize("curved", [0.0, 1.0])
 def test_two_periods(curved):
     def parts(key, n):
         ka, kb = jax.random.split(key)
@@ -130,3 +159,45 @@ def test_two_periods(curved):
         return did.did_cross_sections(y, d, after, x, fold_ids=ids, n_folds=K, **LEARNERS)
 
     covers(other_units, sections, [2.0], 5)
+
+
+@pytest.mark.parametrize("control", ["never", "not yet"])
+def test_averages_of_staggered_effects(control):
+    """Trends depend on x, which also decides when treatment starts; effects grow with time.
+
+    Also that the band holds for all times since treatment at once.
+    """
+    times, reps = np.arange(1.0, 5), 300
+    theta, joint = [], []
+    for seed in range(reps):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(N, 1))
+        first = np.choose(rng.integers(0, 3, N) + (x[:, 0] > rng.normal(size=N)), [2, 3, 9, 9.0])
+        since = times[None] - first[:, None]
+        y = rng.normal(size=(N, 1)) + times[None] * (1 + x) + rng.normal(size=(N, 4))
+        y = y + np.where(since >= 0, 1 + since, 0)
+        with jax.enable_x64(True):
+            found = did.group_time(
+                y,
+                first,
+                x,
+                times,
+                ml_g=Ridge(alpha=1e-6),
+                ml_m=Logistic(alpha=1e-3),
+                fold_ids=rng.permutation(np.arange(N) % K),
+                n_folds=K,
+                control=control,
+            )
+            events = did.aggregate(found, "event")
+            simple = did.aggregate(found, "simple")
+        truth = np.array([0.0, 1, 2, 3, 2])  # one period before, then 0, 1, 2 periods; their mean
+        band = np.asarray(events.confint(joint=True, seed=seed))
+        joint.append(np.all((band[:, 0] <= truth) & (truth <= band[:, 1])))
+        shares = [np.mean(first == g) for g in (2, 3)]
+        overall = (shares[0] * 6 + shares[1] * 3) / (shares[0] * 3 + shares[1] * 2)
+        theta.append((simple.theta[0], simple.se[0], overall))
+    theta, se, overall = np.array(theta).T
+    truth = np.mean(overall)  # the average in the population
+    cover, band = np.mean(np.abs(theta - truth) <= 1.96 * se), np.mean(joint)
+    print(f"{control}: overall {cover:.3f}, bias {np.mean(theta - truth):.3f}, band {band:.3f}")
+    assert 0.915 <= cover <= 0.985 and 0.91 <= band <= 0.99

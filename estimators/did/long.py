@@ -1,0 +1,152 @@
+"""From a long table (a row for each unit and period) to effects by group and time."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore.data.tables import Table, as_table, design
+from jaxcore.errors import UserError
+from jaxcore.estimators.columns import label_numbers
+from jaxcore.estimators.crossfit import fold_ids
+from jaxcore.estimators.did.staggered import GroupTime, group_time
+from jaxcore.estimators.nuisance.candidates import Candidate, learner_for
+from jaxcore.estimators.units import Units
+
+
+class Wide(NamedTuple):
+    """A panel with a row for each unit."""
+
+    y: np.ndarray  # n, periods; NaN where a unit is not seen
+    first: np.ndarray  # first treated period, infinite for never
+    x: np.ndarray  # n, periods, p; zero where a unit is not seen
+    times: tuple[float, ...]
+    units: Units
+
+
+def group_time_frame(
+    frame: Any,
+    *,
+    outcome: str,
+    unit: str,
+    time: str,
+    first: str,
+    covariates: Sequence[str] | str = (),
+    weights: str | None = None,
+    clusters: Sequence[str] | str | None = None,
+    ml_g: Candidate = "lasso",
+    ml_m: Candidate = "lasso",
+    n_folds: int = 5,
+    seed: int = 0,
+    **options: Any,
+) -> GroupTime:
+    """`group_time` of a long table, with folds that hold every group.
+
+    Args:
+      frame: a dataframe (pandas, polars, pyarrow) or a dict of columns.
+      outcome: column of the outcome; rows without one count as not seen.
+      unit: column that names the unit.
+      time: column of the period, numbers.
+      first: column of the first treated period of the unit; missing or infinite for never, and so
+        is 0 where all periods are later.
+      covariates: columns of covariates.
+      weights: column of observation weights, one number for each unit.
+      clusters: columns of clusters above the unit.
+      ml_g: see `did_panel`; a name of `nuisance.candidates.NAMED` will do.
+      ml_m: see `did_panel`.
+      n_folds: number of folds.
+      seed: of the folds.
+      **options: see `group_time`.
+
+    Raises:
+      UserError: a unit twice in a period, columns that must not vary within a unit and do, missing
+        covariates, or what `group_time` refuses.
+    """
+    covariates = (covariates,) if isinstance(covariates, str) else tuple(covariates)
+    kinds = (clusters,) if isinstance(clusters, str) else tuple(clusters or ())
+    table = as_table(frame)
+    named = [outcome, unit, time, first, *covariates, *kinds]
+    table.check(named if weights is None else [*named, weights])
+    wide = _wide(table, outcome, unit, time, first, covariates, weights, kinds)
+    groups = np.unique(wide.first, return_inverse=True)[1]
+    change, belongs = np.array([-1.0, 1.0]), np.array([0.0, 1.0])  # kinds of the targets
+    with jax.enable_x64(True):
+        ids = fold_ids(
+            jax.random.key(seed),
+            len(wide.first),
+            n_folds,
+            strata=jnp.asarray(groups),
+            units=wide.units,
+        )
+        return group_time(
+            wide.y,
+            wide.first,
+            wide.x,
+            wide.times,
+            ml_g=learner_for(ml_g, "ml_g", change),
+            ml_m=learner_for(ml_m, "ml_m", belongs),
+            fold_ids=ids,
+            n_folds=n_folds,
+            units=wide.units,
+            **options,
+        )
+
+
+def _wide(
+    table: Table,
+    outcome: str,
+    unit: str,
+    time: str,
+    first: str,
+    covariates: Sequence[str],
+    weights: str | None,
+    kinds: Sequence[str],
+) -> Wide:
+    labels, number = label_numbers(table.values(unit), "unit")
+    period = table.numbers(time)
+    if not np.isfinite(period).all():
+        raise UserError(f"Expected a period in every row of column {time!r}, found missing ones.")
+    times, place = np.unique(period, return_inverse=True)
+    n, t = len(labels), len(times)
+    cell = number.astype(np.int64) * t + place
+    twice = np.flatnonzero(np.bincount(cell, minlength=n * t) > 1)
+    if len(twice):
+        who, when = labels[twice[0] // t], times[twice[0] % t]
+        raise UserError(
+            f"Expected one row for each unit and period, found several of unit {who!s} in {when:g}."
+        )
+
+    def once(values: np.ndarray, what: str) -> np.ndarray:
+        """The value of each unit."""
+        out = np.empty(n, values.dtype)
+        out[number] = values
+        bad = np.flatnonzero(out[number] != values)
+        if len(bad):
+            raise UserError(
+                f"Expected one value of {what!r} for each unit, found several of unit "
+                f"{labels[number[bad[0]]]!s}."
+            )
+        return out
+
+    starts = table.numbers(first)
+    starts = np.where(np.isnan(starts) | ((starts == 0) & (times[0] > 0)), np.inf, starts)
+    y = np.full((n, t), np.nan)
+    y[number, place] = table.numbers(outcome)
+    X = design(table, covariates)[0]
+    holes = ~np.isfinite(X).all(axis=1) & np.isfinite(y[number, place])
+    if holes.any():
+        raise UserError(
+            f"Expected no missing covariates where there is an outcome, found {int(holes.sum())} "
+            "such rows: remove them."
+        )
+    x = np.zeros((n, t, max(X.shape[1], 1)))
+    x[number, place, : X.shape[1]] = np.where(np.isfinite(X), X, 0)
+    columns = [once(label_numbers(table.values(kind), "cluster")[1], kind) for kind in kinds]
+    groups: Any = np.stack(columns, axis=1) if len(columns) > 1 else (columns or [None])[0]
+    mass: Any = None if weights is None else once(table.numbers(weights), weights)
+    if mass is not None and not (np.isfinite(mass).all() and mass.min() >= 0 and mass.sum() > 0):
+        raise UserError(f"Expected weights in {weights!r} that are not negative, found others.")
+    started = once(starts, first)
+    return Wide(y, started, x, tuple(map(float, times)), Units(mass, groups))
