@@ -117,7 +117,7 @@ def test_the_page_of_the_weights_names_every_author_of_a_photograph():
 
 
 def test_they_are_loaded_by_name_and_without_a_source_the_first_of_them(weights, monkeypatch):
-    monkeypatch.setitem(SHIPPED, "photos", PHOTOS)
+    monkeypatch.setitem(SHIPPED, "photos", dataclasses.replace(PHOTOS, default=True))
     monkeypatch.setattr(Shipped, "path", property(lambda _: weights / "tiny.safetensors"))
     same(load().params, 0)
     same(load("photos").params, 0)

@@ -13,6 +13,7 @@ class Shipped:
     name: str
     network: str
     what: str  # they are for
+    default: bool  # good enough to be taken where none are named
 
     @property
     def path(self) -> Path:
@@ -20,28 +21,29 @@ class Shipped:
         return Path(__file__).with_name(f"{self.name}.safetensors")
 
 
-PHOTOS = Shipped(
-    "photos", "adair", "noise of any strength (sigma up to 55) and haze, in photographs"
-)
+PHOTOS = Shipped("photos", "adair", "a start for noise and haze in photographs", default=False)
 SHIPPED = {one.name: one for one in (PHOTOS,) if one.path.exists()}
-"""Those there are, by name; the first is taken where none is asked for."""
+"""Those there are, by name."""
 
 
 def shipped(name: str | None = None) -> Shipped:
     """Weights in this folder.
 
     Args:
-      name: one of `SHIPPED`; the first without it.
+      name: one of `SHIPPED`; without it the first that is a default.
 
     Raises:
       UserError: there are none, or none of that name.
     """
-    if name is None and SHIPPED:
-        return next(iter(SHIPPED.values()))
-    if name in SHIPPED:
-        return SHIPPED[name]
-    wanted = "--weights" if name is None else f"weights {name!r}"
+    found = [one for one in SHIPPED.values() if one.name == name or (name is None and one.default)]
+    if found:
+        return found[0]
+    if name is None:
+        raise UserError(
+            "Expected --weights with a run or a file, found none: none of those that come with "
+            "jaxcore restores well enough (jaxcore/weights/README.md says how to make better ones)."
+        )
     raise UserError(
-        f"Expected {wanted}, found with jaxcore {', '.join(SHIPPED) or 'none'}: a run, a file, or "
-        "those that jaxcore/weights/README.md says how to make."
+        f"Expected weights {name!r}, found with jaxcore {', '.join(SHIPPED) or 'none'}: a run, a "
+        "file, or those that jaxcore/weights/README.md says how to make."
     )

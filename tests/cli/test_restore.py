@@ -48,7 +48,7 @@ def test_one_picture_with_every_kind_of_file(call, weights, photo, tmp_path, nam
 def test_without_weights_those_of_the_library_are_taken_and_named(
     call, weights, photo, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(SHIPPED, "photos", PHOTOS)
+    monkeypatch.setitem(SHIPPED, "photos", dataclasses.replace(PHOTOS, default=True))
     monkeypatch.setattr(Shipped, "path", property(lambda _: weights / "tiny.safetensors"))
     output = tmp_path / "out.png"
     code, out, err = call("restore", photo, "-o", output)
@@ -58,8 +58,8 @@ def test_without_weights_those_of_the_library_are_taken_and_named(
     close_to_8_bits(output, expected(photo))
 
 
-def test_where_the_library_has_no_weights_some_are_asked_for(call, photo, tmp_path, monkeypatch):
-    monkeypatch.delitem(SHIPPED, "photos", raising=False)
+def test_where_the_library_has_no_good_weights_some_are_asked_for(call, photo, tmp_path):
+    assert not any(own.default for own in SHIPPED.values())
     code, _, err = call("restore", photo, "-o", tmp_path / "out.png")
     assert code == 2 and "Expected --weights" in err and len(err.splitlines()) == 1
 
