@@ -44,10 +44,10 @@ def test_every_form_has_the_numbers_and_escapes_names(fit):
 
 def test_rows_of_a_latex_table_have_as_many_cells_as_its_columns(fit):
     lines = fit.summary(form="latex").splitlines()
-    columns = len(re.search(r"begin\{tabular\}\{(\w+)\}", "\n".join(lines))[1])
+    [layout] = re.findall(r"begin\{tabular\}\{(\w+)\}", "\n".join(lines))
     rows = lines[lines.index(r"\toprule") + 1 : lines.index(r"\bottomrule")]
     cells = [len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows if row != r"\midrule"]
-    assert cells == [columns] * 2
+    assert cells == [len(layout)] * 2
 
 
 def test_several_estimates_side_by_side(fit):

@@ -84,7 +84,7 @@ def _demo(steps: int = 300) -> Recipe:
 
     `jaxcore demo` starts it from the weights that come with the library.
     """
-    data = Photos(tasks=("noise25", "noise50", "haze", "clean", "clean_any"))
+    data = Photos(tasks=("noise25", "noise50", "haze", "clean"))
     return demo(steps, 4, 2e-4, network=_PHOTOS, data=data)
 
 

@@ -158,8 +158,7 @@ class Photos(ImageData):
     """The photographs inside the wheels of scikit-image and scikit-learn.
 
     ``tasks`` are degradations made on the fly; noise25, noise50 and haze without them. For
-    "clean" and "clean_any" there are further photographs, and every task gets about as many rows as
-    another.
+    "clean" there are further photographs, and twice as many rows as for another task.
     """
 
     kind: Literal["photos"] = "photos"
@@ -168,13 +167,12 @@ class Photos(ImageData):
         photos = demo_photos()[evaluation]
         source = ArraySource({photo.name: photo.image for photo in photos})
         groups = _on_the_fly(source, self.tasks or ("noise25", "noise50", "haze"))
-        alone = (CLEAN, CLEAN_ANY)
-        if evaluation or not set(alone) & set(self.tasks):
+        if evaluation or CLEAN not in self.tasks:
             return groups
         more = ArraySource({photo.name: photo.image for photo in photos_as_they_are()})
         return tuple(
-            dataclasses.replace(group, source=more)
-            if group.degradation in alone
+            dataclasses.replace(group, source=more, repeat=2)
+            if group.degradation == CLEAN
             else dataclasses.replace(group, repeat=round(len(more) / len(source)))
             for group in groups
         )
