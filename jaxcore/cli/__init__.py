@@ -18,7 +18,7 @@ from jaxcore.errors import printable
 # Command -> what ``jaxcore --help`` says of it; the function stands in the module of its name.
 # Only the command that runs is imported, so that help is quick.
 COMMANDS = {
-    "demo": "Train a small network on photographs and restore held-out ones.",
+    "demo": "Fine-tune a small network on photographs and restore held-out ones.",
     "restore": "Restore pictures with a run or with official weights.",
     "deconvolve": "Deconvolve FITS images with their PSF.",
     "sample": "Generate pictures, or show how one is restored, step by step.",
