@@ -89,7 +89,7 @@ def restore(
     unknown = [name for name in given if name not in loaded.network.restore_options]
     if unknown:
         name = loaded.network.name
-        raise UserError(f"The network {name} has no option {unknown[0]}: leave it out.")
+        raise UserError(f"The network {name} has no {unknown[0]}: leave --{unknown[0]} out.")
     if condition is not None and not loaded.cfg.condition_channels:
         raise UserError("Expected no --condition for networks without further channels, found one.")
     options |= {name: value for name, value in given.items() if name != "condition"}
