@@ -79,7 +79,7 @@ def _restormer() -> Recipe:
     )
 
 
-def _demo(steps: int = 300) -> Recipe:
+def _demo(steps: int = 350) -> Recipe:
     """A small AdaIR on the photographs of `jaxcore.data.images.photos`.
 
     `jaxcore demo` starts it from the weights that come with the library.
