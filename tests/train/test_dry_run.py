@@ -64,7 +64,7 @@ def test_the_time_of_an_evaluation_is_that_of_all_its_items(monkeypatch):
 
 
 def test_what_a_run_would_stumble_over_is_found():
-    with pytest.raises(UserError, match=r"best_metric 'psnr' is not among .*mse"):
+    with pytest.raises(UserError, match=r"best-metric 'psnr' is not among .*mse"):
         dry_run(TinyTask(), dataclasses.replace(_CFG, best_metric="psnr"))
 
     class Short(TinyTask):
