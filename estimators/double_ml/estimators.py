@@ -292,7 +292,7 @@ def _options(cls: type[DoubleML]) -> Callable[..., DoubleML]:
     def make(**given: Any) -> DoubleML:
         return cls(**{name: given[said] for name, (said, _, _) in options.items() if said in given})
 
-    make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # stubs lack it
         [
             inspect.Parameter(
                 said, inspect.Parameter.KEYWORD_ONLY, default=fields[name], annotation=kind
