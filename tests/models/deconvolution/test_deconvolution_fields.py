@@ -70,7 +70,7 @@ def test_images_of_one_shape_are_computed_by_one_program(sky):
 
     out = d.restore_field(run, np.repeat(sky, 5, 0), PSF[None], reach=REACH, tile=108, batch=4)
     assert len(shapes) == 1 and out["image"].shape == (5, 150, 130)
-    np.testing.assert_allclose(out["image"][3], sky[0], rtol=1e-5)
+    np.testing.assert_allclose(out["image"][3], sky[0], rtol=1e-6)  # tiles fade
 
 
 def test_tiles_fade_into_each_other():
