@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jaxcore.bounds import Count
 from jaxcore.estimators.monte_carlo import MonteCarlo, Study, replicate
 from jaxcore.estimators.selective_iv.studies import build_study
-from jaxcore.serial import Count, Serial
+from jaxcore.serial import Serial
 from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
 from jaxcore.train.logging import Reporter, default_reporter
 from jaxcore.train.state import TrainState, create_state

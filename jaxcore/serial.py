@@ -9,14 +9,12 @@ A class may say more by two classmethods:
 import dataclasses
 import functools
 import math
-import operator
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import (
     Annotated,
     Any,
-    ClassVar,
     Literal,
     Self,
     TypeAlias,
@@ -27,71 +25,11 @@ from typing import (
     get_type_hints,
 )
 
+from jaxcore.bounds import Bound, OneOf
 from jaxcore.errors import UserError, readable
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Bound:
-    """A limit of a number, as an annotation: ``Annotated[int, AtLeast(1)]``."""
-
-    limit: float
-    phrase: ClassVar[str]
-    compare: ClassVar[Callable[[float, float], bool]]
-
-    def holds(self, value: float) -> bool:
-        """Whether a number keeps to the limit; NaN never does.
-
-        >>> Above(0).holds(0), AtMost(1).holds(0.5)
-        (False, True)
-        """
-        return type(self).compare(value, self.limit)
-
-
-class AtLeast(Bound):
-    """Not below the limit."""
-
-    phrase, compare = "of at least", operator.ge
-
-
-class AtMost(Bound):
-    """Not above the limit."""
-
-    phrase, compare = "of at most", operator.le
-
-
-class Above(Bound):
-    """Above the limit."""
-
-    phrase, compare = "above", operator.gt
-
-
-class Below(Bound):
-    """Below the limit."""
-
-    phrase, compare = "below", operator.lt
-
-
-class OneOf:
-    """A name of a table, as an annotation: ``Annotated[str, OneOf(TABLE)]``; it may grow later."""
-
-    def __init__(self, table: Collection[str]) -> None:
-        """Take the table as it will be when a value is checked."""
-        self.table = table
-
-    def holds(self, value: str) -> bool:
-        """Whether the table has the name."""
-        return value in self.table
-
-
-Count: TypeAlias = Annotated[int, AtLeast(1)]
-"""A whole number of at least 1."""
-Index: TypeAlias = Annotated[int, AtLeast(0)]
-"""A whole number of at least 0."""
-Positive: TypeAlias = Annotated[float, Above(0)]
-"""A number above 0."""
 
 
 class SettingsError(UserError):
@@ -106,6 +44,7 @@ class SettingsError(UserError):
 class Serial:
     """Base of dataclasses that are checked when they are made, and written to JSON.
 
+    >>> from jaxcore.bounds import Count
     >>> @dataclasses.dataclass(frozen=True, kw_only=True)
     ... class Sizes(Serial):
     ...     width: Count = 8

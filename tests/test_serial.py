@@ -9,20 +9,9 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from jaxcore.bounds import Above, AtLeast, AtMost, Below, Count, Index, Positive
 from jaxcore.errors import UserError
-from jaxcore.serial import (
-    Above,
-    AtLeast,
-    AtMost,
-    Below,
-    Count,
-    Index,
-    Positive,
-    Serial,
-    check_types,
-    from_json,
-    to_json,
-)
+from jaxcore.serial import Serial, check_types, from_json, to_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

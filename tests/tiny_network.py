@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxcore import registry
+from jaxcore.bounds import Count
 from jaxcore.convert import CONV, Rule, strip_prefix
 from jaxcore.errors import UserError
 from jaxcore.models.base import ImageNetwork, check_images
 from jaxcore.models.config import DType, NetworkConfig
-from jaxcore.serial import Count
 from jaxcore.typing import Key, Params
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jaxcore
+from jaxcore.bounds import Count, Index
 from jaxcore.errors import UserError
-from jaxcore.serial import Count, Index, Serial
+from jaxcore.serial import Serial
 from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.profile import profiled_steps

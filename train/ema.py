@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcore.serial import AtLeast, Below, Count, Index, Positive, Serial
+from jaxcore.bounds import AtLeast, Below, Count, Index, Positive
+from jaxcore.serial import Serial
 from jaxcore.typing import Params
 
 Warmup: TypeAlias = Literal["none", "debias", "ratio", "power"]

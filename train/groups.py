@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import jax
 
+from jaxcore.bounds import AtLeast, Below, Positive
 from jaxcore.errors import UserError
-from jaxcore.serial import AtLeast, Below, Positive, Serial
+from jaxcore.serial import Serial
 from jaxcore.typing import Params
 
 OptimName: TypeAlias = Literal["adamw", "adam", "nadamw", "radam", "sgd", "lion", "lamb", "muon"]

@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import optax
 
+from jaxcore.bounds import Positive
 from jaxcore.errors import UserError
-from jaxcore.serial import Positive, Serial
+from jaxcore.serial import Serial
 from jaxcore.train.groups import (
     FROZEN,
     REST,

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxcore.bounds import AtLeast, Count, Index, OneOf
 from jaxcore.errors import UserError
-from jaxcore.serial import AtLeast, Count, Index, OneOf, Serial
+from jaxcore.serial import Serial
 
 Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
 

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
+from jaxcore.bounds import Count, Positive
 from jaxcore.errors import UserError
 from jaxcore.models.config import DType, NetworkConfig
-from jaxcore.serial import Count, Positive
 
 MaskMode = Literal["official", "fixed", "ratio", "soft"]
 NormType = Literal["WithBias", "BiasFree"]

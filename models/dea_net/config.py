@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
+from jaxcore.bounds import AtLeast, Count
 from jaxcore.errors import UserError
 from jaxcore.models.config import DType, NetworkConfig
-from jaxcore.serial import AtLeast, Count
 
 Form = Literal["train", "deploy"]
 Depths: TypeAlias = tuple[Count, Count, Count, Count, Count]

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+from jaxcore.bounds import Above, AtLeast, AtMost, Index, Positive
 from jaxcore.errors import UserError
 from jaxcore.models.config import NetworkConfig
 from jaxcore.models.rddm.network.config import UnetConfig
 from jaxcore.models.rddm.process.coefficients import DDPMName, Shape, Version
 from jaxcore.models.rddm.process.objectives import FORMS, SEARCH, ObjectiveConfig, RDDMObjective
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
-from jaxcore.serial import Above, AtLeast, AtMost, Index, Positive, Serial
+from jaxcore.serial import Serial
 
 Kind = Literal["restoration", "translation", "generation"]
 

@@ -4,9 +4,9 @@ import dataclasses
 import math
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
+from jaxcore.bounds import AtLeast, Below, Count, Positive
 from jaxcore.errors import UserError
 from jaxcore.models.config import DType, NetworkConfig
-from jaxcore.serial import AtLeast, Below, Count, Positive
 
 Four: TypeAlias = tuple[Count, Count, Count, Count]
 Head: TypeAlias = Literal["bilinear", "dual"]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore import registry
+from jaxcore.bounds import Count, Index
 from jaxcore.data.astro.galaxies import draw_galaxies, render
 from jaxcore.data.astro.telescopes import Observed, observe
 from jaxcore.data.astro.training import (
@@ -32,7 +33,6 @@ from jaxcore.ops.grids import factor_between, rebin
 from jaxcore.ops.spectra import convolve, psf_to_tf
 from jaxcore.ops.starlet import Starlet, mad_sigma
 from jaxcore.parallel import local_copies
-from jaxcore.serial import Count, Index
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import BatchIterator, Frozen, Loss, Mean
 from jaxcore.train.tasks.network import NetworkTask

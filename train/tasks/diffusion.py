@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcore.bounds import Count
 from jaxcore.data.images.pipeline import Augment, Images
 from jaxcore.data.images.sources import Sample
 from jaxcore.errors import UserError
@@ -20,7 +21,6 @@ from jaxcore.models.rddm.process.losses import rddm_loss
 from jaxcore.models.rddm.sampling.released import sampling_table
 from jaxcore.models.rddm.sampling.sampler import sample
 from jaxcore.parallel import local_copies
-from jaxcore.serial import Count
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import ImageTask

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore import registry
+from jaxcore.bounds import AtLeast, Count, Index
 from jaxcore.data.images.kinds import (
     ImageData,
     Photos,
@@ -29,7 +30,6 @@ from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
 from jaxcore.parallel import dealt_back, local_copies, spread, together
-from jaxcore.serial import AtLeast, Count, Index
 from jaxcore.tiling import check_options
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import BatchIterator, Frozen

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxcore.bounds import AtLeast
 from jaxcore.convert import read_state_dict
 from jaxcore.errors import UserError
 from jaxcore.models.dea_net import contrastive_regularization, vgg19_from_torch
-from jaxcore.serial import AtLeast
 from jaxcore.train.task import Frozen, Loss, Mean
 from jaxcore.train.tasks.images import (
     ImageTask,

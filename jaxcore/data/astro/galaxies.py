@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from jaxcore.bounds import Index, Positive
 from jaxcore.errors import UserError
 from jaxcore.ops.grids import rebin
-from jaxcore.serial import Index, Positive, Serial
+from jaxcore.serial import Serial
 
 Range: TypeAlias = tuple[float, float]
 """Lowest and highest value."""

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from jaxcore.bounds import Count, Positive
 from jaxcore.errors import UserError
 from jaxcore.ops.grids import rebin
 from jaxcore.ops.spectra import convolve, psf_to_tf
-from jaxcore.serial import Count, Positive, Serial
+from jaxcore.serial import Serial
 
 _OVERSAMPLING = 3  # samples along the side of a pixel of a PSF
 _FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt32
 
+from jaxcore.bounds import Count, Positive
 from jaxcore.data.astro.galaxies import Population
 from jaxcore.data.astro.stamps import Stamps, read_catalogue, read_folder
 from jaxcore.data.astro.telescopes import Telescope
@@ -15,7 +16,7 @@ from jaxcore.data.images.crops import turn
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
-from jaxcore.serial import Count, Positive, Serial
+from jaxcore.serial import Serial
 from jaxcore.typing import Batch
 
 _EVALUATION = 2  # of the streams of seeds; `jaxcore.data.stream` has its own for training

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+from jaxcore.bounds import AtLeast, Index
 from jaxcore.data.images.degradations import CLEAN, CLEAN_ANY, degradation
 from jaxcore.data.images.dehazing import dehazing
 from jaxcore.data.images.layouts import (
@@ -35,7 +36,7 @@ from jaxcore.data.images.sources import (
 )
 from jaxcore.data.images.toy import toy_groups, toy_haze
 from jaxcore.errors import UserError
-from jaxcore.serial import AtLeast, Index, Serial, from_json
+from jaxcore.serial import Serial, from_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

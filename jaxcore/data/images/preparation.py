@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from jaxcore.bounds import Count, Index
 from jaxcore.data.images.crops import eight_bits
 from jaxcore.data.images.sources import Sample, Source
 from jaxcore.errors import UserError
 from jaxcore.ops.padding import round_up
-from jaxcore.serial import Count, Index, Serial
+from jaxcore.serial import Serial
 
 Resample = Literal["bicubic", "bilinear", "matlab"]
 Role = Literal["degraded", "clean", "condition", "truth"]

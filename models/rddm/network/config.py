@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Literal
 
+from jaxcore.bounds import Count, Positive
 from jaxcore.errors import UserError
 from jaxcore.models.config import DType
-from jaxcore.serial import Count, Positive, Serial
+from jaxcore.serial import Serial
 
 TimeEmbedding = Literal["sinusoidal", "learned", "random"]
 

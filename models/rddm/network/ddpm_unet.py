@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore import ops
+from jaxcore.bounds import Count
 from jaxcore.errors import UserError
 from jaxcore.models.base import check_images, drawn, shapes_of
 from jaxcore.models.config import DType, NetworkConfig
 from jaxcore.models.rddm.network.blocks import TimeEmbedding, Upsample
 from jaxcore.nn import Conv, PointwiseConv, PointwiseSplit, Types
-from jaxcore.serial import Count
 from jaxcore.typing import Key, Params
 
 MEMORY = 4

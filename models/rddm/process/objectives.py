@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcore.bounds import Positive
 from jaxcore.errors import UserError
 from jaxcore.models.rddm.process import forward
 from jaxcore.models.rddm.process.forward import Level
-from jaxcore.serial import Positive, Serial
+from jaxcore.serial import Serial
 
 ObjectiveName = Literal[
     "pred_res_noise",

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxcore.bounds import Above, Below
 from jaxcore.models.rddm.process import forward
 from jaxcore.models.rddm.process.losses import ApplyFn, Draw, distance, draw, model_input
 from jaxcore.models.rddm.process.objectives import SEARCH, ObjectiveConfig, RDDMObjective
 from jaxcore.models.rddm.process.schedule import RDDMSchedule
-from jaxcore.serial import Above, Below, Serial
+from jaxcore.serial import Serial
 from jaxcore.typing import Key
 
 Choice = Literal["residual", "noise"]

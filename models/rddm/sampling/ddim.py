@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcore.bounds import Above, AtLeast, AtMost, Positive
 from jaxcore.errors import UserError
 from jaxcore.models.rddm.process import forward
 from jaxcore.models.rddm.process.coefficients import Shape, coefficients
@@ -34,7 +35,7 @@ from jaxcore.models.rddm.sampling.table import (
     make_table,
     steps_of,
 )
-from jaxcore.serial import Above, AtLeast, AtMost, Positive, Serial
+from jaxcore.serial import Serial
 
 ClipMode = Literal["official", "ddim_exact", "none"]
 Parametrisation = Literal["epsilon", "x0", "v"]
