@@ -286,7 +286,7 @@ def occlusion(
     def differences(x: Array, columns: Array | None) -> Array:
         def covered(corner: Array) -> Array:
             along = [(p >= c) & (p < c + window) for p, c in zip(places, corner, strict=True)]
-            inside = (along[0][:, None] & along[1])[..., None]
+            inside = (along[0][:, None] & along[1][None])[..., None]
             inside = inside.reshape((1,) * (x.ndim - 3) + inside.shape)
             return score(jnp.where(inside, jnp.asarray(baseline, x.dtype), x), columns)
 

@@ -1,0 +1,71 @@
+"""Images of units: whose is which, and the scale of their bands."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxcore.data.geo.bands import moments
+from jaxcore.data.geo.keyed import KeyedImages, Rows
+from jaxcore.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """Images, and which of them each unit has.
+
+    >>> pixels = np.arange(8.0).reshape(2, 2, 2, 1)
+    >>> Images.of(KeyedImages(pixels, ["a", "b"]), ["b", "a", "b"], 3).row.tolist()
+    [1, 0, 1]
+    """
+
+    keyed: KeyedImages
+    row: Int[np.ndarray, " n"]  # of the units
+    mean: Float[np.ndarray, " c"]  # of each band
+    sd: Float[np.ndarray, " c"]
+
+    @classmethod
+    def of(cls, images: Any, image: Any, n: int) -> "Images":
+        """Images of ``n`` units.
+
+        Args:
+          images: `KeyedImages`, or an array whose images have the keys 0, 1, ...
+          image: key of the image of each unit; None: one image per unit, in the same order.
+          n: units.
+
+        Raises:
+          UserError: images or keys that do not fit, missing pixels, or bands without variation.
+        """
+        if not isinstance(images, KeyedImages):
+            images = images if hasattr(images, "shape") else np.asarray(images)
+            images = KeyedImages(images, np.arange(len(images) if images.ndim else 0))
+        if image is None and len(images) != n:
+            raise UserError(
+                f"Expected an image for each of {n} units, or the key of each unit's image, found "
+                f"{len(images)} images."
+            )
+        row = np.arange(n) if image is None else images.rows_of(image)
+        if len(row) != n:
+            raise UserError(f"Expected {n} keys, one for each unit, found {len(row)}.")
+        scale = moments(images.batches())
+        return cls(images, row, np.asarray(scale.mean), np.asarray(scale.sd))
+
+    def of_units(self, kept: Bool[np.ndarray, " n"]) -> "Images":
+        """The same images, for some of the units."""
+        return dataclasses.replace(self, row=self.row[kept])
+
+    @property
+    def pixels(self) -> Rows:
+        """(N, h, w, c), or (N, t, h, w, c), by rows."""
+        return self.keyed.images
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+        return int(self.pixels.shape[-1])
+
+    @property
+    def side(self) -> int:
+        """The smaller of height and width, in pixels."""
+        return int(min(self.pixels.shape[-3:-1]))

@@ -1,0 +1,168 @@
+"""`ImageConfounding`: what images confound is taken out, by every backbone; the rest is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxcore.data.geo.keyed import KeyedImages
+from jaxcore.errors import UserError
+from jaxcore.estimators.image_confounding import ImageConfounding, Training
+from jaxcore.models.convnet import ConvNetConfig
+from jaxcore.train.logging import Silent
+
+RNG = np.random.default_rng(1)
+N, PLACES = 300, 100
+IMAGES = (
+    RNG.integers(0, 60, (PLACES, 13, 13, 2)) + RNG.integers(0, 190, (PLACES, 1, 1, 1))
+).astype(np.uint8)
+KEYS = np.array([f"place {i}" for i in RNG.permutation(PLACES)])
+ROW = RNG.integers(0, PLACES, N)
+SEEN = ((IMAGES.mean((1, 2, 3)) - IMAGES.mean()) / IMAGES.mean((1, 2, 3)).std())[ROW]
+X = RNG.normal(size=(N, 2))
+A = (RNG.random(N) < 1 / (1 + np.exp(-SEEN - X[:, 0]))).astype(float)
+Y = 2 * A + SEEN + X[:, 0] + RNG.normal(size=N)
+SMALL = ConvNetConfig.tiny(in_channels=2)
+FAST = Training(steps=3, batch_size=16)
+STATS = ImageConfounding(backbone="band_stats", n_folds=3)
+
+
+def fit(estimator=STATS, **changes):
+    data = {"Y": Y, "A": A, "images": IMAGES, "X": X, "image": KEYS[ROW], "keys": KEYS} | changes
+    keys = data.pop("keys")
+    if keys is not None:
+        data["images"] = KeyedImages(data["images"], keys)
+    return estimator.fit(**data, reporter=Silent())
+
+
+@pytest.fixture(scope="module")
+def stats():
+    return fit()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return fit(ImageConfounding(backbone=SMALL, n_folds=2, training=FAST))
+
+
+def test_image_and_table_together_take_the_confounding_out(stats):
+    naive = fit(dataclasses.replace(STATS, estimator="difference", backbone="none"), X=None)
+    assert naive.theta - 2 > 0.7
+    assert abs(stats.theta - 2) < 3 * stats.se < 0.6
+    for one in ({"X": None}, {"images": IMAGES[:, ::-1] * 0 + RNG.integers(0, 9, IMAGES.shape)}):
+        assert fit(**one).theta - 2 > 0.25  # one of the two is not enough
+
+
+@pytest.mark.parametrize("name", ["ipw", "hajek", "ato", "att", "aipw_hajek"])
+def test_every_estimator_agrees(name):
+    found = fit(dataclasses.replace(STATS, estimator=name))
+    assert abs(found.theta - 2) < 4 * found.se and np.isfinite(found.se)
+
+
+def test_errors_are_clustered_by_image_and_folds_keep_images(stats):
+    assert stats.units.n_clusters == len(np.unique(ROW))
+    folds = stats.estimate.diagnostics["fold_ids"]
+    assert all(len(np.unique(folds[row == ROW])) == 1 for row in np.unique(ROW))
+    alone = fit(dataclasses.replace(STATS, se="iid"))
+    assert alone.theta == stats.theta and alone.se != stats.se
+
+
+def test_neither_order_nor_names_of_images_and_units_matter(stats):
+    order = RNG.permutation(PLACES)
+    names = {key: f"z{i}" for i, key in enumerate(KEYS)}
+    folds = stats.estimate.diagnostics["fold_ids"]
+    found = fit(
+        images=IMAGES[order],
+        keys=np.array([names[k] for k in KEYS[order]]),
+        image=np.array([names[k] for k in KEYS[ROW]]),
+        fold_ids=folds,
+    )
+    np.testing.assert_allclose(found.theta, stats.theta, rtol=1e-9)
+
+
+def test_networks_give_propensities_of_units_that_they_have_not_seen(trained):
+    assert trained.propensity.shape == (N,) and len(np.unique(trained.propensity)) > PLACES
+    quality = trained.quality()
+    assert 0 <= quality["auc"] <= 1 and "auc_in_sample" in quality
+    there = trained.predict_propensity(IMAGES[ROW[:5]], X[:5])
+    assert there.shape == (5,) and np.all((there > 0) & (there < 1))
+    assert "ConvNet(3 steps)" in trained.summary()
+
+
+def test_maps_show_what_the_network_that_has_not_seen_an_image_looks_at(trained):
+    maps = trained.salience([5, 0, 5])
+    assert maps.shape == (3, 13, 13, 2) and np.abs(maps).max() > 0
+    np.testing.assert_array_equal(maps[0], maps[2])
+    fold = trained.estimate.diagnostics["fold_ids"]
+    other = np.flatnonzero((fold != fold[5]) & (ROW != ROW[5]))[:1]
+    np.testing.assert_allclose(trained.salience(np.array([5, *other]))[0], maps[0], atol=1e-6)
+    assert trained.salience([0], "occlusion", window=5, stride=4).shape == (1, 3, 3)
+    assert set(trained.table_salience()) == {"x1", "x2"}
+    for units, method, told in ([[N], "gradient", "numbers of units"], [[0], "cam", "a method"]):
+        with pytest.raises(UserError, match=told):
+            trained.salience(units, method)
+
+
+def test_one_network_for_treatment_and_outcome(trained):
+    both = fit(ImageConfounding(backbone=SMALL, n_folds=2, training=FAST, outcome_model="network"))
+    assert {"ml_m", "ml_g0", "ml_g1"} <= set(both.nuisances)
+    assert np.isfinite(both.theta) and both.theta != trained.theta
+
+
+def test_trainings_in_a_folder_are_not_done_again(trained, tmp_path):
+    estimator = ImageConfounding(backbone=SMALL, n_folds=2, training=FAST)
+    first = fit(estimator, run_dir=tmp_path)
+    assert first.theta == trained.theta
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert fit(estimator, run_dir=tmp_path).theta == first.theta
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+
+
+def test_trimmed_units_are_counted(stats):
+    found = fit(dataclasses.replace(STATS, trim=0.2))
+    gone = int(np.sum(np.abs(stats.estimate.diagnostics["raw"]["ml_m"] - 0.5) >= 0.3))
+    assert f"trimmed {gone} of {N} units" in found.summary()
+
+
+def test_images_that_tell_nothing_are_told():
+    noise = RNG.integers(0, 255, IMAGES.shape).astype(np.uint8)
+    found = fit(images=noise, X=None, A=RNG.integers(0, 2, N).astype(float))
+    assert "hardly better than chance out of fold" in found.summary()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"images": IMAGES[0]}, r"Expected images of shape"),
+        (
+            {"image": np.where(ROW == 0, "nowhere", KEYS[ROW])},
+            "units: keys nowhere",
+        ),
+        ({"image": ROW}, "units: keys 0, 1"),
+        ({"keys": KEYS[:-1]}, f"Expected a key for each of {PLACES} images"),
+        ({"keys": np.where(np.arange(PLACES) < 2, "a", KEYS)}, "found a more than once"),
+        ({"images": np.where(IMAGES == 3, np.nan, IMAGES)}, "without missing pixels"),
+        ({"images": IMAGES * np.array([1, 0])}, "found band 1 constant"),
+        ({"images": IMAGES.astype("U3")}, "Expected numbers as pixels"),
+        ({"image": None, "keys": None}, f"found {PLACES} images"),
+        ({"A": np.ones(N)}, "Expected both 0 and 1 in the treatment"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes, told):
+    with pytest.raises(UserError, match=told):
+        fit(**changes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"backbone": "resnet"}, "Expected a backbone of vit, cnn"),
+        ({"estimator": "ols"}, "Expected an estimator of difference"),
+        ({"trim": 0.7}, "Expected trim between 0 and 0.5"),
+        ({"outcome_model": "network", "backbone": "rcf"}, "Expected a backbone that is trained"),
+        ({"n_folds": 1}, "Expected at least 2 folds"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, told):
+    with pytest.raises(UserError, match=told):
+        ImageConfounding(**settings)
