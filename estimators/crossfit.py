@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.nuisance.base import Learner, fit_predict
+from jaxcore.estimators.nuisance.base import Learner, fit_predict_find
 from jaxcore.estimators.nuisance.host import HostLearner
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
@@ -173,8 +173,36 @@ def crossfit(
     >>> bool(jnp.allclose(out, 2 * x[:, 0], atol=1e-4))
     True
     """
-    masks = training_masks(fold_ids, n_folds, weights=weights, dtype=X.dtype)
     at = (X,) if X_eval is None else tuple(X_eval)
-    per_fold = fit_predict(learner, X, y, masks, at, key=key)
-    out = own_fold(per_fold, combined(fold_ids, n_folds))
+    out, _ = _crossfit(learner, X, y, fold_ids, n_folds, weights, at, key)
     return out[0] if X_eval is None else out
+
+
+def crossfit_find(
+    learner: Learner | HostLearner,
+    X: Float[Array, "n p"],
+    y: Float[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
+    n_folds: int,
+    *,
+    weights: Float[Array, " n"] | None = None,
+    key: Key | None = None,
+) -> tuple[Float[Array, " n"], dict[str, Array]]:
+    """`crossfit`, and what the fit of every fold found out; see `nuisance.fit_predict_find`."""
+    out, found = _crossfit(learner, X, y, fold_ids, n_folds, weights, (X,), key)
+    return out[0], found
+
+
+def _crossfit(
+    learner: Learner | HostLearner,
+    X: Float[Array, "n p"],
+    y: Float[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
+    n_folds: int,
+    weights: Float[Array, " n"] | None,
+    at: tuple[Float[Array, "n p"], ...],
+    key: Key | None,
+) -> tuple[Float[Array, "m n"], dict[str, Array]]:
+    masks = training_masks(fold_ids, n_folds, weights=weights, dtype=X.dtype)
+    per_fold, found = fit_predict_find(learner, X, y, masks, at, key=key)
+    return own_fold(per_fold, combined(fold_ids, n_folds)), found

@@ -104,8 +104,9 @@ def fit_partition(
     options: dict[str, Any] = {"fixed": fixed, "units": units, "key": key}
     fitted = {name: learners[name] for name in model.nuisances if name not in dict(fixed)}
     if any(isinstance(one, HostLearner) for one in fitted.values()):
-        raw = models.predictions(model, columns, X, fitted, folds, n_folds, **options)
+        raw, about = models.predictions(model, columns, X, fitted, folds, n_folds, **options)
         found = _solved(model, columns, raw, clip=bounds, units=units)
+        found.diagnostics["findings"] = about
     else:
         found = _compiled(model, columns, X, fitted, folds, n_folds=n_folds, clip=bounds, **options)
     found = found.on_host()

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.crossfit import crossfit
+from jaxcore.estimators.crossfit import crossfit_find
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.influence import LinearScore
 from jaxcore.estimators.nuisance import HostLearner, Learner
@@ -92,12 +92,14 @@ def fit(
       key: PRNG key for learners that draw.
 
     Returns:
-      The estimate; diagnostics hold the predictions by name (bounded), and ``raw`` (not bounded).
+      The estimate; diagnostics hold the predictions by name (bounded), ``raw`` (not bounded), and
+      ``findings`` of the learners by prediction, such as chosen penalties (first axis: folds).
     """
-    found = predictions(
+    found, about = predictions(
         model, columns, X, learners, fold_ids, n_folds, fixed=fixed, units=units, key=key
     )
-    return solve(model, columns, found, clip=clip, units=units)
+    estimate = solve(model, columns, found, clip=clip, units=units)
+    return dataclasses.replace(estimate, diagnostics={**estimate.diagnostics, "findings": about})
 
 
 def predictions(
@@ -111,10 +113,10 @@ def predictions(
     fixed: tuple[tuple[str, float], ...] = (),
     units: Units = INDEPENDENT,
     key: Key | None = None,
-) -> dict[str, Float[Array, " n"]]:
-    """Out-of-fold predictions of every nuisance, not bounded; see `fit`."""
+) -> tuple[dict[str, Float[Array, " n"]], dict[str, dict[str, Array]]]:
+    """Out-of-fold predictions of every nuisance, not bounded, and findings; see `fit`."""
     key = jax.random.key(0) if key is None else key
-    known, out = dict(fixed), {}
+    known, out, about = dict(fixed), {}, {}
     for i, (name, one) in enumerate(model.nuisances.items()):
         y = columns[one.target]
         if name in known:
@@ -125,7 +127,7 @@ def predictions(
             arm = columns[one.given[0]]
             arm = arm if one.given[1] else 1 - arm
             weights = arm if weights is None else arm * weights
-        out[name] = crossfit(
+        out[name], about[name] = crossfit_find(
             learners[name],
             X,
             y,
@@ -134,7 +136,7 @@ def predictions(
             weights=weights,
             key=jax.random.fold_in(key, i),
         )
-    return out
+    return out, about
 
 
 def solve(

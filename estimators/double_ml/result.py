@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots
 from jaxcore.estimators.checks import Sample
-from jaxcore.estimators.double_ml import analyses
+from jaxcore.estimators.double_ml import analyses, findings
 from jaxcore.estimators.double_ml.fitting import columns_of, fit_partition
 from jaxcore.estimators.double_ml.model import INSTRUMENT, Model
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
@@ -66,15 +66,27 @@ class DoubleMLResult(Result):
         """Out-of-fold losses, one row per nuisance; medians over the repetitions.
 
         ``rmse`` is the root mean squared error, ``r2`` the share of the variance explained out of
-        fold, and ``log_loss`` is there where the target is 0 and 1. With ``frame`` the rows come
-        as a dataframe.
+        fold, ``log_loss`` is there where the target is 0 and 1, and ``chosen`` says what learners
+        chose that choose (penalties, settings, weights). With ``frame`` the rows come as a
+        dataframe.
         """
-        rows = []
+        rows, chosen = [], findings.chosen(self.model, self.learners, self.repetitions)
         for name, one in self.model.nuisances.items():
             losses = [self._losses(name, e) for e in self.repetitions]
             medians = {k: float(np.median([x[k] for x in losses])) for k in losses[0]}
             who = {"nuisance": one.symbol, "learner": label(self.learners[name])}
-            rows.append({**who, **medians})
+            more = {"chosen": chosen[name]} if name in chosen else {}
+            rows.append({**who, **medians, **more})
+        return frame_from_rows(rows, library) if frame else rows
+
+    def tuning(self, *, library: str | None = None, frame: bool = False) -> Any:
+        """Losses of all settings that learners chose from, one row per nuisance and candidate.
+
+        ``loss`` is the mean over all fits (folds and repetitions) of the loss on inner folds of
+        their training rows, ``kind`` says which loss, ``chosen`` in how many of ``fits`` it was
+        the least. No rows without learners that choose (`tune`, `nuisance.Best`).
+        """
+        rows = findings.tuning(self.model, self.learners, self.repetitions)
         return frame_from_rows(rows, library) if frame else rows
 
     def _losses(self, name: str, estimate: Estimate) -> dict[str, float]:
@@ -207,11 +219,13 @@ class DoubleMLResult(Result):
     # --- tables, pictures and files -------------------------------------------------------------
 
     def details(self) -> list[str]:
-        """Learners with their losses, the first stage, repetitions."""
-        lines = []
+        """Learners with their losses and choices, the first stage, repetitions."""
+        lines, tuning = [], self.tuning()
         for row in self.evaluate_learners():
             loss = f"log-loss {row['log_loss']:.4g}" if "log_loss" in row else f"R2 {row['r2']:.3g}"
-            lines.append(f"{row['nuisance']}: {row['learner']}, out of fold {loss}")
+            chosen = f"; {row['chosen']}" if "chosen" in row else ""
+            lines.append(f"{row['nuisance']}: {row['learner']}, out of fold {loss}{chosen}")
+            lines += findings.tried(tuning, row["nuisance"])
         d = self.estimate.diagnostics
         if "first_stage" in d:
             lines.append(f"first stage {d['first_stage']:.4g} (t = {d['first_stage_t']:.1f})")
@@ -243,6 +257,7 @@ class DoubleMLResult(Result):
             ],
             "notices": list(self.notices),
             "learners": self.evaluate_learners(),
+            "tuning": self.tuning(),
             "config": {
                 name: label(value) if name.startswith("ml_") else value
                 for name, value in self.config.get_params(deep=False).items()

@@ -19,7 +19,7 @@ from jaxcore.estimators.checks import Sample, independent_columns
 from jaxcore.estimators.chunks import rounded_up
 from jaxcore.estimators.compiling import ALMOST_FULLY, QUICKLY
 from jaxcore.estimators.estimate import Estimate
-from jaxcore.estimators.nuisance import Logistic, Ridge, candidates
+from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.selective_iv.bases import BasisFits, fit_bases
@@ -34,7 +34,7 @@ from jaxcore.estimators.selective_iv.moment import (
 )
 from jaxcore.estimators.selective_iv.parametric import Bases, mr_parametric
 from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
-from jaxcore.estimators.selective_iv.settings import BASIS_KINDS, Settings
+from jaxcore.estimators.selective_iv.settings import Settings, is_basis, learner_of
 from jaxcore.estimators.units import Units
 
 _Run: TypeAlias = Callable[[Any, int], Estimate]
@@ -322,8 +322,8 @@ class Fitter:
             return PlugIn(learner=self._as_learner("m", candidate.learner))
         if isinstance(candidate, VaryingCoefficient):
             return candidate
-        if not isinstance(candidate, BASIS_KINDS):
-            return candidates.check(candidate, block)
+        if not is_basis(candidate):
+            return learner_of(block, candidate)
         basis = bases.resolve(candidate)
         if block in ("pi", "mu"):
             return Logistic(alpha=self.config.ridge, basis=basis)

@@ -20,8 +20,8 @@ from jaxcore.estimators.influence import multiply_robust_signal
 from jaxcore.estimators.nuisance.base import Learner, fit_predict, static
 from jaxcore.estimators.nuisance.basis import Basis, Polynomial
 from jaxcore.estimators.nuisance.host import HostLearner
+from jaxcore.estimators.nuisance.losses import log_loss
 from jaxcore.estimators.nuisance.penalised import solve_positive
-from jaxcore.estimators.selective_iv.cv_loss import log_loss
 from jaxcore.estimators.selective_iv.moment import Clip, clip_arms, variance_contrast
 from jaxcore.typing import Key
 

@@ -15,6 +15,7 @@ from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, majority
 from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.nuisance.tuning import Tuned
 from jaxcore.estimators.report import Report, comparison_text, save_npz, strict_json
 from jaxcore.estimators.result import Result
 from jaxcore.estimators.selective_iv import compare, one_sided, relevance, sensitivity
@@ -395,7 +396,8 @@ def _learner_classes() -> dict[str, type]:
         for name, one in ours.items()
         if isinstance(one, type) and dataclasses.is_dataclass(one)
     }
-    return {**classes, "PlugIn": PlugIn, "VaryingCoefficient": VaryingCoefficient}
+    more = (PlugIn, VaryingCoefficient, Tuned)
+    return classes | {one.__name__: one for one in more}
 
 
 def _restored(diagnostics: dict[str, Any]) -> dict[str, Any]:
