@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots
 from jaxcore.estimators.checks import Sample
-from jaxcore.estimators.double_ml import analyses, findings
+from jaxcore.estimators.double_ml import analyses
 from jaxcore.estimators.double_ml.fitting import columns_of, fit_partition
 from jaxcore.estimators.double_ml.model import INSTRUMENT, Model
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, anderson_rubin, majority
-from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.nuisance import findings, label
 from jaxcore.estimators.policy_tree import PolicyTree
 from jaxcore.estimators.report import PICTURES, Report
 from jaxcore.estimators.result import Result
@@ -70,13 +70,13 @@ class DoubleMLResult(Result):
         chose that choose (penalties, settings, weights). With ``frame`` the rows come as a
         dataframe.
         """
-        rows, chosen = [], findings.chosen(self.model, self.learners, self.repetitions)
+        rows = []
         for name, one in self.model.nuisances.items():
             losses = [self._losses(name, e) for e in self.repetitions]
             medians = {k: float(np.median([x[k] for x in losses])) for k in losses[0]}
             who = {"nuisance": one.symbol, "learner": label(self.learners[name])}
-            more = {"chosen": chosen[name]} if name in chosen else {}
-            rows.append({**who, **medians, **more})
+            chosen = findings.chosen(self.learners[name], self._findings(name))
+            rows.append({**who, **medians, **({"chosen": chosen} if chosen else {})})
         return frame_from_rows(rows, library) if frame else rows
 
     def tuning(self, *, library: str | None = None, frame: bool = False) -> Any:
@@ -86,8 +86,17 @@ class DoubleMLResult(Result):
         their training rows, ``kind`` says which loss, ``chosen`` in how many of ``fits`` it was
         the least. No rows without learners that choose (`tune`, `nuisance.Best`).
         """
-        rows = findings.tuning(self.model, self.learners, self.repetitions)
+        rows = [
+            {"nuisance": one.symbol, **row}
+            for name, one in self.model.nuisances.items()
+            for row in findings.rows(self.learners[name], self._findings(name))
+        ]
         return frame_from_rows(rows, library) if frame else rows
+
+    def _findings(self, name: str) -> dict[str, np.ndarray]:
+        """What the learner of a nuisance found out in all fits."""
+        every = (e.diagnostics.get("findings", {}) for e in self.repetitions)
+        return findings.together([one.get(name, {}) for one in every])
 
     def _losses(self, name: str, estimate: Estimate) -> dict[str, float]:
         one, columns = self.model.nuisances[name], columns_of(self.model, self.sample)
@@ -225,7 +234,7 @@ class DoubleMLResult(Result):
             loss = f"log-loss {row['log_loss']:.4g}" if "log_loss" in row else f"R2 {row['r2']:.3g}"
             chosen = f"; {row['chosen']}" if "chosen" in row else ""
             lines.append(f"{row['nuisance']}: {row['learner']}, out of fold {loss}{chosen}")
-            lines += findings.tried(tuning, row["nuisance"])
+            lines += findings.tried([r for r in tuning if r["nuisance"] == row["nuisance"]])
         d = self.estimate.diagnostics
         if "first_stage" in d:
             lines.append(f"first stage {d['first_stage']:.4g} (t = {d['first_stage_t']:.1f})")

@@ -277,7 +277,7 @@ class Fitter:
         key = jax.random.key(c.seed)
 
         def run(ids: Any, k: int) -> Estimate:
-            found = fit_learners(
+            found, notes = fit_learners(
                 self.Y,
                 self.A,
                 self.Z,
@@ -305,6 +305,14 @@ class Fitter:
             )
             raw = estimate.diagnostics["nuisances"]
             estimate.diagnostics["raw"] = raw
+            found = {
+                f"{block} {i}": one
+                for block, every in notes.items()
+                for i, one in enumerate(every)
+                if one
+            }
+            if found:
+                estimate.diagnostics["findings"] = found
             estimate.diagnostics["nuisances"] = clip_nuisances(raw, self.clip)
             estimate.diagnostics["inside_overlap"] = overlap_mask(raw, self.clip)
             return self._discard(estimate, raw) if c.overlap == "discard" else estimate

@@ -12,7 +12,10 @@ from jaxcore.errors import UserError
 from jaxcore.estimators import IIVM, IRM, PLIV, PLR, nuisance
 from jaxcore.estimators.nuisance import Best, Boosting, Logistic, Ridge, Stack, tuned
 from jaxcore.estimators.nuisance.candidates import resolved
+from jaxcore.estimators.nuisance.stack import inner_folds
 from jaxcore.estimators.nuisance.tuning import GRIDS
+from jaxcore.estimators.selective_iv import SelectiveIV, SelectiveIVResult
+from jaxcore.estimators.selective_iv.simulate import simulate_siv1
 
 N = 80
 ALPHAS = (0.01, 1.0, 30.0)
@@ -49,14 +52,14 @@ def test_a_grid_finds_the_setting_of_least_loss_out_of_fold():
         learner = tuned(Ridge(alpha=0.1), {"alpha": list(ALPHAS)})
         X, y, w = (jnp.asarray(v) for v in (X, y, w))
         fitted = learner.fit(X, y, w, key)
-        inner = jax.random.permutation(jax.random.split(key, 3)[0], 60) % 3
+        held, masks = inner_folds(jax.random.split(key, 3)[0], w, 3)
         expected = []
         for alpha in (0.1, *ALPHAS):
             lost = 0
             for f in range(3):
                 one = Ridge(alpha=alpha)
-                p = one.predict(one.fit(X, y, w * (inner != f), key), X)
-                lost += float(jnp.sum(w * (inner == f) * (p - y) ** 2))
+                p = one.predict(one.fit(X, y, masks[f], key), X)
+                lost += float(jnp.sum(w * held[f] * (p - y) ** 2))
             expected.append(lost / 54)
         np.testing.assert_allclose(fitted.losses, expected, rtol=1e-9)
         best = Ridge(alpha=(0.1, *ALPHAS)[int(np.argmin(expected))])
@@ -90,6 +93,25 @@ def test_every_class_tunes_its_learners_and_says_so(data, kind):
     assert all("chosen alpha=" in row["chosen"] for row in found.evaluate_learners())
     assert found.to_dict()["tuning"] == rows and "chosen alpha=" in found.summary()
     assert not ridges(kind).fit(*columns).tuning()
+
+
+def test_learners_of_the_selective_estimator_are_tuned_and_named(tmp_path):
+    with jax.enable_x64(True):
+        s = jax.device_get(simulate_siv1(jax.random.key(0), 200))
+    blocks = dict.fromkeys(("pi", "mu", "delta", "rho"), ("lin",)) | {"g": (Ridge(alpha=30.0),)}
+    plain = SelectiveIV(learners={**blocks, "m": ("stack:linear,ridge",)}, n_folds=2)
+    found = plain.tune().fit(s.Y, s.A, s.Z, s.X)
+    rows = [row for row in found.tuning() if row["block"] == "g"]
+    assert len(rows) == 7 and sum(row["chosen"] for row in rows) == rows[0]["fits"] == 4
+    text = found.summary()
+    assert "g, Tuned(learner=Ridge(alpha=30.0)): chosen alpha=" in text
+    assert "\n  inner squared error with alpha=" in text
+    assert "stack:linear,ridge'): weights 0." in text
+    assert plain.blocks["pi"] == plain.tune().blocks["pi"] == ("lin",)
+    found.save(tmp_path / "fit")
+    assert SelectiveIVResult.load(tmp_path / "fit").tuning() == found.tuning()
+    with pytest.raises(UserError, match="can be tuned, found bases"):
+        SelectiveIV().tune()
 
 
 def test_folds_choose_by_their_training_rows_alone(data):
