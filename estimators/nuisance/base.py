@@ -78,16 +78,18 @@ def fit_predict_find(
     at: Sequence[Float[Array, "m p"]],
     *,
     key: Key | None = None,
+    keys: Key | None = None,
 ) -> tuple[Float[Array, "k e m"], dict[str, Array]]:
     """`fit_predict`, and what every fit found out, first axis [fit].
 
-    A JAX learner may have a method ``findings(fitted) -> dict`` of arrays: chosen penalties,
-    weights, losses.
+    ``keys`` are those of the fits, instead of one to be split. A JAX learner may have a method
+    ``findings(fitted) -> dict`` of arrays: chosen penalties, weights, losses.
     """
     if isinstance(learner, HostLearner):
         return learner.fit_predict(X, y, masks, tuple(at)), {}
-    key = jax.random.key(0) if key is None else key
-    return _fit_predict(learner, X, y, masks, tuple(at), key)
+    if keys is None:
+        keys = jax.random.split(jax.random.key(0) if key is None else key, masks.shape[0])
+    return _fit_predict(learner, X, y, masks, tuple(at), keys)
 
 
 @jax.jit
@@ -97,7 +99,7 @@ def _fit_predict(
     y: Float[Array, "*k n"],
     masks: Float[Array, "k n"],
     at: tuple[Float[Array, "m p"], ...],
-    key: Key,
+    keys: Key,
 ) -> tuple[Float[Array, "k e m"], dict[str, Array]]:
     findings = getattr(learner, "findings", None)
 
@@ -106,7 +108,6 @@ def _fit_predict(
         found = {} if findings is None else findings(fitted)
         return jnp.stack([learner.predict(fitted, x) for x in at]), found
 
-    keys = jax.random.split(key, masks.shape[0])
     return jax.vmap(one, in_axes=(0 if y.ndim == 2 else None, 0, 0))(y, masks, keys)
 
 

@@ -63,11 +63,12 @@ def tuned(learner: Any, grid: Grid | None = None, *, n_inner: int = 3) -> Any:
             f"Expected a learner of jaxcore.estimators.nuisance to tune, found {label(learner)}: "
             "scikit-learn's GridSearchCV around it is a learner, too."
         )
-    if not grid and isinstance(learner, Stack | Best):
-        each = tuple(tuned(one, n_inner=n_inner) for one in learner.learners)
-        return dataclasses.replace(learner, learners=each)
-    if not grid and isinstance(learner, Calibrated):
-        return dataclasses.replace(learner, learner=tuned(learner.learner, n_inner=n_inner))
+    ours: Any = learner
+    if not grid and isinstance(ours, Stack | Best):
+        each = tuple(tuned(one, n_inner=n_inner) for one in ours.learners)
+        return dataclasses.replace(ours, learners=each)
+    if not grid and isinstance(ours, Calibrated):
+        return dataclasses.replace(ours, learner=tuned(ours.learner, n_inner=n_inner))
     kind = type(learner).__name__
     if not grid:
         if kind not in GRIDS:
@@ -77,11 +78,11 @@ def tuned(learner: Any, grid: Grid | None = None, *, n_inner: int = 3) -> Any:
             )
         grid = GRIDS[kind]
         if hasattr(learner, "l1_ratio") or kind == "LogisticLasso":
-            learner = dataclasses.replace(learner, alpha=None)  # chosen on a path
-    _check(learner, grid)
-    every = [learner]
+            ours = dataclasses.replace(ours, alpha=None)  # chosen on a path
+    _check(ours, grid)
+    every = [ours]
     for values in itertools.product(*grid.values()):
-        one = dataclasses.replace(learner, **dict(zip(grid, values, strict=True)))
+        one = dataclasses.replace(ours, **dict(zip(grid, values, strict=True)))
         if one not in every:
             every.append(one)
     return every[0] if len(every) == 1 else Best(learners=tuple(every), n_inner=n_inner)
