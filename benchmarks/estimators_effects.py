@@ -166,7 +166,7 @@ def _omitted(model: str, n: int) -> tuple[Any, Any]:
 
     def theirs() -> tuple[float, float]:
         other.sensitivity_analysis(**STRENGTH)
-        p = other.sensitivity_params
-        return float(p["theta"]["lower"][0]), float(p["se"]["lower"][0])
+        p = other.sensitivity_params  # its errors of the two bounds are exchanged
+        return float(p["theta"]["lower"][0]), float(p["se"]["upper"][0])
 
     return ours, theirs

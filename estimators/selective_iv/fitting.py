@@ -120,6 +120,12 @@ class Fitter:
             X = (X - np.nanmean(X, axis=0)) / np.nanstd(X, axis=0)
         self.X: Any = X.astype(dtype)
         self.units = sample.units(dtype, clustered=config.clustered)
+        holes = int(np.sum(np.isnan(X)))
+        if holes:
+            self.notices.append(
+                f"{holes} missing values of covariates stay, as all learners take them; the first "
+                "step of delta, which is linear, has their means instead"
+            )
         self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
 
     def repetitions(self, fold_ids: Any = None) -> list[Estimate]:

@@ -72,6 +72,7 @@ class _Frame:
     A: Any
     Z: Any
     X: Any
+    known: Any  # X with means where it is missing, for regressions on bases
     fold_ids: Any
     n_folds: int = dataclasses.field(metadata={"static": True})
     outer: Any  # training weights, [fold, unit]
@@ -233,6 +234,7 @@ def _frame(
         A=A,
         Z=Z,
         X=X,
+        known=_known(X),
         fold_ids=fold_ids,
         n_folds=n_folds,
         outer=outer,
@@ -241,6 +243,12 @@ def _frame(
         clip=clip,
         key=key,
     )
+
+
+def _known(X: Any) -> Any:
+    """Missing covariates at the mean of the others."""
+    holes = np.isnan(X)
+    return np.where(holes, np.nanmean(X, axis=0), X) if holes.any() else X
 
 
 def _at_z(f: _Frame, one: Array, zero: Array) -> Array:
@@ -269,8 +277,8 @@ def _pilot(
 @jax.jit
 def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[World, World]:
     """Delta and rho of the varying-coefficient regression, in every fold's world."""
-    Bd = learner.basis.expand(learner.basis.prepare(f.X), f.X)
-    Br = learner.rho_basis.expand(learner.rho_basis.prepare(f.X), f.X)
+    Bd = learner.basis.expand(learner.basis.prepare(f.known), f.known)
+    Br = learner.rho_basis.expand(learner.rho_basis.prepare(f.known), f.known)
     mu = _at_z(f, pilot.mu1, pilot.mu0)
     product = (f.A[None] - mu) * (f.Y[None] - pilot.m)
     variance = mu * (1 - mu)
