@@ -134,22 +134,23 @@ def _omitted(model: str, n: int) -> tuple[Any, Any]:
     import doubleml as dml  # pyright: ignore[reportMissingImports]  # extra rivals-econ
 
     _, Y, D, X, ids = _sample(n)
-    of, rival = {"plr": (double_ml.plr, dml.DoubleMLPLR), "irm": (double_ml.irm, dml.DoubleMLIRM)}[
-        model
-    ]
-    learners = {"plr": {"ml_l": G, "ml_m": M}, "irm": {"ml_g": G, "ml_m": M}}[model]
-    fit = of(Y, D, X, fold_ids=ids, n_folds=K, **learners)
-    p = fit.diagnostics
-    nuisances = [p[name] for name in learners] if model == "plr" else None
-    given = nuisances or [p["ml_m"], p["ml_g0"], p["ml_g1"]]
+    options: dict[str, Any] = {"fold_ids": ids, "n_folds": K}
+    if model == "plr":
+        fit = double_ml.plr(Y, D, X, ml_l=G, ml_m=M, **options)
+        names, rival = ("ml_l", "ml_m"), dml.DoubleMLPLR
+    else:
+        fit = double_ml.irm(Y, D, X, ml_g=G, ml_m=M, **options)
+        names, rival = ("ml_m", "ml_g0", "ml_g1"), dml.DoubleMLIRM
+    given = tuple(fit.diagnostics[name] for name in names)
 
     @jax.jit
     def program(Y: Any, D: Any, theta: Any, psi: Any, given: Any) -> tuple[Any, Any, Any]:
-        elements = (
-            sensitivity.plr_elements(Y, D, *given, theta)
-            if model == "plr"
-            else sensitivity.irm_elements(Y, D, *given)
-        )
+        if model == "plr":
+            l, m = given  # noqa: E741  # the paper's name
+            elements = sensitivity.plr_elements(Y, D, l, m, theta)
+        else:
+            m, g0, g1 = given
+            elements = sensitivity.irm_elements(Y, D, m, g0, g1)
         found = sensitivity.bounds(theta, psi, elements, **STRENGTH)
         values = sensitivity.robustness_value(theta, psi, elements)
         return found.theta[0], found.se[0], values

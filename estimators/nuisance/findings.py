@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcore.estimators.nuisance.base import classifies
+from jaxcore.estimators.nuisance.base import classifies, label
 from jaxcore.estimators.nuisance.tuning import differences
 
 _SHOWN = 12  # candidates on a line
@@ -47,7 +47,7 @@ def chosen(learner: Any, found: Mapping[str, Any]) -> str:
         return "chosen " + ", ".join(t for t, r in zip(times, every, strict=True) if r["chosen"])
     if "weights" in found:
         means = np.mean(found["weights"], axis=0)
-        texts = differences(learner.learners)
+        texts = [label(one) for one in learner.learners]
         return "weights " + ", ".join(f"{m:.2f} {t}" for m, t in zip(means, texts, strict=True))
     if "alpha" in found:
         low, high = f"{np.min(found['alpha']):.3g}", f"{np.max(found['alpha']):.3g}"
