@@ -75,8 +75,8 @@ def check_fold_ids(ids: ArrayLike, n: int) -> tuple[np.ndarray, int]:
     a = np.asarray(ids)
     if a.shape != (n,):
         raise UserError(f"Expected {n} fold ids, found an array of shape {a.shape}.")
-    if a.dtype.kind not in "biuf" or not np.all(a == np.round(a)):
-        raise UserError("Expected whole numbers as fold ids, found fractions or text.")
+    if a.dtype.kind not in "biuf" or not np.all(np.isfinite(a) & (a == np.round(a))):
+        raise UserError("Expected whole numbers as fold ids, found fractions, text or none.")
     a = a.astype(np.int32)
     k = int(a.max()) + 1
     if a.min() < 0 or k < 2 or len(np.unique(a)) != k:

@@ -144,6 +144,15 @@ def fit_notices(model: Model, sample: Sample, estimate: Estimate) -> list[str]:
             load = weights / np.maximum(own, 1e-12)
     if load is not None:
         out += overlap.notices(clipped, overlap.effective_size(load), sample.n)
+    if "ml_m" in model.nuisances and not model.nuisances["ml_m"].bounded:
+        one = model.nuisances["ml_m"]
+        y, w = columns[one.target], sample.units().weights_like(sample.Y)
+        share = np.mean(w * (y - d["ml_m"]) ** 2) / np.mean(w * (y - np.mean(w * y)) ** 2)
+        if share < overlap.LEFT:
+            out.append(
+                f"{one.symbol} explains all but {100 * share:.2g}% of the {one.target}'s variance: "
+                "the estimate rests on what is left, which may be noise of the fit"
+            )
     t = float(d.get("first_stage_t", np.inf))
     if abs(t) < overlap.WEAK_T:
         out.append(

@@ -223,7 +223,7 @@ def _folds(fold_ids: Any, n_folds: int, sample: Any) -> tuple[np.ndarray, int]:
         if len(ids) != sample.n:
             raise UserError(f"Expected {sample.n} fold ids, found an array of shape {ids.shape}.")
         return np.zeros(sample.n, np.int32), 1
-    ids, k = kept_folds(fold_ids, sample)
+    ids, k = kept_folds(fold_ids, sample.kept, sample.clusters)
     if k != n_folds:
         raise UserError(f"Expected fold ids 0 to {n_folds - 1} (n_folds), found {k} folds.")
     return ids, k
