@@ -8,7 +8,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxcore.estimators.image_confounding.representations import band_stats, random_conv_features
 from jaxtyping import Float, Int
 from scipy.special import expit
 
@@ -29,7 +28,9 @@ from jaxcore.estimators.image_confounding.networks import (
     Training,
     default_network,
 )
+from jaxcore.estimators.image_confounding.representations import band_stats, random_conv_features
 from jaxcore.estimators.image_confounding.result import ImageConfoundingResult, told
+from jaxcore.estimators.image_confounding.spatial import blocks, check_coordinates
 from jaxcore.estimators.image_confounding.weighting import (
     AUGMENTED,
     ESTIMATORS,
@@ -94,6 +95,7 @@ class ImageConfounding(CrossFitting):
     clip: tuple[float, float] = (1e-3, 1 - 1e-3)
     trim: float | None = None  # leave out units with propensities outside (trim, 1 - trim)
     se: Literal["cluster", "iid"] = "cluster"
+    block_km: float | None = None  # clusters and folds of squares of this size, not of images
     training: Training = Training()
 
     def __post_init__(self) -> None:
@@ -161,6 +163,7 @@ class ImageConfounding(CrossFitting):
         weights: Any = None,
         clusters: Any = None,
         fold_ids: Any = None,
+        coords: Any = None,
         covariates: Sequence[str] | None = None,
         run_dir: str | Path | None = None,
         reporter: Reporter | None = None,
@@ -177,6 +180,7 @@ class ImageConfounding(CrossFitting):
           weights: observation weights.
           clusters: labels, such as regions; None: the images.
           fold_ids: folds as in `PLR.fit`.
+          coords: longitude and latitude of each unit in degrees, (n, 2).
           covariates: names of the columns of ``X``.
           run_dir: receives the trainings, which go on from there after a stop; None keeps nothing.
           reporter: receives the progress of trainings; None is a bar on a terminal.
@@ -186,6 +190,15 @@ class ImageConfounding(CrossFitting):
         """
         n = len(Y)
         found = Images.of(images, image, n)
+        if coords is not None:
+            coords = check_coordinates(coords, n)
+        if clusters is None and self.block_km is not None:
+            if coords is None:
+                raise UserError("Expected coords for blocks of places (block_km), found none.")
+            first = np.unique(found.row, return_index=True)[1]
+            clusters = np.zeros(len(found.keyed), np.int64)
+            clusters[found.row[first]] = blocks(coords[first], self.block_km)
+            clusters = clusters[found.row]
         labels = found.row if clusters is None else clusters
         shared = clusters is not None or len(np.unique(found.row)) < n
         sample = check_sample(
@@ -217,7 +230,11 @@ class ImageConfounding(CrossFitting):
         notices += told(model, sample, every[0])
         result = ImageConfoundingResult.build(self, model, sample, every, notices, learners)
         return dataclasses.replace(
-            result, images=found, features=features, networks=tuple(networks)
+            result,
+            images=found,
+            features=features,
+            networks=tuple(networks),
+            coords=None if coords is None else coords[sample.kept],
         )
 
     def _features(self, images: Images) -> Float[np.ndarray, "images f"]:
@@ -308,7 +325,10 @@ class ImageConfounding(CrossFitting):
             if not X.shape[1]:
                 X = np.zeros((sample.n, 1), dtype)
             key = jax.random.key(self.seed)
-            found = models.predictions(model, columns, X, learners, folds, k, units=units, key=key)
+            settings = {one.learner: learners[name] for name, one in model.nuisances.items()}
+            found, _ = models.predictions(
+                model, columns, X, settings, folds, k, units=units, key=key
+            )
         raw = {name: np.asarray(v, np.float64) for name, v in found.items()}
         for name, values in raw.items():
             if not np.all(np.isfinite(values)):

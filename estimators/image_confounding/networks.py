@@ -79,12 +79,12 @@ class Training:
 def default_network(backbone: str, images: Images, covariates: int) -> tuple[str, RegressionConfig]:
     """A network for these images: name in the registry, and configuration.
 
-    Patches of the transformer have 16 pixels, or as many as leave two on a side.
+    Patches of the transformer have 16 pixels, or as many as leave four on a side.
 
     >>> import numpy as np
     >>> images = Images.of(np.arange(450).reshape(2, 15, 15, 1), None, 2)
     >>> default_network("vit", images, 0)[1].patch_size
-    4
+    2
     """
     from jaxcore.models.convnet import ConvNetConfig
     from jaxcore.models.convnet.cnn2023 import CNN2023Config
@@ -97,8 +97,8 @@ def default_network(backbone: str, images: Images, covariates: int) -> tuple[str
         return "cnn2023", CNN2023Config(**sizes)
     sizes["frames"] = images.keyed.frames
     if backbone == "vit":
-        side = next((p for p in (16, 8, 4, 2) if images.side >= 2 * p), 1)
-        return "vit", ViTConfig(patch_size=side, **sizes)
+        side = next((p for p in (16, 8, 4, 2) if images.side >= 4 * p), 1)
+        return "vit", ViTConfig(patch_size=side, pad_to_patch=True, **sizes)
     for depth in (3, 2, 1):
         network = ConvNetConfig(depth=depth, **sizes)
         if network.least <= images.side:

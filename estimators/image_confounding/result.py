@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import expit
 
 from jaxcore.data.geo.bands import standardise_table
+from jaxcore.data.geo.keyed import Rows
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.double_ml.model import Model
@@ -46,6 +47,33 @@ class ImageConfoundingResult(DoubleMLResult):
     def propensity(self) -> Float[np.ndarray, " n"]:
         """Probability of treatment of each unit, by networks that have not seen it, clipped."""
         return np.asarray(self.estimate.diagnostics["ml_m"])
+
+    @property
+    def rows(self) -> Int[np.ndarray, " n"]:
+        """Row of the image of each unit."""
+        return self._images.row
+
+    @property
+    def pixels(self) -> Rows:
+        """The images, by rows."""
+        return self._images.pixels
+
+    @property
+    def places(self) -> Float[np.ndarray, "n 2"]:
+        """Longitude and latitude of the units.
+
+        Raises:
+          UserError: the fit had no coordinates.
+        """
+        if self.coords is None:
+            raise UserError("Expected a fit with coordinates, found one without.")
+        return self.coords
+
+    @property
+    def _images(self) -> Images:
+        if self.images is None:
+            raise UserError("Expected a fit with its images, found one that was loaded: fit again.")
+        return self.images
 
     @property
     def trained(self) -> list[Fits]:
@@ -191,9 +219,8 @@ class ImageConfoundingResult(DoubleMLResult):
           units: numbers of units; None draws one of each of 25 images.
         """
         if units is None:
-            assert self.images is not None
             rng = np.random.default_rng(self.config.seed)
-            first = np.unique(self.images.row, return_index=True)[1]
+            first = np.unique(self.rows, return_index=True)[1]
             units = rng.choice(first, min(25, len(first)), replace=False)
         units, names = np.atleast_1d(np.asarray(units)), self.sample.covariates
         if not names:
@@ -208,10 +235,8 @@ class ImageConfoundingResult(DoubleMLResult):
         Raises:
           UserError: the fit had no coordinates.
         """
-        if self.coords is None or self.images is None:
-            raise UserError("Expected a fit with coordinates, found one without.")
-        values, first = spatial.means_by_image(self.psi, self.images.row)
-        return spatial.moran(values, self.coords[first], neighbours=neighbours)
+        values, first = spatial.means_by_image(self.psi, self.rows)
+        return spatial.moran(values, self.places[first], neighbours=neighbours)
 
     def details(self) -> list[str]:
         """Propensities out of fold, effective sizes, spatial correlation."""
