@@ -1,5 +1,6 @@
 """From a long table (a row for each unit and period) to effects by group and time."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from jaxcore.data.tables import Table, as_table, design
 from jaxcore.errors import UserError
+from jaxcore.estimators.arguments import checked_units
 from jaxcore.estimators.columns import label_numbers
 from jaxcore.estimators.crossfit import fold_ids
 from jaxcore.estimators.did.staggered import GroupTime, group_time
@@ -24,6 +26,7 @@ class Wide(NamedTuple):
     x: np.ndarray  # n, periods, p; zero where a unit is not seen
     times: tuple[float, ...]
     units: Units
+    notices: tuple[str, ...]  # on units that are left out
 
 
 def group_time_frame(
@@ -43,6 +46,9 @@ def group_time_frame(
     **options: Any,
 ) -> GroupTime:
     """`group_time` of a long table, with folds that hold every group.
+
+    Units without an outcome, and those that are not seen before they are treated, are left out and
+    counted: no cell compares them with their past, and they would count in the groups' shares.
 
     Args:
       frame: a dataframe (pandas, polars, pyarrow) or a dict of columns.
@@ -80,7 +86,7 @@ def group_time_frame(
             strata=jnp.asarray(groups),
             units=wide.units,
         )
-        return group_time(
+        found = group_time(
             wide.y,
             wide.first,
             wide.x,
@@ -92,6 +98,8 @@ def group_time_frame(
             units=wide.units,
             **options,
         )
+    told = (*wide.notices, *found.estimate.notices)
+    return dataclasses.replace(found, estimate=dataclasses.replace(found.estimate, notices=told))
 
 
 def _wide(
@@ -149,4 +157,20 @@ def _wide(
     if mass is not None and not (np.isfinite(mass).all() and mass.min() >= 0 and mass.sum() > 0):
         raise UserError(f"Expected weights in {weights!r} that are not negative, found others.")
     started = once(starts, first)
-    return Wide(y, started, x, tuple(map(float, times)), Units(mass, groups))
+    seen = np.isfinite(y)
+    past = np.isinf(started) | np.any(seen & (times[None] < started[:, None]), axis=1)
+    never, late = ~seen.any(axis=1), seen.any(axis=1) & ~past
+    kept = ~never & ~late
+    if not kept.any():
+        raise UserError("Expected units that are seen before they are treated, found none.")
+    notices = tuple(
+        f"left out {int(gone.sum())} of {n} units {why}"
+        for gone, why in (
+            (never, "without an outcome"),
+            (late, "that are not seen before they are treated"),
+        )
+        if gone.any()
+    )
+    given = Units(mass if mass is None else mass[kept], groups if groups is None else groups[kept])
+    units = checked_units(given, int(kept.sum()))
+    return Wide(y[kept], started[kept], x[kept], tuple(map(float, times)), units, notices)
