@@ -27,8 +27,8 @@ def intervals(
     """Estimates with intervals, one line each; returns the axes.
 
     Args:
-      rows: dicts with "name", "estimate", "lower", "upper" (as `Estimate.rows`); those that are
-        not finite are left out.
+      rows: dicts with "name", "estimate", "lower", "upper" (as `Estimate.rows`), perhaps with
+        "joint_lower" and "joint_upper", drawn thin; those that are not finite are left out.
       ax: axes to draw on; None makes a figure.
       level: coverage, for the axis label.
       highlight: row drawn in colour; None colours all.
@@ -43,6 +43,9 @@ def intervals(
     for i, row in enumerate(rows):
         colour = _BLUE if highlight is None or i == highlight else _GREY
         ax.plot([row["lower"], row["upper"]], [i, i], color=colour, lw=2, solid_capstyle="butt")
+        if "joint_lower" in row:
+            ends = [row["joint_lower"], row["joint_upper"]]
+            ax.plot(ends, [i, i], "|-", color=colour, lw=0.8, ms=7)
         ax.plot([row["estimate"]], [i], "o", color=colour, ms=6)
         text = f"{row['estimate']:.4g}"
         ax.annotate(
@@ -54,11 +57,13 @@ def intervals(
             fontsize=8,
             color=colour,
         )
-    if min(r["lower"] for r in rows) <= 0 <= max(r["upper"] for r in rows):
+    ends = [r.get(f"joint_{side}", r[side]) for r in rows for side in ("lower", "upper")]
+    if min(ends) <= 0 <= max(ends):
         ax.axvline(0, color="black", lw=0.8, ls=":")
     ax.set_yticks(range(len(rows)), [_label(r["name"]) for r in rows])
     ax.set_ylim(len(rows) - 0.4, -0.75)
-    ax.set_xlabel(f"estimate and {100 * level:g}% interval")
+    several = ", thin: of all at once" if "joint_lower" in rows[0] else ""
+    ax.set_xlabel(f"estimate and {100 * level:g}% interval{several}")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.tick_params(axis="y", length=0)

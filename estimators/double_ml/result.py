@@ -19,12 +19,12 @@ from jaxcore.estimators.linear_iv import ConfidenceSet, anderson_rubin, majority
 from jaxcore.estimators.nuisance import label
 from jaxcore.estimators.policy_tree import PolicyTree
 from jaxcore.estimators.report import PICTURES, Report
-from jaxcore.estimators.result import Result
+from jaxcore.estimators.result import EffectResult
 from jaxcore.estimators.settings import CrossFitting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class DoubleMLResult(Result):
+class DoubleMLResult(EffectResult):
     """Estimate and everything it was made from (on the host)."""
 
     config: CrossFitting

@@ -1,62 +1,20 @@
 """``jaxcore estimate``: one sub-command per estimator, with options of its own."""
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from jaxcore import registry
 from jaxcore.cli import placeholder
+from jaxcore.cli.estimate_columns import Columns, PanelColumns, columns_of
 from jaxcore.cli.output import show
 from jaxcore.data.table_files import Reading
-from jaxcore.errors import UserError
-
-if TYPE_CHECKING:
-    from jaxcore.data.tables import Table
-    from jaxcore.estimators.frames import FitsFrames
-
 
 _AS_FOUND = Reading()
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """Which columns of the table are what."""
-
-    outcome: str | None = None  # column of the outcome
-    treatment: str | None = None  # column of the treatment
-    instrument: str | None = None  # column of the instrument, for estimators that take one
-    covariates: tuple[str, ...] = ()  # columns of the covariates
-    # "outcome ~ treatment | instrument | covariates" instead of the four above
-    formula: str | None = None
-    weights: str | None = None  # column of observation weights
-    clusters: tuple[str, ...] = ()  # columns of cluster labels; several for several kinds
-
-    def fit(self, estimator: "FitsFrames[Any]", table: "Table") -> Any:
-        """What the estimator finds in these columns."""
-        roles = ("outcome", "treatment", "instrument")
-        named: dict[str, Any] = {role: getattr(self, role) for role in roles}
-        units: dict[str, Any] = {"weights": self.weights, "clusters": _one_or_all(self.clusters)}
-        if self.formula is not None:
-            if self.covariates or any(named.values()):
-                raise UserError("Expected either --formula or column names, found both.")
-            return estimator.fit_formula(self.formula, table, **units)
-        absent = [f"--{role}" for role in estimator.roles if named[role] is None]
-        if absent:
-            raise UserError(f"Expected {', '.join(absent)} or --formula, found neither.")
-        split: list[str] = []
-        for part in self.covariates:  # a name may hold a comma
-            names = part.split(",")
-            split += [part] if part in table.columns else [name for name in names if name]
-        return estimator.fit_frame(table, **named, covariates=split, **units)
-
-
-def _one_or_all(names: tuple[str, ...]) -> Any:
-    return (names[0] if len(names) == 1 else names) if names else None
 
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
@@ -68,7 +26,10 @@ def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
 
 
 def _command(name: str, line: str) -> Callable[..., None]:
-    make, run = registry.estimator(name).config_class.options(), estimate
+    chosen = registry.estimator(name).config_class
+    make, run, kind = chosen.options(), estimate, columns_of(chosen)
+
+    columns_found = kind()
 
     @functools.wraps(make)
     def later(**given: Any) -> Callable[[], Any]:  # mistakes in settings are told by `main`
@@ -78,7 +39,7 @@ def _command(name: str, line: str) -> Callable[..., None]:
         data: tyro.conf.Positional[Path],
         output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
         settings: Annotated[Callable[[], Any], tyro.conf.arg(name="", constructor=later)],
-        columns: Annotated[Columns, tyro.conf.arg(name="")] = Columns(),
+        columns: Annotated[kind, tyro.conf.arg(name="")] = columns_found,
         reading: Annotated[Reading, tyro.conf.arg(name="")] = _AS_FOUND,
         level: float = 0.95,
         overwrite: bool = False,
@@ -94,8 +55,8 @@ def estimate(
     method: str,
     data: Path,
     output: Path,
-    settings: Callable[[], "FitsFrames[Any]"],
-    columns: Columns,
+    settings: Callable[[], Any],
+    columns: Columns | PanelColumns,
     reading: Reading,
     *,
     level: float = 0.95,
