@@ -32,7 +32,7 @@ from jaxcore.estimators.nuisance import candidates
 from jaxcore.estimators.nuisance.candidates import Candidate
 from jaxcore.estimators.options import Option, settings_function
 from jaxcore.estimators.partitions import partitions
-from jaxcore.estimators.report import PICTURES
+from jaxcore.estimators.report import PICTURES, WEIGHTED
 from jaxcore.estimators.saved import Restored
 from jaxcore.estimators.settings import CrossFitting
 
@@ -297,7 +297,7 @@ class IRM(_WithoutInstrument):
 
     model = models.IRM
     labelled = models.IRM.binary
-    report_pictures = (*PICTURES, "overlap.png")
+    report_pictures = (*PICTURES, "overlap.png", *WEIGHTED)
     ml_g: Candidate = "lasso"  # of E[Y|A,X] in each arm
     ml_m: Candidate = "lasso"  # of the propensity P(A=1|X)
     target: str = "ATE"  # or "ATT", the effect on the treated
@@ -320,7 +320,7 @@ class IIVM(_WithInstrument):
 
     model = models.IIVM
     labelled = models.IIVM.binary
-    report_pictures = (*PICTURES, "overlap.png")
+    report_pictures = (*PICTURES, "overlap.png", *WEIGHTED)
     ml_g: Candidate = "lasso"  # of E[Y|Z,X] in each arm
     ml_m: Candidate = "lasso"  # of P(Z=1|X)
     ml_r: Candidate = "lasso"  # of E[A|Z,X] in each arm

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.estimators import combine
+from jaxcore.estimators.balance import Arm, Weighted, arms_of
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.columns import level_named
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance.candidates import Candidate
 from jaxcore.estimators.options import Option, settings_function
+from jaxcore.estimators.report import PICTURES, WEIGHTED
 from jaxcore.estimators.result import SeveralResult
 from jaxcore.estimators.several.door import Several, arrays_of, on_host
 from jaxcore.estimators.treatments import potential_means
@@ -22,7 +24,7 @@ _compiled = jax.jit(potential_means, static_argnames=("n_folds", "n_levels", "na
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class APOSResult(SeveralResult):
+class APOSResult(SeveralResult, Weighted):
     """Mean outcomes if everybody had each level, in the order of the levels."""
 
     config: "APOS"
@@ -44,6 +46,22 @@ class APOSResult(SeveralResult):
         wanted = self.config.reference if reference is None else reference
         place = 0 if wanted is None else level_named(self.levels, wanted, "reference")
         return self._aggregated(lambda e: combine.contrasts(e, place))
+
+    def arms(self) -> tuple[Arm, ...]:
+        """Units by level with their weights (first repetition)."""
+        _, own = self.config.chances(self.sample, self.repetitions[0])
+        named = tuple(f"A = {level}" for level in self.levels)
+        return arms_of(self.sample, self.sample.A, named, own)
+
+    @property
+    def report_pictures(self) -> Sequence[str]:
+        """Names of the pictures in a report."""
+        return self.config.report_pictures
+
+    def pictures(self, level: float) -> Sequence[Any]:
+        """Figures of a report."""
+        figures = self.plot_weights(), self.plot_balance().figure
+        return [self.plot(level=level).figure, *figures]
 
     def tables(self) -> Mapping[str, Estimate]:
         """Differences from the level of reference."""
@@ -72,6 +90,7 @@ class APOS(Several[APOSResult]):
 
     roles = ("outcome", "treatment")
     labelled = ("treatment",)
+    report_pictures = (*PICTURES, *WEIGHTED)
     result = APOSResult
     binary = ()
     many = True
@@ -140,3 +159,8 @@ class APOS(Several[APOSResult]):
         """The probability of the level of each unit."""
         m = np.asarray(found.diagnostics["ml_m"])
         return "P(A=a|X)", m[sample.A.astype(int), np.arange(sample.n)]
+
+    def clipped(self, sample: Sample, found: Estimate) -> int:
+        """Units whose probability of their own level is at its bounds."""
+        _, own = self.chances(sample, found)
+        return int(np.sum(np.isin(own, self.clip)))

@@ -72,6 +72,10 @@ class Several(CrossFitting, FitsFrames[S], Generic[S]):
         """The probability of what each unit has, and its symbol."""
         ...
 
+    def clipped(self, sample: Sample, found: Estimate) -> int:
+        """Units whose probability is at its bounds."""
+        return int(found.diagnostics["n_clipped"])
+
     def remarks(self, sample: Sample) -> list[str]:
         """What is doubtful about the data."""
         return []
@@ -176,7 +180,7 @@ class Several(CrossFitting, FitsFrames[S], Generic[S]):
     def _overlap(self, sample: Sample, found: Estimate) -> list[str]:
         symbol, own = self.chances(sample, found)
         weights = np.ones(sample.n) if sample.weights is None else sample.weights
-        clipped = {symbol: int(np.sum(found.diagnostics["n_clipped"]))}
+        clipped = {symbol: self.clipped(sample, found)}
         load = weights / np.maximum(own, 1e-12)
         return overlap.notices(clipped, overlap.effective_size(load), sample.n)
 

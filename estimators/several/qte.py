@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import complier_quantiles, curve_plots, quantile_effects
+from jaxcore.estimators.balance import Arm, Weighted, arms_of
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance.candidates import Candidate
 from jaxcore.estimators.options import Option, settings_function
-from jaxcore.estimators.report import PICTURES
+from jaxcore.estimators.report import PICTURES, WEIGHTED
 from jaxcore.estimators.result import SeveralResult
 from jaxcore.estimators.several.door import Several, arrays_of, on_host
 
@@ -30,7 +31,7 @@ _AT = Option("quantiles", tuple[float, ...], "at which quantiles, each between 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class QTEResult(SeveralResult):
+class QTEResult(SeveralResult, Weighted):
     """Effects on the quantiles (or on the means above them), in the order of the settings."""
 
     config: "_Quantiles"
@@ -38,6 +39,13 @@ class QTEResult(SeveralResult):
     def potential(self) -> Estimate:
         """Quantiles of the outcome without the treatment, then with it."""
         return self._aggregated(lambda e: e)
+
+    def arms(self) -> tuple[Arm, ...]:
+        """Units by treatment, with an instrument by that, with their weights (first repetition)."""
+        _, own = self.config.chances(self.sample, self.repetitions[0])
+        local = len(self.config.roles) > 2
+        value, letter = (self.sample.Z, "Z") if local else (self.sample.A, "A")
+        return arms_of(self.sample, value, (f"{letter} = 0", f"{letter} = 1"), own)
 
     def tables(self) -> Mapping[str, Estimate]:
         """The quantiles themselves."""
@@ -62,13 +70,14 @@ class QTEResult(SeveralResult):
 
     def pictures(self, level: float) -> Sequence[Any]:
         """Figures of a report."""
-        return [self.plot(level=level).figure, self.plot_potential(level=level).figure]
+        curves = [self.plot(level=level).figure, self.plot_potential(level=level).figure]
+        return [*curves, self.plot_weights(), self.plot_balance().figure]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Quantiles(Several[QTEResult]):
     result = QTEResult
-    report_pictures = (*PICTURES, "potential.png")
+    report_pictures = (*PICTURES, "potential.png", *WEIGHTED)
     quantiles: tuple[float, ...] = DECILES
 
     def __post_init__(self) -> None:

@@ -10,9 +10,11 @@ import tyro
 
 from jaxcore import registry
 from jaxcore.cli import placeholder
+from jaxcore.cli.estimate_analyses import Analysed, Nothing, analyses_of
 from jaxcore.cli.estimate_columns import Columns, PanelColumns, columns_of
 from jaxcore.cli.output import show
 from jaxcore.data.table_files import Reading
+from jaxcore.errors import UserError
 
 _AS_FOUND = Reading()
 
@@ -27,9 +29,9 @@ def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
 
 def _command(name: str, line: str) -> Callable[..., None]:
     chosen = registry.estimator(name).config_class
-    make, run, kind = chosen.options(), estimate, columns_of(chosen)
-
-    columns_found = kind()
+    make, run = chosen.options(), estimate
+    kind, further = columns_of(chosen), analyses_of(name)
+    no_columns, no_analyses = kind(), further()
 
     @functools.wraps(make)
     def later(**given: Any) -> Callable[[], Any]:  # mistakes in settings are told by `main`
@@ -37,14 +39,17 @@ def _command(name: str, line: str) -> Callable[..., None]:
 
     def command(
         data: tyro.conf.Positional[Path],
-        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o", "--report"])],
         settings: Annotated[Callable[[], Any], tyro.conf.arg(name="", constructor=later)],
-        columns: Annotated[kind, tyro.conf.arg(name="")] = columns_found,
+        columns: Annotated[kind, tyro.conf.arg(name="")] = no_columns,
+        analyses: Annotated[further, tyro.conf.arg(name="")] = no_analyses,
         reading: Annotated[Reading, tyro.conf.arg(name="")] = _AS_FOUND,
         level: float = 0.95,
+        save: Path | None = None,
         overwrite: bool = False,
     ) -> None:
-        run(name, data, output, settings, columns, reading, level=level, overwrite=overwrite)
+        options: dict[str, Any] = {"level": level, "save": save, "overwrite": overwrite}
+        run(name, data, output, settings, columns, analyses, reading, **options)
 
     options = (inspect.getdoc(estimate) or "").partition("\n")[-1]
     command.__doc__ = f"{line}\n{options}"
@@ -57,9 +62,11 @@ def estimate(
     output: Path,
     settings: Callable[[], Any],
     columns: Columns | PanelColumns,
+    analyses: Nothing,
     reading: Reading,
     *,
     level: float = 0.95,
+    save: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Estimate a causal effect from a table; write a report.
@@ -70,8 +77,10 @@ def estimate(
       output: folder for summary.txt, estimate.json and pictures.
       settings: makes the estimator.
       columns: of the table.
+      analyses: what follows the estimate.
       reading: what is not to be found from the file itself.
       level: coverage of the intervals.
+      save: new folder for the whole fit, which estimators.load_fit reads.
       overwrite: replace an earlier report.
     """
     from jaxcore.data.table_files import read_table
@@ -80,11 +89,17 @@ def estimate(
 
     normal_quantile(level)  # refuses a level outside (0, 1) before any work
     pictures = registry.estimator(method).config_class.report_pictures
-    check_folder(output, pictures, overwrite=overwrite)
+    check_folder(output, (*pictures, *analyses.pictures), overwrite=overwrite)
+    if save is not None and save.exists():
+        raise UserError(f"Expected a new folder for --save, found {save}.")
     table = read_table(data, reading)
     for notice in table.notices:
         show(notice)
-    result = columns.fit(settings(), table)
+    analyses.check(table)
+    fit = columns.fit(settings(), table)
+    result = Analysed(fit, table, analyses)
     folder = write_report(result, output, level=level, overwrite=overwrite)
+    if save is not None:
+        fit.save(save)
     show(summary_path(folder).read_text(), end="")
     show(f"report: {folder}")
