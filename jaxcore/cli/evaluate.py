@@ -127,6 +127,9 @@ def evaluate(
             f"Expected images to evaluate on, found none in the data of {weights}: name some, "
             "such as --data.kind pairs --data.root FOLDER."
         )
+    if own and trained.eval_side is not None:
+        side = trained.eval_side
+        show(f"on whole pictures (during the training: central squares of {side} pixels)")
     scores, shown = [], {}
     for image in track(task.restored(params), task.evaluation_size(), "evaluating"):
         scores.append(task.score(image))

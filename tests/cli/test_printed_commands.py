@@ -56,6 +56,12 @@ def test_what_is_printed_works(whole, begun, call, page, words, written):
     assert Path(written).exists() if written else len(begun) == len(commands)
 
 
+def test_an_evaluation_says_why_its_figures_are_not_those_of_the_training(whole, call):
+    (argv,) = printed("README.md", "evaluate runs/mine")
+    _, out, _ = call(*argv)
+    assert "on whole pictures (during the training: central squares of 16 pixels)" in out
+
+
 def test_what_the_page_of_dea_net_prints_works(folder, call):
     drawn = params(cfg=HAZE, module=dea_net)
     write_torch(Path("PSNR4131_SSIM9945.pth"), dea_net.to_torch(drawn, HAZE))

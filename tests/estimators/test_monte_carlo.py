@@ -22,9 +22,6 @@ from jaxcore.estimators.studies import IndexBatches, MonteCarloTask, run_study
 from jaxcore.parallel import make_mesh
 from jaxcore.train.logging import Silent
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
-)
 SETTINGS = {"study": "siv1", "n": 200, "reps": 61, "block": 2, "options": {"scenarios": ["all"]}}
 TASK = MonteCarloTask(**SETTINGS)
 

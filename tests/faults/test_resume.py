@@ -31,11 +31,6 @@ from jaxcore.train import (
 from jaxcore.train.logging import Silent
 from jaxcore.train.records import read_metrics_file
 
-# When a read or write fails, TensorStore answers requests whose event loop Orbax has closed.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
-)
-
 _TASK = TinyTask(hidden=500)  # arrays large enough for files of their own
 _CFG = TrainConfig(
     steps=12,

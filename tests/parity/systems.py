@@ -3,5 +3,4 @@
 NOT_YET = (
     "causalmm",
     "deconfoundlm",
-    "earth_observation",
 )

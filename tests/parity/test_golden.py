@@ -8,6 +8,7 @@ from tests.parity import (
     adair,
     dea_net,
     dea_net_loss,
+    earth_estimators,
     rddm_diffusion,
     rddm_networks,
     rddm_samplers,
@@ -19,6 +20,7 @@ from tests.parity.systems import NOT_YET
 SYSTEMS = {
     "adair": adair.CHECKS,
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
+    "earth_observation": earth_estimators.CHECKS,
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
     "selective_iv": selective_iv.CHECKS,
     "swin_deconv": swin_deconv.CHECKS,

@@ -19,9 +19,6 @@ from jaxcore.estimators.selective_iv.cv_loss import choose_candidates
 from jaxcore.estimators.selective_iv.moment import Clip
 from jaxcore.estimators.selective_iv.simulate import simulate_siv2
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
-)
 FAST = SelectiveIV(learners=("const", "lin"), n_folds=2)
 REPEATED = dataclasses.replace(FAST, n_rep=3)
 

@@ -1,0 +1,53 @@
+"""What the package causalimages computes otherwise, for comparison with its output only."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.precision import in_double
+
+
+@in_double
+def long_lat_after(
+    a: Float[Array, " n"], e: Float[Array, " n"], X: Float[Array, "n p"]
+) -> Float[Array, " p"]:
+    """Weighted differences of places as the package prints them.
+
+    It weights both arms by 1/e, also the units without treatment, for whom 1/(1-e) is right
+    (`balance.mean_differences`).
+
+    >>> X = jnp.array([[1.0], [3.0]])
+    >>> long_lat_after(jnp.array([1.0, 0.0]), jnp.full(2, 0.5), X).tolist()
+    [-2.0]
+    """
+    w1, w0 = a / e, (1 - a) / e
+    return w1 @ X / jnp.sum(w1) - w0 @ X / jnp.sum(w0)
+
+
+@in_double
+def mean_over_folds(folds: Float[Array, " k"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The package's effect and error from effects of folds: mean, and sd (k - 1) over sqrt(k).
+
+    With its two folds the error has one degree of freedom.
+
+    >>> [float(x) for x in mean_over_folds(jnp.array([1.0, 3.0]))]
+    [2.0, 1.0]
+    """
+    return jnp.mean(folds), jnp.std(folds, ddof=1) / folds.shape[0] ** 0.5
+
+
+@in_double
+def mean_over_replicates(estimate: Estimate, drawn: Float[Array, " b"]) -> Estimate:
+    """The package's estimate without folds: mean and sd (b - 1) of its bootstrap replicates.
+
+    >>> one = Estimate.from_psi(jnp.zeros(()), jnp.ones(2))
+    >>> float(mean_over_replicates(one, jnp.array([1.0, 3.0])).theta)
+    2.0
+    """
+    return Estimate(
+        theta=jnp.mean(drawn),
+        se=jnp.std(drawn, ddof=1),
+        psi=estimate.psi,
+        names=estimate.names,
+        estimator=f"{estimate.estimator} (causalimages)",
+    )
