@@ -1,7 +1,8 @@
 """What inverse-probability weights do: how unequal they are, how alike they make the arms."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +14,8 @@ from jaxcore.estimators.estimate import frame_from_rows
 from jaxcore.estimators.overlap import effective_size
 
 
-class Arm(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Arm:
     """Units with one value of the treatment (or the instrument)."""
 
     name: str
@@ -32,7 +34,7 @@ class Arm(NamedTuple):
         return effective_size(self.after)
 
     @property
-    def count(self) -> int:
+    def units(self) -> int:
         """Units of the arm."""
         return int(np.sum(self.before > 0))
 

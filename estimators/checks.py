@@ -110,7 +110,8 @@ def check_sample(
     n = len(y)
     if n == 0:
         raise UserError("Expected at least one row of data, found none.")
-    columns, notices, named_levels = {"outcome": y}, [], ()
+    columns, notices = {"outcome": y}, []
+    named_levels: tuple[str, ...] = ()
     for role, values in list(given.items())[1:]:
         if many and role == "treatment":
             columns[role], named_levels = several_levels(values, role, n=n)
@@ -168,10 +169,10 @@ def check_sample(
 def _present(numbers: np.ndarray, levels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Numbers 0, 1, ... of the levels that are left."""
     left, numbers = np.unique(numbers, return_inverse=True)
-    levels = tuple(levels[int(place)] for place in left)
-    if len(levels) < 2:
-        raise UserError(f"Expected several levels of the treatment, found only {levels[0]}.")
-    return numbers.astype(np.float64), levels
+    kept = [levels[int(place)] for place in left]
+    if len(kept) < 2:
+        raise UserError(f"Expected several levels of the treatment, found only {kept[0]}.")
+    return numbers.astype(np.float64), tuple(kept)
 
 
 def _coded(values: Any, role: str, level: Any, n: int, notices: list[str]) -> np.ndarray:

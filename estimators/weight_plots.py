@@ -16,7 +16,10 @@ SMALL = 0.1  # a standardised difference that is usually taken as balanced
 class Drawn(Protocol):
     """What a picture of weights asks of an arm."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Such as "A = 1"."""
+        ...
 
     @property
     def weights(self) -> np.ndarray:
@@ -29,7 +32,7 @@ class Drawn(Protocol):
         ...
 
     @property
-    def count(self) -> int:
+    def units(self) -> int:
         """Units."""
         ...
 
@@ -52,7 +55,7 @@ def weights(arms: Sequence[Drawn], *, figure: Any = None) -> Any:
         ax.hist(np.maximum(arm.weights, low), bins=bins, color=colour, alpha=0.8)
         ax.axvline(1, color="black", lw=0.8, ls=":")
         ax.set_title(
-            f"{named(arm.name)}: {arm.count} units, as precise as {arm.effective:.0f} of equal "
+            f"{named(arm.name)}: {arm.units} units, as precise as {arm.effective:.0f} of equal "
             f"weight; largest {arm.weights.max():.3g}",
             fontsize=9,
             loc="left",

@@ -135,7 +135,8 @@ class DoubleMLResult(EffectResult, Weighted):
         """
         columns: dict[str, Any] = {**columns_of(self.model, self.sample)}
         with self.config.precision():
-            score = self.model.score(columns, dict(self.nuisances))
+            found: dict[str, Any] = {**self.nuisances}
+            score = self.model.score(columns, found)
         options: dict[str, Any] = {"null": null, "level": level, "kind": kind, "n_boot": n_boot}
         return wild_scores(score, self.units, seed=self.config.seed, **options)
 

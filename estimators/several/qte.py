@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.errors import UserError
@@ -202,7 +203,7 @@ class QTE(_Quantiles):
             quantiles=self.quantiles,
             kind=self.kind,
             **learners,
-            fold_ids=ids,
+            fold_ids=jnp.asarray(ids),
             n_folds=n_folds,
             clip=(float(self.clip[0]), float(self.clip[1])),
             units=sample.units(y.dtype),
@@ -272,7 +273,7 @@ class LQTE(_Quantiles):
             x,
             quantiles_at=self.quantiles,
             **learners,
-            fold_ids=ids,
+            fold_ids=jnp.asarray(ids),
             n_folds=n_folds,
             clip=(float(self.clip[0]), float(self.clip[1])),
             units=sample.units(y.dtype),

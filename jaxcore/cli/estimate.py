@@ -30,7 +30,8 @@ def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
 def _command(name: str, line: str) -> Callable[..., None]:
     chosen = registry.estimator(name).config_class
     make, run = chosen.options(), estimate
-    kind, further = columns_of(chosen), analyses_of(name)
+    kind: Any = columns_of(chosen)
+    further: Any = analyses_of(name)
     no_columns, no_analyses = kind(), further()
 
     @functools.wraps(make)
@@ -41,8 +42,8 @@ def _command(name: str, line: str) -> Callable[..., None]:
         data: tyro.conf.Positional[Path],
         output: Annotated[Path, tyro.conf.arg(aliases=["-o", "--report"])],
         settings: Annotated[Callable[[], Any], tyro.conf.arg(name="", constructor=later)],
-        columns: Annotated[kind, tyro.conf.arg(name="")] = no_columns,
-        analyses: Annotated[further, tyro.conf.arg(name="")] = no_analyses,
+        columns: Any = no_columns,
+        analyses: Any = no_analyses,
         reading: Annotated[Reading, tyro.conf.arg(name="")] = _AS_FOUND,
         level: float = 0.95,
         save: Path | None = None,
@@ -51,6 +52,10 @@ def _command(name: str, line: str) -> Callable[..., None]:
         options: dict[str, Any] = {"level": level, "save": save, "overwrite": overwrite}
         run(name, data, output, settings, columns, analyses, reading, **options)
 
+    unnamed = tyro.conf.arg(name="")
+    of_columns: Any = Annotated[kind, unnamed]
+    of_analyses: Any = Annotated[further, unnamed]
+    command.__annotations__ |= {"columns": of_columns, "analyses": of_analyses}
     options = (inspect.getdoc(estimate) or "").partition("\n")[-1]
     command.__doc__ = f"{line}\n{options}"
     return command
