@@ -1,8 +1,8 @@
 """Quantiles of potential outcomes among compliers, and the effects on them, cross-fitted.
 
-The score is that of DoubleML's ``DoubleMLLPQ`` (`quantile_effects.local_quantile`). Nothing is
-checked of the data (see `quantile_effects`); treatment and instrument are 0/1, and the instrument
-is valid and never keeps anybody from the treatment.
+The score is that of DoubleML's ``DoubleMLLPQ`` (`quantile_effects.local_quantile`). Checked,
+and computed in float64, unless traced. The instrument must be valid and never keep anybody from the
+treatment.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,20 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import influence
 from jaxcore.estimators import quantile_effects as quantiles
+from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
-from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
-@in_double
+@on_values(
+    numbers=["y"],
+    binary=["d", "z"],
+    arms=["z"],
+    targets={"ml_g": "chance", "ml_m": "chance", "ml_r": "chance"},
+)
 def local_quantiles(
     y: Float[Array, " n"],
     d: Float[Array, " n"],

@@ -18,7 +18,6 @@ class Option(NamedTuple):
     text: str
 
 
-LEARNERS = Literal[tuple(candidates.NAMED)]
 CLIP = {"clip": Option("clip", tuple[float, float], "bounds of the estimated probabilities.")}
 _COMMON = {
     "n_folds": Option("folds", int, "cross-fitting folds."),
@@ -41,6 +40,7 @@ def settings_function(
     more: Mapping[str, Option] | None = None,
     *,
     without: Collection[str] = (),
+    tune: bool = False,
 ) -> Callable[..., C]:
     """A function that makes settings, whose arguments are the options of a command.
 
@@ -49,15 +49,25 @@ def settings_function(
       learners: settings that hold a learner, and what it learns.
       more: further settings, after those that all estimators have.
       without: settings of the latter that this estimator does not have.
+      tune: whether there is ``tune``, which the settings have as a method.
     """
-    options = {name: Option(name, LEARNERS, f"learner of {of}.") for name, of in learners.items()}
+    options = {
+        name: Option(name, str, f"learner of {of}: {candidates.KNOWN}.")
+        for name, of in learners.items()
+    }
+    if tune:
+        text = "choose the learners' settings by cross-validation."
+        options["tune"] = Option("tune", bool, text)
     options |= {name: option for name, option in _COMMON.items() if name not in without}
     options |= more or {}
     fields: Any = cls
-    defaults = {f.name: f.default for f in dataclasses.fields(fields)}
+    defaults = {f.name: f.default for f in dataclasses.fields(fields)} | {"tune": False}
 
     def make(**given: Any) -> C:
-        return cls(**{name: given[o.said] for name, o in options.items() if o.said in given})
+        found = {name: given[o.said] for name, o in options.items() if o.said in given}
+        wanted = found.pop("tune", False)
+        made: Any = cls(**found)
+        return made.tune() if wanted else made
 
     make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # stubs lack it
         [

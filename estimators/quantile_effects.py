@@ -1,12 +1,13 @@
 """Quantiles and tail means of potential outcomes, and the effects on them.
 
 The scores are those of DoubleML's ``DoubleMLPQ``, ``DoubleMLLPQ``, ``DoubleMLQTE`` and
-``DoubleMLCVAR`` (Kallus, Mao and Uehara 2024, Localized debiased machine learning). Nothing is
-checked of the data (see `double_ml.functions`); quantiles need an outcome with a density where they
-lie, so an outcome with many equal values (zeros) has errors there that mean nothing.
+``DoubleMLCVAR`` (Kallus, Mao and Uehara 2024, Localized debiased machine learning). The
+cross-fitted functions check values that they are called on, and nothing under ``jit`` and ``vmap``.
+Quantiles need an outcome with a density where they lie, so an outcome with many equal values
+(zeros) has errors there that mean nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +17,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import combine, influence
+from jaxcore.estimators.arguments import CHANCE, on_values
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
-from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
@@ -152,7 +153,12 @@ def tail_mean(
 KINDS = ("quantile", "tail mean")
 
 
-@in_double
+def _learned(given: Mapping[str, Any]) -> np.ndarray:
+    """Values such as ``ml_g`` predicts."""
+    return CHANCE if given["kind"] == "quantile" else given["y"]
+
+
+@on_values(numbers=["y"], binary=["d"], targets={"ml_g": _learned, "ml_m": "chance"})
 def potential_quantiles(
     y: Float[Array, " n"],
     d: Float[Array, " n"],

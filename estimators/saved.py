@@ -178,6 +178,7 @@ def from_tree(tree: Mapping[str, Any], **fields: Any) -> list[Estimate]:
 def learner_classes() -> dict[str, type]:
     """Classes of the learners that a saved fit holds whole."""
     from jaxcore.estimators import nuisance
+    from jaxcore.estimators.nuisance.tuning import Tuned
     from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
 
     ours = {name: getattr(nuisance, name) for name in nuisance.__all__}
@@ -186,7 +187,8 @@ def learner_classes() -> dict[str, type]:
         for name, one in ours.items()
         if isinstance(one, type) and dataclasses.is_dataclass(one)
     }
-    return {**classes, "PlugIn": PlugIn, "VaryingCoefficient": VaryingCoefficient}
+    more = (PlugIn, VaryingCoefficient, Tuned)
+    return classes | {one.__name__: one for one in more}
 
 
 def write_fit(

@@ -18,7 +18,7 @@ from jaxcore.estimators.did.staggered import BASES, CONTROLS, Cell, cells_of, gr
 from jaxcore.estimators.did.two_periods import did_cross_sections
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates
 from jaxcore.estimators.nuisance import label
-from jaxcore.estimators.nuisance.candidates import check, learner_for
+from jaxcore.estimators.nuisance.candidates import learner_for, resolved
 from jaxcore.estimators.options import Option, settings_function
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.report import PICTURES
@@ -64,7 +64,7 @@ class DID(DIDSettings):
                 raise UserError(f"Expected {name} of {told}, found {getattr(self, name)!r}.")
         cells_of([], [], anticipation=self.anticipation)
         for name in ("ml_g", "ml_m"):
-            check(getattr(self, name), name)
+            resolved(getattr(self, name), name)
 
     @classmethod
     def options(cls) -> Callable[..., "DID"]:
@@ -159,6 +159,7 @@ class DID(DIDSettings):
                 found.estimate.diagnostics["fold_ids"] = ids
                 every.append(found)
         cells, repetitions = common_cells(every)
+        notices += wide.notices
         unseen = int(np.sum(~np.isfinite(wide.y)))
         if unseen:
             notices.append(f"units are not seen in {unseen} of {wide.y.size} periods")
@@ -306,7 +307,7 @@ def _as_sample(wide: Wide, roles: Roles) -> Sample:
         covariates=wide.covariates,
         weights=weights,
         clusters=clusters,
-        kept=np.ones(len(wide.y), bool),
+        kept=wide.kept,
         notices=(),
         names=roles.named,
     )

@@ -1,5 +1,6 @@
 """From a long table (a row for each unit and period) to effects by group and time."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from jaxcore.data.tables import Table, as_table, design
 from jaxcore.errors import UserError
+from jaxcore.estimators.arguments import checked_units
 from jaxcore.estimators.columns import label_numbers
 from jaxcore.estimators.crossfit import fold_ids
 from jaxcore.estimators.did.staggered import GroupTime, group_time
@@ -25,6 +27,8 @@ class Wide(NamedTuple):
     times: tuple[float, ...]
     units: Units
     covariates: tuple[str, ...]
+    kept: np.ndarray  # of all units, those that are here
+    notices: tuple[str, ...]  # on units that are left out
 
 
 class Roles(NamedTuple):
@@ -68,6 +72,9 @@ def group_time_frame(
 ) -> GroupTime:
     """`group_time` of a long table, with folds that hold every group.
 
+    Units without an outcome, and those that are not seen before they are treated, are left out and
+    counted: no cell compares them with their past, and they would count in the groups' shares.
+
     Args:
       frame: a dataframe (pandas, polars, pyarrow) or a dict of columns.
       outcome: column of the outcome; rows without one count as not seen.
@@ -103,7 +110,7 @@ def group_time_frame(
             strata=jnp.asarray(groups),
             units=wide.units,
         )
-        return group_time(
+        found = group_time(
             wide.y,
             wide.first,
             wide.x,
@@ -115,6 +122,8 @@ def group_time_frame(
             units=wide.units,
             **options,
         )
+    told = (*wide.notices, *found.estimate.notices)
+    return dataclasses.replace(found, estimate=dataclasses.replace(found.estimate, notices=told))
 
 
 def wide_table(table: Table, roles: Roles) -> Wide:
@@ -168,7 +177,24 @@ def wide_table(table: Table, roles: Roles) -> Wide:
     if mass is not None and not (np.isfinite(mass).all() and mass.min() >= 0 and mass.sum() > 0):
         raise UserError(f"Expected weights in {weights!r} that are not negative, found others.")
     started = once(starts, str(roles.first or roles.treatment))
-    return Wide(y, started, x, tuple(map(float, times)), Units(mass, groups), names)
+    seen = np.isfinite(y)
+    past = np.isinf(started) | np.any(seen & (times[None] < started[:, None]), axis=1)
+    never, late = ~seen.any(axis=1), seen.any(axis=1) & ~past
+    kept = ~never & ~late
+    if not kept.any():
+        raise UserError("Expected units that are seen before they are treated, found none.")
+    notices = tuple(
+        f"left out {int(gone.sum())} of {n} units {why}"
+        for gone, why in (
+            (never, "without an outcome"),
+            (late, "that are not seen before they are treated"),
+        )
+        if gone.any()
+    )
+    given = Units(mass if mass is None else mass[kept], groups if groups is None else groups[kept])
+    units = checked_units(given, int(kept.sum()))
+    ends = tuple(map(float, times))
+    return Wide(y[kept], started[kept], x[kept], ends, units, names, kept, notices)
 
 
 def first_periods(table: Table, name: str, times: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """`PLR`, `PLIV`, `IRM` and `IIVM`: from data to a fit with everything chosen and checked."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
@@ -30,6 +30,7 @@ from jaxcore.estimators.double_ml.several_treatments import (
 from jaxcore.estimators.frames import FitsFrames
 from jaxcore.estimators.nuisance import candidates
 from jaxcore.estimators.nuisance.candidates import Candidate
+from jaxcore.estimators.nuisance.tuning import Grid, Tuned
 from jaxcore.estimators.options import Option, settings_function
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.report import PICTURES, WEIGHTED
@@ -53,12 +54,50 @@ class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
         if self.n_folds < 2:
             raise UserError(f"Expected at least 2 folds, found {self.n_folds}.")
         for name in self.chosen.learners:
-            candidates.check(getattr(self, name), name)
+            self._regression(name)
+
+    def _regression(self, name: str) -> Any:
+        """The learner of a setting; names are resolved as far as the model knows the target."""
+        roles = {n.target for n in self.chosen.nuisances.values() if n.learner == name}
+        binary = roles <= set(self.chosen.binary)
+        return candidates.resolved(getattr(self, name), name, binary=binary)
 
     @classmethod
     def options(cls) -> Callable[..., Any]:
         """Settings that the command line can say; see `FitsFrames.options`."""
         return _options(cls)
+
+    def tune(self, grids: Mapping[str, Grid] | None = None, *, n_inner: int = 3) -> Self:
+        """The same settings with learners that choose theirs by cross-validation in every fit.
+
+        A fit chooses among the combinations of a grid by the loss on inner folds of its training
+        rows alone, so that the rows of a fold never choose the learner that predicts them. The
+        losses and the chosen settings are in the summary and in `DoubleMLResult.tuning`.
+
+        Args:
+          grids: learner -> setting -> values to try, as ``{"ml_m": {"alpha": [0.01, 0.1, 1]}}``;
+            an empty mapping takes the grid of `nuisance.tuning.GRIDS`. None tunes all learners.
+          n_inner: inner folds.
+
+        Raises:
+          UserError: an unknown learner or setting, no values, or a learner from outside (give
+            scikit-learn's ``GridSearchCV`` instead).
+
+        >>> IRM(ml_g="ridge", ml_m="ridge").tune({"ml_m": {}}).ml_m
+        Tuned(learner='ridge', grid={}, n_inner=3)
+        """
+        known = self.chosen.learners
+        grids = {name: {} for name in known} if grids is None else grids
+        unknown = [name for name in grids if name not in known]
+        if unknown:
+            raise UserError(f"Expected learners {', '.join(known)}, found {', '.join(unknown)}.")
+        if n_inner < 2:
+            raise UserError(f"Expected at least 2 inner folds, found {n_inner}.")
+        changed = {
+            name: Tuned(learner=getattr(self, name), grid=dict(grid), n_inner=n_inner)
+            for name, grid in grids.items()
+        }
+        return dataclasses.replace(self, **changed)
 
     def _fitted(
         self,
@@ -86,7 +125,7 @@ class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
             missing=self.missing,
             binary=model.binary,
             levels=self.levels,
-            holes=all(candidates.takes_missing(candidates.check(v, k)) for k, v in given.items()),
+            holes=all(candidates.takes_missing(self._regression(name)) for name in given),
         )
         learners, fixed = learners_of(model, sample, given), self._fixed(sample)
         check = check_training(model, sample)
@@ -359,4 +398,4 @@ def _options(cls: type[DoubleML]) -> Callable[..., DoubleML]:
     if cls is IRM:
         targets = Literal["ATE", "ATT"]
         more["target"] = Option("target", targets, "average effect, or that on the treated.")
-    return settings_function(cls, learners, more, without=without)
+    return settings_function(cls, learners, more, without=without, tune=True)

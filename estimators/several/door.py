@@ -15,7 +15,7 @@ from jaxcore.estimators.checks import Sample, check_sample
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates
 from jaxcore.estimators.frames import FitsFrames
 from jaxcore.estimators.nuisance import HostLearner, Learner, label
-from jaxcore.estimators.nuisance.candidates import check, learner_for, takes_missing
+from jaxcore.estimators.nuisance.candidates import learner_for, resolved, takes_missing
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.result import SeveralResult
 from jaxcore.estimators.saved import Restored
@@ -38,7 +38,7 @@ class Several(CrossFitting, FitsFrames[S], Generic[S]):
         if self.n_folds < 2:
             raise UserError(f"Expected at least 2 folds, found {self.n_folds}.")
         for name in self.learner_fields():
-            check(getattr(self, name), name)
+            resolved(getattr(self, name), name)
 
     @classmethod
     def learner_fields(cls) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ class Several(CrossFitting, FitsFrames[S], Generic[S]):
             binary=self.binary,
             many=self.many,
             levels=self.levels,
-            holes=all(takes_missing(check(one, name)) for name, one in given.items()),
+            holes=all(takes_missing(resolved(one, name)) for name, one in given.items()),
         )
         sample = self.checked(sample)
         learners = self._learners(sample)
