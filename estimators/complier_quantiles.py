@@ -1,8 +1,8 @@
 """Quantiles of potential outcomes among compliers, and the effects on them, cross-fitted.
 
-The score is that of DoubleML's ``DoubleMLLPQ`` (`quantile_effects.local_quantile`). Nothing is
-checked of the data (see `quantile_effects`); treatment and instrument are 0/1, and the instrument
-is valid and never keeps anybody from the treatment.
+The score is that of DoubleML's ``DoubleMLLPQ`` (`quantile_effects.local_quantile`). Checked,
+and computed in float64, unless traced. The instrument must be valid and never keep anybody from the
+treatment.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,20 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import influence
 from jaxcore.estimators import quantile_effects as quantiles
+from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
-from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
-@in_double
+@on_values(
+    numbers=["y"],
+    binary=["d", "z"],
+    arms=["z"],
+    targets={"ml_g": "chance", "ml_m": "chance", "ml_r": "chance"},
+)
 def local_quantiles(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -73,7 +78,8 @@ def local_quantiles(
         out = fit_predict(learner, X, target, masks, (X,), key=key)[:, 0]
         return out.reshape(-1, n_folds, y.shape[0])
 
-    m = jnp.clip(fitted(ml_m, z, jnp.concatenate([learn, train]), k_m), *clip)
+    raw = fitted(ml_m, z, jnp.concatenate([learn, train]), k_m)
+    m = jnp.clip(raw, *clip)
     arms = (1 - z, z)
     masks = jnp.concatenate([part * arm[None] for part in (learn, train) for arm in arms])
     r = fitted(ml_r, d, masks, k_r)
@@ -106,6 +112,7 @@ def local_quantiles(
     g = jax.vmap(lambda one: own_fold(one, fold_ids))(g).reshape(len(cells), 2, -1)
 
     m_own, r0, r1 = (own_fold(part, fold_ids) for part in (m[1], r[2], r[3]))
+    clipped = jnp.sum(m_own != own_fold(raw[1], fold_ids))
     compliers = share(w, m_own, r0, r1)
     parts = [
         quantiles.local_quantile(
@@ -120,5 +127,5 @@ def local_quantiles(
         units,
         names=tuple(f"Y({arm}), {tau:g}" for arm, tau in cells),
         estimator="potential outcomes of compliers, quantiles",
-        diagnostics={"ml_m": m_own, "compliers": compliers},
+        diagnostics={"ml_m": m_own, "n_clipped": clipped, "compliers": compliers},
     )

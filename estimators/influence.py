@@ -4,7 +4,8 @@ A linear score is ``psi(theta) = psi_a * theta + psi_b`` (the names of DoubleML)
 ``theta = -mean(psi_b) / mean(psi_a)`` and the influence function is ``psi / -mean(psi_a)``.
 
 Called on values, scores and `solve` compute in float64 and return NumPy; under ``jit`` and ``vmap``
-in the precision of what they are given. They check nothing.
+in the precision of what they are given. On values they refuse what is missing or infinite, and an
+estimate that is not finite; nothing else is checked.
 """
 
 from collections.abc import Callable

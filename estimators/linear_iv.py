@@ -1,7 +1,7 @@
 """Linear regression with and without an instrument; sets robust to a weak one."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,15 +9,33 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxcore.errors import UserError
 from jaxcore.estimators import linear_algebra
+from jaxcore.estimators.arguments import on_values
+from jaxcore.estimators.checks import independent_columns
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.influence import LinearScore
-from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import covariance, quantile
 
 
-@in_double
+def _check_rank(given: Mapping[str, Any]) -> None:
+    """Refuse regressors and instruments that are linear combinations of others."""
+    A, W = given["A"], given["W"]
+    w = given["units"].weights_like(A)
+    for last, name in ((A, "treatment"), (given.get("Z", A), "instrument")):
+        free = independent_columns(np.column_stack([W, last]), w)
+        if free.all():
+            continue
+        place = int(np.argmin(free))
+        told = f"column {place} of W" if place < W.shape[1] else f"the {name}"
+        raise UserError(
+            "Expected regressors that are no linear combinations of each other (with a constant "
+            f"once), found that {told} is one."
+        )
+
+
+@on_values(numbers=["Y", "A", "Z"], tables=["W"], also=_check_rank)
 @jax.jit
 def tsls(
     Y: Float[Array, " n"],
@@ -35,6 +53,10 @@ def tsls(
       W: exogenous regressors, constant included.
       units: observation weights and clusters.
 
+    Raises:
+      UserError: outside of ``jit``: values that are not finite, or columns that are linear
+        combinations of others.
+
     >>> import jax.numpy as jnp
     >>> z = jnp.array([0.0, 1.0, 0.0, 1.0])
     >>> round(float(tsls(1 + 4 * z, 2 * z, z, jnp.ones((4, 1))).theta), 4)
@@ -43,7 +65,7 @@ def tsls(
     return _just_identified(Y, A, Z, W, "2SLS", units)
 
 
-@in_double
+@on_values(numbers=["Y", "A"], tables=["W"], also=_check_rank)
 @jax.jit
 def ols(
     Y: Float[Array, " n"],

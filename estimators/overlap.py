@@ -8,6 +8,9 @@ HEAVY_SHARE = 0.1  # effective sample size relative to n
 WEAK_T = 3.16  # first-stage F of 10
 
 
+LEFT = 0.005  # share of a treatment's variance that the covariates must leave
+
+
 def effective_size(load: np.ndarray) -> float:
     """Units of equal weight that would be as precise: ``(sum w)^2 / sum w^2``.
 

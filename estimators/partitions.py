@@ -56,7 +56,7 @@ def partitions(
     n = sample.n
     for r in range(config.n_rep):
         if given is not None:
-            ids, k = kept_folds(given, sample)
+            ids, k = kept_folds(given, sample.kept, sample.clusters)
         else:
             k = config.n_folds
             strata: Any = None
@@ -86,28 +86,32 @@ def _strata(sample: Sample, binary: Sequence[str]) -> np.ndarray:
     return sample.A.astype(np.int32)
 
 
-def kept_folds(given: Any, sample: Sample) -> tuple[np.ndarray, int]:
+def kept_folds(given: Any, kept: np.ndarray, clusters: np.ndarray | None) -> tuple[np.ndarray, int]:
     """Given folds of the rows in use, and their number; clusters must be kept together.
+
+    Args:
+      given: see `given_folds`; with clusters of several kinds, a column of numbers for each.
+      kept: True for the rows in use.
+      clusters: cluster numbers of these.
 
     Raises:
       UserError: no folds of these rows.
     """
-    clusters = sample.clusters
+    n = int(kept.sum())
     if clusters is not None and clusters.ndim == 2:  # a column of folds for each kind
         a = array_of(given, "the fold ids")
-        if a.shape != (len(sample.kept), clusters.shape[1]):
+        if a.shape != (len(kept), clusters.shape[1]):
             raise UserError(
                 f"Expected a column of fold ids for each of {clusters.shape[1]} kinds of clusters, "
                 f"found an array of shape {a.shape}."
             )
-        found = [crossfit.check_fold_ids(column[sample.kept], sample.n) for column in a.T]
+        found = [crossfit.check_fold_ids(column[kept], n) for column in a.T]
         for (ids, _), kind in zip(found, clusters.T, strict=True):
             _check_together(ids, kind)
         if len({k for _, k in found}) > 1:
             raise UserError("Expected as many folds in every column of fold ids, found others.")
         return np.stack([ids for ids, _ in found], axis=1), found[0][1]
-    labels = given_folds(given, len(sample.kept))[sample.kept]
-    ids, k = crossfit.check_fold_ids(labels, sample.n)
+    ids, k = crossfit.check_fold_ids(given_folds(given, len(kept))[kept], n)
     if clusters is not None:
         _check_together(ids, clusters)
     return ids, k

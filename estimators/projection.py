@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -12,7 +11,8 @@ from jaxcore.errors import UserError
 from jaxcore.estimators.checks import independent_columns
 from jaxcore.estimators.columns import label_numbers
 from jaxcore.estimators.compiling import QUICKLY
-from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.estimate import Estimate, scope_of
+from jaxcore.estimators.precision import check_finite
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import variance
 
@@ -49,7 +49,8 @@ def best_linear(
     if W.dtype.kind not in "biuf" or not np.isfinite(W).all():
         raise UserError("Expected finite numbers as regressors, found others.")
     W = W.astype(np.float64)
-    u, w = np.asarray(u), units.weights_like(np.ones(len(W)))
+    u, w = np.asarray(u, np.float64), units.weights_like(np.ones(len(W)))
+    check_finite({"the signal": u})
     if not independent_columns(W, w).all():
         raise UserError("Expected linearly independent regressors, found dependent ones.")
     if names is None:
@@ -115,7 +116,8 @@ def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -
     >>> group_effects(np.array([1.0, 2.0, 3.0, 5.0]), np.array(list("aabb"))).theta.tolist()
     [1.5, 4.0]
     """
-    u, labels = np.asarray(u), np.asarray(groups)
+    u, labels = np.asarray(u, np.float64), np.asarray(groups)
+    check_finite({"the signal": u})
     if labels.ndim != 1:
         raise UserError(f"Expected one label per unit, found an array of shape {labels.shape}.")
     found, number = label_numbers(labels, "group")
@@ -135,12 +137,13 @@ def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -
 def _estimate(
     theta: np.ndarray, psi: np.ndarray, names: Sequence[str], units: Units, title: str
 ) -> Estimate:
-    dtype = np.dtype(jnp.result_type(float))
-    effects: Any = theta.astype(dtype)
-    rows: Any = psi.astype(dtype)
+    effects: Any = theta
+    rows: Any = psi
+    with scope_of(rows):
+        se: Any = np.sqrt(_variance(rows, units))
     return Estimate(
         theta=effects,
-        se=np.sqrt(_variance(rows, units)),
+        se=se,
         psi=rows,
         clusters=units.clusters,
         names=tuple(names),

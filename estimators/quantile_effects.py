@@ -1,12 +1,13 @@
 """Quantiles and tail means of potential outcomes, and the effects on them.
 
 The scores are those of DoubleML's ``DoubleMLPQ``, ``DoubleMLLPQ``, ``DoubleMLQTE`` and
-``DoubleMLCVAR`` (Kallus, Mao and Uehara 2024, Localized debiased machine learning). Nothing is
-checked of the data (see `double_ml.functions`); quantiles need an outcome with a density where they
-lie, so an outcome with many equal values (zeros) has errors there that mean nothing.
+``DoubleMLCVAR`` (Kallus, Mao and Uehara 2024, Localized debiased machine learning). The
+cross-fitted functions check values that they are called on, and nothing under ``jit`` and ``vmap``.
+Quantiles need an outcome with a density where they lie, so an outcome with many equal values
+(zeros) has errors there that mean nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +17,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import combine, influence
+from jaxcore.estimators.arguments import CHANCE, on_values
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
-from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
@@ -152,7 +153,12 @@ def tail_mean(
 KINDS = ("quantile", "tail mean")
 
 
-@in_double
+def _learned(given: Mapping[str, Any]) -> np.ndarray:
+    """Values such as ``ml_g`` predicts."""
+    return CHANCE if given["kind"] == "quantile" else given["y"]
+
+
+@on_values(numbers=["y"], binary=["d"], targets={"ml_g": _learned, "ml_m": "chance"})
 def potential_quantiles(
     y: Float[Array, " n"],
     d: Float[Array, " n"],
@@ -201,8 +207,10 @@ def potential_quantiles(
     train = training_masks(fold_ids, n_folds, weights=w, dtype=y.dtype)
     half = jax.random.bernoulli(k_half, 0.5, y.shape).astype(y.dtype)
     masks = jnp.concatenate([train * (1 - half)[None], train])
-    both = jnp.clip(fit_predict(ml_m, X, d, masks, (X,), key=k_m)[:, 0], *clip)
+    raw = fit_predict(ml_m, X, d, masks, (X,), key=k_m)[:, 0]
+    both = jnp.clip(raw, *clip)
     first, m = both[:n_folds], own_fold(both[n_folds:], fold_ids)
+    clipped = jnp.sum(m != own_fold(raw[n_folds:], fold_ids))
 
     at, ps = jnp.stack([1 - d, d]), jnp.stack([1 - m, m])  # by level
     cells = [(arm, float(tau)) for arm in (0, 1) for tau in taus]
@@ -244,7 +252,7 @@ def potential_quantiles(
         units,
         names=tuple(f"Y({arm}), {tau:g}" for arm, tau in cells),
         estimator=f"potential outcomes, {kind}s",
-        diagnostics={"ml_m": m, "guesses": jnp.mean(guesses, axis=1)},
+        diagnostics={"ml_m": m, "n_clipped": clipped, "guesses": jnp.mean(guesses, axis=1)},
     )
 
 

@@ -1,6 +1,6 @@
 """Several treatments at once, and treatments with several levels.
 
-Computed in float64 unless traced. Nothing is checked of the data (see `double_ml.functions`).
+Computed in float64, and checked, unless traced.
 Intervals that hold for all effects at once are those of ``confint(joint=True)``.
 """
 
@@ -14,16 +14,16 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import combine, influence
+from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.double_ml import plr
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner
-from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
-@in_double
+@on_values(numbers=["y"], tables=["D", "X"], targets={"ml_l": "y", "ml_m": "D"})
 def plr_several(
     y: Float[Array, " n"],
     D: Float[Array, "n q"],
@@ -93,7 +93,7 @@ def plr_several(
     )
 
 
-@in_double
+@on_values(numbers=["y"], levels="level", targets={"ml_g": "y", "ml_m": "chance"})
 def potential_means(
     y: Float[Array, " n"],
     level: Int[Array, " n"],

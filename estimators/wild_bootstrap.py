@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.influence import LinearScore
+from jaxcore.estimators.precision import check_finite
 from jaxcore.estimators.units import Units
 from jaxcore.estimators.variance import normal_quantile
 
@@ -149,6 +150,7 @@ def wild_scores(
     """
     clusters = _one_kind(units)
     psi_b = np.asarray(score.psi_b, np.float64)
+    check_finite({"psi_b": psi_b, "psi_a": np.asarray(score.psi_a, np.float64)})
     w = np.asarray(units.weights_like(np.ones(len(psi_b))))
     a = np.bincount(clusters, w * np.asarray(score.psi_a, np.float64))
     b = np.bincount(clusters, w * psi_b)
@@ -216,6 +218,7 @@ def wild_linear_iv(
     """
     clusters = _one_kind(units)
     y, a, z = (np.asarray(v, np.float64) for v in (Y, A, Z))
+    check_finite({"Y": y, "A": a, "Z": z, "W": np.asarray(W, np.float64)})
     root = np.sqrt(np.asarray(units.weights_like(np.ones(len(y)))))
     Q = np.linalg.qr(np.asarray(W, np.float64) * root[:, None])[0]
     y, a, z = (_left(root * v, Q) for v in (y, a, z))

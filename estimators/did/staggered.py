@@ -18,9 +18,13 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
+from jaxcore.estimators.arguments import CHANCE, checked_folds, checked_units
 from jaxcore.estimators.did.two_periods import did_panel
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner
+from jaxcore.estimators.nuisance.candidates import learner_for
+from jaxcore.estimators.precision import check_estimate, check_finite
+from jaxcore.estimators.settings import check_clip
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
@@ -120,8 +124,7 @@ def group_time(
     """Average effects on the treated of every group in every period.
 
     Cells without treated or comparison units in some training fold are left out with a notice.
-    Computed in float64.
-    Not checked: that treatment stays once it has begun, and that covariates are finite.
+    Computed in float64. Not checked: that treatment stays once it has begun.
 
     Args:
       Y: outcomes (n, periods); NaN where a unit is not seen: it then stays out of those cells.
@@ -141,13 +144,18 @@ def group_time(
       key: PRNG key for learners that draw.
 
     Raises:
-      UserError: shapes, periods, or no cell that can be computed.
+      UserError: shapes, periods, values that are not finite, weights, folds, learners, or no cell
+        that can be computed.
     """
     y, started, x = _checked(Y, first, X, times, control)
     groups = sorted(set(started[np.isfinite(started)]))
     cells = cells_of(groups, times, anticipation=anticipation, base=base)
+    units = checked_units(units, len(y))
     w = np.asarray(units.weights_like(np.ones(len(y))), np.float64)
-    ids = np.asarray(fold_ids)
+    ids = checked_folds(fold_ids, n_folds, len(y), units)
+    check_clip(clip)
+    ml_g = learner_for(ml_g, "ml_g", np.array([-1.0, 1.0]))
+    ml_m = learner_for(ml_m, "ml_m", CHANCE)
     kept, rows, gone = [], [], []
     for cell in cells:
         row = _Rows.of(cell, y, started, list(times), control, anticipation)
@@ -167,6 +175,7 @@ def group_time(
             estimator="difference in differences by group and time",
             notices=_words(gone),
         ).on_host()
+    check_estimate(several)
     return GroupTime(estimate=several, cells=tuple(kept), first=started, weights=w)
 
 
@@ -226,6 +235,7 @@ def _checked(
         )
     if len(times) < 2 or not np.all(np.diff(times) > 0):
         raise UserError(f"Expected two or more ascending periods, found {list(times)}.")
+    check_finite({"X": x, "Y": y[~np.isnan(y)]})
     if np.isnan(started).any():
         raise UserError(
             "Expected a first treated period of every unit (infinity for never), found missing "

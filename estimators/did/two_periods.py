@@ -1,8 +1,9 @@
 """Difference in differences of two groups and two periods, cross-fitted.
 
-Nothing is checked of the data: groups and periods are 0/1, columns finite, and every fold leaves
-units of each group (and period) for training. Parallel trends given X, and that the treatment is
-not anticipated, are assumptions that no data can show.
+Called on values these functions check them: groups and periods of two levels, finite columns, and
+units of each group (and period) for training outside of every fold. Under ``jit`` and ``vmap`` they
+check nothing. Parallel trends given X, and that the treatment is not anticipated, are assumptions
+that no data can show.
 """
 
 import jax
@@ -10,16 +11,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import influence
+from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.did import scores
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner
-from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 
-@in_double
+@on_values(numbers=["change"], binary=["group"], targets={"ml_g": "change", "ml_m": "chance"})
 def did_panel(
     change: Float[Array, " n"],
     group: Float[Array, " n"],
@@ -48,6 +49,9 @@ def did_panel(
       experimental: treatment is randomised; ``ml_m`` is then not used.
       units: observation weights and clusters.
       key: PRNG key for learners that draw.
+
+    Raises:
+      UserError: outside of ``jit``: what is wrong with the data.
     """
     key = jax.random.key(0) if key is None else key
     w = jnp.ones_like(change) if units.weights is None else units.weights
@@ -73,7 +77,7 @@ def did_panel(
     )
 
 
-@in_double
+@on_values(numbers=["y"], binary=["group", "after"], targets={"ml_g": "y", "ml_m": "chance"})
 def did_cross_sections(
     y: Float[Array, " n"],
     group: Float[Array, " n"],

@@ -103,11 +103,14 @@ def fit_partition(
     units, bounds = sample.units(dtype, clustered=clustered), (float(clip[0]), float(clip[1]))
     options: dict[str, Any] = {"fixed": fixed, "units": units, "key": key}
     fitted = {name: learners[name] for name in model.nuisances if name not in dict(fixed)}
+    by_setting = {model.nuisances[name].learner: one for name, one in fitted.items()}
     if any(isinstance(one, HostLearner) for one in fitted.values()):
-        raw = models.predictions(model, columns, X, fitted, folds, n_folds, **options)
+        raw, about = models.predictions(model, columns, X, by_setting, folds, n_folds, **options)
         found = _solved(model, columns, raw, clip=bounds, units=units)
+        found.diagnostics["findings"] = about
     else:
-        found = _compiled(model, columns, X, fitted, folds, n_folds=n_folds, clip=bounds, **options)
+        options |= {"n_folds": n_folds, "clip": bounds}
+        found = _compiled(model, columns, X, by_setting, folds, **options)
     found = found.on_host()
     _check_finite(model, found, fitted)
     found.diagnostics["fold_ids"] = ids
@@ -141,6 +144,15 @@ def fit_notices(model: Model, sample: Sample, estimate: Estimate) -> list[str]:
             load = weights / np.maximum(own, 1e-12)
     if load is not None:
         out += overlap.notices(clipped, overlap.effective_size(load), sample.n)
+    if "ml_m" in model.nuisances and not model.nuisances["ml_m"].bounded:
+        one = model.nuisances["ml_m"]
+        y, w = columns[one.target], sample.units().weights_like(sample.Y)
+        share = np.mean(w * (y - d["ml_m"]) ** 2) / np.mean(w * (y - np.mean(w * y)) ** 2)
+        if share < overlap.LEFT:
+            out.append(
+                f"{one.symbol} explains all but {100 * share:.2g}% of the {one.target}'s variance: "
+                "the estimate rests on what is left, which may be noise of the fit"
+            )
     t = float(d.get("first_stage_t", np.inf))
     if abs(t) < overlap.WEAK_T:
         out.append(

@@ -173,14 +173,13 @@ def _run(
     """`models.fit` of what is traced; what is not is checked, and computed in float64."""
     leaves = jax.tree.leaves((columns, X, learners, fold_ids, units, key))
     if any(isinstance(leaf, Tracer) for leaf in leaves):
-        every = {name: learners[one.learner] for name, one in model.nuisances.items()}
         columns, X, fold_ids, units = jax.tree.map(jnp.asarray, (columns, X, fold_ids, units))
         named = dict(zip(model.roles, columns, strict=True))
         return models.fit(
             model,
             named,
             X,
-            every,
+            learners,
             fold_ids,
             n_folds,
             clip=clip,
@@ -224,7 +223,7 @@ def _folds(fold_ids: Any, n_folds: int, sample: Any) -> tuple[np.ndarray, int]:
         if len(ids) != sample.n:
             raise UserError(f"Expected {sample.n} fold ids, found an array of shape {ids.shape}.")
         return np.zeros(sample.n, np.int32), 1
-    ids, k = kept_folds(fold_ids, sample)
+    ids, k = kept_folds(fold_ids, sample.kept, sample.clusters)
     if k != n_folds:
         raise UserError(f"Expected fold ids 0 to {n_folds - 1} (n_folds), found {k} folds.")
     return ids, k

@@ -10,21 +10,23 @@ from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots
+from jaxcore.estimators.balance import Arm, Weighted, arms_of
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.double_ml import analyses
 from jaxcore.estimators.double_ml.fitting import columns_of, fit_partition
-from jaxcore.estimators.double_ml.model import INSTRUMENT, Model
+from jaxcore.estimators.double_ml.model import INSTRUMENT, IRM_TREATED, Model
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, anderson_rubin, majority
-from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.nuisance import findings, label
 from jaxcore.estimators.policy_tree import PolicyTree
-from jaxcore.estimators.report import PICTURES, Report
-from jaxcore.estimators.result import Result
+from jaxcore.estimators.report import PICTURES, WEIGHTED, Report
+from jaxcore.estimators.result import EffectResult
 from jaxcore.estimators.settings import CrossFitting
+from jaxcore.estimators.wild_bootstrap import WildBootstrap, wild_scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class DoubleMLResult(Result):
+class DoubleMLResult(EffectResult, Weighted):
     """Estimate and everything it was made from (on the host)."""
 
     config: CrossFitting
@@ -66,16 +68,37 @@ class DoubleMLResult(Result):
         """Out-of-fold losses, one row per nuisance; medians over the repetitions.
 
         ``rmse`` is the root mean squared error, ``r2`` the share of the variance explained out of
-        fold, and ``log_loss`` is there where the target is 0 and 1. With ``frame`` the rows come
-        as a dataframe.
+        fold, ``log_loss`` is there where the target is 0 and 1, and ``chosen`` says what learners
+        chose that choose (penalties, settings, weights). With ``frame`` the rows come as a
+        dataframe.
         """
         rows = []
         for name, one in self.model.nuisances.items():
             losses = [self._losses(name, e) for e in self.repetitions]
             medians = {k: float(np.median([x[k] for x in losses])) for k in losses[0]}
             who = {"nuisance": one.symbol, "learner": label(self.learners[name])}
-            rows.append({**who, **medians})
+            chosen = findings.chosen(self.learners[name], self._findings(name))
+            rows.append({**who, **medians, **({"chosen": chosen} if chosen else {})})
         return frame_from_rows(rows, library) if frame else rows
+
+    def tuning(self, *, library: str | None = None, frame: bool = False) -> Any:
+        """Losses of all settings that learners chose from, one row per nuisance and candidate.
+
+        ``loss`` is the mean over all fits (folds and repetitions) of the loss on inner folds of
+        their training rows, ``kind`` says which loss, ``chosen`` in how many of ``fits`` it was
+        the least. No rows without learners that choose (`tune`, `nuisance.Best`).
+        """
+        rows = [
+            {"nuisance": one.symbol, **row}
+            for name, one in self.model.nuisances.items()
+            for row in findings.rows(self.learners[name], self._findings(name))
+        ]
+        return frame_from_rows(rows, library) if frame else rows
+
+    def _findings(self, name: str) -> dict[str, np.ndarray]:
+        """What the learner of a nuisance found out in all fits."""
+        every = (e.diagnostics.get("findings", {}) for e in self.repetitions)
+        return findings.together([one.get(name, {}) for one in every])
 
     def _losses(self, name: str, estimate: Estimate) -> dict[str, float]:
         one, columns = self.model.nuisances[name], columns_of(self.model, self.sample)
@@ -117,6 +140,27 @@ class DoubleMLResult(Result):
             ]
             return majority([one.pieces() for one in found])
 
+    def wild_bootstrap(
+        self, *, null: float = 0.0, level: float = 0.95, kind: str | None = None, n_boot: int = 9999
+    ) -> WildBootstrap:
+        """Test and interval that hold with few clusters (first repetition); see `wild_scores`.
+
+        Args:
+          null: value that is tested.
+          level: coverage of the interval.
+          kind: of the draws; None takes that for the number of clusters.
+          n_boot: draws.
+
+        Raises:
+          UserError: there are no clusters, or several kinds.
+        """
+        columns: dict[str, Any] = {**columns_of(self.model, self.sample)}
+        with self.config.precision():
+            found: dict[str, Any] = {**self.nuisances}
+            score = self.model.score(columns, found)
+        options: dict[str, Any] = {"null": null, "level": level, "kind": kind, "n_boot": n_boot}
+        return wild_scores(score, self.units, seed=self.config.seed, **options)
+
     # --- further analyses -----------------------------------------------------------------------
 
     def sensitivity(
@@ -154,7 +198,8 @@ class DoubleMLResult(Result):
     def plot_sensitivity(self, ax: Any = None, *, null: float = 0.0, **options: Any) -> Any:
         """Contours of the bound over strengths of omitted variables (first repetition).
 
-        ``options`` are those of `sensitivity.contour`, and ``benchmarks`` from `benchmark`.
+        ``options`` are those of `sensitivity.contour`, ``benchmarks`` from `benchmark`, and
+        ``scenario``, a pair (cf_y, cf_d) to mark.
         """
         return analyses.contour_picture(self, null, ax, **options)
 
@@ -207,11 +252,13 @@ class DoubleMLResult(Result):
     # --- tables, pictures and files -------------------------------------------------------------
 
     def details(self) -> list[str]:
-        """Learners with their losses, the first stage, repetitions."""
-        lines = []
+        """Learners with their losses and choices, the first stage, repetitions."""
+        lines, tuning = [], self.tuning()
         for row in self.evaluate_learners():
             loss = f"log-loss {row['log_loss']:.4g}" if "log_loss" in row else f"R2 {row['r2']:.3g}"
-            lines.append(f"{row['nuisance']}: {row['learner']}, out of fold {loss}")
+            chosen = f"; {row['chosen']}" if "chosen" in row else ""
+            lines.append(f"{row['nuisance']}: {row['learner']}, out of fold {loss}{chosen}")
+            lines += findings.tried([r for r in tuning if r["nuisance"] == row["nuisance"]])
         d = self.estimate.diagnostics
         if "first_stage" in d:
             lines.append(f"first stage {d['first_stage']:.4g} (t = {d['first_stage_t']:.1f})")
@@ -224,6 +271,22 @@ class DoubleMLResult(Result):
         arm = columns_of(self.model, self.sample)[one.target]
         raw = np.asarray(self.estimate.diagnostics["raw"][name])
         return plots.arms(raw, arm, symbol=one.symbol, clip=self.config.clip, figure=figure)
+
+    def arms(self) -> tuple[Arm, ...]:
+        """Units by treatment, with an instrument by that, with their weights (first repetition).
+
+        Raises:
+          UserError: this estimator does not divide by probabilities.
+        """
+        if not self._bounded:
+            raise UserError(f"Expected IRM or IIVM for weights, found {self.model.title}.")
+        (name,) = self._bounded
+        role = self.model.nuisances[name].target
+        value, p = columns_of(self.model, self.sample)[role], self.estimate.diagnostics[name]
+        letter = "Z" if role == INSTRUMENT else "A"
+        target = p if self.model is IRM_TREATED else None
+        own = np.where(value > 0.5, p, 1 - p)
+        return arms_of(self.sample, value, (f"{letter} = 0", f"{letter} = 1"), own, target)
 
     @property
     def _bounded(self) -> tuple[str, ...]:
@@ -243,6 +306,7 @@ class DoubleMLResult(Result):
             ],
             "notices": list(self.notices),
             "learners": self.evaluate_learners(),
+            "tuning": self.tuning(),
             "config": {
                 name: label(value) if name.startswith("ml_") else value
                 for name, value in self.config.get_params(deep=False).items()
@@ -252,13 +316,13 @@ class DoubleMLResult(Result):
     @property
     def report_pictures(self) -> Sequence[str]:
         """Names of the pictures in a report."""
-        return (*PICTURES, "overlap.png") if self._bounded else PICTURES
+        return (*PICTURES, "overlap.png", *WEIGHTED) if self._bounded else PICTURES
 
     def report(self, level: float = 0.95) -> Report:
         """Summary, numbers, the robust set, the interval and the overlap drawn."""
         figures = [self.estimate.plot(level=level).figure]
         if self._bounded:
-            figures.append(self.plot_overlap())
+            figures += [self.plot_overlap(), self.plot_weights(), self.plot_balance().figure]
         pictures = dict(zip(self.report_pictures, figures, strict=True))
         text, content = self.summary(level), self.to_dict(level)
         if INSTRUMENT in self.model.roles:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence, linear_algebra
+from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.linear_iv import robust_set
 from jaxcore.estimators.nuisance.penalised import newton_logistic
@@ -35,6 +36,7 @@ def _predict(kind: str, B: Float[Array, "n q"], b: Float[Array, " q"]) -> Float[
     return jax.nn.sigmoid(B @ b) if kind == "logistic" else B @ b
 
 
+@on_values(numbers=["Y", "A", "Z"], tables=["Bpi", "Bmu"])
 @functools.partial(jax.jit, static_argnames=("z_model", "a_model", "one_sided"))
 def genius(
     Y: Float[Array, " n"],
@@ -100,6 +102,7 @@ def genius(
     )
 
 
+@on_values(numbers=["Y", "A"], tables=["Z"])
 @functools.partial(jax.jit, static_argnames=("a_model", "iterations"))
 def genius_gmm(
     Y: Float[Array, " n"],
@@ -174,6 +177,7 @@ def genius_gmm(
     )
 
 
+@on_values(numbers=["Y", "A", "Z", "pi", "mu", "m", "v", "c"], tables=[])
 @functools.partial(jax.jit, static_argnames=("level",))
 def genius_plm(
     Y: Float[Array, " n"],

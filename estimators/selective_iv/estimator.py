@@ -7,9 +7,10 @@ from typing import Any, Literal
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import check_sample
 from jaxcore.estimators.frames import FitsFrames
+from jaxcore.estimators.saved import Restored
 from jaxcore.estimators.selective_iv import one_sided
 from jaxcore.estimators.selective_iv.fitting import Fitter
-from jaxcore.estimators.selective_iv.result import SelectiveIVResult
+from jaxcore.estimators.selective_iv.result import SelectiveIVResult, with_nuisances
 from jaxcore.estimators.selective_iv.settings import Settings
 
 
@@ -97,9 +98,21 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
         notices = [*sample.notices, *fitter.notices]
         return SelectiveIVResult.build(self, sample, clip, repeats, notices)
 
+    def restored(self, parts: Restored) -> SelectiveIVResult:
+        """The result of a fit that was saved."""
+        clip = dataclasses.replace(self.bounds, one_sided=parts.more["one_sided"])
+        repeats = [
+            dataclasses.replace(e, diagnostics=with_nuisances(e.diagnostics))
+            for e in parts.repetitions
+        ]
+        result = SelectiveIVResult.build(self, parts.sample, clip, repeats, ())
+        noted = dataclasses.replace(result.estimate, notices=parts.notices)
+        return dataclasses.replace(result, estimate=noted)
+
 
 def _from_options(
     learners: tuple[str, ...] = ("const", "lin", "quad"),
+    tune: bool = False,
     criterion: Literal["mixed_minimax", "minimax", "smooth"] = "mixed_minimax",
     folds: int = 5,
     repetitions: int = 1,
@@ -112,7 +125,9 @@ def _from_options(
     """Options of the command line.
 
     Args:
-      learners: candidate bases of every nuisance: const, lin, quad, cubic, spline, fourier.
+      learners: candidates of every nuisance: the bases const, lin, quad, cubic, spline, fourier, or
+        learners lasso, ridge, boosting, stack:A,B, best:A,B, tuned:A.
+      tune: choose the learners' settings by cross-validation (bases have none).
       criterion: how one combination of candidates is chosen.
       folds: cross-fitting folds.
       repetitions: repeated partitions, aggregated by medians.
@@ -122,7 +137,7 @@ def _from_options(
       assigned: level of the instrument that counts as 1.
       seed: seed of the folds.
     """
-    return SelectiveIV(
+    made = SelectiveIV(
         learners=learners,
         criterion=criterion,
         n_folds=folds,
@@ -133,3 +148,4 @@ def _from_options(
         assigned=assigned,
         seed=seed,
     )
+    return made.tune() if tune else made

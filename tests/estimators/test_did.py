@@ -224,6 +224,50 @@ def test_a_long_table_gives_what_its_arrays_give(panel, long):
     assert towns.df == 49 and "clusters only" not in towns.summary()
 
 
+def test_units_that_no_cell_can_use_are_left_out_and_counted(long):
+    """Never seen, or seen only once treatment had begun: else groups would weigh too much."""
+    named = ROLES | MEANS | {"n_folds": K}
+    expected = did.group_time_frame(long, **named)
+
+    def more(year, y, start, prefix):
+        rows = {"who": [f"{prefix} {i}" for i in range(20)], "year": [year] * 20, "y": [y] * 20}
+        rows |= {"start": [start] * 20, "x0": [0.0] * 20, "x1": [0.0] * 20, "town": [3] * 20}
+        return {k: np.concatenate([expanded[k], rows[k]]) for k in long}
+
+    expanded = long
+    expanded = more(2.0, np.nan, 2.0, "v")  # no outcome
+    expanded = more(4.0, 9.0, 3.0, "w")  # enters when already treated
+    expanded = more(1.0, 9.0, 1.0, "x")  # always treated
+    found = did.group_time_frame(expanded, **named)
+    assert found.estimate.notices == (
+        f"left out 20 of {N + 60} units without an outcome",
+        f"left out 40 of {N + 60} units that are not seen before they are treated",
+    )
+    for by in ("simple", "event"):
+        for key in ("theta", "se"):
+            ours = getattr(did.aggregate(found, by), key)
+            np.testing.assert_allclose(ours, getattr(did.aggregate(expected, by), key), rtol=1e-12)
+
+
+def test_the_last_group_is_compared_with_where_nobody_stays_untreated(long):
+    """The number by hand: its change less that of those who are treated later."""
+    ever = np.isfinite(long["start"])
+    some = {k: v[ever] for k, v in long.items()}
+    mean = dict.fromkeys(("ml_g", "ml_m"), MEAN)
+    found = did.group_time_frame(some, **ROLES, **mean, n_folds=K, control="not yet")
+    assert [(c.group, c.time) for c in found.cells if c.treated] == [(2, 2), (2, 3), (3, 3)]
+    y = {
+        (t, g): some["y"][(some["year"] == t) & (some["start"] == g)]
+        for t in (1, 3)
+        for g in (2, 4)
+    }
+    by_hand = (y[3, 2].mean() - y[1, 2].mean()) - (y[3, 4].mean() - y[1, 4].mean())
+    at = [c[::2] for c in found.cells].index((2, 3))
+    assert abs(found.estimate.theta[at] - by_hand) < 0.05  # means of folds stand in the score
+    with pytest.raises(UserError, match="treated and comparison units"):
+        did.group_time_frame(some, **ROLES, **mean, n_folds=K)
+
+
 @pytest.mark.parametrize(
     "change, sentence",
     [

@@ -312,6 +312,13 @@ def test_a_weak_instrument_is_noticed(data):
     assert any("weak instrument" in n for n in quick(PLIV).fit(y, a, noise, x).notices)
 
 
+def test_a_treatment_that_covariates_explain_is_noticed(data):
+    y, _, _, x = data
+    found = quick(PLR).fit(y, 2 * x[:, 0] + x[:, 1], x)
+    assert any("E[A|X] explains all but" in n for n in found.notices)
+    assert not quick(PLR).fit(y, 2 * x[:, 0] + np.cos(np.arange(N)), x).notices
+
+
 def test_losses_of_the_nuisances(data):
     y, a, _, x = data
     found = quick(IRM).fit(y, a, x)
