@@ -16,7 +16,10 @@ class Moments(NamedTuple):
 
     def standardise(self, images: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Images in standard deviations from the mean."""
-        return (images - self.mean) / self.deviation
+        mean, deviation = (
+            a.astype(images.dtype).reshape((1,) * (images.ndim - 1) + a.shape) for a in self
+        )
+        return (images - mean) / deviation
 
 
 def batch_moments(images: Float[Array, "*b h w c"]) -> Moments:

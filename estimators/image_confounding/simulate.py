@@ -230,7 +230,8 @@ def gaussian_fields(
     rows, cols = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
     radius = np.hypot(rows, cols)
     amplitude = np.where(radius > 0, np.where(radius > 0, radius, 1) ** -exponent, 0)
-    spectrum = jnp.fft.rfft2(white) * jnp.asarray(amplitude, white.dtype)[None]
+    spectrum = jnp.fft.rfft2(white)
+    spectrum = spectrum * jnp.asarray(amplitude, spectrum.dtype)[None]
     fields = jnp.fft.irfft2(spectrum, s=(size, size))
     return fields / jnp.std(fields)
 

@@ -6,7 +6,7 @@ from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate
 from jaxcore.ops.norm import channel_norm, group_norm, rms_norm
-from jaxcore.ops.pool import adaptive_pool
+from jaxcore.ops.pool import adaptive_pool, global_max
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
 from jaxcore.ops.resize import resize_bilinear
@@ -25,6 +25,7 @@ __all__ = [
     "depthwise_conv",
     "extract_windows",
     "gelu_gate",
+    "global_max",
     "group_norm",
     "local_max",
     "local_mean",

@@ -1,7 +1,9 @@
 """Pooling to a size that is asked for."""
 
+import functools
 from typing import Literal, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -62,5 +64,48 @@ def _even(x: Array, axis: int, count: int, kind: Pooled) -> Array:
     return _reduced(jnp.take(x, index, axis=axis), axis + 1, kind)
 
 
+def global_max(x: Float[Array, "*b h w c"]) -> Float[Array, "*b c"]:
+    """Largest value of every channel over all pixels.
+
+    >>> import jax.numpy as jnp
+    >>> global_max(jnp.arange(4.0).reshape(1, 2, 2, 1)).tolist()
+    [[3.0]]
+    """
+    return largest(x.reshape(*x.shape[:-3], x.shape[-3] * x.shape[-2], x.shape[-1]), x.ndim - 3)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def largest(x: Float[Array, "*s"], axis: int) -> Float[Array, "*r"]:
+    """``max`` along an axis whose gradient goes to the first place of the largest value.
+
+    JAX's own divides by the number of places that equal the result, and is NaN where a compiler
+    has rounded the two differently. Forward mode straight through it is refused.
+
+    Args:
+      x: any values.
+      axis: counted from the front.
+
+    >>> import jax.numpy as jnp
+    >>> jax.grad(lambda x: largest(x, 0))(jnp.array([1.0, 2.0, 2.0])).tolist()
+    [0.0, 1.0, 0.0]
+    """
+    return jnp.max(x, axis=axis)
+
+
+def _forward(x: Array, axis: int) -> tuple[Array, tuple[Array, int]]:
+    return jnp.max(x, axis=axis), (jnp.argmax(x, axis=axis), x.shape[axis])
+
+
+def _backward(axis: int, kept: tuple[Array, int], g: Array) -> tuple[Array]:
+    place, length = (jnp.expand_dims(kept[0], axis), kept[1])
+    shape = [1] * (g.ndim + 1)
+    shape[axis] = length
+    places = jnp.arange(length, dtype=place.dtype).reshape(shape)
+    return (jnp.where(places == place, jnp.expand_dims(g, axis), 0),)
+
+
+largest.defvjp(_forward, _backward)
+
+
 def _reduced(x: Array, axis: int, kind: Pooled) -> Array:
-    return jnp.max(x, axis=axis) if kind == "max" else jnp.mean(x, axis=axis)
+    return largest(x, axis) if kind == "max" else jnp.mean(x, axis=axis)

@@ -123,7 +123,7 @@ class ConvNet(nn.Module):
         for i in range(1, cfg.depth + 1):
             stride = cfg.stride if i == 1 else 1
             x = Block(cfg, stride, self.train, name=f"Spatial_d{i}")(x)
-        x = _norm(cfg, self.train, "FinalCNNBN")(jnp.max(x, axis=(1, 2)))
+        x = _norm(cfg, self.train, "FinalCNNBN")(ops.global_max(x))
         features = with_covariates(OverTime(cfg, name="over_time")(x), covariates)
         out = Head(cfg, name="head")(features)
         wide = ops.accumulation_dtype(cfg.dtype)
@@ -164,5 +164,5 @@ def random_features(
     frames_of(cfg, x, jnp.zeros((x.shape[0], cfg.covariates)) if cfg.covariates else None, 1)
     own = {"params": params["Spatial_d1"]["separable"]}
     maps: Any = Separable(cfg, cfg.stride).apply(own, x)
-    largest, mean = jnp.max(maps, axis=(1, 2)), jnp.mean(maps, axis=(1, 2))
+    largest, mean = ops.global_max(maps), jnp.mean(maps, axis=(1, 2))
     return jnp.concatenate([largest, mean, largest * mean], axis=-1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.ops import adaptive_pool, rotary
+from jaxcore.ops import adaptive_pool, global_max, rotary
 
 
 def spans(n, count, bins):
@@ -36,3 +36,11 @@ def test_turned_vectors_see_only_how_far_they_are_apart():
     here, later = rotary(x), rotary(x, start=5)
     np.testing.assert_allclose(here @ here.T, later @ later.T, atol=1e-5)
     np.testing.assert_allclose(rotary(x)[0], x[0], atol=1e-7)
+
+
+def test_of_equal_largest_values_the_first_one_is_moved():
+    x = jnp.array([[1.0, 5.0, 5.0, 2.0]]).reshape(1, 2, 2, 1)
+    slopes = jax.grad(lambda x: jnp.sum(global_max(x)))(x)
+    assert slopes.ravel().tolist() == [0.0, 1.0, 0.0, 0.0]
+    both = jax.jit(jax.vmap(jax.grad(lambda x: jnp.sum(global_max(x)))))(jnp.stack([x, -x]))
+    assert both.reshape(2, 4).tolist() == [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]

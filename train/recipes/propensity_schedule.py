@@ -17,7 +17,7 @@ def causalimages(peak: float, total_steps: int) -> Schedule:
 
     >>> rate = causalimages(1.0, 100)
     >>> [round(float(rate(step)), 2) for step in (0, 5, 50, 95, 99)]
-    [0.01, 1.0, 0.51, 0.01, 0.01]
+    [0.01, 1.0, 0.5, 0.01, 0.01]
     """
     step, low = np.arange(total_steps + 1), peak / 100
     warm, end = max(1, int(0.05 * total_steps)), max(2, int(0.95 * total_steps))
@@ -31,7 +31,7 @@ def cnn2023(peak: float, total_steps: int) -> Schedule:
     """Half of the steps ``|cos(50 i / n)|``, then ``(i - n / 2 + 1)^(-0.3)``; i counts from 1.
 
     >>> round(float(cnn2023(1.0, 100)(99)), 4)
-    0.3073
+    0.3074
     """
     i, half = np.arange(1, total_steps + 1), total_steps / 2
     later = np.maximum(i - half, 0) + 1

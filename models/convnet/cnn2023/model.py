@@ -50,11 +50,11 @@ class CNN2023(nn.Module):
                 name=f"conv_{i}",
                 **fields,
             )
-            x = self._norm(f"bni_{i}", nn.max_pool(jax.nn.silu(conv(x)), (2, 2), (2, 2)))
+            x = self._norm(f"bni_{i}", _halved(jax.nn.silu(conv(x))))
             if i < cfg.depth - 1:
                 proj = PointwiseConv(features=cfg.low, name=f"proj_{i}", **fields)
                 x = self._norm(f"bn_{i}", jax.nn.silu(proj(x)))
-        pooled = jnp.concatenate([jnp.max(x, axis=(1, 2)), jnp.mean(x, axis=(1, 2))], axis=-1)
+        pooled = jnp.concatenate([ops.global_max(x), jnp.mean(x, axis=(1, 2))], axis=-1)
         pooled = self._norm("bnd", tap(self, "pooled", pooled), affine=False)
         features = with_covariates(pooled, covariates)
         hidden = jax.nn.silu(PointwiseConv(features=cfg.hidden, name="hid", **fields)(features))
@@ -72,6 +72,12 @@ class CNN2023(nn.Module):
             types=Types.of(self.cfg),
             name=name,
         )(x)
+
+
+def _halved(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Largest values of squares of two pixels; an odd last row or column is left out."""
+    height, width = x.shape[1] // 2, x.shape[2] // 2
+    return ops.adaptive_pool(x[:, : 2 * height, : 2 * width], (height, width), "max")
 
 
 def draw(key: Key, cfg: CNN2023Config) -> Params:
