@@ -9,6 +9,7 @@ environment of its own brings the rivals.
 
 * ``fit``: IIVM and PLR on the 401(k) data with lasso and logistic lasso on degree-2 terms, five
   folds, once with fixed penalties and once cross-validated.
+* ``effects``: difference in differences and omitted variables (`benchmarks.estimators_effects`).
 * ``monte_carlo``: 1,000 replications at n = 1,000 with linear nuisances.
 * ``scaling``: the selective estimator in n (to a million rows, 50 covariates), folds, learners.
 * ``devices``: replications over one and two devices.
@@ -27,6 +28,7 @@ import numpy as np
 import tyro
 from jax.sharding import PartitionSpec
 
+from benchmarks import estimators_effects
 from benchmarks.harness import RESULTS, compiled, environment, interleaved, ratios, say, write
 from jaxcore.estimators import double_ml
 from jaxcore.estimators.datasets import load_401k
@@ -220,6 +222,15 @@ def compare(calls: dict[str, Any], facts: Any, tolerance: float, repeats: int) -
     return record
 
 
+def effects(repeats: int, smoke: bool) -> dict[str, Any]:
+    """Difference in differences and omitted variables."""
+    out = {}
+    for name, (calls, facts) in estimators_effects.rows(smoke).items():
+        say(f"effects: {name}")
+        out[name] = compare(calls, facts, AGREE, 1 if smoke else repeats)
+    return out
+
+
 def simulated(reps: int, n: int) -> tuple[np.ndarray, ...]:
     """Data of all replications: Y, A, Z (reps, n) and X (reps, n, 5); linear nuisances."""
     rng = np.random.default_rng(1)
@@ -350,7 +361,7 @@ def devices(reps: int, n: int) -> dict[str, Any]:
 
 def main(
     out: Path = RESULTS / "estimators.json",
-    only: tuple[str, ...] = ("fit", "monte_carlo", "scaling", "devices"),
+    only: tuple[str, ...] = ("fit", "effects", "monte_carlo", "scaling", "devices"),
     repeats: int = 10,
     smoke: bool = False,
 ) -> None:
@@ -367,6 +378,7 @@ def main(
     warnings.filterwarnings("ignore", module="(sklearn|doubleml|econml)")
     questions = {
         "fit": lambda: single_fits(repeats, smoke),
+        "effects": lambda: effects(repeats, smoke),
         "monte_carlo": lambda: simulations(*((20, 200, 2) if smoke else (1000, 1000, 200))),
         "scaling": lambda: scaling(smoke),
         "devices": lambda: devices(*((4, 200) if smoke else (100, 5000))),

@@ -1,6 +1,7 @@
 """Cross-fitting: integer fold ids, 0/1 training weights, one `vmap` over folds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.nuisance.base import Learner, fit_predict
+from jaxcore.estimators.nuisance.base import Learner, fit_predict, fit_predict_find
 from jaxcore.estimators.nuisance.host import HostLearner
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
@@ -178,3 +179,39 @@ def crossfit(
     per_fold = fit_predict(learner, X, y, masks, at, key=key)
     out = own_fold(per_fold, combined(fold_ids, n_folds))
     return out[0] if X_eval is None else out
+
+
+def crossfit_groups(
+    learner: Learner | HostLearner,
+    X: Float[Array, "n p"],
+    y: Float[Array, " n"],
+    fold_ids: Int[Array, "n *ways"],
+    n_folds: int,
+    *,
+    weights: Float[Array, "g n"],
+    keys: Key,
+) -> tuple[Float[Array, "g n"], dict[str, Array]]:
+    """`crossfit` of one learner in several groups of rows at once, in one program.
+
+    Args:
+      learner: as in `crossfit`, as the next four.
+      X: features.
+      y: target.
+      fold_ids: fold of each unit.
+      n_folds: number of folds.
+      weights: weights of the rows of every group; zero leaves a row out.
+      keys: PRNG key of every group.
+
+    Returns:
+      Predictions for all units by every group's fits, and what these found out (first axes group,
+      fold; see `nuisance.base.fit_predict_find`).
+    """
+    masks = [training_masks(fold_ids, n_folds, weights=w, dtype=X.dtype) for w in weights]
+    k = masks[0].shape[0]
+    each: Any = None  # outside learners draw by themselves
+    if not isinstance(learner, HostLearner):
+        each = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
+    out, found = fit_predict_find(learner, X, y, jnp.concatenate(masks), (X,), keys=each)
+    out = out[:, 0].reshape(len(masks), k, -1)
+    own = own_fold(jnp.swapaxes(out, 0, 1), combined(fold_ids, n_folds))
+    return own, {name: v.reshape(len(masks), k, *v.shape[1:]) for name, v in found.items()}

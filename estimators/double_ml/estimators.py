@@ -2,8 +2,8 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from jaxcore.estimators.double_ml.result import DoubleMLResult
 from jaxcore.estimators.frames import FitsFrames
 from jaxcore.estimators.nuisance import candidates
 from jaxcore.estimators.nuisance.candidates import Candidate
+from jaxcore.estimators.nuisance.tuning import Grid, Tuned
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.report import PICTURES
 from jaxcore.estimators.settings import CrossFitting
@@ -44,12 +45,50 @@ class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
         if self.n_folds < 2:
             raise UserError(f"Expected at least 2 folds, found {self.n_folds}.")
         for name in self.chosen.learners:
-            candidates.check(getattr(self, name), name)
+            self._regression(name)
+
+    def _regression(self, name: str) -> Any:
+        """The learner of a setting; names are resolved as far as the model knows the target."""
+        roles = {n.target for n in self.chosen.nuisances.values() if n.learner == name}
+        binary = roles <= set(self.chosen.binary)
+        return candidates.resolved(getattr(self, name), name, binary=binary)
 
     @classmethod
     def options(cls) -> Callable[..., Any]:
         """Settings that the command line can say; see `FitsFrames.options`."""
         return _options(cls)
+
+    def tune(self, grids: Mapping[str, Grid] | None = None, *, n_inner: int = 3) -> Self:
+        """The same settings with learners that choose theirs by cross-validation in every fit.
+
+        A fit chooses among the combinations of a grid by the loss on inner folds of its training
+        rows alone, so that the rows of a fold never choose the learner that predicts them. The
+        losses and the chosen settings are in the summary and in `DoubleMLResult.tuning`.
+
+        Args:
+          grids: learner -> setting -> values to try, as ``{"ml_m": {"alpha": [0.01, 0.1, 1]}}``;
+            an empty mapping takes the grid of `nuisance.tuning.GRIDS`. None tunes all learners.
+          n_inner: inner folds.
+
+        Raises:
+          UserError: an unknown learner or setting, no values, or a learner from outside (give
+            scikit-learn's ``GridSearchCV`` instead).
+
+        >>> IRM(ml_g="ridge", ml_m="ridge").tune({"ml_m": {}}).ml_m
+        Tuned(learner='ridge', grid={}, n_inner=3)
+        """
+        known = self.chosen.learners
+        grids = {name: {} for name in known} if grids is None else grids
+        unknown = [name for name in grids if name not in known]
+        if unknown:
+            raise UserError(f"Expected learners {', '.join(known)}, found {', '.join(unknown)}.")
+        if n_inner < 2:
+            raise UserError(f"Expected at least 2 inner folds, found {n_inner}.")
+        changed = {
+            name: Tuned(learner=getattr(self, name), grid=dict(grid), n_inner=n_inner)
+            for name, grid in grids.items()
+        }
+        return dataclasses.replace(self, **changed)
 
     def _fitted(
         self,
@@ -76,7 +115,7 @@ class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
             missing=self.missing,
             binary=model.binary,
             levels=self.levels,
-            holes=all(candidates.takes_missing(candidates.check(v, k)) for k, v in given.items()),
+            holes=all(candidates.takes_missing(self._regression(name)) for name in given),
         )
         learners, fixed = learners_of(model, sample, given), self._fixed(sample)
         check = check_training(model, sample)
@@ -273,11 +312,12 @@ _COMMON: dict[str, tuple[str, Any, str]] = {
 
 def _options(cls: type[DoubleML]) -> Callable[..., DoubleML]:
     """A function whose arguments are the settings that a command line can say."""
-    names = Literal[tuple(candidates.NAMED)]
     options: dict[str, tuple[str, Any, str]] = {}
     for name in cls.model.learners:
         symbols = [n.symbol for n in cls.model.nuisances.values() if n.learner == name]
-        options[name] = (name, names, f"learner of {' and '.join(symbols)}.")
+        told = f"learner of {' and '.join(symbols)}: {candidates.KNOWN}."
+        options[name] = (name, str, told)
+    options["tune"] = ("tune", bool, "choose the learners' settings by cross-validation.")
     options |= {
         name: option
         for name, option in _COMMON.items()
@@ -287,10 +327,12 @@ def _options(cls: type[DoubleML]) -> Callable[..., DoubleML]:
     if cls is IRM:
         targets = Literal["ATE", "ATT"]
         options["target"] = ("target", targets, "average effect, or that on the treated.")
-    fields = {f.name: f.default for f in dataclasses.fields(cls)}
+    fields = {f.name: f.default for f in dataclasses.fields(cls)} | {"tune": False}
 
     def make(**given: Any) -> DoubleML:
-        return cls(**{name: given[said] for name, (said, _, _) in options.items() if said in given})
+        said_of = {name: given[said] for name, (said, _, _) in options.items() if said in given}
+        tune = said_of.pop("tune", False)
+        return cls(**said_of).tune() if tune else cls(**said_of)
 
     make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # stubs lack it
         [

@@ -103,11 +103,14 @@ def fit_partition(
     units, bounds = sample.units(dtype, clustered=clustered), (float(clip[0]), float(clip[1]))
     options: dict[str, Any] = {"fixed": fixed, "units": units, "key": key}
     fitted = {name: learners[name] for name in model.nuisances if name not in dict(fixed)}
+    by_setting = {model.nuisances[name].learner: one for name, one in fitted.items()}
     if any(isinstance(one, HostLearner) for one in fitted.values()):
-        raw = models.predictions(model, columns, X, fitted, folds, n_folds, **options)
+        raw, about = models.predictions(model, columns, X, by_setting, folds, n_folds, **options)
         found = _solved(model, columns, raw, clip=bounds, units=units)
+        found.diagnostics["findings"] = about
     else:
-        found = _compiled(model, columns, X, fitted, folds, n_folds=n_folds, clip=bounds, **options)
+        options |= {"n_folds": n_folds, "clip": bounds}
+        found = _compiled(model, columns, X, by_setting, folds, **options)
     found = found.on_host()
     _check_finite(model, found, fitted)
     found.diagnostics["fold_ids"] = ids

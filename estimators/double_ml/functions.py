@@ -173,14 +173,13 @@ def _run(
     """`models.fit` of what is traced; what is not is checked, and computed in float64."""
     leaves = jax.tree.leaves((columns, X, learners, fold_ids, units, key))
     if any(isinstance(leaf, Tracer) for leaf in leaves):
-        every = {name: learners[one.learner] for name, one in model.nuisances.items()}
         columns, X, fold_ids, units = jax.tree.map(jnp.asarray, (columns, X, fold_ids, units))
         named = dict(zip(model.roles, columns, strict=True))
         return models.fit(
             model,
             named,
             X,
-            every,
+            learners,
             fold_ids,
             n_folds,
             clip=clip,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import influence
-from jaxcore.estimators.crossfit import crossfit
+from jaxcore.estimators.crossfit import crossfit_groups
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.influence import LinearScore
 from jaxcore.estimators.nuisance import HostLearner, Learner
@@ -83,7 +83,7 @@ def fit(
       model: the estimator.
       columns: outcome, treatment, instrument by role.
       X: covariates.
-      learners: of every nuisance, by prediction.
+      learners: by setting, as "ml_g".
       fold_ids: fold of each unit.
       n_folds: number of folds; 1 switches cross-fitting off.
       clip: bounds of the probabilities that the score divides by.
@@ -92,12 +92,14 @@ def fit(
       key: PRNG key for learners that draw.
 
     Returns:
-      The estimate; diagnostics hold the predictions by name (bounded), and ``raw`` (not bounded).
+      The estimate; diagnostics hold the predictions by name (bounded), ``raw`` (not bounded), and
+      ``findings`` of the learners by prediction, such as chosen penalties (first axis: folds).
     """
-    found = predictions(
+    found, about = predictions(
         model, columns, X, learners, fold_ids, n_folds, fixed=fixed, units=units, key=key
     )
-    return solve(model, columns, found, clip=clip, units=units)
+    estimate = solve(model, columns, found, clip=clip, units=units)
+    return dataclasses.replace(estimate, diagnostics={**estimate.diagnostics, "findings": about})
 
 
 def predictions(
@@ -111,30 +113,40 @@ def predictions(
     fixed: tuple[tuple[str, float], ...] = (),
     units: Units = INDEPENDENT,
     key: Key | None = None,
-) -> dict[str, Float[Array, " n"]]:
-    """Out-of-fold predictions of every nuisance, not bounded; see `fit`."""
+) -> tuple[dict[str, Float[Array, " n"]], dict[str, dict[str, Array]]]:
+    """Out-of-fold predictions of every nuisance, not bounded, and findings; see `fit`."""
     key = jax.random.key(0) if key is None else key
-    known, out = dict(fixed), {}
-    for i, (name, one) in enumerate(model.nuisances.items()):
-        y = columns[one.target]
-        if name in known:
-            out[name] = jnp.full_like(y, known[name])
+    known, about = dict(fixed), {}
+    y = columns[OUTCOME]
+    out = {name: jnp.full_like(y, value) for name, value in known.items()}
+    weights = jnp.ones_like(y) if units.weights is None else units.weights
+
+    def group(one: Nuisance) -> Float[Array, " n"]:
+        if one.given is None:
+            return weights
+        role, value = one.given
+        return weights * (columns[role] if value else 1 - columns[role])
+
+    for setting in model.learners:  # of all arms at once: half the programs
+        places = [
+            (i, name, one)
+            for i, (name, one) in enumerate(model.nuisances.items())
+            if one.learner == setting and name not in known
+        ]
+        if not places:
             continue
-        weights = units.weights
-        if one.given is not None:
-            arm = columns[one.given[0]]
-            arm = arm if one.given[1] else 1 - arm
-            weights = arm if weights is None else arm * weights
-        out[name] = crossfit(
-            learners[name],
+        values, found = crossfit_groups(
+            learners[setting],
             X,
-            y,
+            columns[places[0][2].target],
             fold_ids,
             n_folds,
-            weights=weights,
-            key=jax.random.fold_in(key, i),
+            weights=jnp.stack([group(one) for _, _, one in places]),
+            keys=jnp.stack([jax.random.fold_in(key, i) for i, _, _ in places]),
         )
-    return out
+        for j, (_, name, _) in enumerate(places):
+            out[name], about[name] = values[j], {what: v[j] for what, v in found.items()}
+    return {name: out[name] for name in model.nuisances}, about
 
 
 def solve(

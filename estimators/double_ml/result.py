@@ -16,7 +16,7 @@ from jaxcore.estimators.double_ml.fitting import columns_of, fit_partition
 from jaxcore.estimators.double_ml.model import INSTRUMENT, Model
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, anderson_rubin, majority
-from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.nuisance import findings, label
 from jaxcore.estimators.policy_tree import PolicyTree
 from jaxcore.estimators.report import PICTURES, Report
 from jaxcore.estimators.result import Result
@@ -66,16 +66,37 @@ class DoubleMLResult(Result):
         """Out-of-fold losses, one row per nuisance; medians over the repetitions.
 
         ``rmse`` is the root mean squared error, ``r2`` the share of the variance explained out of
-        fold, and ``log_loss`` is there where the target is 0 and 1. With ``frame`` the rows come
-        as a dataframe.
+        fold, ``log_loss`` is there where the target is 0 and 1, and ``chosen`` says what learners
+        chose that choose (penalties, settings, weights). With ``frame`` the rows come as a
+        dataframe.
         """
         rows = []
         for name, one in self.model.nuisances.items():
             losses = [self._losses(name, e) for e in self.repetitions]
             medians = {k: float(np.median([x[k] for x in losses])) for k in losses[0]}
             who = {"nuisance": one.symbol, "learner": label(self.learners[name])}
-            rows.append({**who, **medians})
+            chosen = findings.chosen(self.learners[name], self._findings(name))
+            rows.append({**who, **medians, **({"chosen": chosen} if chosen else {})})
         return frame_from_rows(rows, library) if frame else rows
+
+    def tuning(self, *, library: str | None = None, frame: bool = False) -> Any:
+        """Losses of all settings that learners chose from, one row per nuisance and candidate.
+
+        ``loss`` is the mean over all fits (folds and repetitions) of the loss on inner folds of
+        their training rows, ``kind`` says which loss, ``chosen`` in how many of ``fits`` it was
+        the least. No rows without learners that choose (`tune`, `nuisance.Best`).
+        """
+        rows = [
+            {"nuisance": one.symbol, **row}
+            for name, one in self.model.nuisances.items()
+            for row in findings.rows(self.learners[name], self._findings(name))
+        ]
+        return frame_from_rows(rows, library) if frame else rows
+
+    def _findings(self, name: str) -> dict[str, np.ndarray]:
+        """What the learner of a nuisance found out in all fits."""
+        every = (e.diagnostics.get("findings", {}) for e in self.repetitions)
+        return findings.together([one.get(name, {}) for one in every])
 
     def _losses(self, name: str, estimate: Estimate) -> dict[str, float]:
         one, columns = self.model.nuisances[name], columns_of(self.model, self.sample)
@@ -207,11 +228,13 @@ class DoubleMLResult(Result):
     # --- tables, pictures and files -------------------------------------------------------------
 
     def details(self) -> list[str]:
-        """Learners with their losses, the first stage, repetitions."""
-        lines = []
+        """Learners with their losses and choices, the first stage, repetitions."""
+        lines, tuning = [], self.tuning()
         for row in self.evaluate_learners():
             loss = f"log-loss {row['log_loss']:.4g}" if "log_loss" in row else f"R2 {row['r2']:.3g}"
-            lines.append(f"{row['nuisance']}: {row['learner']}, out of fold {loss}")
+            chosen = f"; {row['chosen']}" if "chosen" in row else ""
+            lines.append(f"{row['nuisance']}: {row['learner']}, out of fold {loss}{chosen}")
+            lines += findings.tried([r for r in tuning if r["nuisance"] == row["nuisance"]])
         d = self.estimate.diagnostics
         if "first_stage" in d:
             lines.append(f"first stage {d['first_stage']:.4g} (t = {d['first_stage_t']:.1f})")
@@ -243,6 +266,7 @@ class DoubleMLResult(Result):
             ],
             "notices": list(self.notices),
             "learners": self.evaluate_learners(),
+            "tuning": self.tuning(),
             "config": {
                 name: label(value) if name.startswith("ml_") else value
                 for name, value in self.config.get_params(deep=False).items()

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcore.estimators.nuisance.base import Learner, fit_predict, label
 from jaxcore.estimators.nuisance.basis import Basis, BSpline, FourierFeatures, Polynomial
+from jaxcore.estimators.nuisance.best import Best
 from jaxcore.estimators.nuisance.boosting import Boosting
 from jaxcore.estimators.nuisance.calibrate import Calibrated
 from jaxcore.estimators.nuisance.host import HostLearner
@@ -11,6 +12,7 @@ from jaxcore.estimators.nuisance.kernel import KernelRidge
 from jaxcore.estimators.nuisance.linear import ElasticNet, Lasso, Ridge
 from jaxcore.estimators.nuisance.logistic import Logistic, LogisticLasso
 from jaxcore.estimators.nuisance.stack import Stack
+from jaxcore.estimators.nuisance.tuning import tuned
 
 if TYPE_CHECKING:
     from jaxcore.estimators.nuisance.mlp import MLP
@@ -19,6 +21,7 @@ __all__ = [
     "MLP",
     "BSpline",
     "Basis",
+    "Best",
     "Boosting",
     "Calibrated",
     "ElasticNet",
@@ -34,6 +37,7 @@ __all__ = [
     "Stack",
     "fit_predict",
     "label",
+    "tuned",
 ]
 
 

@@ -40,6 +40,11 @@ class Learner(Protocol):
         ...
 
 
+def classifies(learner: object) -> bool:
+    """Whether a learner predicts probabilities of a target of 0 and 1."""
+    return bool(getattr(learner, "binary", False))
+
+
 def fit_predict(
     learner: Learner | HostLearner,
     X: Float[Array, "n p"],
@@ -62,10 +67,29 @@ def fit_predict(
     Returns:
       Predictions, axes [fit, feature array, row].
     """
+    return fit_predict_find(learner, X, y, masks, at, key=key)[0]
+
+
+def fit_predict_find(
+    learner: Learner | HostLearner,
+    X: Float[Array, "n p"],
+    y: Float[Array, "*k n"],
+    masks: Float[Array, "k n"],
+    at: Sequence[Float[Array, "m p"]],
+    *,
+    key: Key | None = None,
+    keys: Key | None = None,
+) -> tuple[Float[Array, "k e m"], dict[str, Array]]:
+    """`fit_predict`, and what every fit found out, first axis [fit].
+
+    ``keys`` are those of the fits, instead of one to be split. A JAX learner may have a method
+    ``findings(fitted) -> dict`` of arrays: chosen penalties, weights, losses.
+    """
     if isinstance(learner, HostLearner):
-        return learner.fit_predict(X, y, masks, tuple(at))
-    key = jax.random.key(0) if key is None else key
-    return _fit_predict(learner, X, y, masks, tuple(at), key)
+        return learner.fit_predict(X, y, masks, tuple(at)), {}
+    if keys is None:
+        keys = jax.random.split(jax.random.key(0) if key is None else key, masks.shape[0])
+    return _fit_predict(learner, X, y, masks, tuple(at), keys)
 
 
 @jax.jit
@@ -75,13 +99,15 @@ def _fit_predict(
     y: Float[Array, "*k n"],
     masks: Float[Array, "k n"],
     at: tuple[Float[Array, "m p"], ...],
-    key: Key,
-) -> Float[Array, "k e m"]:
-    def one(y_k: Array, w: Array, k: Key) -> Float[Array, "e m"]:
-        fitted = learner.fit(X, y_k, w, k)
-        return jnp.stack([learner.predict(fitted, x) for x in at])
+    keys: Key,
+) -> tuple[Float[Array, "k e m"], dict[str, Array]]:
+    findings = getattr(learner, "findings", None)
 
-    keys = jax.random.split(key, masks.shape[0])
+    def one(y_k: Array, w: Array, k: Key) -> tuple[Float[Array, "e m"], dict[str, Array]]:
+        fitted = learner.fit(X, y_k, w, k)
+        found = {} if findings is None else findings(fitted)
+        return jnp.stack([learner.predict(fitted, x) for x in at]), found
+
     return jax.vmap(one, in_axes=(0 if y.ndim == 2 else None, 0, 0))(y, masks, keys)
 
 
@@ -101,6 +127,15 @@ def label(learner: object) -> str:
         value = getattr(learner, field.name)
         plain = field.default is not dataclasses.MISSING and value == field.default
         if not plain:
-            text = label(value) if dataclasses.is_dataclass(value) else repr(value)
-            changed.append(f"{field.name}={text}")
+            text = _text(value)
+            changed.append(text if isinstance(value, tuple) else f"{field.name}={text}")
     return f"{type(learner).__name__}({', '.join(changed)})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        kinds = {type(one).__name__ for one in value}
+        if len(value) > 3 and len(kinds) == 1:
+            return f"{len(value)} of {kinds.pop()}"
+        return ", ".join(map(_text, value))
+    return label(value) if dataclasses.is_dataclass(value) else repr(value)

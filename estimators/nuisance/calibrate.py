@@ -68,6 +68,7 @@ class Calibrated:
     """A classifier whose probabilities are recalibrated on inner two-fold predictions."""
 
     per_arm: ClassVar[bool] = False
+    binary: ClassVar[bool] = True  # predicts probabilities
     learner: Learner
     method: str = static("platt")  # or "isotonic"
 

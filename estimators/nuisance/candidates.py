@@ -1,19 +1,23 @@
 """From what a user names as a learner to a learner: a word, one of ours, or one from outside."""
 
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.nuisance.base import Learner, label
+from jaxcore.estimators.nuisance.base import Learner, classifies, label
 from jaxcore.estimators.nuisance.basis import BSpline
+from jaxcore.estimators.nuisance.best import Best
 from jaxcore.estimators.nuisance.boosting import Boosting
-from jaxcore.estimators.nuisance.calibrate import Calibrated
 from jaxcore.estimators.nuisance.host import HostLearner, is_outside_learner
 from jaxcore.estimators.nuisance.linear import Lasso, Ridge
 from jaxcore.estimators.nuisance.logistic import Logistic, LogisticLasso
 from jaxcore.estimators.nuisance.stack import Stack
+from jaxcore.estimators.nuisance.tuning import Tuned, tuned
 
 _NUMBERS = (int, float, np.generic, np.ndarray, jax.Array)  # leaves of a learner are settings
 _SPLINE = BSpline()
@@ -31,29 +35,49 @@ NAMED: dict[str, tuple[Learner, Learner]] = {
     ),
 }
 
+COMBINED: dict[str, Callable[..., Any]] = {
+    "stack": lambda *learners: Stack(learners=learners),
+    "best": lambda *learners: Best(learners=learners),
+    "tuned": tuned,
+}
+"""Word before a colon -> what it makes of the learners after it: "stack:lasso,boosting"."""
+
+KNOWN = f"{', '.join(NAMED)}, stack:A,B, best:A,B or tuned:A"
+"""The names, for messages and help."""
+
 Candidate = str | Learner | HostLearner | Any
-"""A name of `NAMED`, a learner of ours, or an outside one with ``fit`` and ``predict``."""
+"""A name of `NAMED`, names after a word of `COMBINED`, a learner, or an outside one."""
 
 
-def check(
-    candidate: Candidate, what: str, also: str = f"one of {', '.join(NAMED)}"
-) -> Learner | HostLearner | None:
-    """A learner, or None for a name that waits for its target.
+def resolved(
+    candidate: Candidate, what: str, *, binary: bool = False, bases: Sequence[str] = ()
+) -> Learner | HostLearner:
+    """The learner that a user means.
 
     Args:
       candidate: what the user gave.
       what: the setting, for messages.
-      also: what else there may be, for messages.
+      binary: names mean the learner of a target of 0 and 1.
+      bases: names of bases that would do as well, for messages.
 
     Raises:
       UserError: it is no learner.
+
+    >>> label(resolved("stack:ridge,boosting", "ml_g"))
+    'Stack(Ridge(), Boosting())'
     """
     if isinstance(candidate, str):
-        if candidate not in NAMED:
-            raise UserError(f"Expected a learner or {also} for {what}, found {candidate!r}.")
-        return None
+        return _named(candidate, what, binary, bases)
     if isinstance(candidate, HostLearner):
         return candidate
+    if isinstance(candidate, Tuned):
+        one = resolved(candidate.learner, what, binary=binary, bases=bases)
+        return tuned(one, candidate.grid, n_inner=candidate.n_inner)
+    if isinstance(candidate, Stack | Best):
+        if not candidate.learners:
+            raise UserError(f"Expected learners in {type(candidate).__name__}, found none.")
+        each = [resolved(one, what, binary=binary, bases=bases) for one in candidate.learners]
+        candidate = dataclasses.replace(candidate, learners=tuple(each))
     outside = jax.tree_util.all_leaves([candidate])  # ours are pytrees
     if isinstance(candidate, Learner) and not outside:
         if not all(isinstance(leaf, _NUMBERS) for leaf in jax.tree.leaves(candidate)):
@@ -65,8 +89,29 @@ def check(
         return HostLearner(candidate)
     raise UserError(
         "Expected a learner of jaxcore.estimators.nuisance, one with fit and predict, or "
-        f"{also} for {what}, found {candidate!r}."
+        f"{_known(bases)} for {what}, found {candidate!r}."
     )
+
+
+def _known(bases: Sequence[str]) -> str:
+    return f"a basis of {', '.join(bases)}, or one of {KNOWN}" if bases else f"one of {KNOWN}"
+
+
+def _named(name: str, what: str, binary: bool, bases: Sequence[str]) -> Any:
+    if name in NAMED:
+        return NAMED[name][int(binary)]
+    word, colon, rest = name.partition(":")
+    inside = rest.split(",")
+    if not colon or word not in COMBINED:
+        words = (*NAMED, *COMBINED, *bases)
+        near = difflib.get_close_matches(word if colon else name, words, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
+        raise UserError(f"Expected a learner or {_known(bases)} for {what}, found {name!r}{hint}.")
+    if word == "tuned":
+        inside = [rest]
+    elif len(inside) < 2:
+        raise UserError(f"Expected two learners or more after {word}: for {what}, found {name!r}.")
+    return COMBINED[word](*(_named(one, what, binary, bases) for one in inside))
 
 
 def learner_for(candidate: Candidate, what: str, target: np.ndarray) -> Learner | HostLearner:
@@ -79,22 +124,13 @@ def learner_for(candidate: Candidate, what: str, target: np.ndarray) -> Learner 
     'Logistic()'
     """
     binary = bool(np.all((target == 0) | (target == 1)))
-    found = check(candidate, what)
-    if found is None:
-        return NAMED[str(candidate)][int(binary)]
+    found = resolved(candidate, what, binary=binary)
     if classifies(found) and not binary:
         raise UserError(
             f"Expected a regression for {what}, whose target is not 0 and 1, found the classifier "
             f"{label(found)}."
         )
     return found
-
-
-def classifies(learner: object) -> bool:
-    """Whether a learner predicts probabilities of a target of 0 and 1."""
-    if isinstance(learner, Logistic | LogisticLasso | Calibrated):
-        return True
-    return bool(getattr(learner, "binary", False))
 
 
 def takes_missing(learner: object) -> bool:

@@ -44,6 +44,7 @@ class KernelRidge:
     """
 
     per_arm: ClassVar[bool] = True
+    large: ClassVar[bool] = True  # takes n^2 numbers: candidates are fitted one after the other
     alpha: float = 1.0
     gamma: float = 0.2
     standardize: bool = static(True)  # standardise the features and centre the target

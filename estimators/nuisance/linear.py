@@ -179,6 +179,10 @@ class ElasticNet:
         """Predicted mean."""
         return fitted.predictor(self, X)
 
+    def findings(self, fitted: LinearFit) -> dict[str, Array]:
+        """The penalty, if it was chosen."""
+        return {"alpha": fitted.alpha} if self.alpha is None else {}
+
     def _path(self, cross: Float[Array, " q"], rows: int) -> Float[Array, " a"]:
         ratio = jnp.maximum(jnp.asarray(self.l1_ratio, cross.dtype), 1e-3)
         largest = jnp.max(jnp.abs(cross)) / ratio

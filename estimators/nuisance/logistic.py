@@ -80,6 +80,7 @@ class Logistic:
     """
 
     per_arm: ClassVar[bool] = True
+    binary: ClassVar[bool] = True  # predicts probabilities
     alpha: float = 1e-3
     basis: Basis = static(Polynomial(degree=1))
     standardize: bool = static(True)
@@ -112,6 +113,7 @@ class LogisticLasso:
     """
 
     per_arm: ClassVar[bool] = True
+    binary: ClassVar[bool] = True  # predicts probabilities
     alpha: float | None = None
     basis: Basis = static(Polynomial(degree=1))
     standardize: bool = static(True)
@@ -138,6 +140,10 @@ class LogisticLasso:
     def predict(self, fitted: LinearFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
         """Predicted probability."""
         return jax.nn.sigmoid(fitted.predictor(self, X))
+
+    def findings(self, fitted: LinearFit) -> dict[str, Array]:
+        """The penalty, if it was chosen."""
+        return {"alpha": fitted.alpha} if self.alpha is None else {}
 
     def _path(self, d: _Design, y: Float[Array, " n"]) -> Float[Array, " a"]:
         w = d.weights

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcore.estimators.nuisance.base import Learner, fit_predict, static
+from jaxcore.estimators.nuisance.base import Learner, classifies, fit_predict, static
 from jaxcore.typing import Key
 
 
@@ -52,31 +52,62 @@ def convex_weights(
     return jax.lax.fori_loop(0, steps, step, (start, start))[0]
 
 
+def inner_folds(
+    key: Key, w: Float[Array, " n"], n_inner: int
+) -> tuple[Float[Array, "k n"], Float[Array, "k n"]]:
+    """Rows of every random inner fold as 0/1, and training weights outside of it."""
+    inner = jax.random.permutation(key, w.shape[0]) % n_inner
+    held = jax.nn.one_hot(inner, n_inner, dtype=w.dtype, axis=0)
+    return held, (1 - held) * w[None]
+
+
+def out_of_fold(
+    learner: Learner,
+    X: Float[Array, "n p"],
+    y: Float[Array, " n"],
+    held: Float[Array, "k n"],
+    masks: Float[Array, "k n"],
+    key: Key,
+) -> Float[Array, " n"]:
+    """Prediction of every row by the fit on the other inner folds; see `inner_folds`."""
+    return jnp.sum(fit_predict(learner, X, y, masks, (X,), key=key)[:, 0] * held, axis=0)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stack:
     """Combine JAX learners with the convex weights of best inner cross-validated squared error.
 
+    Probabilities of classifiers are combined to probabilities.
+
     References:
       van der Laan, Polley and Hubbard (2007), Super learner.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxcore.estimators.nuisance import Ridge
+    >>> x = jnp.linspace(-1, 1, 30)[:, None]
+    >>> both = Stack(learners=(Ridge(alpha=10.0), Ridge(alpha=0.0)))
+    >>> fitted = both.fit(x, 2 * x[:, 0], jnp.ones(30), jax.random.key(0))
+    >>> [round(float(weight), 2) for weight in fitted.weights]
+    [0.0, 1.0]
     """
 
     per_arm: ClassVar[bool] = False
-    learners: tuple[Learner, ...]
+    learners: tuple[Any, ...]  # JAX learners; where a target is known, names will do
     n_inner: int = static(3)
+
+    @property
+    def binary(self) -> bool:
+        """Whether it predicts probabilities."""
+        return any(classifies(one) for one in self.learners)
 
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key
     ) -> StackFit:
         """Inner folds for the weights, then every learner on all rows."""
         k_folds, k_inner, k_full = jax.random.split(key, 3)
-        inner = jax.random.permutation(k_folds, X.shape[0]) % self.n_inner
-        held = jax.nn.one_hot(inner, self.n_inner, dtype=X.dtype, axis=0)
-        masks = (1 - held) * w[None]
-        out = [
-            jnp.sum(fit_predict(one, X, y, masks, (X,), key=k_inner)[:, 0] * held, axis=0)
-            for one in self.learners
-        ]
+        held, masks = inner_folds(k_folds, w, self.n_inner)
+        out = [out_of_fold(one, X, y, held, masks, k_inner) for one in self.learners]
         weights = convex_weights(jnp.stack(out, axis=1), y, w)
         fits = tuple(one.fit(X, y, w, k_full) for one in self.learners)
         return StackFit(fits, weights)
@@ -85,3 +116,7 @@ class Stack:
         """Weighted mean of the learners' predictions."""
         out = [one.predict(f, X) for one, f in zip(self.learners, fitted.fits, strict=True)]
         return jnp.stack(out, axis=1) @ fitted.weights
+
+    def findings(self, fitted: StackFit) -> dict[str, Array]:
+        """The weights of the learners."""
+        return {"weights": fitted.weights}

@@ -12,18 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators import select
+from jaxcore.estimators.nuisance.losses import log_loss
 from jaxcore.estimators.selective_iv.moment import Clip, clip_arms
-
-
-def log_loss(p: Float[Array, "*l n"], y: Float[Array, "*l n"]) -> Float[Array, "*l n"]:
-    """Negative log-likelihood of 0/1 outcomes, probabilities held a little off the edges.
-
-    >>> import jax.numpy as jnp
-    >>> round(float(log_loss(jnp.array([0.5]), jnp.array([1.0]))[0]), 4)
-    0.6931
-    """
-    p = jnp.clip(p, 1e-6, 1 - 1e-6)
-    return -(y * jnp.log(p) + (1 - y) * jnp.log1p(-p))
 
 
 def product_loss(

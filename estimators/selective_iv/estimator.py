@@ -100,6 +100,7 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
 
 def _from_options(
     learners: tuple[str, ...] = ("const", "lin", "quad"),
+    tune: bool = False,
     criterion: Literal["mixed_minimax", "minimax", "smooth"] = "mixed_minimax",
     folds: int = 5,
     repetitions: int = 1,
@@ -112,7 +113,9 @@ def _from_options(
     """Options of the command line.
 
     Args:
-      learners: candidate bases of every nuisance: const, lin, quad, cubic, spline, fourier.
+      learners: candidates of every nuisance: the bases const, lin, quad, cubic, spline, fourier, or
+        learners lasso, ridge, boosting, stack:A,B, best:A,B, tuned:A.
+      tune: choose the learners' settings by cross-validation (bases have none).
       criterion: how one combination of candidates is chosen.
       folds: cross-fitting folds.
       repetitions: repeated partitions, aggregated by medians.
@@ -122,7 +125,7 @@ def _from_options(
       assigned: level of the instrument that counts as 1.
       seed: seed of the folds.
     """
-    return SelectiveIV(
+    made = SelectiveIV(
         learners=learners,
         criterion=criterion,
         n_folds=folds,
@@ -133,3 +136,4 @@ def _from_options(
         assigned=assigned,
         seed=seed,
     )
+    return made.tune() if tune else made

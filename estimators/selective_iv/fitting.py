@@ -19,7 +19,7 @@ from jaxcore.estimators.checks import Sample, independent_columns
 from jaxcore.estimators.chunks import rounded_up
 from jaxcore.estimators.compiling import ALMOST_FULLY, QUICKLY
 from jaxcore.estimators.estimate import Estimate
-from jaxcore.estimators.nuisance import Logistic, Ridge, candidates
+from jaxcore.estimators.nuisance import Logistic, Ridge
 from jaxcore.estimators.nuisance import basis as bases
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.selective_iv.bases import BasisFits, fit_bases
@@ -34,7 +34,7 @@ from jaxcore.estimators.selective_iv.moment import (
 )
 from jaxcore.estimators.selective_iv.parametric import Bases, mr_parametric
 from jaxcore.estimators.selective_iv.selected import estimate_from_candidates
-from jaxcore.estimators.selective_iv.settings import BASIS_KINDS, Settings
+from jaxcore.estimators.selective_iv.settings import Settings, is_basis, learner_of
 from jaxcore.estimators.units import Units
 
 _Run: TypeAlias = Callable[[Any, int], Estimate]
@@ -120,6 +120,12 @@ class Fitter:
             X = (X - np.nanmean(X, axis=0)) / np.nanstd(X, axis=0)
         self.X: Any = X.astype(dtype)
         self.units = sample.units(dtype, clustered=config.clustered)
+        holes = int(np.sum(np.isnan(X)))
+        if holes:
+            self.notices.append(
+                f"{holes} missing values of covariates stay, as all learners take them; the first "
+                "step of delta, which is linear, has their means instead"
+            )
         self.models = tuple((name, tuple(kept)) for name, kept in config.models.items())
 
     def repetitions(self, fold_ids: Any = None) -> list[Estimate]:
@@ -277,7 +283,7 @@ class Fitter:
         key = jax.random.key(c.seed)
 
         def run(ids: Any, k: int) -> Estimate:
-            found = fit_learners(
+            found, notes = fit_learners(
                 self.Y,
                 self.A,
                 self.Z,
@@ -305,6 +311,14 @@ class Fitter:
             )
             raw = estimate.diagnostics["nuisances"]
             estimate.diagnostics["raw"] = raw
+            found = {
+                f"{block} {i}": one
+                for block, every in notes.items()
+                for i, one in enumerate(every)
+                if one
+            }
+            if found:
+                estimate.diagnostics["findings"] = found
             estimate.diagnostics["nuisances"] = clip_nuisances(raw, self.clip)
             estimate.diagnostics["inside_overlap"] = overlap_mask(raw, self.clip)
             return self._discard(estimate, raw) if c.overlap == "discard" else estimate
@@ -322,8 +336,8 @@ class Fitter:
             return PlugIn(learner=self._as_learner("m", candidate.learner))
         if isinstance(candidate, VaryingCoefficient):
             return candidate
-        if not isinstance(candidate, BASIS_KINDS):
-            return candidates.check(candidate, block)
+        if not is_basis(candidate):
+            return learner_of(block, candidate)
         basis = bases.resolve(candidate)
         if block in ("pi", "mu"):
             return Logistic(alpha=self.config.ridge, basis=basis)

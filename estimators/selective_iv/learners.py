@@ -9,23 +9,26 @@ The sequence is this library's own design.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.influence import multiply_robust_signal
-from jaxcore.estimators.nuisance.base import Learner, fit_predict, static
+from jaxcore.estimators.nuisance.base import Learner, fit_predict_find, static
 from jaxcore.estimators.nuisance.basis import Basis, Polynomial
+from jaxcore.estimators.nuisance.findings import together
 from jaxcore.estimators.nuisance.host import HostLearner
+from jaxcore.estimators.nuisance.losses import log_loss
 from jaxcore.estimators.nuisance.penalised import solve_positive
-from jaxcore.estimators.selective_iv.cv_loss import log_loss
 from jaxcore.estimators.selective_iv.moment import Clip, clip_arms, variance_contrast
 from jaxcore.typing import Key
 
 World = Float[Array, "k n"]
+_Notes: TypeAlias = list[dict[str, np.ndarray]]
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +72,7 @@ class _Frame:
     A: Any
     Z: Any
     X: Any
+    known: Any  # X with means where it is missing, for regressions on bases
     fold_ids: Any
     n_folds: int = dataclasses.field(metadata={"static": True})
     outer: Any  # training weights, [fold, unit]
@@ -85,12 +89,18 @@ def _world(
     y: Float[Array, "*k n"],
     at: Sequence[Float[Array, "n p"]],
     step: int,
+    notes: _Notes,
     within: Float[Array, " n"] | None = None,
 ) -> Float[Array, "e k n"]:
-    """Worlds of predictions at each feature array in ``at``; ``within`` restricts training."""
+    """Worlds of predictions at each feature array in ``at``; ``within`` restricts training.
+
+    What the fits of the folds found out is put to ``notes``.
+    """
     masks, y = _fits(f, y, within)
     key = jax.random.fold_in(f.key, step)
-    return _assembled(f, fit_predict(learner, X, y, masks, at, key=key))
+    out, found = fit_predict_find(learner, X, y, masks, at, key=key)
+    notes.append({name: np.asarray(v)[: f.n_folds] for name, v in found.items()})
+    return _assembled(f, out)
 
 
 @jax.jit
@@ -116,19 +126,19 @@ def _assembled(f: _Frame, out: Float[Array, "fits e n"]) -> Float[Array, "e k n"
 
 
 def _by_arm(
-    f: _Frame, learner: Learner | HostLearner, y: Float[Array, "*k n"], step: int
+    f: _Frame, learner: Learner | HostLearner, y: Float[Array, "*k n"], step: int, notes: _Notes
 ) -> tuple[World, World]:
     """Predictions with Z set to 1 and to 0: Z as a feature, or one fit per arm on a basis."""
     if f.clip.one_sided:
-        one = _world(f, learner, f.X, y, (f.X,), step, f.Z)[0]
+        one = _world(f, learner, f.X, y, (f.X,), step, notes, f.Z)[0]
         return one, jnp.zeros_like(one)
     if learner.per_arm:
-        one = _world(f, learner, f.X, y, (f.X,), step, f.Z)[0]
-        return one, _world(f, learner, f.X, y, (f.X,), step + 1, 1 - f.Z)[0]
+        one = _world(f, learner, f.X, y, (f.X,), step, notes, f.Z)[0]
+        return one, _world(f, learner, f.X, y, (f.X,), step + 1, notes, 1 - f.Z)[0]
     n = f.X.shape[0]
     with_z = [jnp.concatenate([jnp.full((n, 1), z, f.X.dtype), f.X], axis=1) for z in (1.0, 0.0)]
     X = jnp.concatenate([f.Z[:, None], f.X], axis=1)
-    both = _world(f, learner, X, y, with_z, step)
+    both = _world(f, learner, X, y, with_z, step, notes)
     return both[0], both[1]
 
 
@@ -153,8 +163,8 @@ def fit_learners(
     clip: Clip,
     key: Key,
     weights: Float[Array, " n"] | None = None,
-) -> dict[str, Array]:
-    """Out-of-fold predictions of all learners of all blocks.
+) -> tuple[dict[str, Array], dict[str, list[dict[str, np.ndarray]]]]:
+    """Out-of-fold predictions of all learners of all blocks, and what these found out.
 
     Args:
       Y: outcome.
@@ -172,31 +182,37 @@ def fit_learners(
 
     Returns:
       "pi", "mu1", "mu0", "delta" with axes [learner, unit] and "g", "rho" with axes
-      [learner, delta learner, unit].
+      [learner, delta learner, unit]; and for every block and learner what its fits found out
+      (chosen settings and such, of both arms and all delta learners in one).
     """
     f = _frame(Y, A, Z, X, fold_ids, n_folds, clip, key, weights)
-    pi = jnp.stack([_world(f, l, X, Z, (X,), 10 + i)[0] for i, l in enumerate(learners["pi"])])
-    mu = [_by_arm(f, l, A, 100 + 2 * i) for i, l in enumerate(learners["mu"])]
-    m = [_by_arm(f, l, Y, 200 + 2 * i) for i, l in enumerate(learners["m"])]
+    notes: dict[str, list[_Notes]] = {b: [[] for _ in every] for b, every in learners.items()}
+    pi = jnp.stack(
+        [_world(f, l, X, Z, (X,), 10 + i, notes["pi"][i])[0] for i, l in enumerate(learners["pi"])]
+    )
+    mu = [_by_arm(f, l, A, 100 + 2 * i, notes["mu"][i]) for i, l in enumerate(learners["mu"])]
+    m = [_by_arm(f, l, Y, 200 + 2 * i, notes["m"][i]) for i, l in enumerate(learners["m"])]
     mu1, mu0 = (jnp.stack([x[j] for x in mu]) for j in (0, 1))
     pilot = _pilot(f, pi, mu1, mu0, jnp.stack([_at_z(f, *x) for x in m]))
     first = _varying(f, VaryingCoefficient(), pilot)
     delta, g, rho = [], [], []
     for i, learner in enumerate(learners["delta"]):
-        d = _delta(f, learner, pilot, first, 300 + 10 * i)
+        d = _delta(f, learner, pilot, first, 300 + 10 * i, notes["delta"][i])
         target = Y[None] - d * A[None]
         g_all = jnp.stack(
             [
-                _at_z(f, *_by_arm(f, l, target, 1000 + 100 * i + 2 * j))
+                _at_z(f, *_by_arm(f, l, target, 1000 + 100 * i + 2 * j, notes["g"][j]))
                 for j, l in enumerate(learners["g"])
             ]
         )
         delta.append(d)
         g.append(g_all)
-        rho.append(_rho(f, learners["rho"], _product(f, pilot, target, g_all), 5000 + 100 * i))
+        product = _product(f, pilot, target, g_all)
+        rho.append(_rho(f, learners["rho"], product, 5000 + 100 * i, notes["rho"]))
     out = {"pi": pi, "mu1": mu1, "mu0": mu0, "delta": jnp.stack(delta)}
     out |= {"g": jnp.stack(g, axis=1), "rho": jnp.stack(rho, axis=1)}
-    return {k: own_fold(jnp.moveaxis(v, -2, 0), fold_ids) for k, v in out.items()}
+    found = {b: [together(one) for one in every] for b, every in notes.items()}
+    return {k: own_fold(jnp.moveaxis(v, -2, 0), fold_ids) for k, v in out.items()}, found
 
 
 def _frame(
@@ -218,6 +234,7 @@ def _frame(
         A=A,
         Z=Z,
         X=X,
+        known=_known(X),
         fold_ids=fold_ids,
         n_folds=n_folds,
         outer=outer,
@@ -226,6 +243,12 @@ def _frame(
         clip=clip,
         key=key,
     )
+
+
+def _known(X: Any) -> Any:
+    """Missing covariates at the mean of the others."""
+    holes = np.isnan(X)
+    return np.where(holes, np.nanmean(X, axis=0), X) if holes.any() else X
 
 
 def _at_z(f: _Frame, one: Array, zero: Array) -> Array:
@@ -254,8 +277,8 @@ def _pilot(
 @jax.jit
 def _varying(f: _Frame, learner: VaryingCoefficient, pilot: Pilot) -> tuple[World, World]:
     """Delta and rho of the varying-coefficient regression, in every fold's world."""
-    Bd = learner.basis.expand(learner.basis.prepare(f.X), f.X)
-    Br = learner.rho_basis.expand(learner.rho_basis.prepare(f.X), f.X)
+    Bd = learner.basis.expand(learner.basis.prepare(f.known), f.known)
+    Br = learner.rho_basis.expand(learner.rho_basis.prepare(f.known), f.known)
     mu = _at_z(f, pilot.mu1, pilot.mu0)
     product = (f.A[None] - mu) * (f.Y[None] - pilot.m)
     variance = mu * (1 - mu)
@@ -280,14 +303,15 @@ def _delta(
     pilot: Pilot,
     first: tuple[World, World],
     step: int,
+    notes: _Notes,
 ) -> World:
     if isinstance(learner, VaryingCoefficient):
         return _varying(f, learner, pilot)[0]
     d, product, u, weighted = _targets(f, pilot, first)
     if isinstance(learner, PlugIn):
-        c1, c0 = _by_arm(f, learner.learner, product, step)
+        c1, c0 = _by_arm(f, learner.learner, product, step, notes)
         return (c1 - c0) / d
-    return _world(weighted, learner, f.X, u, (f.X,), step)[0]  # DR-learner
+    return _world(weighted, learner, f.X, u, (f.X,), step, notes)[0]  # DR-learner
 
 
 @jax.jit
@@ -312,14 +336,19 @@ def _product(f: _Frame, pilot: Pilot, target: World, g_all: Float[Array, "l k n"
 
 
 def _rho(
-    f: _Frame, learners: Sequence[Learner | HostLearner], product: World, step: int
+    f: _Frame,
+    learners: Sequence[Learner | HostLearner],
+    product: World,
+    step: int,
+    notes: list[_Notes],
 ) -> Float[Array, "l k n"]:
     if f.clip.one_sided:
         return jnp.zeros((1, *product.shape), product.dtype)
     key = jax.random.fold_in(f.key, step)
-    return jnp.stack(
-        [
-            fit_predict(l, f.X, product, f.outer, (f.X,), key=jax.random.fold_in(key, i))[:, 0]
-            for i, l in enumerate(learners)
-        ]
-    )
+    out = []
+    for i, learner in enumerate(learners):
+        k = jax.random.fold_in(key, i)
+        values, found = fit_predict_find(learner, f.X, product, f.outer, (f.X,), key=k)
+        out.append(values[:, 0])
+        notes[i].append({name: np.asarray(v) for name, v in found.items()})
+    return jnp.stack(out)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,14 @@ from jaxcore.estimators import nuisance, plots, saved
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, majority
-from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.nuisance import findings, label
+from jaxcore.estimators.nuisance.tuning import Tuned
 from jaxcore.estimators.report import Report, comparison_text, save_npz, strict_json
 from jaxcore.estimators.result import Result
 from jaxcore.estimators.selective_iv import compare, one_sided, relevance, sensitivity
 from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
 from jaxcore.estimators.selective_iv.moment import BLOCKS, Clip, Nuisances
-from jaxcore.estimators.selective_iv.settings import Settings
+from jaxcore.estimators.selective_iv.settings import Settings, learner_of
 
 _FORMAT = "selective_iv fit, version 1"
 
@@ -98,6 +99,8 @@ class SelectiveIVResult(Result):
         if self.one_sided or self.config.se != "sandwich":
             chosen = ", ".join(f"{b}: {n}" for b, n in self.chosen().items())
             lines.append(f"selected learners ({self.config.criterion}): {chosen}")
+        for row in self._told():
+            lines += row
         lines += super().details()
         r = self.relevance
         lines.append(
@@ -115,6 +118,33 @@ class SelectiveIVResult(Result):
         """Name of the selected learner of every block (first repetition)."""
         index = self.estimate.diagnostics.get("selected", np.zeros(5, int))
         return {b: self.learner_names[b][int(i)] for b, i in zip(BLOCKS, index, strict=True)}
+
+    def tuning(self, *, library: str | None = None, frame: bool = False) -> Any:
+        """Losses of all settings that learners chose from; see `DoubleMLResult.tuning`.
+
+        One row per block, learner and candidate, over both arms of the instrument.
+        """
+        rows = [
+            {"block": block, "learner": name, **row}
+            for block, name, learner, found in self._findings()
+            for row in findings.rows(learner, found)
+        ]
+        return frame_from_rows(rows, library) if frame else rows
+
+    def _findings(self) -> Iterator[tuple[str, str, Any, dict[str, np.ndarray]]]:
+        """Block, name, learner and what it found out in all fits, of those that did."""
+        for block, every in self.config.blocks.items():
+            for i, candidate in enumerate(every):
+                of = [e.diagnostics.get("findings", {}) for e in self.repetitions]
+                found = findings.together([one.get(f"{block} {i}", {}) for one in of])
+                if found:
+                    inner = candidate.learner if isinstance(candidate, PlugIn) else candidate
+                    yield block, label(candidate), learner_of(block, inner), found
+
+    def _told(self) -> Iterator[list[str]]:
+        for block, name, learner, found in self._findings():
+            tried = findings.tried(findings.rows(learner, found))
+            yield [f"{block}, {name}: {findings.chosen(learner, found)}", *tried]
 
     def selection_table(self, *, library: str | None = None, frame: bool = False) -> Any:
         """One row per block and candidate: how often chosen, its weight, its best criterion.
@@ -266,6 +296,7 @@ class SelectiveIVResult(Result):
             "notices": list(self.notices),
             "diagnostics": self.diagnostics(),
             "selection": self.selection_table(),
+            "tuning": self.tuning(),
             "covariates": list(self.sample.covariates),
             "config": self.config.to_dict(),
         }
@@ -395,7 +426,8 @@ def _learner_classes() -> dict[str, type]:
         for name, one in ours.items()
         if isinstance(one, type) and dataclasses.is_dataclass(one)
     }
-    return {**classes, "PlugIn": PlugIn, "VaryingCoefficient": VaryingCoefficient}
+    more = (PlugIn, VaryingCoefficient, Tuned)
+    return classes | {one.__name__: one for one in more}
 
 
 def _restored(diagnostics: dict[str, Any]) -> dict[str, Any]:

@@ -2,21 +2,21 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.nuisance import HostLearner, Learner, candidates, label
 from jaxcore.estimators.nuisance import basis as bases
+from jaxcore.estimators.nuisance.tuning import Tuned
 from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
 from jaxcore.estimators.selective_iv.moment import BLOCKS, MODELS, Clip
 from jaxcore.estimators.selective_iv.selected import CRITERIA
 from jaxcore.estimators.settings import CrossFitting
 
-BASIS_KINDS = (str, bases.Polynomial, bases.BSpline, bases.FourierFeatures)
 SES = ("if", "sandwich", "cluster")
 
-Candidate = str | bases.Basis | Learner | HostLearner | PlugIn | VaryingCoefficient
-"""A learner of a block: the name of a basis, a basis, or a learner."""
+Candidate = str | bases.Basis | Learner | HostLearner | Tuned | PlugIn | VaryingCoefficient
+"""A learner of a block: a basis or its name, a learner or its name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,12 +116,28 @@ class Settings(CrossFitting):
     @property
     def all_bases(self) -> bool:
         """Whether every candidate is a basis."""
-        return all(isinstance(c, BASIS_KINDS) for b in BLOCKS for c in self.blocks[b])
+        return all(is_basis(c) for b in BLOCKS for c in self.blocks[b])
 
     @property
     def takes_missing(self) -> bool:
         """Whether every learner takes NaN among the covariates."""
         return all(_takes_missing(c) for block in self.blocks.values() for c in block)
+
+    def tune(self, *, n_inner: int = 3) -> Self:
+        """The same settings with learners that choose theirs by cross-validation in every fit.
+
+        Bases stay as they are: among them the criterion chooses.
+
+        Raises:
+          UserError: there are only bases, or a learner has no grid (see `nuisance.tuning.tuned`).
+        """
+        if self.all_bases:
+            raise UserError(
+                "Expected learners whose settings can be tuned, found bases, among which the "
+                "criterion chooses."
+            )
+        blocks = {b: tuple(_tuned(c, n_inner) for c in every) for b, every in self.blocks.items()}
+        return dataclasses.replace(self, learners=blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able description."""
@@ -132,20 +148,43 @@ class Settings(CrossFitting):
         return out
 
 
-def _check_candidate(block: str, candidate: object) -> None:
+def is_basis(candidate: object) -> bool:
+    """Whether a candidate is a basis or its name."""
+    kinds = bases.Polynomial, bases.BSpline, bases.FourierFeatures
+    return isinstance(candidate, kinds) or (isinstance(candidate, str) and candidate in bases.NAMED)
+
+
+def learner_of(block: str, candidate: Candidate) -> Any:
+    """The learner of a block that is no basis; names mean classifiers of pi and mu.
+
+    Raises:
+      UserError: it is no learner.
+    """
+    binary = block in ("pi", "mu")
+    return candidates.resolved(candidate, block, binary=binary, bases=tuple(bases.NAMED))
+
+
+def _check_candidate(block: str, candidate: Candidate) -> None:
     """Refuse what is no candidate for a block."""
-    if isinstance(candidate, str):
-        bases.resolve(candidate)
-    elif isinstance(candidate, (VaryingCoefficient, PlugIn)):
+    if isinstance(candidate, (VaryingCoefficient, PlugIn)):
         if block != "delta":
             raise UserError(f"Expected {label(candidate)} for delta only, found it for {block}.")
         if isinstance(candidate, PlugIn):
             _check_candidate(block, candidate.learner)
-    elif not isinstance(candidate, BASIS_KINDS):
-        candidates.check(candidate, block, "a basis")
+    elif not is_basis(candidate):
+        learner_of(block, candidate)
 
 
 def _takes_missing(candidate: Any) -> bool:
     inner = candidate.learner if isinstance(candidate, PlugIn) else candidate
-    outside = not isinstance(inner, (*BASIS_KINDS, VaryingCoefficient))
-    return outside and candidates.takes_missing(candidates.check(inner, "a block"))
+    outside = not (is_basis(inner) or isinstance(inner, VaryingCoefficient))
+    return outside and candidates.takes_missing(learner_of("a block", inner))
+
+
+def _tuned(candidate: Candidate, n_inner: int) -> Candidate:
+    if is_basis(candidate) or isinstance(candidate, VaryingCoefficient):
+        return candidate
+    if isinstance(candidate, PlugIn):
+        inner: Any = _tuned(candidate.learner, n_inner)
+        return PlugIn(learner=inner)
+    return Tuned(learner=candidate, n_inner=n_inner)

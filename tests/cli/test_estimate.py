@@ -105,3 +105,42 @@ def test_missing_options_and_files(table, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             main(["estimate", "selective-iv", *argv])
         assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+PLAIN = ["--outcome", "y", "--treatment", "a", "--covariates", "x1", "x2", "--folds", "2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--ml-g", "rigde"], "one of lasso, ridge, linear, spline, boosting, stack, stack:A,B"),
+        (["--ml-g", "rigde"], "for ml_g, found 'rigde' (did you mean 'ridge'?)"),
+        (["--ml-m", "stack:ridge"], "two learners or more after stack: for ml_m"),
+        (["--ml-m", ""], "for ml_m, found ''"),
+    ],
+)
+def test_wrong_names_of_learners_end_in_one_sentence(table, tmp_path, capsys, change, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["estimate", "irm", str(table[0]), *PLAIN, *change, "-o", str(tmp_path / "r")])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_learners_are_tuned_and_stacked_on_request(table, tmp_path):
+    out = tmp_path / "report"
+    learners = ["--ml-g", "stack:linear,ridge", "--ml-m", "ridge", "--tune"]
+    main(["estimate", "irm", str(table[0]), *PLAIN, *learners, "-o", str(out)])
+    found = json.loads((out / "estimate.json").read_text())
+    assert len(found["tuning"]) == 6 and sum(row["chosen"] for row in found["tuning"]) == 2
+    text = (out / "summary.txt").read_text()
+    assert "P(A=1|X): Best(6 of Logistic)" in text and "inner log-loss with alpha=" in text
+    assert "Stack(Best(" in text
+
+
+def test_bases_have_nothing_to_tune(table, tmp_path, capsys):
+    argv = [str(table[0]), *COLUMNS, "--covariates", "x1", *QUICK, "--tune"]
+    with pytest.raises(SystemExit) as stop:
+        main(["estimate", "selective-iv", *argv, "-o", str(tmp_path / "r")])
+    assert stop.value.code == 2 and "found bases" in capsys.readouterr().err
