@@ -388,6 +388,8 @@ def test_omitted_variables_of_a_fit(data):
         found.benchmark({"g": ["sex"]})
     with pytest.raises(UserError, match="cf_d from 0 to 1, found 1"):
         found.sensitivity(0.1, 1.0)
+    with pytest.raises(UserError, match="a finite null, found nan"):
+        found.sensitivity(null=np.nan)
     for target in ("ATE", "ATT"):
         assert quick(IRM, target=target).fit(y, a, x).sensitivity().robustness_value > 0
 
@@ -411,6 +413,12 @@ def test_effects_by_group_and_policies_of_a_fit(data):
         assert groups.names == ("old", "young") and np.all(np.isfinite(groups.se))
         line = found.cate(np.ones((N, 1)))
         np.testing.assert_allclose([line.theta[0]], [found.theta], rtol=1e-6)
+        with pytest.raises(UserError, match="one label per unit"):
+            found.gate(x)
+        with pytest.raises(UserError, match="at least 2 units in every group, found one in odd"):
+            found.gate(np.where(np.arange(N) == 3, "odd", old))
+        with pytest.raises(UserError, match="finite numbers as regressors"):
+            found.cate(np.full((N, 1), "a"))
         nobody = found.policy_tree(cost=1e6, depth=1)
         assert not np.any(nobody.predict(x))
     with pytest.raises(UserError, match=r"IRM with target='ATE', or PLR, .* found PLIV"):
