@@ -212,8 +212,10 @@ def potential_quantiles(
     train = training_masks(fold_ids, n_folds, weights=w, dtype=y.dtype)
     half = jax.random.bernoulli(k_half, 0.5, y.shape).astype(y.dtype)
     masks = jnp.concatenate([train * (1 - half)[None], train])
-    both = jnp.clip(fit_predict(ml_m, X, d, masks, (X,), key=k_m)[:, 0], *clip)
+    raw = fit_predict(ml_m, X, d, masks, (X,), key=k_m)[:, 0]
+    both = jnp.clip(raw, *clip)
     first, m = both[:n_folds], own_fold(both[n_folds:], fold_ids)
+    clipped = jnp.sum(m != own_fold(raw[n_folds:], fold_ids))
 
     at, ps = jnp.stack([1 - d, d]), jnp.stack([1 - m, m])  # by level
     cells = [(arm, float(tau)) for arm in (0, 1) for tau in taus]
@@ -255,7 +257,7 @@ def potential_quantiles(
         units,
         names=tuple(f"Y({arm}), {tau:g}" for arm, tau in cells),
         estimator=f"potential outcomes, {kind}s",
-        diagnostics={"ml_m": m, "guesses": jnp.mean(guesses, axis=1)},
+        diagnostics={"ml_m": m, "n_clipped": clipped, "guesses": jnp.mean(guesses, axis=1)},
     )
 
 

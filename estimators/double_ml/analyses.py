@@ -154,7 +154,10 @@ def benchmarks(
 
 def contour_picture(fit: Fit, null: float, ax: Any, **options: Any) -> Any:
     """See `DoubleMLResult.plot_sensitivity`."""
-    marks = options.pop("benchmarks", None)
+    marks, scenario = options.pop("benchmarks", None) or {}, options.pop("scenario", None)
+    places = {name: (b["cf_y"], b["cf_d"]) for name, b in marks.items()}
+    strongest = [max(cf) for cf in (*places.values(), scenario or (0, 0))]
+    options.setdefault("largest", float(np.clip(1.2 * max(strongest), 0.15, 0.95)))
     e, side = fit.repetitions[0], "lower" if fit.theta > null else "upper"
     with fit.config.precision():
         grid, values = jax.device_get(
@@ -162,10 +165,8 @@ def contour_picture(fit: Fit, null: float, ax: Any, **options: Any) -> Any:
                 e.theta, e.psi, _elements(fit, e), side=side, units=fit.units, **options
             )
         )
-    places = {name: (b["cf_y"], b["cf_d"]) for name, b in (marks or {}).items()}
-    return plots.sensitivity_contour(
-        grid, values, null=null, benchmarks=places, label=f"{side} bound of the effect", ax=ax
-    )
+    shown = {"scenario": scenario, "benchmarks": places, "label": f"{side} bound of the effect"}
+    return plots.sensitivity_contour(grid, values, null=null, ax=ax, **shown)
 
 
 def projected(fit: Fit, W: np.ndarray, names: Sequence[str] | None, e: Estimate) -> Estimate:
