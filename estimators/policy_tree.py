@@ -7,7 +7,7 @@ get it (Athey and Wager 2021). The search tries every tree; nothing is greedy.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -164,7 +164,8 @@ def policy_tree(
             f"depth={depth}, min_leaf={min_leaf}, thresholds={thresholds}."
         )
     n = len(X)
-    w = np.ones(n) if weights is None else checked_units(Units(weights), n).weights
+    given: Any = weights
+    w: Any = np.ones(n) if given is None else checked_units(Units(given), n).weights
     order = np.argsort(X, axis=0, kind="stable").T
     ordered = np.take_along_axis(X.T, order, axis=1)
     allowed = np.concatenate([ordered[:, 1:] > ordered[:, :-1], np.zeros((X.shape[1], 1), bool)], 1)
