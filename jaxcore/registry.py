@@ -46,6 +46,7 @@ _TASKS = {
     "deconvolution": ("jaxcore.train.tasks.deconvolution", "DeconvolutionTask"),
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
+    "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }
 # Module and class, and what ``jaxcore estimate --help`` says of it.

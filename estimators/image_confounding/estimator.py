@@ -8,14 +8,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from scipy.special import expit
 
 from jaxcore import registry
 from jaxcore.data.geo.bands import standardise_table
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import Sample, check_sample
-from jaxcore.estimators.crossfit import combined, own_fold, training_masks
+from jaxcore.estimators.crossfit import combined, crossfit, own_fold, training_masks
 from jaxcore.estimators.double_ml import model as models
 from jaxcore.estimators.double_ml.fitting import check_training, columns_of, fit_notices
 from jaxcore.estimators.double_ml.model import OUTCOME, TREATMENT, Model
@@ -28,7 +28,11 @@ from jaxcore.estimators.image_confounding.networks import (
     Training,
     default_network,
 )
-from jaxcore.estimators.image_confounding.representations import band_stats, random_conv_features
+from jaxcore.estimators.image_confounding.representations import (
+    band_stats,
+    gaussian_filters,
+    random_conv_features,
+)
 from jaxcore.estimators.image_confounding.result import ImageConfoundingResult, told
 from jaxcore.estimators.image_confounding.spatial import blocks, check_coordinates
 from jaxcore.estimators.image_confounding.weighting import (
@@ -39,18 +43,22 @@ from jaxcore.estimators.image_confounding.weighting import (
 from jaxcore.estimators.image_confounding.weighting import (
     columns_of as columns_of_estimator,
 )
-from jaxcore.estimators.nuisance import label
+from jaxcore.estimators.nuisance import Logistic, label
 from jaxcore.estimators.nuisance.candidates import Candidate, learner_for
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.settings import CrossFitting
 from jaxcore.estimators.units import Units
 from jaxcore.models.regression import RegressionConfig
 from jaxcore.train.logging import Reporter
+from jaxcore.train.tasks.propensity import standardised
 
 NETWORKS = ("vit", "cnn", "cnn2023")
-FEATURES = ("band_stats", "rcf")
+FEATURES = ("band_stats", "rcf", "embeddings")
 BACKBONES = (*NETWORKS, *FEATURES, "none")
-"""Networks that are trained, features that are not, and no look at the images."""
+"""Networks that are trained, features that are not, and no look at the images.
+
+"band_stats" are means, deviations and quantiles of bands, "rcf" random convolutional features, and
+"embeddings" what is given instead of images: an array (N, d) of whatever encoder."""
 
 _TARGETS = {"ato": "ATO", "att": "ATT"}
 _TITLES = {
@@ -91,7 +99,11 @@ class ImageConfounding(CrossFitting):
     # Of the outcome, for doubly robust estimators: a learner (see `PLR`) on covariates and features
     # of the images, or "network": one network for treatment and outcome.
     outcome_model: Candidate | Literal["network"] = "ridge"
+    rcf_features: int = 256
     ml_m: Candidate = "ridge"  # of the treatment, on features of images that are not trained
+    # Rescale the log-odds of a network by a logistic regression on the units that it has not seen:
+    # networks trained for too long are too sure of themselves.
+    calibrate: bool = True
     clip: tuple[float, float] = (1e-3, 1 - 1e-3)
     trim: float | None = None  # leave out units with propensities outside (trim, 1 - trim)
     se: Literal["cluster", "iid"] = "cluster"
@@ -239,14 +251,26 @@ class ImageConfounding(CrossFitting):
 
     def _features(self, images: Images) -> Float[np.ndarray, "images f"]:
         """What regressions see of the images: those named, or band statistics beside a network."""
-        if self.backbone == "none":
-            return np.zeros((len(images.pixels), 0))
-        if self.trains and (self.estimator not in AUGMENTED or self.joint):
-            return np.zeros((len(images.pixels), 0))
+        silent = self.trains and (self.estimator not in AUGMENTED or self.joint)
+        if self.backbone == "none" or silent:
+            return np.zeros((len(images.keyed), 0))
+        filters = None
         if self.backbone == "rcf":
             key = jax.random.key(self.seed)
-            return np.asarray(random_conv_features(key, images.pixels), np.float64)
-        return np.asarray(band_stats(images.pixels), np.float64)
+            filters = gaussian_filters(key, images.bands, self.rcf_features)
+        mean, sd = (v.astype(np.float32) for v in (images.mean, images.sd))
+        found = []
+        with jax.enable_x64(False):
+            for batch in images.keyed.batches():
+                pixels = standardised(batch, mean, sd)
+                if self.backbone == "embeddings":
+                    found.append(pixels)
+                elif filters is None:
+                    found.append(band_stats(pixels))
+                else:
+                    found.append(random_conv_features(_frames(pixels), filters))
+        rows = [np.asarray(part, np.float64).reshape(-1) for part in found]
+        return np.concatenate(rows).reshape(len(images.keyed), -1)
 
     def _learners(
         self,
@@ -329,6 +353,8 @@ class ImageConfounding(CrossFitting):
             found, _ = models.predictions(
                 model, columns, X, settings, folds, k, units=units, key=key
             )
+        if self.trains and self.calibrate:
+            found["ml_m"] = _calibrated(found["ml_m"], columns[TREATMENT], folds, k, units)
         raw = {name: np.asarray(v, np.float64) for name, v in found.items()}
         for name, values in raw.items():
             if not np.all(np.isfinite(values)):
@@ -377,3 +403,18 @@ class ImageConfounding(CrossFitting):
                 "fold_ids": ids,
             },
         )
+
+
+def _frames(images: Array) -> Array:
+    """Images of sequences one by one."""
+    return images.reshape(-1, *images.shape[-3:])
+
+
+def _calibrated(
+    e: Any, a: Float[np.ndarray, " n"], folds: Int[np.ndarray, " n"], k: int, units: Units
+) -> Float[Array, " n"]:
+    """Platt's scaling, fitted on the out-of-fold propensities of the other folds."""
+    e = jnp.clip(jnp.asarray(e), 1e-6, 1 - 1e-6)
+    log_odds = (jnp.log(e) - jnp.log1p(-e))[:, None]
+    scaling = Logistic(alpha=1e-6, max_steps=50)
+    return crossfit(scaling, log_odds, jnp.asarray(a), folds, k, weights=units.weights)

@@ -30,7 +30,8 @@ class Images:
         """Images of ``n`` units.
 
         Args:
-          images: `KeyedImages`, or an array whose images have the keys 0, 1, ...
+          images: `KeyedImages`, or an array whose images (or embeddings, (N, d)) have the keys
+            0, 1, ...
           image: key of the image of each unit; None: one image per unit, in the same order.
           n: units.
 
@@ -39,6 +40,8 @@ class Images:
         """
         if not isinstance(images, KeyedImages):
             images = images if hasattr(images, "shape") else np.asarray(images)
+            if len(images.shape) == 2:  # embeddings: as bands of one pixel
+                images = np.asarray(images)[:, None, None]
             images = KeyedImages(images, np.arange(len(images) if images.ndim else 0))
         if image is None and len(images) != n:
             raise UserError(

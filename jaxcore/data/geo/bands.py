@@ -158,8 +158,12 @@ def moments_of(images: Any, *, batches: int = 34, batch_size: int = 16, seed: in
     return moments(images[np.sort(rows[start : start + batch_size])] for start in starts)
 
 
-def standardise_table(X: np.ndarray) -> Float[np.ndarray, "n p"]:
+def standardise_table(X: np.ndarray, like: np.ndarray | None = None) -> Float[np.ndarray, "n p"]:
     """Columns less their means, over 0.001 and their standard deviations (n - 1), in [-4, 4].
+
+    Args:
+      X: the table.
+      like: the table whose means and deviations are taken; None: the same.
 
     Raises:
       UserError: missing values, or a constant column.
@@ -174,10 +178,11 @@ def standardise_table(X: np.ndarray) -> Float[np.ndarray, "n p"]:
         raise UserError(
             f"Expected a table without missing values, found {int(np.sum(~np.isfinite(X)))}."
         )
-    constant = [str(j) for j in np.flatnonzero(np.ptp(X, axis=0) == 0)]
+    own = X if like is None else np.asarray(like, np.float64)
+    constant = [str(j) for j in np.flatnonzero(np.ptp(own, axis=0) == 0)]
     if constant:
         raise UserError(f"Expected columns that vary, found column {', '.join(constant)} constant.")
-    return np.clip((X - X.mean(axis=0)) / (0.001 + X.std(axis=0, ddof=1)), -4, 4)
+    return np.clip((X - own.mean(axis=0)) / (0.001 + own.std(axis=0, ddof=1)), -4, 4)
 
 
 def average_pool(images: Float[Any, "*b h w c"], size: int) -> Float[Any, "*b h2 w2 c"]:

@@ -59,6 +59,14 @@ def test_every_estimator_agrees(name):
     assert abs(found.theta - 2) < 4 * found.se and np.isfinite(found.se)
 
 
+@pytest.mark.parametrize("backbone", ["rcf", "embeddings"])
+def test_features_of_other_kinds_take_it_out_too(backbone):
+    images = IMAGES if backbone == "rcf" else IMAGES.mean((1, 2))
+    own = dataclasses.replace(STATS, backbone=backbone, rcf_features=16)
+    found = own.fit(Y, A, images, X, image=ROW)
+    assert abs(found.theta - 2) < 4 * found.se < 0.8
+
+
 def test_errors_are_clustered_by_image_and_folds_keep_images(stats):
     assert stats.units.n_clusters == len(np.unique(ROW))
     folds = stats.estimate.diagnostics["fold_ids"]
