@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,8 @@ import optax
 from jax.sharding import Mesh
 
 from jaxcore.bounds import Count
+from jaxcore.errors import UserError
 from jaxcore.estimators.monte_carlo import MonteCarlo, Study, replicate
-from jaxcore.estimators.selective_iv.studies import build_study
 from jaxcore.serial import Serial
 from jaxcore.train import OptimConfig, ScheduleConfig, TrainConfig, fit
 from jaxcore.train.logging import Reporter, default_reporter
@@ -21,6 +22,29 @@ from jaxcore.train.state import TrainState, create_state
 from jaxcore.train.step import Frozen, Metrics, Step
 from jaxcore.train.task import Task
 from jaxcore.typing import Batch, Key
+
+_STUDIES = {
+    "images": ("jaxcore.estimators.image_confounding.studies", "image_study"),
+    "siv1": ("jaxcore.estimators.selective_iv.studies", "siv1_study"),
+    "siv2": ("jaxcore.estimators.selective_iv.studies", "siv2_study"),
+}
+
+
+def build_study(name: str, n: int, options: dict[str, Any]) -> Study:
+    """A study by name.
+
+    Args:
+      name: "images" (`image_confounding.studies`), "siv1" or "siv2" (`selective_iv.studies`).
+      n: units per sample.
+      options: further arguments of the study.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    if name not in _STUDIES:
+        raise UserError(f"Expected a study of {', '.join(_STUDIES)}, found {name!r}.")
+    module, function = _STUDIES[name]
+    return getattr(importlib.import_module(module), function)(n, **options)
 
 
 class IndexBatches:
@@ -48,10 +72,10 @@ class IndexBatches:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonteCarloTask(Serial, Task):
-    """Replications of a study of `estimators.selective_iv.studies`, `block` per step."""
+    """Replications of a study of `build_study`, `block` per step."""
 
     name: ClassVar[str] = "monte_carlo"
-    study: str  # name in `studies.STUDIES`
+    study: str  # see `build_study`
     n: Count  # units per sample
     reps: Count
     block: Count = 10  # replications per step; a mesh must divide it

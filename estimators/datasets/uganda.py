@@ -14,8 +14,10 @@ from jaxcore.data.geo.bands import BandSpec
 from jaxcore.data.geo.keyed import KeyedImages
 from jaxcore.errors import UserError, readable
 
-USABLE = (0, 2, 3, 4)
-"""Covariates that may be adjusted for; 1 and 5 are treatment times column 0 and column 4."""
+USABLE = (0, 2, 4)
+"""Covariates that may be adjusted for; 1, 3 and 5 are the treatment times column 0, 2 and 4.
+
+Column 3 is that of column 2 where a unit is treated, and one value for 1,255 of the 1,257 others."""
 
 _SHAPES = {
     "images": "n h w c",
@@ -46,8 +48,9 @@ def read_uganda(path: str | Path, *, columns: tuple[int, ...] = USABLE) -> Ugand
 
     Args:
       path: the file.
-      columns: covariates, 0 to 5. Columns 1 and 5 contain the treatment: every unit with a 1 there
-        is treated, which separates the arms perfectly; a notice says so where they are asked for.
+      columns: covariates, 0 to 5. Columns 1, 3 and 5 contain the treatment: every unit with a 1 in
+        column 1 or 5 is treated, which separates the arms perfectly, and column 3 varies among the
+        treated alone; a notice says so where they are asked for.
 
     Raises:
       UserError: no such file, another one, or no such column.
@@ -73,7 +76,7 @@ def read_uganda(path: str | Path, *, columns: tuple[int, ...] = USABLE) -> Ugand
     if bad:
         notices.append(
             f"perfect separation: covariate {' and '.join(bad)} is the treatment times another "
-            "covariate; every unit with a 1 is treated"
+            "covariate and tells who is treated"
         )
     if gone.any():
         notices.append(f"replaced {int(gone.sum())} missing covariates by means of their columns")

@@ -69,7 +69,7 @@ class Comparison:
             "overlap.png": lambda level: main.plot_overlap(),
         }
         if main.sample.covariates or (main.features is not None and main.features.shape[1]):
-            found["balance.png"] = lambda level: main.plot_balance()
+            found["balance.png"] = lambda level: main.plot_balance().figure
         if main.networks and main.networks[0]:
             found["salience.png"] = lambda level: pictures.draw_salience(main)
         if main.coords is not None:
@@ -98,6 +98,7 @@ def compare(
       run_dir: receives the trainings, each fit in a folder of its own.
       **data: further arguments of ``fit``.
 
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 99, (60, 4, 4, 1)).astype(np.uint8)
     >>> A, Y = rng.integers(0, 2, 60), rng.normal(size=60)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,10 @@ from jaxcore.estimators.double_ml.model import OUTCOME, TREATMENT, Model
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.image_confounding import propensity
 from jaxcore.estimators.image_confounding.images import Images
+from jaxcore.estimators.image_confounding.inputs import check_inputs
 from jaxcore.estimators.image_confounding.networks import (
     Fits,
     ImageLearner,
-    Training,
     default_network,
 )
 from jaxcore.estimators.image_confounding.representations import (
@@ -33,46 +33,27 @@ from jaxcore.estimators.image_confounding.representations import (
     gaussian_filters,
     random_conv_features,
 )
-from jaxcore.estimators.image_confounding.result import ImageConfoundingResult, told
+from jaxcore.estimators.image_confounding.result import ImageConfoundingResult
+from jaxcore.estimators.image_confounding.settings import ImageSettings
 from jaxcore.estimators.image_confounding.spatial import blocks, check_coordinates
 from jaxcore.estimators.image_confounding.weighting import (
     AUGMENTED,
-    ESTIMATORS,
     effect,
 )
 from jaxcore.estimators.image_confounding.weighting import (
     columns_of as columns_of_estimator,
 )
 from jaxcore.estimators.nuisance import Logistic, label
-from jaxcore.estimators.nuisance.candidates import Candidate, learner_for
+from jaxcore.estimators.nuisance.candidates import learner_for
 from jaxcore.estimators.partitions import partitions
-from jaxcore.estimators.settings import CrossFitting
 from jaxcore.estimators.units import Units
 from jaxcore.models.regression import RegressionConfig
 from jaxcore.train.logging import Reporter
 from jaxcore.train.tasks.propensity import standardised
 
-NETWORKS = ("vit", "cnn", "cnn2023")
-FEATURES = ("band_stats", "rcf", "embeddings")
-BACKBONES = (*NETWORKS, *FEATURES, "none")
-"""Networks that are trained, features that are not, and no look at the images.
-
-"band_stats" are means, deviations and quantiles of bands, "rcf" random convolutional features, and
-"embeddings" what is given instead of images: an array (N, d) of whatever encoder."""
-
-_TARGETS = {"ato": "ATO", "att": "ATT"}
-_TITLES = {
-    "difference": "difference in means",
-    "ipw": "inverse propensity weights (Horvitz-Thompson)",
-    "hajek": "inverse propensity weights (Hajek)",
-    "ato": "overlap weights",
-    "att": "weights for the treated",
-    "aipw_hajek": "AIPW with weights divided by their sum",
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageConfounding(CrossFitting):
+class ImageConfounding(ImageSettings):
     """Effect of a treatment of two levels; its confounders show in images, and in covariates.
 
     Propensities come from a network that sees image and covariates, trained on the other folds, or
@@ -94,76 +75,6 @@ class ImageConfounding(CrossFitting):
       arXiv 2301.12985.
     """
 
-    backbone: str | RegressionConfig = "vit"  # one of `BACKBONES`, or a network's configuration
-    estimator: str = "aipw"  # one of `weighting.ESTIMATORS`
-    # Of the outcome, for doubly robust estimators: a learner (see `PLR`) on covariates and features
-    # of the images, or "network": one network for treatment and outcome.
-    outcome_model: Candidate | Literal["network"] = "ridge"
-    rcf_features: int = 256
-    ml_m: Candidate = "ridge"  # of the treatment, on features of images that are not trained
-    # Rescale the log-odds of a network by a logistic regression on the units that it has not seen:
-    # networks trained for too long are too sure of themselves.
-    calibrate: bool = True
-    clip: tuple[float, float] = (1e-3, 1 - 1e-3)
-    trim: float | None = None  # leave out units with propensities outside (trim, 1 - trim)
-    se: Literal["cluster", "iid"] = "cluster"
-    block_km: float | None = None  # clusters and folds of squares of this size, not of images
-    training: Training = Training()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n_folds < 2:
-            raise UserError(f"Expected at least 2 folds, found {self.n_folds}.")
-        if isinstance(self.backbone, str) and self.backbone not in BACKBONES:
-            raise UserError(
-                f"Expected a backbone of {', '.join(BACKBONES)}, or the configuration of a "
-                f"network, found {self.backbone!r}."
-            )
-        if self.estimator not in ESTIMATORS:
-            raise UserError(
-                f"Expected an estimator of {', '.join(ESTIMATORS)}, found {self.estimator!r}."
-            )
-        if self.trim is not None and not 0 < self.trim < 0.5:
-            raise UserError(f"Expected trim between 0 and 0.5, found {self.trim}.")
-        if self.se not in ("cluster", "iid"):
-            raise UserError(f"Expected se of 'cluster' or 'iid', found {self.se!r}.")
-        if self.joint and not self.trains:
-            raise UserError(
-                f"Expected a backbone that is trained for outcome_model='network', found "
-                f"{self.backbone!r}."
-            )
-
-    @property
-    def trains(self) -> bool:
-        """Whether a network is trained."""
-        return not isinstance(self.backbone, str) or self.backbone in NETWORKS
-
-    @property
-    def joint(self) -> bool:
-        """Whether one network tells treatment and outcome."""
-        return isinstance(self.outcome_model, str) and self.outcome_model == "network"
-
-    @property
-    def clustered(self) -> bool:
-        """Whether standard errors are clustered, if there are clusters."""
-        return self.se == "cluster"
-
-    @property
-    def model(self) -> Model:
-        """What is estimated, for tables."""
-        if self.estimator == "aipw":
-            return models.IRM
-        nuisances = models.IRM.nuisances
-        if self.estimator not in AUGMENTED:
-            nuisances = {"ml_m": nuisances["ml_m"]}
-        return dataclasses.replace(
-            models.IRM,
-            title=_TITLES[self.estimator],
-            effect=_TARGETS.get(self.estimator, "ATE"),
-            nuisances=nuisances,
-            signal=False,
-        )
-
     def fit(
         self,
         Y: Any,
@@ -176,6 +87,8 @@ class ImageConfounding(CrossFitting):
         clusters: Any = None,
         fold_ids: Any = None,
         coords: Any = None,
+        acquired: Any = None,
+        treated_on: Any = None,
         covariates: Sequence[str] | None = None,
         run_dir: str | Path | None = None,
         reporter: Reporter | None = None,
@@ -193,6 +106,9 @@ class ImageConfounding(CrossFitting):
           clusters: labels, such as regions; None: the images.
           fold_ids: folds as in `PLR.fit`.
           coords: longitude and latitude of each unit in degrees, (n, 2).
+          acquired: date of each image, in their order; images taken after the treatment show what
+            it did, and are refused.
+          treated_on: date of the treatment, where ``acquired`` is given.
           covariates: names of the columns of ``X``.
           run_dir: receives the trainings, which go on from there after a stop; None keeps nothing.
           reporter: receives the progress of trainings; None is a bar on a terminal.
@@ -226,6 +142,17 @@ class ImageConfounding(CrossFitting):
             levels=self.levels,
         )
         found = found.of_units(sample.kept)
+        checked = check_inputs(
+            found.keyed,
+            sample.A,
+            sample.Y,
+            sample.X if sample.X.shape[1] else None,
+            found.keys,
+            acquired=acquired,
+            treated_on=treated_on,
+            covariate_names=sample.covariates,
+            pixels=self.backbone != "embeddings",
+        ).notices
         self.check_given(fold_ids)
         model, every, networks = self.model, [], []
         features, learners = self._features(found), {}
@@ -238,15 +165,18 @@ class ImageConfounding(CrossFitting):
                 raw, trained = self._raw(model, sample, features[found.row], ids, k, learners)
                 every.append(self._estimate(model, sample, raw, ids))
                 networks.append(trained)
-        notices = [*sample.notices, *found.keyed.notices, *fit_notices(model, sample, every[0])]
-        notices += told(model, sample, every[0])
-        result = ImageConfoundingResult.build(self, model, sample, every, notices, learners)
-        return dataclasses.replace(
-            result,
+        notices = [*sample.notices, *checked, *fit_notices(model, sample, every[0])]
+        built: Any = ImageConfoundingResult.build(self, model, sample, every, notices, learners)
+        result: ImageConfoundingResult = dataclasses.replace(
+            built,
             images=found,
             features=features,
             networks=tuple(networks),
             coords=None if coords is None else coords[sample.kept],
+        )
+        notices += [text for text in result.overlap().notices if text not in notices]
+        return dataclasses.replace(
+            result, estimate=dataclasses.replace(result.estimate, notices=tuple(notices))
         )
 
     def _features(self, images: Images) -> Float[np.ndarray, "images f"]:
@@ -258,11 +188,11 @@ class ImageConfounding(CrossFitting):
         if self.backbone == "rcf":
             key = jax.random.key(self.seed)
             filters = gaussian_filters(key, images.bands, self.rcf_features)
-        mean, sd = (v.astype(np.float32) for v in (images.mean, images.sd))
+        scale: Any = [v.astype(np.float32) for v in (images.mean, images.sd)]
         found = []
         with jax.enable_x64(False):
             for batch in images.keyed.batches():
-                pixels = standardised(batch, mean, sd)
+                pixels = standardised(jnp.asarray(batch), *scale)
                 if self.backbone == "embeddings":
                     found.append(pixels)
                 elif filters is None:
@@ -270,7 +200,9 @@ class ImageConfounding(CrossFitting):
                 else:
                     found.append(random_conv_features(_frames(pixels), filters))
         rows = [np.asarray(part, np.float64).reshape(-1) for part in found]
-        return np.concatenate(rows).reshape(len(images.keyed), -1)
+        every = np.concatenate(rows).reshape(len(images.keyed), -1)
+        # Far-off images would decide: within four standard deviations, as networks see covariates.
+        return standardise_table(every[:, np.ptp(every, axis=0) > 0])
 
     def _learners(
         self,
@@ -332,10 +264,11 @@ class ImageConfounding(CrossFitting):
         """Out-of-fold predictions of every nuisance, and networks that were trained."""
         dtype = np.dtype(jnp.result_type(float))
         columns: dict[str, Any] = {r: v.astype(dtype) for r, v in columns_of(model, sample).items()}
-        units, folds = sample.units(dtype), ids.astype(np.int32)
+        units = sample.units(dtype)
+        folds: Any = ids.astype(np.int32)
         network = learners["ml_m"]
         if self.joint and model.nuisances.keys() > {"ml_m"}:
-            w = None if sample.weights is None else sample.weights.astype(dtype)
+            w: Any = None if sample.weights is None else sample.weights.astype(dtype)
             masks = np.asarray(training_masks(jnp.asarray(folds), k, weights=w))
             y = columns[OUTCOME]
             centre, scale = np.mean(y), np.std(y)
@@ -369,20 +302,22 @@ class ImageConfounding(CrossFitting):
         self, model: Model, sample: Sample, raw: dict[str, np.ndarray], ids: np.ndarray
     ) -> Estimate:
         """The estimate on one partition."""
-        e = np.clip(raw["ml_m"], *self.clip)
-        held, units = {**raw, "ml_m": e}, sample.units(clustered=self.clustered)
-        more: dict[str, Any] = {}
+        held_raw: Any = raw["ml_m"]
+        e: Any = np.clip(held_raw, *self.clip)
+        held: dict[str, Any] = {**raw, "ml_m": e}
+        units, more = sample.units(clustered=self.clustered), dict[str, Any]()
         if self.trim is not None:
-            kept = np.asarray(propensity.overlapping(raw["ml_m"], self.trim))
+            kept = np.asarray(propensity.overlapping(held_raw, self.trim))
             for arm in (0, 1):
                 if not np.any(kept & (sample.A == arm)):
                     raise UserError(
                         f"Expected units of both arms with propensities in ({self.trim:g}, "
                         f"{1 - self.trim:g}), found none with treatment {arm}."
                     )
-            weights = kept.astype(float) * (1.0 if sample.weights is None else sample.weights)
+            weights: Any = kept.astype(float) * (1.0 if sample.weights is None else sample.weights)
             units, more = Units(weights, units.clusters), {"kept": kept}
-        y, a = sample.Y, sample.A
+        y: Any = sample.Y
+        a: Any = sample.A
         arms = held.get("ml_g0"), held.get("ml_g1")
         if model.signal:
             more["u"] = columns_of_estimator(self.estimator, y, a, e, *arms)[:, 0]
@@ -411,7 +346,7 @@ def _frames(images: Array) -> Array:
 
 
 def _calibrated(
-    e: Any, a: Float[np.ndarray, " n"], folds: Int[np.ndarray, " n"], k: int, units: Units
+    e: Any, a: Float[Array, " n"], folds: Int[Array, " n"], k: int, units: Units
 ) -> Float[Array, " n"]:
     """Platt's scaling, fitted on the out-of-fold propensities of the other folds."""
     e = jnp.clip(jnp.asarray(e), 1e-6, 1 - 1e-6)

@@ -153,7 +153,7 @@ def fit_filter(
             weights, windows[rows], a[rows]
         )
         updates, state = tx.update(slope, state, weights)
-        new = optax.apply_updates(weights, updates)
+        new: Any = optax.apply_updates(weights, updates)
         running = {
             name: getattr(new, name)._replace(
                 mean=getattr(carried, name).mean, variance=getattr(carried, name).variance

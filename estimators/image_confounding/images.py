@@ -59,6 +59,11 @@ class Images:
         return dataclasses.replace(self, row=self.row[kept])
 
     @property
+    def keys(self) -> np.ndarray:
+        """Key of the image of each unit."""
+        return np.asarray(self.keyed.keys)[self.row]
+
+    @property
     def pixels(self) -> Rows:
         """(N, h, w, c), or (N, t, h, w, c), by rows."""
         return self.keyed.images

@@ -18,7 +18,7 @@ def extremes(result: ImageConfoundingResult, count: int = 3) -> Int[np.ndarray, 
 
     Each of another image.
     """
-    e, a, row = result.propensity, result.sample.A, result.rows
+    e, a, row = result.propensity, result.sample.A, result.image_rows
     chosen: list[int] = []
     for arm, sign in ((0, 1), (1, -1)):
         order = [i for i in np.argsort(sign * e, kind="stable") if a[i] == arm]
@@ -48,18 +48,18 @@ def draw_salience(
       **options: of `ImageConfoundingResult.salience`.
     """
     units = extremes(result) if units is None else np.asarray(units)
-    slopes = result.salience(units, **options)
+    slopes: Any = result.salience(units, **options)
     if slopes.ndim == 3:  # of windows
         slopes = slopes[..., None]
     if slopes.ndim == 5:  # sequences: the last image
         slopes = slopes[:, -1]
-    strength = np.asarray(salience.for_display(np.asarray(salience.magnitude(slopes))))
+    strength = np.asarray(salience.for_display(salience.magnitude(slopes)))
     sign = np.sign(np.asarray(salience.direction(slopes)))
     figure = new_figure(2.1 * len(units), 4.6) if figure is None else figure
-    axes = figure.subplots(2, len(units), squeeze=False)
+    axes, shown = figure.subplots(2, len(units), squeeze=False), None
     top = float(np.max(strength)) or 1.0
     for j, unit in enumerate(units):
-        image = np.asarray(result.pixels[result.rows[[unit]]])[0]
+        image = np.asarray(result.pixels[result.image_rows[[unit]]])[0]
         axes[0, j].imshow(as_picture(image[-1] if image.ndim == 4 else image))
         kind = "treated" if result.sample.A[unit] else "not treated"
         axes[0, j].set_title(f"{kind}\npropensity {result.propensity[unit]:.2f}", fontsize=9)
@@ -93,11 +93,12 @@ def draw_map(result: ImageConfoundingResult, *, figure: Any = None) -> Any:
       result: a fit with coordinates.
       figure: to draw on; None makes one.
     """
-    coords, row = result.places, result.rows
+    coords, row = result.places, result.image_rows
     figure = new_figure(10, 4.6) if figure is None else figure
     first = np.unique(row, return_index=True)[1]
     count = np.bincount(row)[row[first]]
     panels = {"propensity, out of fold": result.propensity, "share treated": result.sample.A}
+    shown = None
     for ax, (title, values) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         mean = np.bincount(row, weights=values)[row[first]] / count
         shown = ax.scatter(

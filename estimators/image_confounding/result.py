@@ -14,13 +14,13 @@ from scipy.special import expit
 from jaxcore.data.geo.bands import standardise_table
 from jaxcore.data.geo.keyed import Rows
 from jaxcore.errors import UserError
-from jaxcore.estimators.checks import Sample
-from jaxcore.estimators.double_ml.model import Model
+from jaxcore.estimators.balance import Arm, arms_of, differences
 from jaxcore.estimators.double_ml.result import DoubleMLResult
-from jaxcore.estimators.estimate import Estimate
-from jaxcore.estimators.image_confounding import balance, diagnostics, salience, spatial
+from jaxcore.estimators.estimate import frame_from_rows
+from jaxcore.estimators.image_confounding import diagnostics, salience
 from jaxcore.estimators.image_confounding.images import Images
 from jaxcore.estimators.image_confounding.networks import Fits
+from jaxcore.estimators.image_confounding.overlap_report import OverlapReport, overlap_report
 from jaxcore.models.regression import RegressionConfig, RegressionNetwork
 from jaxcore.train.tasks.propensity import standardised
 
@@ -31,7 +31,6 @@ METHODS: dict[str, Callable[..., Any]] = {
     "occlusion": salience.occlusion,
 }
 Method: TypeAlias = Literal["gradient", "integrated", "smooth", "occlusion"]
-_BLIND = 0.55  # area under the curve out of fold below which images tell next to nothing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -49,7 +48,7 @@ class ImageConfoundingResult(DoubleMLResult):
         return np.asarray(self.estimate.diagnostics["ml_m"])
 
     @property
-    def rows(self) -> Int[np.ndarray, " n"]:
+    def image_rows(self) -> Int[np.ndarray, " n"]:
         """Row of the image of each unit."""
         return self._images.row
 
@@ -86,56 +85,63 @@ class ImageConfoundingResult(DoubleMLResult):
             raise UserError("Expected networks that were trained, found features or a loaded fit.")
         return self.networks[0]
 
-    def quality(self) -> dict[str, float]:
-        """How well the propensities fit, out of fold, and how few units their weights rest on."""
-        a, e, name = self.sample.A, self.propensity, weights_of(self.config)
-        base = np.full_like(e, a.mean())
-        sizes = diagnostics.effective_sizes(name, a, e)
-        largest = diagnostics.largest_weights(name, a, e)
-        return {
-            "auc": float(diagnostics.auc(a, e)),
-            "auprc": float(diagnostics.auprc(a, e)),
-            "cross_entropy": float(diagnostics.cross_entropy(a, e)),
-            "cross_entropy_constant": float(diagnostics.cross_entropy(a, base)),
-            "class_error": float(diagnostics.class_error(a, e)),
-            "class_error_constant": float(min(a.mean(), 1 - a.mean())),
-            "brier": float(diagnostics.brier(a, e)),
-            "effective_size_treated": float(sizes.treated),
-            "effective_size_control": float(sizes.control),
-            "largest_weight_treated": float(largest.treated),
-            "largest_weight_control": float(largest.control),
-            "clipped": float(self.estimate.diagnostics["n_clipped"]),
-        } | self._in_sample()
+    def overlap(self) -> OverlapReport:
+        """Fit, overlap, balance and spatial correlation of the propensities, out of fold.
 
-    def _in_sample(self) -> dict[str, float]:
+        Balance is that of covariates and of features of the images, if there are some.
+        """
+        config: Any = self.config
+        d = self.estimate.diagnostics
+        names, columns = self._columns()
+        residuals = None
+        if "ml_g0" in d:
+            residuals = self.sample.Y - np.where(self.sample.A > 0.5, d["ml_g1"], d["ml_g0"])
+        elif self.coords is not None:
+            residuals = self.sample.Y - self.sample.Y.mean()
+        return overlap_report(
+            self.sample.A,
+            np.clip(d["raw"]["ml_m"], 1e-12, 1 - 1e-12),
+            weights=weights_of(config),
+            X=columns if names else None,
+            names=names or None,
+            images=None if self.images is None else self.images.row,
+            coords=self.coords,
+            residuals=residuals,
+            clip=config.clip[0],
+            trim=config.trim or 0.0,
+        )
+
+    def arms(self) -> tuple[Arm, ...]:
+        """Units by treatment with the weights of the estimator (first repetition)."""
+        a, p = self.sample.A, self.propensity
+        config: Any = self.config
+        target = {"att": p, "ato": p * (1 - p)}.get(config.estimator)
+        return arms_of(self.sample, a, ("A = 0", "A = 1"), np.where(a > 0.5, p, 1 - p), target)
+
+    def balance(self, *, library: str | None = None, frame: bool = False) -> Any:
+        """Differences of covariates and features of the images, before weighting and after."""
+        names, columns = self._columns()
+        rows = differences(columns, names, self.arms())
+        return frame_from_rows(rows, library) if frame else rows
+
+    def _columns(self) -> tuple[tuple[str, ...], np.ndarray]:
+        names, columns = self.sample.covariates, self.sample.X
+        if self.images is not None and self.features is not None and self.features.shape[1]:
+            names += tuple(f"image feature {j + 1}" for j in range(self.features.shape[1]))
+            columns = np.hstack([columns, self.features[self.images.row]])
+        return names, columns
+
+    def _auc_in_sample(self) -> float | None:
+        """Mean over the folds on the units that trained their network; None without networks."""
         if not (self.networks and self.networks[0]):
-            return {}
+            return None
         found = []
         for fits in self.networks[0]:
-            masks, a = fits.task.units.masks, fits.task.units.target[:, 0]
+            masks, a = fits.task.units.masks, jnp.asarray(fits.task.units.target[:, 0])
             for mask, out in zip(masks, fits.outputs, strict=True):
                 rows = mask > 0
                 found.append(float(diagnostics.auc(a[rows], expit(out[rows, 0]).astype(float))))
-        return {"auc_in_sample": float(np.mean(found))}
-
-    def balance(self) -> dict[str, tuple[float, float]]:
-        """Standardised mean differences of columns, before weighting and after.
-
-        Columns are the covariates and the features of the images.
-
-        Beyond 0.1 a column is commonly called unbalanced.
-        """
-        names, columns = list(self.sample.covariates), self.sample.X
-        if self.images is not None and self.features is not None and self.features.shape[1]:
-            names += [f"image feature {j + 1}" for j in range(self.features.shape[1])]
-            columns = np.hstack([columns, self.features[self.images.row]])
-        if not names:
-            return {}
-        with np.errstate(all="ignore"):
-            name = weights_of(self.config)
-            found = balance.standardised_differences(name, self.sample.A, self.propensity, columns)
-        pairs = zip(found.before, found.after, strict=True)
-        return {name: (float(b), float(a)) for name, (b, a) in zip(names, pairs, strict=True)}
+        return float(np.mean(found))
 
     def predict_propensity(self, images: Any, X: Any = None) -> Float[np.ndarray, " n"]:
         """Probability of treatment of other places: log-odds averaged over all networks.
@@ -206,7 +212,8 @@ class ImageConfoundingResult(DoubleMLResult):
                 rows = np.resize(units[places], counts.max())
                 data, task = fits.task.units, fits.task
                 tree = jax.tree.map(lambda leaf, i=number: leaf[i], (fits.params, fits.collections))
-                pixels = standardised(np.asarray(data.images[data.image[rows]]), data.mean, data.sd)
+                seen = jnp.asarray(data.images[data.image[rows]])
+                pixels = standardised(seen, jnp.asarray(data.mean), jnp.asarray(data.sd))
                 x = None if data.covariates is None else jnp.asarray(data.covariates[rows])
                 found = _maps(tree, pixels, x, task.entry, task.network, method, options)
                 out |= dict(zip(places.tolist(), np.asarray(found), strict=False))
@@ -220,7 +227,7 @@ class ImageConfoundingResult(DoubleMLResult):
         """
         if units is None:
             rng = np.random.default_rng(self.config.seed)
-            first = np.unique(self.rows, return_index=True)[1]
+            first = np.unique(self.image_rows, return_index=True)[1]
             units = rng.choice(first, min(25, len(first)), replace=False)
         units, names = np.atleast_1d(np.asarray(units)), self.sample.covariates
         if not names:
@@ -229,35 +236,25 @@ class ImageConfoundingResult(DoubleMLResult):
         slopes = self._of_own_network(units, "table").mean(axis=0)
         return dict(zip(names, (slopes / scale).tolist(), strict=True))
 
-    def moran(self, *, neighbours: int = 8) -> spatial.Moran:
-        """Moran's I of the influence values, averaged within images: what weighting has left over.
-
-        Raises:
-          UserError: the fit had no coordinates.
-        """
-        values, first = spatial.means_by_image(self.psi, self.rows)
-        return spatial.moran(values, self.places[first], neighbours=neighbours)
-
     def details(self) -> list[str]:
         """Propensities out of fold, effective sizes, spatial correlation."""
-        q = self.quality()
-        inside = f" ({q['auc_in_sample']:.3f} in sample)" if "auc_in_sample" in q else ""
+        found, inside = self.overlap(), self._auc_in_sample()
+        told = "" if inside is None else f" ({inside:.3f} in sample)"
+        sizes, largest = found.effective_size, found.largest_weight
         lines = [
-            f"propensities out of fold: AUC {q['auc']:.3f}{inside}, log-loss "
-            f"{q['cross_entropy']:.4g} (constant {q['cross_entropy_constant']:.4g})",
-            f"effective sizes {q['effective_size_treated']:.0f} treated, "
-            f"{q['effective_size_control']:.0f} others; largest weights "
-            f"{100 * q['largest_weight_treated']:.2g}%, {100 * q['largest_weight_control']:.2g}%",
+            f"propensities out of fold: AUC {found.auc:.3f}{told}, log-loss "
+            f"{found.cross_entropy:.4g} (constant {found.cross_entropy_constant:.4g})",
+            f"effective sizes {sizes['treated']:.0f} treated, {sizes['control']:.0f} others; "
+            f"largest weights {100 * largest['treated']:.2g}%, {100 * largest['control']:.2g}%",
         ]
-        if self.coords is not None:
-            moran = self.moran()
-            lines.append(f"Moran's I of the residuals {moran.value:.3f} (p = {moran.p_value:.3f})")
+        if found.moran is not None:
+            value, p = found.moran["value"], found.moran["p_value"]
+            lines.append(f"Moran's I of the weighted residuals {value:.3f} (p = {p:.3f})")
         return lines + super().details()
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """Everything but the arrays of units, JSON-able."""
-        more = {"quality": self.quality(), "balance": self.balance()}
-        return super().to_dict(level) | more
+        return super().to_dict(level) | {"overlap": self.overlap().to_dict()}
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
@@ -284,20 +281,3 @@ def _maps(
 def weights_of(config: Any) -> str:
     """Weights of the arms that diagnostics are to use."""
     return config.estimator if config.estimator in ("ato", "att", "difference") else "hajek"
-
-
-def told(model: Model, sample: Sample, estimate: Estimate) -> list[str]:
-    """What the user must know of propensities from images before the effect is used."""
-    d, out = estimate.diagnostics, []
-    if "kept" in d:
-        kept = np.asarray(d["kept"])
-        if not kept.all():
-            out.append(f"trimmed {int(np.sum(~kept))} of {sample.n} units for lack of overlap")
-    found = float(diagnostics.auc(sample.A, np.asarray(d["raw"]["ml_m"])))
-    if found < _BLIND:
-        out.append(
-            "propensities tell treated from others hardly better than chance out of fold (AUC "
-            f"{found:.2f}): either nothing that is seen drives the treatment, or the network has "
-            "not found it; weights then adjust for nothing, however good their overlap looks"
-        )
-    return out

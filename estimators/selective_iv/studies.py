@@ -3,13 +3,9 @@
 The designs are this library's own; published tables use others.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from jaxcore.errors import UserError
 from jaxcore.estimators import select
 from jaxcore.estimators.crossfit import fold_ids
 from jaxcore.estimators.genius import genius
@@ -117,18 +113,3 @@ def siv2_study(
         )
 
     return Study(names=names, extras=picks, truth=simulate.TRUE_ATE, draw=draw)
-
-
-STUDIES: dict[str, Callable[..., Study]] = {"siv1": siv1_study, "siv2": siv2_study}
-"""Name of a study -> its builder."""
-
-
-def build_study(name: str, n: int, options: dict[str, Any]) -> Study:
-    """A study by name.
-
-    Raises:
-      UserError: the name is unknown.
-    """
-    if name not in STUDIES:
-        raise UserError(f"Expected a study of {', '.join(STUDIES)}, found {name!r}.")
-    return STUDIES[name](n, **options)

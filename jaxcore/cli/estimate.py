@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxcore import registry
-from jaxcore.cli import placeholder
+from jaxcore.cli import estimate_images, placeholder
 from jaxcore.cli.estimate_analyses import Analysed, Nothing, analyses_of
 from jaxcore.cli.estimate_columns import Columns, PanelColumns, columns_of
 from jaxcore.cli.output import show
@@ -21,10 +21,13 @@ _AS_FOUND = Reading()
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
     """Name of an estimator -> its command; that of the chosen one alone has its options."""
-    return {
+    found = {
         name: _command(name, line) if argv[:1] == [name] else placeholder(line)
         for name, line in registry.estimators().items()
     }
+    chosen = argv[:1] == [estimate_images.NAME]
+    of_images = estimate_images.image_confounding if chosen else placeholder(estimate_images.LINE)
+    return dict(sorted({**found, estimate_images.NAME: of_images}.items()))
 
 
 def _command(name: str, line: str) -> Callable[..., None]:

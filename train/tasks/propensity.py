@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcore import registry
@@ -204,7 +205,7 @@ class PropensityTask(GradientTask):
             return {}
         plain = dataclasses.replace(self, label_smoothing=0.0)
         with jax.numpy_dtype_promotion("standard"):
-            errors = np.stack([plain._errors(one, self.units.target) for one in out])
+            errors = np.stack([plain._errors(one, jnp.asarray(self.units.target)) for one in out])
         return {"held_out_loss": float(errors[left].mean())}
 
     def metric_names(self) -> tuple[str, ...]:
@@ -261,16 +262,16 @@ def _outputs(entry: RegressionNetwork[Any], cfg: RegressionConfig) -> Callable[.
 
 
 def standardised(
-    images: Array, mean: Float[Array, " c"], sd: Float[Array, " c"]
+    images: Array, mean: ArrayLike, sd: ArrayLike
 ) -> Float[Array, "*b h w c"]:
     """Images in standard deviations from the mean of each band, float32.
 
     >>> standardised(jnp.full((1, 1, 2), 3, jnp.uint8), jnp.ones(2), jnp.ones(2)).tolist()
     [[[2.0, 2.0]]]
     """
-    mean, sd = (jnp.asarray(v, jnp.float32) for v in (mean, sd))
+    centre, scale = (jnp.asarray(v, jnp.float32) for v in (mean, sd))
     ones = (1,) * (images.ndim - 1)
-    return (images.astype(jnp.float32) - mean.reshape(*ones, -1)) / sd.reshape(*ones, -1)
+    return (images.astype(jnp.float32) - centre.reshape(*ones, -1)) / scale.reshape(*ones, -1)
 
 
 def augmented(key: Key, images: Float[Array, "b *t h w c"]) -> Float[Array, "b *t h w c"]:
