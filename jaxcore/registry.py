@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 # Each of these modules has its network under the name NETWORK.
 _NETWORKS = {
     "adair": "jaxcore.models.adair",
+    "cnn2023": "jaxcore.models.convnet.cnn2023",
+    "convnet": "jaxcore.models.convnet",
     "dea_net": "jaxcore.models.dea_net",
     "rddm": "jaxcore.models.rddm",
     "sunet": "jaxcore.models.sunet",
+    "vit": "jaxcore.models.vit",
 }
 _registered: "dict[str, Network[Any]]" = {}
 _TASKS = {
