@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxcore.estimators.bootstrap import critical_value, multiplier
     from jaxcore.estimators.crossfit import fold_ids
     from jaxcore.estimators.datasets import load_401k
+    from jaxcore.estimators.did import DID
     from jaxcore.estimators.double_ml import IIVM, IRM, PLIV, PLR, iivm, irm, pliv, plr
     from jaxcore.estimators.estimate import Estimate, aggregate_repeats
     from jaxcore.estimators.influence import (
@@ -29,28 +30,37 @@ if TYPE_CHECKING:
         solve,
     )
     from jaxcore.estimators.linear_iv import ols, tsls
+    from jaxcore.estimators.saved import load_fit
     from jaxcore.estimators.select import pseudo_risk, smooth_select
     from jaxcore.estimators.selective_iv import SelectiveIV
+    from jaxcore.estimators.several import APOS, LQTE, QTE
 
 _NAMES = {
     "bootstrap": ("critical_value", "multiplier"),
     "crossfit": ("fold_ids",),
     "datasets": ("load_401k",),
+    "did": ("DID",),
     "double_ml": ("IIVM", "IRM", "PLIV", "PLR", "iivm", "irm", "pliv", "plr"),
     "estimate": ("Estimate", "aggregate_repeats"),
     "influence": ("aipw", "gateaux", "hajek", "ipw", "late", "multiply_robust", "partially_linear")
     + ("partially_linear_iv", "solve"),
     "linear_iv": ("ols", "tsls"),
+    "saved": ("load_fit",),
     "select": ("pseudo_risk", "smooth_select"),
     "selective_iv": ("SelectiveIV",),
+    "several": ("APOS", "LQTE", "QTE"),
 }
 _MODULES = tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 __all__ = [
+    "APOS",
+    "DID",
     "IIVM",
     "IRM",
+    "LQTE",
     "PLIV",
     "PLR",
+    "QTE",
     "Estimate",
     "SelectiveIV",
     "aggregate_repeats",
@@ -64,6 +74,7 @@ __all__ = [
     "irm",
     "late",
     "load_401k",
+    "load_fit",
     "multiplier",
     "multiply_robust",
     "ols",

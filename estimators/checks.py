@@ -14,6 +14,7 @@ from jaxcore.estimators.columns import (
     column,
     covariate_columns,
     label_numbers,
+    several_levels,
     single,
     two_levels,
 )
@@ -38,6 +39,7 @@ class Sample:
     kept: np.ndarray  # True for the rows of the input that are here
     notices: tuple[str, ...]
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # role -> column
+    levels: tuple[str, ...] = ()  # of a treatment numbered 0, 1, ..., or names of several
 
     @property
     def n(self) -> int:
@@ -72,6 +74,7 @@ def check_sample(
     covariates: Sequence[str] | None = None,
     missing: str = "error",
     binary: Sequence[str] = ("treatment", "instrument"),
+    many: bool = False,
     levels: Mapping[str, Any] | None = None,
     holes: bool = False,
     names: Mapping[str, str] | None = None,
@@ -89,6 +92,7 @@ def check_sample(
       missing: "error" refuses missing or infinite values; "drop" leaves such rows out and says
         how many.
       binary: roles of two levels; see `two_levels`.
+      many: the treatment has several levels, which are numbered.
       levels: role -> the level that counts as 1.
       holes: NaN may stand in covariates (the learners take them).
       names: role -> name of its column, for tables.
@@ -107,7 +111,11 @@ def check_sample(
     if n == 0:
         raise UserError("Expected at least one row of data, found none.")
     columns, notices = {"outcome": y}, []
+    named_levels: tuple[str, ...] = ()
     for role, values in list(given.items())[1:]:
+        if many and role == "treatment":
+            columns[role], named_levels = several_levels(values, role, n=n)
+            continue
         columns[role] = (
             column(values, role, n=n)
             if role not in binary
@@ -126,6 +134,8 @@ def check_sample(
     kept, dropped = _complete(bad, n, missing)
     notices = dropped + notices
     columns, x = {role: v[kept] for role, v in columns.items()}, x[kept]
+    if many:
+        columns["treatment"], named_levels = _present(columns["treatment"], named_levels)
     for role, values in columns.items():
         _check_values(role, values, role in binary)
     if w is not None:
@@ -152,7 +162,17 @@ def check_sample(
         kept=kept,
         notices=tuple(notices),
         names=named,
+        levels=named_levels,
     )
+
+
+def _present(numbers: np.ndarray, levels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numbers 0, 1, ... of the levels that are left."""
+    left, numbers = np.unique(numbers, return_inverse=True)
+    kept = [levels[int(place)] for place in left]
+    if len(kept) < 2:
+        raise UserError(f"Expected several levels of the treatment, found only {kept[0]}.")
+    return numbers.astype(np.float64), tuple(kept)
 
 
 def _coded(values: Any, role: str, level: Any, n: int, notices: list[str]) -> np.ndarray:
@@ -264,6 +284,22 @@ def _complete(
             f"Expected rows without missing values, found some in all {n}: {', '.join(worst)}."
         )
     return kept, [f"dropped {_count(gone, 'row')} of {n} with missing values: {', '.join(worst)}"]
+
+
+def complete_rows(columns: Mapping[str, np.ndarray], missing: str) -> tuple[np.ndarray, list[str]]:
+    """Rows without missing or infinite values, and what to say about the others.
+
+    Raises:
+      UserError: there are some and they may not be dropped, or there are no others.
+
+    >>> complete_rows({"x": np.array([1.0, np.nan])}, "drop")[0].tolist()
+    [True, False]
+    """
+    bad = {f"column {name!r}": absent(a) for name, a in columns.items()}
+    for name, a in columns.items():
+        if a.dtype.kind == "f":
+            bad[f"column {name!r}"] = ~np.isfinite(a)
+    return _complete(bad, len(next(iter(columns.values()))), missing)
 
 
 def _count(n: int, what: str) -> str:

@@ -78,6 +78,61 @@ def two_levels(
     return _coded(a, absent, levels, name, setting)
 
 
+MOST_LEVELS = 30
+
+
+def several_levels(
+    values: Any, name: str, *, n: int | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A column of several levels as numbers 0, 1, ... (NaN where missing), and the levels.
+
+    Numbers stand in their order, texts in that of their categories or of the alphabet.
+
+    Raises:
+      UserError: too many levels.
+
+    >>> several_levels(["b", None, "a"], "treatment")
+    (array([ 1., nan,  0.]), ('a', 'b'))
+    """
+    a = single(values, name, n=n)
+    absent = missing(a)
+    if a.dtype.kind == "c":
+        raise UserError(f"Expected real numbers in the {name}, found complex ones.")
+    if a.dtype.kind in "biuf" or _all_numbers(a[~absent]):
+        a = floats(a, f"the {name}")
+        absent = ~np.isfinite(a)
+        found: list[Any] = np.unique(a[~absent]).tolist()
+        shown = [f"{v:g}" for v in found]
+    else:
+        found = _ordered(values, a[~absent])
+        shown = [str(v) for v in found]
+    if len(found) > MOST_LEVELS:
+        raise UserError(
+            f"Expected at most {MOST_LEVELS} levels of the {name}, found {len(found)}: PLR takes "
+            "numbers of any kind."
+        )
+    out = np.full(len(a), np.nan)
+    for number, level in enumerate(found):
+        out[~absent & (a == level)] = number
+    return out, tuple(shown)
+
+
+def level_named(levels: Sequence[str], wanted: Any, what: str) -> int:
+    """The place of a level.
+
+    Raises:
+      UserError: there is no such level.
+
+    >>> level_named(("0", "1.5"), 1.5, "reference")
+    1
+    """
+    texts = {str(wanted)} | ({f"{wanted:g}"} if isinstance(wanted, int | float) else set())
+    for place, level in enumerate(levels):
+        if level in texts:
+            return place
+    raise UserError(f"Expected one of {', '.join(levels)} as {what}, found {wanted}.")
+
+
 def _as_chosen(
     a: np.ndarray, absent: np.ndarray, levels: list[Any], name: str, chosen: Any, setting: str
 ) -> tuple[np.ndarray, str]:

@@ -78,7 +78,8 @@ def local_quantiles(
         out = fit_predict(learner, X, target, masks, (X,), key=key)[:, 0]
         return out.reshape(-1, n_folds, y.shape[0])
 
-    m = jnp.clip(fitted(ml_m, z, jnp.concatenate([learn, train]), k_m), *clip)
+    raw = fitted(ml_m, z, jnp.concatenate([learn, train]), k_m)
+    m = jnp.clip(raw, *clip)
     arms = (1 - z, z)
     masks = jnp.concatenate([part * arm[None] for part in (learn, train) for arm in arms])
     r = fitted(ml_r, d, masks, k_r)
@@ -111,6 +112,7 @@ def local_quantiles(
     g = jax.vmap(lambda one: own_fold(one, fold_ids))(g).reshape(len(cells), 2, -1)
 
     m_own, r0, r1 = (own_fold(part, fold_ids) for part in (m[1], r[2], r[3]))
+    clipped = jnp.sum(m_own != own_fold(raw[1], fold_ids))
     compliers = share(w, m_own, r0, r1)
     parts = [
         quantiles.local_quantile(
@@ -125,5 +127,5 @@ def local_quantiles(
         units,
         names=tuple(f"Y({arm}), {tau:g}" for arm, tau in cells),
         estimator="potential outcomes of compliers, quantiles",
-        diagnostics={"ml_m": m_own, "compliers": compliers},
+        diagnostics={"ml_m": m_own, "n_clipped": clipped, "compliers": compliers},
     )

@@ -44,6 +44,9 @@ def _drawn(
     n_boot: int,
     kind: str,
 ) -> Float[Array, "b *q"]:
+    """t-statistics of variance one: errors of several partitions hold more than that of psi."""
+    own = jnp.sqrt(variance(psi, units))
+    se = jnp.where(own > 0, own, se)
     key = jax.random.key(seed)
     return bootstrap.multiplier(key, psi, se, n_boot=n_boot, kind=kind, units=units)
 

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from jaxcore.errors import UserError, readable
+from jaxcore.estimators.tables import Tabled
 from jaxcore.figures import new_figure
 
 _BLUE, _GREY, _ORANGE = "#2a6fbb", "#8a8a8a", "#d9822b"
-_MODEL_COLOURS = ("#2a6fbb", "#6aa9e0", "#d9822b", "#f0b36a", "#7b5aa6", "#5aa67b")
+MODEL_COLOURS = ("#2a6fbb", "#6aa9e0", "#d9822b", "#f0b36a", "#7b5aa6", "#5aa67b")
 
 
-def _label(name: str) -> str:
+def named(name: str) -> str:
     """A name from a table as matplotlib shows it: dollar signs would begin a formula."""
     return readable(name).replace("$", r"\$")
 
@@ -27,8 +28,8 @@ def intervals(
     """Estimates with intervals, one line each; returns the axes.
 
     Args:
-      rows: dicts with "name", "estimate", "lower", "upper" (as `Estimate.rows`); those that are
-        not finite are left out.
+      rows: dicts with "name", "estimate", "lower", "upper" (as `Estimate.rows`), perhaps with
+        "joint_lower" and "joint_upper", drawn thin; those that are not finite are left out.
       ax: axes to draw on; None makes a figure.
       level: coverage, for the axis label.
       highlight: row drawn in colour; None colours all.
@@ -43,6 +44,9 @@ def intervals(
     for i, row in enumerate(rows):
         colour = _BLUE if highlight is None or i == highlight else _GREY
         ax.plot([row["lower"], row["upper"]], [i, i], color=colour, lw=2, solid_capstyle="butt")
+        if "joint_lower" in row:
+            ends = [row["joint_lower"], row["joint_upper"]]
+            ax.plot(ends, [i, i], "|-", color=colour, lw=0.8, ms=7)
         ax.plot([row["estimate"]], [i], "o", color=colour, ms=6)
         text = f"{row['estimate']:.4g}"
         ax.annotate(
@@ -54,11 +58,61 @@ def intervals(
             fontsize=8,
             color=colour,
         )
-    if min(r["lower"] for r in rows) <= 0 <= max(r["upper"] for r in rows):
+    ends = [r.get(f"joint_{side}", r[side]) for r in rows for side in ("lower", "upper")]
+    if min(ends) <= 0 <= max(ends):
         ax.axvline(0, color="black", lw=0.8, ls=":")
-    ax.set_yticks(range(len(rows)), [_label(r["name"]) for r in rows])
+    ax.set_yticks(range(len(rows)), [named(r["name"]) for r in rows])
     ax.set_ylim(len(rows) - 0.4, -0.75)
+    several = ", thin: of all at once" if "joint_lower" in rows[0] else ""
+    ax.set_xlabel(f"estimate and {100 * level:g}% interval{several}")
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def side_by_side(fits: Mapping[str, Tabled], *, level: float = 0.95, ax: Any = None) -> Any:
+    """Estimates of several fits with intervals, those of one name together; returns the axes.
+
+    The picture of `tables.side_by_side`.
+
+    Args:
+      fits: fits or estimates by the names that the legend shows.
+      level: coverage of the intervals.
+      ax: axes to draw on; None makes a figure.
+
+    Raises:
+      UserError: nothing to draw.
+    """
+    rows = {fit: {r["name"]: r for r in one.rows(level)} for fit, one in fits.items()}
+    names = list(dict.fromkeys(name for one in rows.values() for name in one))
+    if not names:
+        raise UserError("Expected at least one estimate to draw, found none.")
+    at, ticks = 0.0, []
+    places: dict[str, list[tuple[float, dict[str, Any]]]] = {fit: [] for fit in fits}
+    for name in names:
+        begin = at
+        for fit, one in rows.items():
+            r = one.get(name)
+            if r is not None and np.isfinite([r["estimate"], r["lower"], r["upper"]]).all():
+                places[fit].append((at, r))
+                at += 1
+        ticks.append((begin + at - 1) / 2)
+        at += 0.8
+    ax = new_figure(7.5, 1.0 + 0.24 * at).subplots() if ax is None else ax
+    for i, (fit, found) in enumerate(places.items()):
+        colour = MODEL_COLOURS[(0, 2, 4, 5, 1, 3)[i % 6]]
+        for y, r in found:
+            ax.plot([r["lower"], r["upper"]], [y, y], color=colour, lw=2, solid_capstyle="butt")
+        points = [r["estimate"] for _, r in found]
+        ax.plot(points, [y for y, _ in found], "o", color=colour, ms=6, label=named(fit))
+    low, high = ax.get_xlim()
+    if low <= 0 <= high:
+        ax.axvline(0, color="black", lw=0.8, ls=":")
+    ax.set_yticks(ticks, [named(name) for name in names])
+    ax.set_ylim(at - 0.8, -0.8)
     ax.set_xlabel(f"estimate and {100 * level:g}% interval")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.tick_params(axis="y", length=0)
@@ -150,7 +204,7 @@ def pseudo_risk(rows: Sequence[dict[str, Any]], *, figure: Any = None, best: int
     ordered = sorted(rows, key=lambda r: r["criterion"])[:best]
     models = [k for k in ordered[0] if k.startswith("R_")]
     at, floor = np.arange(len(ordered)), np.zeros(len(ordered))
-    for colour, model in zip(_MODEL_COLOURS, models, strict=False):
+    for colour, model in zip(MODEL_COLOURS, models, strict=False):
         height = np.array([r[model] for r in ordered])
         top.bar(at, height, bottom=floor, color=colour, width=0.8, label=model[2:])
         floor = floor + height
@@ -218,11 +272,11 @@ def sensitivity_contour(
             ax.clabel(edge, fmt=f"{null:g}", fontsize=9)
     if scenario is not None:
         ax.plot([scenario[1]], [scenario[0]], "D", color="black", ms=7, label="scenario")
-    colours = [c for c in _MODEL_COLOURS if c != _ORANGE]
+    colours = [c for c in MODEL_COLOURS if c != _ORANGE]
     for i, (name, (cf_y, cf_d)) in enumerate((benchmarks or {}).items()):
         if max(cf_y, cf_d) <= grid[-1]:
             colour, mark = colours[i % len(colours)], "os^v"[i // len(colours) % 4]
-            ax.plot([cf_d], [cf_y], mark, color=colour, ms=7, label=_label(name), clip_on=False)
+            ax.plot([cf_d], [cf_y], mark, color=colour, ms=7, label=named(name), clip_on=False)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(framealpha=1, edgecolor="white", loc="upper right")
     ax.set_xlim(0, grid[-1])

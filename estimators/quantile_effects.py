@@ -21,12 +21,14 @@ from jaxcore.estimators.arguments import CHANCE, on_values
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 # --- from nuisances -----------------------------------------------------------------------------
 
 
+@in_double
 def weighted_quantile(
     y: Float[Array, " n"], weight: Float[Array, " n"], share: Float[Array, ""]
 ) -> Float[Array, ""]:
@@ -42,6 +44,7 @@ def weighted_quantile(
     return y[order][place]
 
 
+@in_double
 def density(
     y: Float[Array, " n"], weight: Float[Array, " n"], at: Float[Array, ""]
 ) -> Float[Array, ""]:
@@ -55,6 +58,7 @@ def density(
     return jnp.sum(weight * kernel) / jnp.sum(weight)
 
 
+@in_double
 def potential_quantile(
     y: Float[Array, " n"],
     at: Float[Array, " n"],
@@ -81,6 +85,7 @@ def potential_quantile(
     return theta, -psi / density(y, weight, theta)
 
 
+@in_double
 def local_quantile(
     y: Float[Array, " n"],
     at: Float[Array, " n"],
@@ -207,8 +212,10 @@ def potential_quantiles(
     train = training_masks(fold_ids, n_folds, weights=w, dtype=y.dtype)
     half = jax.random.bernoulli(k_half, 0.5, y.shape).astype(y.dtype)
     masks = jnp.concatenate([train * (1 - half)[None], train])
-    both = jnp.clip(fit_predict(ml_m, X, d, masks, (X,), key=k_m)[:, 0], *clip)
+    raw = fit_predict(ml_m, X, d, masks, (X,), key=k_m)[:, 0]
+    both = jnp.clip(raw, *clip)
     first, m = both[:n_folds], own_fold(both[n_folds:], fold_ids)
+    clipped = jnp.sum(m != own_fold(raw[n_folds:], fold_ids))
 
     at, ps = jnp.stack([1 - d, d]), jnp.stack([1 - m, m])  # by level
     cells = [(arm, float(tau)) for arm in (0, 1) for tau in taus]
@@ -250,7 +257,7 @@ def potential_quantiles(
         units,
         names=tuple(f"Y({arm}), {tau:g}" for arm, tau in cells),
         estimator=f"potential outcomes, {kind}s",
-        diagnostics={"ml_m": m, "guesses": jnp.mean(guesses, axis=1)},
+        diagnostics={"ml_m": m, "n_clipped": clipped, "guesses": jnp.mean(guesses, axis=1)},
     )
 
 

@@ -15,6 +15,7 @@ from jaxcore.places import local_place
 
 SUMMARY, CONTENT = "summary.txt", "estimate.json"
 PICTURES = ("estimates.png",)  # of a report that shows intervals alone
+WEIGHTED = ("weights.png", "balance.png")  # besides, where probabilities are divided by
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,16 +7,19 @@ the name is kept, and a new fit asks for them again.
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from jaxcore.atomic import whole_folder, write_json
 from jaxcore.errors import UserError
+from jaxcore.estimators.checks import Sample
+from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, label
+from jaxcore.estimators.nuisance.host import is_outside_learner
 from jaxcore.places import local_place
 
 
@@ -25,6 +28,7 @@ class NamedLearner(HostLearner):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.binary, self.missing = False, True  # whatever it was, it was right when it was fitted
 
     def __repr__(self) -> str:
         """The name of the learner it stands for."""
@@ -40,6 +44,151 @@ class NamedLearner(HostLearner):
             f"Expected learners that can be fitted, found only the name {self.name} of one that a "
             "saved fit does not hold: give it again."
         )
+
+
+FORMAT = "jaxcore fit, version 1"
+_ARRAYS = ("Y", "A", "Z", "X", "weights", "clusters", "kept")  # of a sample
+
+
+class Restored(NamedTuple):
+    """What `load_fit` found."""
+
+    sample: Sample
+    repetitions: list[Estimate]
+    notices: tuple[str, ...]
+    more: dict[str, Any]  # as `save_fit` was given
+    arrays: dict[str, Any]
+
+
+class Fitted(Protocol):
+    """What `save_fit` asks of a result."""
+
+    @property
+    def config(self) -> Any:
+        """Frozen settings of a registered estimator, with ``restored``."""
+        ...
+
+    @property
+    def sample(self) -> Sample:
+        """The data."""
+        ...
+
+    @property
+    def repetitions(self) -> tuple[Estimate, ...]:
+        """Estimates of every partition."""
+        ...
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user was told."""
+        ...
+
+
+def save_fit(
+    path: str | Path,
+    fit: Fitted,
+    more: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a fit into a new folder; `load_fit` makes the same one of it.
+
+    Args:
+      path: the folder.
+      fit: the result of an estimator.
+      more: JSON that its estimator needs besides.
+      arrays: arrays that it needs besides.
+
+    Raises:
+      UserError: the folder exists, the disk is full or may not be written.
+    """
+    from jaxcore import registry
+
+    config, classes = fit.config, learner_classes()
+    settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    meta = {
+        "format": FORMAT,
+        "estimator": registry.estimator_of(type(config)),
+        "settings": {k: encoded(v, classes) for k, v in settings.items()},
+        "covariates": list(fit.sample.covariates),
+        "columns": dict(fit.sample.names),
+        "levels": list(fit.sample.levels),
+        "notices": list(fit.notices),
+        "names": list(fit.repetitions[0].names),
+        "title": fit.repetitions[0].estimator,
+        "more": dict(more or {}),
+    }
+    tree = {
+        "sample": {name: getattr(fit.sample, name) for name in _ARRAYS},
+        "repetitions": as_tree(fit.repetitions),
+        "more": dict(arrays or {}),
+    }
+    return write_fit(path, meta, tree, config.precision())
+
+
+def load_fit(path: str | Path) -> Any:
+    """The result that `save_fit` wrote, of whatever estimator, ready for every analysis.
+
+    Learners that are no plain settings have left their names alone: see the head of this module.
+
+    Raises:
+      UserError: no such folder, another kind of folder, or damaged files.
+    """
+    from jaxcore import registry
+
+    meta, classes = read_meta(path, FORMAT), learner_classes()
+    try:
+        settings = {k: decoded(v, classes) for k, v in meta["settings"].items()}
+        config: Any = registry.estimator(meta["estimator"]).config_class(**settings)
+        tree = read_arrays(path, config.precision())
+        arrays = {"weights": None, "clusters": None, **tree["sample"]}
+        arrays.setdefault("X", np.zeros((len(arrays["Y"]), 0)))
+        sample = Sample(
+            **arrays,
+            covariates=tuple(meta["covariates"]),
+            names=meta["columns"],
+            levels=tuple(meta["levels"]),
+            notices=(),
+        )
+        clusters = sample.clusters if config.clustered else None
+        told = {"clusters": clusters, "names": tuple(meta["names"]), "estimator": meta["title"]}
+        repetitions = from_tree(tree["repetitions"], **told)
+        notices, more = tuple(meta["notices"]), tree.get("more", {})
+        return config.restored(Restored(sample, repetitions, notices, meta["more"], more))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"Expected a fit saved by this version in {path}, found settings or arrays that do not "
+            f"belong together ({type(error).__name__}): damaged or of another version."
+        ) from error
+
+
+def as_tree(estimates: Sequence[Estimate]) -> dict[str, Any]:
+    """Arrays of some estimates, for `from_tree`."""
+    fields = ("theta", "se", "psi", "diagnostics")
+    return {str(r): {name: getattr(e, name) for name in fields} for r, e in enumerate(estimates)}
+
+
+def from_tree(tree: Mapping[str, Any], **fields: Any) -> list[Estimate]:
+    """The estimates of `as_tree`, with fields that are no arrays."""
+    each = (tree[str(r)] for r in range(len(tree)))
+    return [Estimate(**{"diagnostics": {}, **one}, **fields) for one in each]
+
+
+def learner_classes() -> dict[str, type]:
+    """Classes of the learners that a saved fit holds whole."""
+    from jaxcore.estimators import nuisance
+    from jaxcore.estimators.nuisance.tuning import Tuned
+    from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
+
+    ours = {name: getattr(nuisance, name) for name in nuisance.__all__}
+    classes = {
+        name: one
+        for name, one in ours.items()
+        if isinstance(one, type) and dataclasses.is_dataclass(one)
+    }
+    more = (PlugIn, VaryingCoefficient, Tuned)
+    return classes | {one.__name__: one for one in more}
 
 
 def write_fit(
@@ -118,7 +267,7 @@ def encoded(value: Any, classes: Mapping[str, type]) -> Any:
         return {"learner": type(value).__name__, "settings": encoded(settings, classes)}
     if np.ndim(value) == 0 and hasattr(value, "item"):  # a number of NumPy or JAX
         return np.asarray(value).item()
-    return {"name": label(value)}
+    return {"name": label(HostLearner(value) if is_outside_learner(value) else value)}
 
 
 def decoded(value: Any, classes: Mapping[str, type]) -> Any:

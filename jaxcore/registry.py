@@ -27,15 +27,19 @@ from typing import TYPE_CHECKING, Any
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxcore.estimators.did import DID
     from jaxcore.estimators.frames import FitsFrames
     from jaxcore.models.base import Network
 
 # Each of these modules has its network under the name NETWORK.
 _NETWORKS = {
     "adair": "jaxcore.models.adair",
+    "cnn2023": "jaxcore.models.convnet.cnn2023",
+    "convnet": "jaxcore.models.convnet",
     "dea_net": "jaxcore.models.dea_net",
     "rddm": "jaxcore.models.rddm",
     "sunet": "jaxcore.models.sunet",
+    "vit": "jaxcore.models.vit",
 }
 _registered: "dict[str, Network[Any]]" = {}
 _TASKS = {
@@ -46,6 +50,16 @@ _TASKS = {
 }
 # Module and class, and what ``jaxcore estimate --help`` says of it.
 _ESTIMATORS = {
+    "apos": (
+        "jaxcore.estimators.several",
+        "APOS",
+        "Mean outcomes under each of several treatment levels, and their differences.",
+    ),
+    "did": (
+        "jaxcore.estimators.did",
+        "DID",
+        "Difference in differences: effects on the treated, from changes over time.",
+    ),
     "iivm": (
         "jaxcore.estimators.double_ml",
         "IIVM",
@@ -56,6 +70,11 @@ _ESTIMATORS = {
         "IRM",
         "Average effect of a treatment of two levels, all confounders measured (AIPW).",
     ),
+    "lqte": (
+        "jaxcore.estimators.several",
+        "LQTE",
+        "Effects on quantiles among compliers, with a valid instrument of two levels.",
+    ),
     "pliv": (
         "jaxcore.estimators.double_ml",
         "PLIV",
@@ -65,6 +84,11 @@ _ESTIMATORS = {
         "jaxcore.estimators.double_ml",
         "PLR",
         "Constant effect in a partially linear regression, all confounders measured.",
+    ),
+    "qte": (
+        "jaxcore.estimators.several",
+        "QTE",
+        "Effects of a treatment of two levels on quantiles, all confounders measured.",
     ),
     "selective-iv": (
         "jaxcore.estimators.selective_iv",
@@ -79,7 +103,7 @@ class Estimator:
     """An estimator the command line can reach by name."""
 
     name: str
-    config_class: "type[FitsFrames[Any]]"  # frozen settings with fit
+    config_class: "type[FitsFrames[Any]] | type[DID]"  # frozen settings that fit
     module: ModuleType
 
 
@@ -161,3 +185,15 @@ def estimator(name: str) -> Estimator:
     """
     module, config_class = _resolve(_ESTIMATORS, "estimator", name)
     return Estimator(name, config_class, module)
+
+
+def estimator_of(config_class: type[Any]) -> str:
+    """The name of the estimator with these settings.
+
+    >>> estimator_of(estimator("plr").config_class)
+    'plr'
+    """
+    known = {attribute: name for name, (_, attribute, _) in _ESTIMATORS.items()}
+    if config_class.__name__ not in known:
+        raise UserError(f"Expected settings of an estimator, found {config_class.__name__}.")
+    return known[config_class.__name__]

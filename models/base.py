@@ -270,7 +270,9 @@ found 12 and 16.
     height, width = x.shape[1:3]
     if height % multiple or width % multiple or min(height, width) < max(1, least):
         kind = f"multiples of {multiple} and at least {least}"
-        if least <= multiple:
+        if multiple == 1:
+            kind = f"at least {least}"
+        elif least <= multiple:
             kind = f"positive multiples of {multiple}"
         raise UserError(
             f"{title} expects a height and width that are {kind}, found {height} and {width}."

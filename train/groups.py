@@ -12,7 +12,9 @@ from jaxcore.errors import UserError
 from jaxcore.serial import Serial
 from jaxcore.typing import Params
 
-OptimName: TypeAlias = Literal["adamw", "adam", "nadamw", "radam", "sgd", "lion", "lamb", "muon"]
+OptimName: TypeAlias = Literal[
+    "adamw", "adam", "nadamw", "nadam", "radam", "adabelief", "sgd", "lion", "lamb", "muon"
+]
 Share: TypeAlias = Annotated[float, AtLeast(0), Below(1)]
 NonNegative: TypeAlias = Annotated[float, AtLeast(0)]
 

@@ -1,7 +1,7 @@
 """Optimisers built from one frozen config; all but RAdam are those of optax.
 
 Weight decay is decoupled for adamw, nadamw, lion, lamb and muon, and an L2 term added to the
-gradient for adam, radam and sgd, as in PyTorch.
+gradient for adam, nadam, radam, adabelief and sgd, as in PyTorch.
 
 Moments are kept and updates computed in at least float32. Parameters of a lower type round every
 update to it, which loses small ones: keep ``param_dtype`` float32 and compute in bfloat16
@@ -59,6 +59,9 @@ class OptimConfig(Serial):
     decay_all: bool = False  # biases, norms and all else of fewer than two axes decay too
     momentum: Share = 0.9  # sgd, and the matrices of muon
     clip_norm: Positive | None = None  # joint L2 norm over all trained parameters
+    # Largest norm of the gradient of a unit over that of its weights (at least 1e-3), Brock et al.
+    # 2021; a unit is an output of a kernel.
+    clip_adaptive: Positive | None = None
     # own settings by path: 'encoder:lr=1e-5' 'norm|bias:decay=0' 'patch_embed:freeze'
     groups: tuple[GroupConfig, ...] = ()
 
@@ -128,6 +131,10 @@ def _single(cfg: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
             return optax.partition({key: _single(c, rate) for key, c in parts.items()}, decayed)
         case "adam":
             inner = optax.adam(rate, b1=b1, b2=b2, eps=cfg.eps)
+        case "nadam":
+            inner = optax.nadam(rate, b1=b1, b2=b2, eps=cfg.eps)
+        case "adabelief":  # eps stands inside and outside of the root
+            inner = optax.adabelief(rate, b1=b1, b2=b2, eps=cfg.eps, eps_root=cfg.eps)
         case "radam":
             inner = radam(rate, b1=b1, b2=b2, eps=cfg.eps)
         case "sgd":
@@ -185,6 +192,8 @@ def make_optimiser(
         steps.append(optax.masked(optax.set_to_zero(), frozen))
     if cfg.clip_norm is not None:
         steps.append(optax.clip_by_global_norm(cfg.clip_norm))
+    if cfg.clip_adaptive is not None:
+        steps.append(optax.adaptive_grad_clip(cfg.clip_adaptive))
     if trainable is None and not cfg.groups:
         return _in_float32(optax.chain(*steps, _single(cfg, rate)))
     transforms: dict[Hashable, optax.GradientTransformation] = {

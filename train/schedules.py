@@ -33,8 +33,8 @@ class ScheduleConfig(Serial):
     1e-06
     """
 
-    # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, SUNet's sunet_official, or
-    # another of `SCHEDULES`
+    # constant, cosine, warmup_cosine, AdaIR's adair_official and fixed, SUNet's sunet_official,
+    # causalimages, cnn2023 and image_simulation for propensities, or another of `SCHEDULES`
     name: Annotated[str, OneOf(SCHEDULES)] = "constant"
     floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosines, sunet_official)
     warmup_steps: Index | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
@@ -121,6 +121,9 @@ SCHEDULES |= {
     "adair_official": _lazily("jaxcore.train.recipes.adair_schedule", "make_official"),
     "fixed": _lazily("jaxcore.train.recipes.adair_schedule", "make_fixed"),
     "sunet_official": _lazily("jaxcore.train.recipes.sunet_schedule", "make_official"),
+    "causalimages": _lazily("jaxcore.train.recipes.propensity_schedule", "make_causalimages"),
+    "cnn2023": _lazily("jaxcore.train.recipes.propensity_schedule", "make_cnn2023"),
+    "image_simulation": _lazily("jaxcore.train.recipes.propensity_schedule", "make_simulation"),
 }
 
 

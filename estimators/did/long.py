@@ -26,7 +26,32 @@ class Wide(NamedTuple):
     x: np.ndarray  # n, periods, p; zero where a unit is not seen
     times: tuple[float, ...]
     units: Units
+    covariates: tuple[str, ...]
+    kept: np.ndarray  # of all units, those that are here
     notices: tuple[str, ...]  # on units that are left out
+
+
+class Roles(NamedTuple):
+    """Columns of a long table."""
+
+    outcome: str
+    unit: str | None  # None: other units in each period
+    time: str
+    first: str | None  # first treated period of the unit
+    covariates: tuple[str, ...] = ()
+    weights: str | None = None
+    clusters: tuple[str, ...] = ()
+    treatment: str | None = None  # instead of ``first``: 0 or 1 in each row
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Role -> column, of those that are one column."""
+        single = {k: v for k, v in self._asdict().items() if k not in ("covariates", "clusters")}
+        return {k: v for k, v in single.items() if v is not None}
+
+    def check(self, table: Table) -> None:
+        """Refuse a table without these columns."""
+        table.check([*self.named.values(), *self.covariates, *self.clusters])
 
 
 def group_time_frame(
@@ -72,10 +97,9 @@ def group_time_frame(
     """
     covariates = (covariates,) if isinstance(covariates, str) else tuple(covariates)
     kinds = (clusters,) if isinstance(clusters, str) else tuple(clusters or ())
-    table = as_table(frame)
-    named = [outcome, unit, time, first, *covariates, *kinds]
-    table.check(named if weights is None else [*named, weights])
-    wide = _wide(table, outcome, unit, time, first, covariates, weights, kinds)
+    table, roles = as_table(frame), Roles(outcome, unit, time, first, covariates, weights, kinds)
+    roles.check(table)
+    wide = wide_table(table, roles)
     groups = np.unique(wide.first, return_inverse=True)[1]
     change, belongs = np.array([-1.0, 1.0]), np.array([0.0, 1.0])  # kinds of the targets
     with jax.enable_x64(True):
@@ -102,16 +126,10 @@ def group_time_frame(
     return dataclasses.replace(found, estimate=dataclasses.replace(found.estimate, notices=told))
 
 
-def _wide(
-    table: Table,
-    outcome: str,
-    unit: str,
-    time: str,
-    first: str,
-    covariates: Sequence[str],
-    weights: str | None,
-    kinds: Sequence[str],
-) -> Wide:
+def wide_table(table: Table, roles: Roles) -> Wide:
+    """A row for each unit; see `group_time_frame`."""
+    outcome, unit, time = roles.outcome, str(roles.unit), roles.time
+    weights, kinds = roles.weights, roles.clusters
     labels, number = label_numbers(table.values(unit), "unit")
     period = table.numbers(time)
     if not np.isfinite(period).all():
@@ -138,11 +156,13 @@ def _wide(
             )
         return out
 
-    starts = table.numbers(first)
-    starts = np.where(np.isnan(starts) | ((starts == 0) & (times[0] > 0)), np.inf, starts)
+    if roles.first is None:
+        starts = _started(table, roles, period, number)
+    else:
+        starts = first_periods(table, roles.first, times)
     y = np.full((n, t), np.nan)
     y[number, place] = table.numbers(outcome)
-    X = design(table, covariates)[0]
+    X, names = design(table, roles.covariates)
     holes = ~np.isfinite(X).all(axis=1) & np.isfinite(y[number, place])
     if holes.any():
         raise UserError(
@@ -156,7 +176,7 @@ def _wide(
     mass: Any = None if weights is None else once(table.numbers(weights), weights)
     if mass is not None and not (np.isfinite(mass).all() and mass.min() >= 0 and mass.sum() > 0):
         raise UserError(f"Expected weights in {weights!r} that are not negative, found others.")
-    started = once(starts, first)
+    started = once(starts, str(roles.first or roles.treatment))
     seen = np.isfinite(y)
     past = np.isinf(started) | np.any(seen & (times[None] < started[:, None]), axis=1)
     never, late = ~seen.any(axis=1), seen.any(axis=1) & ~past
@@ -173,4 +193,28 @@ def _wide(
     )
     given = Units(mass if mass is None else mass[kept], groups if groups is None else groups[kept])
     units = checked_units(given, int(kept.sum()))
-    return Wide(y[kept], started[kept], x[kept], tuple(map(float, times)), units, notices)
+    ends = tuple(map(float, times))
+    return Wide(y[kept], started[kept], x[kept], ends, units, names, kept, notices)
+
+
+def first_periods(table: Table, name: str, times: np.ndarray) -> np.ndarray:
+    """First treated periods of all rows; infinite for never."""
+    starts = table.numbers(name)
+    return np.where(np.isnan(starts) | ((starts == 0) & (times[0] > 0)), np.inf, starts)
+
+
+def _started(table: Table, roles: Roles, period: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """First treated period of the unit of every row, from who is treated when."""
+    name = str(roles.treatment)
+    treated = table.numbers(name)
+    if not np.all((treated == 0) | (treated == 1)):
+        raise UserError(f"Expected 0 or 1 in every row of column {name!r}, found others.")
+    first = np.full(number.max() + 1, np.inf)
+    np.minimum.at(first, number[treated == 1], period[treated == 1])
+    ended = np.flatnonzero((period >= first[number]) & (treated == 0))
+    if len(ended):
+        raise UserError(
+            f"Expected treatment that stays once it has begun, found that of unit "
+            f"{table.values(str(roles.unit))[ended[0]]!s} ended in {period[ended[0]]:g}."
+        )
+    return first[number]

@@ -11,5 +11,17 @@ functions of the same names in small letters are for research code.
 from jaxcore.estimators.double_ml.estimators import IIVM, IRM, PLIV, PLR
 from jaxcore.estimators.double_ml.functions import iivm, irm, pliv, plr
 from jaxcore.estimators.double_ml.result import DoubleMLResult
+from jaxcore.estimators.double_ml.several_treatments import SeveralTreatments
 
-__all__ = ["IIVM", "IRM", "PLIV", "PLR", "DoubleMLResult", "iivm", "irm", "pliv", "plr"]
+__all__ = [
+    "IIVM",
+    "IRM",
+    "PLIV",
+    "PLR",
+    "DoubleMLResult",
+    "SeveralTreatments",
+    "iivm",
+    "irm",
+    "pliv",
+    "plr",
+]

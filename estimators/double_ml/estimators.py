@@ -1,13 +1,14 @@
 """`PLR`, `PLIV`, `IRM` and `IIVM`: from data to a fit with everything chosen and checked."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
 
+from jaxcore.data.columns import array_of, frame_columns
+from jaxcore.data.tables import as_table, design
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import check_sample
 from jaxcore.estimators.double_ml import model as models
@@ -20,12 +21,20 @@ from jaxcore.estimators.double_ml.fitting import (
 )
 from jaxcore.estimators.double_ml.model import Model
 from jaxcore.estimators.double_ml.result import DoubleMLResult
+from jaxcore.estimators.double_ml.several_treatments import (
+    SeveralTreatments,
+    built,
+    fit_several,
+    treatments_of,
+)
 from jaxcore.estimators.frames import FitsFrames
 from jaxcore.estimators.nuisance import candidates
 from jaxcore.estimators.nuisance.candidates import Candidate
 from jaxcore.estimators.nuisance.tuning import Grid, Tuned
+from jaxcore.estimators.options import Option, settings_function
 from jaxcore.estimators.partitions import partitions
-from jaxcore.estimators.report import PICTURES
+from jaxcore.estimators.report import PICTURES, WEIGHTED
+from jaxcore.estimators.saved import Restored
 from jaxcore.estimators.settings import CrossFitting
 
 
@@ -103,6 +112,7 @@ class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
         covariates: Sequence[str] | None,
     ) -> DoubleMLResult:
         self.check_given(fold_ids)
+        _check_one(self, A)
         model, given = self.chosen, {name: getattr(self, name) for name in self.model.learners}
         sample = check_sample(
             Y,
@@ -128,8 +138,27 @@ class DoubleML(CrossFitting, FitsFrames[DoubleMLResult]):
         notices = [*sample.notices, *_told(fixed), *fit_notices(model, sample, every[0])]
         return DoubleMLResult.build(self, model, sample, every, notices, learners)
 
+    def restored(self, parts: Restored) -> Any:
+        """The result of a fit that was saved."""
+        model, sample = self.chosen, parts.sample
+        given = {name: getattr(self, name) for name in model.learners}
+        if "treatments" in parts.more:
+            found = treatments_of(parts)
+            return built(self, sample, found, given, parts.notices)
+        learners = learners_of(model, sample, given)
+        return DoubleMLResult.build(self, model, sample, parts.repetitions, parts.notices, learners)
+
     def _fixed(self, sample: Any) -> Fixed:
         return ()
+
+
+def _check_one(estimator: Any, A: Any) -> None:
+    columns = frame_columns(A)
+    many = len(columns) if columns is not None else (np.shape(array_of(A)) + (1, 1))[1]
+    if many > 1 and hasattr(estimator, "fit_several"):
+        raise UserError(
+            f"Expected one column for the treatment, found {many}: fit_several takes several."
+        )
 
 
 _NEVER = "nobody with Z=0 is treated: E[A|Z=0,X] is 0 by design"
@@ -217,6 +246,67 @@ class PLR(_WithoutInstrument):
     ml_l: Candidate = "lasso"  # of E[Y|X]
     ml_m: Candidate = "lasso"  # of E[A|X]
 
+    def fit_several(
+        self,
+        Y: Any,
+        A: Any,
+        X: Any,
+        *,
+        weights: Any = None,
+        clusters: Any = None,
+        fold_ids: Any = None,
+        treatments: Sequence[str] | None = None,
+        covariates: Sequence[str] | None = None,
+    ) -> SeveralTreatments:
+        """Effects of several treatments, each given the others, with intervals of all at once.
+
+        Args:
+          Y: outcome.
+          A: treatments, (n, q); names are those of a frame.
+          X: covariates; for every treatment the others are covariates, too.
+          weights: observation weights.
+          clusters: see `fit`.
+          fold_ids: see `fit`.
+          treatments: names of the columns of ``A``.
+          covariates: names of the columns of ``X``.
+
+        Raises:
+          UserError: what is wrong with the data.
+        """
+        learners = {"ml_l": self.ml_l, "ml_m": self.ml_m}
+        more: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
+        more |= {"treatments": treatments, "covariates": covariates}
+        return fit_several(self, learners, Y, A, X, **more)
+
+    def fit_frame_several(
+        self,
+        frame: Any,
+        *,
+        outcome: str,
+        treatments: Sequence[str],
+        covariates: Sequence[str] | str = (),
+        weights: str | None = None,
+        clusters: str | Sequence[str] | None = None,
+        fold_ids: Any = None,
+    ) -> SeveralTreatments:
+        """`fit_several` from named columns of a dataframe; see `fit_frame`."""
+        table = as_table(frame)
+        names = (covariates,) if isinstance(covariates, str) else tuple(map(str, covariates))
+        kinds = (clusters,) if isinstance(clusters, str) else tuple(clusters or ())
+        table.check([outcome, *treatments, *names, *kinds])
+        D, X = (design(table, tuple(columns))[0] for columns in (treatments, names))
+        found = self.fit_several(
+            table.numbers(outcome),
+            D,
+            X,
+            weights=None if weights is None else table.numbers(weights),
+            clusters={kind: table.values(kind) for kind in kinds} if kinds else None,
+            fold_ids=table.values(fold_ids) if isinstance(fold_ids, str) else fold_ids,
+            treatments=treatments,
+            covariates=names,
+        )
+        return found.named({"outcome": outcome, "treatment": ", ".join(treatments)})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PLIV(_WithInstrument):
@@ -246,7 +336,7 @@ class IRM(_WithoutInstrument):
 
     model = models.IRM
     labelled = models.IRM.binary
-    report_pictures = (*PICTURES, "overlap.png")
+    report_pictures = (*PICTURES, "overlap.png", *WEIGHTED)
     ml_g: Candidate = "lasso"  # of E[Y|A,X] in each arm
     ml_m: Candidate = "lasso"  # of the propensity P(A=1|X)
     target: str = "ATE"  # or "ATT", the effect on the treated
@@ -269,7 +359,7 @@ class IIVM(_WithInstrument):
 
     model = models.IIVM
     labelled = models.IIVM.binary
-    report_pictures = (*PICTURES, "overlap.png")
+    report_pictures = (*PICTURES, "overlap.png", *WEIGHTED)
     ml_g: Candidate = "lasso"  # of E[Y|Z,X] in each arm
     ml_m: Candidate = "lasso"  # of P(Z=1|X)
     ml_r: Candidate = "lasso"  # of E[A|Z,X] in each arm
@@ -295,54 +385,17 @@ class IIVM(_WithInstrument):
         return out
 
 
-_COMMON: dict[str, tuple[str, Any, str]] = {
-    "n_folds": ("folds", int, "cross-fitting folds."),
-    "n_rep": ("repetitions", int, "repeated partitions, aggregated by medians."),
-    "clip": ("clip", tuple[float, float], "bounds of the estimated probabilities."),
-    "missing": (
-        "missing",
-        Literal["error", "drop"],
-        "refuse rows with missing values, or drop and count them.",
-    ),
-    "treated": ("treated", str | None, "level of the treatment that counts as 1."),
-    "assigned": ("assigned", str | None, "level of the instrument that counts as 1."),
-    "seed": ("seed", int, "seed of the folds."),
-}
-
-
 def _options(cls: type[DoubleML]) -> Callable[..., DoubleML]:
     """A function whose arguments are the settings that a command line can say."""
-    options: dict[str, tuple[str, Any, str]] = {}
-    for name in cls.model.learners:
-        symbols = [n.symbol for n in cls.model.nuisances.values() if n.learner == name]
-        told = f"learner of {' and '.join(symbols)}: {candidates.KNOWN}."
-        options[name] = (name, str, told)
-    options["tune"] = ("tune", bool, "choose the learners' settings by cross-validation.")
-    options |= {
-        name: option
-        for name, option in _COMMON.items()
-        if name not in ("clip", "treated") or cls.model.binary
-        if name != "assigned" or models.INSTRUMENT in cls.model.binary
+    learners = {
+        name: " and ".join(n.symbol for n in cls.model.nuisances.values() if n.learner == name)
+        for name in cls.model.learners
     }
+    without = [] if cls.model.binary else ["clip", "treated"]
+    if models.INSTRUMENT not in cls.model.binary:
+        without.append("assigned")
+    more = {}
     if cls is IRM:
         targets = Literal["ATE", "ATT"]
-        options["target"] = ("target", targets, "average effect, or that on the treated.")
-    fields = {f.name: f.default for f in dataclasses.fields(cls)} | {"tune": False}
-
-    def make(**given: Any) -> DoubleML:
-        said_of = {name: given[said] for name, (said, _, _) in options.items() if said in given}
-        tune = said_of.pop("tune", False)
-        return cls(**said_of).tune() if tune else cls(**said_of)
-
-    make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # stubs lack it
-        [
-            inspect.Parameter(
-                said, inspect.Parameter.KEYWORD_ONLY, default=fields[name], annotation=kind
-            )
-            for name, (said, kind, _) in options.items()
-        ]
-    )
-    make.__annotations__ = {said: kind for said, kind, _ in options.values()}
-    told = "\n".join(f"  {said}: {text}" for said, _, text in options.values())
-    make.__doc__ = f"Options of the command line.\n\nArgs:\n{told}\n"
-    return make
+        more["target"] = Option("target", targets, "average effect, or that on the treated.")
+    return settings_function(cls, learners, more, without=without, tune=True)

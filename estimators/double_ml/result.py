@@ -10,21 +10,23 @@ from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots
+from jaxcore.estimators.balance import Arm, Weighted, arms_of
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.double_ml import analyses
 from jaxcore.estimators.double_ml.fitting import columns_of, fit_partition
-from jaxcore.estimators.double_ml.model import INSTRUMENT, Model
+from jaxcore.estimators.double_ml.model import INSTRUMENT, IRM_TREATED, Model
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, anderson_rubin, majority
 from jaxcore.estimators.nuisance import findings, label
 from jaxcore.estimators.policy_tree import PolicyTree
-from jaxcore.estimators.report import PICTURES, Report
-from jaxcore.estimators.result import Result
+from jaxcore.estimators.report import PICTURES, WEIGHTED, Report
+from jaxcore.estimators.result import EffectResult
 from jaxcore.estimators.settings import CrossFitting
+from jaxcore.estimators.wild_bootstrap import WildBootstrap, wild_scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class DoubleMLResult(Result):
+class DoubleMLResult(EffectResult, Weighted):
     """Estimate and everything it was made from (on the host)."""
 
     config: CrossFitting
@@ -138,6 +140,27 @@ class DoubleMLResult(Result):
             ]
             return majority([one.pieces() for one in found])
 
+    def wild_bootstrap(
+        self, *, null: float = 0.0, level: float = 0.95, kind: str | None = None, n_boot: int = 9999
+    ) -> WildBootstrap:
+        """Test and interval that hold with few clusters (first repetition); see `wild_scores`.
+
+        Args:
+          null: value that is tested.
+          level: coverage of the interval.
+          kind: of the draws; None takes that for the number of clusters.
+          n_boot: draws.
+
+        Raises:
+          UserError: there are no clusters, or several kinds.
+        """
+        columns: dict[str, Any] = {**columns_of(self.model, self.sample)}
+        with self.config.precision():
+            found: dict[str, Any] = {**self.nuisances}
+            score = self.model.score(columns, found)
+        options: dict[str, Any] = {"null": null, "level": level, "kind": kind, "n_boot": n_boot}
+        return wild_scores(score, self.units, seed=self.config.seed, **options)
+
     # --- further analyses -----------------------------------------------------------------------
 
     def sensitivity(
@@ -175,7 +198,8 @@ class DoubleMLResult(Result):
     def plot_sensitivity(self, ax: Any = None, *, null: float = 0.0, **options: Any) -> Any:
         """Contours of the bound over strengths of omitted variables (first repetition).
 
-        ``options`` are those of `sensitivity.contour`, and ``benchmarks`` from `benchmark`.
+        ``options`` are those of `sensitivity.contour`, ``benchmarks`` from `benchmark`, and
+        ``scenario``, a pair (cf_y, cf_d) to mark.
         """
         return analyses.contour_picture(self, null, ax, **options)
 
@@ -248,6 +272,22 @@ class DoubleMLResult(Result):
         raw = np.asarray(self.estimate.diagnostics["raw"][name])
         return plots.arms(raw, arm, symbol=one.symbol, clip=self.config.clip, figure=figure)
 
+    def arms(self) -> tuple[Arm, ...]:
+        """Units by treatment, with an instrument by that, with their weights (first repetition).
+
+        Raises:
+          UserError: this estimator does not divide by probabilities.
+        """
+        if not self._bounded:
+            raise UserError(f"Expected IRM or IIVM for weights, found {self.model.title}.")
+        (name,) = self._bounded
+        role = self.model.nuisances[name].target
+        value, p = columns_of(self.model, self.sample)[role], self.estimate.diagnostics[name]
+        letter = "Z" if role == INSTRUMENT else "A"
+        target = p if self.model is IRM_TREATED else None
+        own = np.where(value > 0.5, p, 1 - p)
+        return arms_of(self.sample, value, (f"{letter} = 0", f"{letter} = 1"), own, target)
+
     @property
     def _bounded(self) -> tuple[str, ...]:
         return tuple(name for name, one in self.model.nuisances.items() if one.bounded)
@@ -276,13 +316,13 @@ class DoubleMLResult(Result):
     @property
     def report_pictures(self) -> Sequence[str]:
         """Names of the pictures in a report."""
-        return (*PICTURES, "overlap.png") if self._bounded else PICTURES
+        return (*PICTURES, "overlap.png", *WEIGHTED) if self._bounded else PICTURES
 
     def report(self, level: float = 0.95) -> Report:
         """Summary, numbers, the robust set, the interval and the overlap drawn."""
         figures = [self.estimate.plot(level=level).figure]
         if self._bounded:
-            figures.append(self.plot_overlap())
+            figures += [self.plot_overlap(), self.plot_weights(), self.plot_balance().figure]
         pictures = dict(zip(self.report_pictures, figures, strict=True))
         text, content = self.summary(level), self.to_dict(level)
         if INSTRUMENT in self.model.roles:

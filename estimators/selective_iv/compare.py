@@ -20,7 +20,7 @@ from jaxcore.estimators.estimate import Estimate, aggregate_estimates
 from jaxcore.estimators.genius import genius, genius_plm
 from jaxcore.estimators.linear_iv import ols, tsls
 from jaxcore.estimators.nuisance import Logistic, Ridge
-from jaxcore.estimators.result import Result
+from jaxcore.estimators.result import EffectResult
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances
 from jaxcore.estimators.units import Units
 
@@ -48,7 +48,7 @@ class _Data(NamedTuple):
     units: Units
 
 
-def _data(fit: Result) -> _Data:
+def _data(fit: EffectResult) -> _Data:
     """All on the host: a compiled function takes them from there."""
     s, X = fit.sample, fit.sample.X
     X = X[:, ~np.isnan(X).any(axis=0)]  # where learners took missing values, these cannot
@@ -61,7 +61,7 @@ def _data(fit: Result) -> _Data:
     return _Data(Y, A, Z, W, s.units(dtype, clustered=fit.config.clustered))
 
 
-def baselines(fit: Result, clip: Clip) -> list[Estimate]:
+def baselines(fit: EffectResult, clip: Clip) -> list[Estimate]:
     """OLS, 2SLS, LATE, AIPW, constant-effect estimators, and learners chosen by their losses.
 
     The first are linear in the covariates; the last is the fitted estimator itself, with the
@@ -141,18 +141,18 @@ def _all(
     return single, partial, least
 
 
-def _nuisances(fit: Result) -> list[Nuisances]:
+def _nuisances(fit: EffectResult) -> list[Nuisances]:
     return [e.diagnostics["nuisances"] for e in fit.repetitions]
 
 
-def _least_loss_moments(fit: Result) -> list[Any]:
+def _least_loss_moments(fit: EffectResult) -> list[Any]:
     """Moments with the learners of least cross-validated loss (`cv_loss`); none without choice."""
     if np.size(fit.estimate.diagnostics.get("criterion", 0.0)) == 1:
         return []
     return [e.diagnostics["u_by_loss"] for e in fit.repetitions]
 
 
-def partially_linear(fit: Result, clip: Clip, level: float = 0.95) -> list[Estimate]:
+def partially_linear(fit: EffectResult, clip: Clip, level: float = 0.95) -> list[Estimate]:
     """Orthogonal constant-effect estimates from the nuisances every partition selected.
 
     ``E[Y|Z,X]``, and the means of variance and covariance over Z, follow from pi, mu, g, delta and

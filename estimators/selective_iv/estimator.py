@@ -7,9 +7,10 @@ from typing import Any, Literal
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import check_sample
 from jaxcore.estimators.frames import FitsFrames
+from jaxcore.estimators.saved import Restored
 from jaxcore.estimators.selective_iv import one_sided
 from jaxcore.estimators.selective_iv.fitting import Fitter
-from jaxcore.estimators.selective_iv.result import SelectiveIVResult
+from jaxcore.estimators.selective_iv.result import SelectiveIVResult, with_nuisances
 from jaxcore.estimators.selective_iv.settings import Settings
 
 
@@ -96,6 +97,17 @@ class SelectiveIV(Settings, FitsFrames[SelectiveIVResult]):
             repeats = fitter.repetitions(fold_ids)
         notices = [*sample.notices, *fitter.notices]
         return SelectiveIVResult.build(self, sample, clip, repeats, notices)
+
+    def restored(self, parts: Restored) -> SelectiveIVResult:
+        """The result of a fit that was saved."""
+        clip = dataclasses.replace(self.bounds, one_sided=parts.more["one_sided"])
+        repeats = [
+            dataclasses.replace(e, diagnostics=with_nuisances(e.diagnostics))
+            for e in parts.repetitions
+        ]
+        result = SelectiveIVResult.build(self, parts.sample, clip, repeats, ())
+        noted = dataclasses.replace(result.estimate, notices=parts.notices)
+        return dataclasses.replace(result, estimate=noted)
 
 
 def _from_options(

@@ -4,30 +4,27 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import nuisance, plots, saved
+from jaxcore.estimators import plots
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates, frame_from_rows
 from jaxcore.estimators.linear_iv import ConfidenceSet, majority
 from jaxcore.estimators.nuisance import findings, label
-from jaxcore.estimators.nuisance.tuning import Tuned
 from jaxcore.estimators.report import Report, comparison_text, save_npz, strict_json
-from jaxcore.estimators.result import Result
+from jaxcore.estimators.result import EffectResult
 from jaxcore.estimators.selective_iv import compare, one_sided, relevance, sensitivity
-from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
+from jaxcore.estimators.selective_iv.learners import PlugIn
 from jaxcore.estimators.selective_iv.moment import BLOCKS, Clip, Nuisances
 from jaxcore.estimators.selective_iv.settings import Settings, learner_of
 
-_FORMAT = "selective_iv fit, version 1"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class SelectiveIVResult(Result):
+class SelectiveIVResult(EffectResult):
     """Estimate of the average treatment effect and everything it was made from (on the host)."""
 
     config: Settings  # a `SelectiveIV`
@@ -322,67 +319,9 @@ class SelectiveIVResult(Result):
         """Names of the pictures in a report."""
         return self.config.report_pictures
 
-    def save(self, path: str | Path) -> None:
-        """Write everything into a new folder, from which `load` restores the fit.
-
-        Raises:
-          UserError: the folder exists, the disk is full or may not be written.
-        """
-        config, classes = self.config, _learner_classes()
-        settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-        settings["learners"] = config.blocks
-        meta = {
-            "format": _FORMAT,
-            "settings": {k: saved.encoded(v, classes) for k, v in settings.items()},
-            "covariates": list(self.sample.covariates),
-            "columns": dict(self.sample.names),
-            "one_sided": self.one_sided,
-            "notices": list(self.notices),
-            "names": list(self.estimate.names),
-            "estimator": self.estimate.estimator,
-        }
-        fields = ("Y", "A", "Z", "X", "weights", "clusters", "kept")
-        sample = {name: getattr(self.sample, name) for name in fields}
-        repetitions = {
-            str(r): {name: getattr(e, name) for name in ("theta", "se", "psi", "diagnostics")}
-            for r, e in enumerate(self.repetitions)
-        }
-        arrays = {"sample": sample, "repetitions": repetitions}
-        saved.write_fit(path, meta, arrays, config.precision())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SelectiveIVResult":
-        """Restore a fit that `save` wrote; see `saved` for what becomes of its learners.
-
-        Raises:
-          UserError: no such folder, another kind of folder, or damaged files.
-        """
-        from jaxcore import registry
-
-        meta, classes = saved.read_meta(path, _FORMAT), _learner_classes()
-        settings = {k: saved.decoded(v, classes) for k, v in meta["settings"].items()}
-        made = registry.estimator("selective-iv").config_class(**settings)
-        config = cast(Settings, made)  # a `SelectiveIV`, whose module imports this one
-        tree = saved.read_arrays(path, config.precision())
-        arrays = {"weights": None, "clusters": None, **tree["sample"]}
-        arrays.setdefault("X", np.zeros((len(arrays["Y"]), 0)))
-        names = {"covariates": tuple(meta["covariates"]), "names": meta.get("columns", {})}
-        sample = Sample(**arrays, **names, notices=())
-        clusters = sample.clusters if config.clustered else None
-        common = {
-            "clusters": clusters,
-            "names": tuple(meta["names"]),
-            "estimator": meta["estimator"],
-        }
-        parts = (tree["repetitions"][str(r)] for r in range(len(tree["repetitions"])))
-        repetitions = [
-            Estimate(**{**part, "diagnostics": _restored(part["diagnostics"])}, **common)
-            for part in parts
-        ]
-        clip = dataclasses.replace(config.bounds, one_sided=meta["one_sided"])
-        result = cls.build(config, sample, clip, repetitions, ())
-        noted = dataclasses.replace(result.estimate, notices=tuple(meta["notices"]))
-        return dataclasses.replace(result, estimate=noted)
+    def more_to_save(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Whether compliance is one-sided."""
+        return {"one_sided": self.one_sided}, {}
 
     def to_npz(self, path: str | Path) -> None:
         """Arrays for other programs as one ``.npz`` file, written under a temporary name first.
@@ -418,18 +357,7 @@ class SelectiveIVResult(Result):
         return rows + [{**e.rows(level)[0], "name": e.estimator} for e in self.baselines()]
 
 
-def _learner_classes() -> dict[str, type]:
-    """Classes of the learners that a saved fit holds whole."""
-    ours = {name: getattr(nuisance, name) for name in nuisance.__all__}
-    classes = {
-        name: one
-        for name, one in ours.items()
-        if isinstance(one, type) and dataclasses.is_dataclass(one)
-    }
-    more = (PlugIn, VaryingCoefficient, Tuned)
-    return classes | {one.__name__: one for one in more}
-
-
-def _restored(diagnostics: dict[str, Any]) -> dict[str, Any]:
+def with_nuisances(diagnostics: dict[str, Any]) -> dict[str, Any]:
+    """Diagnostics of a saved fit with their `Nuisances` as such."""
     held = {name: diagnostics[name] for name in ("raw", "nuisances") if name in diagnostics}
     return diagnostics | {name: Nuisances(**values) for name, values in held.items()}

@@ -1,62 +1,22 @@
 """``jaxcore estimate``: one sub-command per estimator, with options of its own."""
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from jaxcore import registry
 from jaxcore.cli import placeholder
+from jaxcore.cli.estimate_analyses import Analysed, Nothing, analyses_of
+from jaxcore.cli.estimate_columns import Columns, PanelColumns, columns_of
 from jaxcore.cli.output import show
 from jaxcore.data.table_files import Reading
 from jaxcore.errors import UserError
 
-if TYPE_CHECKING:
-    from jaxcore.data.tables import Table
-    from jaxcore.estimators.frames import FitsFrames
-
-
 _AS_FOUND = Reading()
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """Which columns of the table are what."""
-
-    outcome: str | None = None  # column of the outcome
-    treatment: str | None = None  # column of the treatment
-    instrument: str | None = None  # column of the instrument, for estimators that take one
-    covariates: tuple[str, ...] = ()  # columns of the covariates
-    # "outcome ~ treatment | instrument | covariates" instead of the four above
-    formula: str | None = None
-    weights: str | None = None  # column of observation weights
-    clusters: tuple[str, ...] = ()  # columns of cluster labels; several for several kinds
-
-    def fit(self, estimator: "FitsFrames[Any]", table: "Table") -> Any:
-        """What the estimator finds in these columns."""
-        roles = ("outcome", "treatment", "instrument")
-        named: dict[str, Any] = {role: getattr(self, role) for role in roles}
-        units: dict[str, Any] = {"weights": self.weights, "clusters": _one_or_all(self.clusters)}
-        if self.formula is not None:
-            if self.covariates or any(named.values()):
-                raise UserError("Expected either --formula or column names, found both.")
-            return estimator.fit_formula(self.formula, table, **units)
-        absent = [f"--{role}" for role in estimator.roles if named[role] is None]
-        if absent:
-            raise UserError(f"Expected {', '.join(absent)} or --formula, found neither.")
-        split: list[str] = []
-        for part in self.covariates:  # a name may hold a comma
-            names = part.split(",")
-            split += [part] if part in table.columns else [name for name in names if name]
-        return estimator.fit_frame(table, **named, covariates=split, **units)
-
-
-def _one_or_all(names: tuple[str, ...]) -> Any:
-    return (names[0] if len(names) == 1 else names) if names else None
 
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
@@ -68,7 +28,11 @@ def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
 
 
 def _command(name: str, line: str) -> Callable[..., None]:
-    make, run = registry.estimator(name).config_class.options(), estimate
+    chosen = registry.estimator(name).config_class
+    make, run = chosen.options(), estimate
+    kind: Any = columns_of(chosen)
+    further: Any = analyses_of(name)
+    no_columns, no_analyses = kind(), further()
 
     @functools.wraps(make)
     def later(**given: Any) -> Callable[[], Any]:  # mistakes in settings are told by `main`
@@ -76,15 +40,22 @@ def _command(name: str, line: str) -> Callable[..., None]:
 
     def command(
         data: tyro.conf.Positional[Path],
-        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o", "--report"])],
         settings: Annotated[Callable[[], Any], tyro.conf.arg(name="", constructor=later)],
-        columns: Annotated[Columns, tyro.conf.arg(name="")] = Columns(),
+        columns: Any = no_columns,
+        analyses: Any = no_analyses,
         reading: Annotated[Reading, tyro.conf.arg(name="")] = _AS_FOUND,
         level: float = 0.95,
+        save: Path | None = None,
         overwrite: bool = False,
     ) -> None:
-        run(name, data, output, settings, columns, reading, level=level, overwrite=overwrite)
+        options: dict[str, Any] = {"level": level, "save": save, "overwrite": overwrite}
+        run(name, data, output, settings, columns, analyses, reading, **options)
 
+    unnamed = tyro.conf.arg(name="")
+    of_columns: Any = Annotated[kind, unnamed]
+    of_analyses: Any = Annotated[further, unnamed]
+    command.__annotations__ |= {"columns": of_columns, "analyses": of_analyses}
     options = (inspect.getdoc(estimate) or "").partition("\n")[-1]
     command.__doc__ = f"{line}\n{options}"
     return command
@@ -94,11 +65,13 @@ def estimate(
     method: str,
     data: Path,
     output: Path,
-    settings: Callable[[], "FitsFrames[Any]"],
-    columns: Columns,
+    settings: Callable[[], Any],
+    columns: Columns | PanelColumns,
+    analyses: Nothing,
     reading: Reading,
     *,
     level: float = 0.95,
+    save: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Estimate a causal effect from a table; write a report.
@@ -109,8 +82,10 @@ def estimate(
       output: folder for summary.txt, estimate.json and pictures.
       settings: makes the estimator.
       columns: of the table.
+      analyses: what follows the estimate.
       reading: what is not to be found from the file itself.
       level: coverage of the intervals.
+      save: new folder for the whole fit, which estimators.load_fit reads.
       overwrite: replace an earlier report.
     """
     from jaxcore.data.table_files import read_table
@@ -119,11 +94,17 @@ def estimate(
 
     normal_quantile(level)  # refuses a level outside (0, 1) before any work
     pictures = registry.estimator(method).config_class.report_pictures
-    check_folder(output, pictures, overwrite=overwrite)
+    check_folder(output, (*pictures, *analyses.pictures), overwrite=overwrite)
+    if save is not None and save.exists():
+        raise UserError(f"Expected a new folder for --save, found {save}.")
     table = read_table(data, reading)
     for notice in table.notices:
         show(notice)
-    result = columns.fit(settings(), table)
+    analyses.check(table)
+    fit = columns.fit(settings(), table)
+    result = Analysed(fit, table, analyses)
     folder = write_report(result, output, level=level, overwrite=overwrite)
+    if save is not None:
+        fit.save(save)
     show(summary_path(folder).read_text(), end="")
     show(f"report: {folder}")

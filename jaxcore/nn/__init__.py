@@ -10,19 +10,23 @@ from jaxcore.nn.conv import (
     PointwiseConv,
     PointwiseSplit,
 )
+from jaxcore.nn.drop import drop_out, drop_path
+from jaxcore.nn.encoder import Encoder
 from jaxcore.nn.initialise import Normal, Uniform, init_params, init_shapes, torch_uniform
-from jaxcore.nn.norm import ChannelNorm
+from jaxcore.nn.norm import BatchNorm, ChannelNorm
 from jaxcore.nn.stack import apply_block, apply_stack
 from jaxcore.nn.taps import capture, intervene, tap
 from jaxcore.nn.types import Types
 
 __all__ = [
+    "BatchNorm",
     "ChannelNorm",
     "Conv",
     "ConvTranspose",
     "ConvWeights",
     "DepthwiseConv",
     "DepthwiseSplit",
+    "Encoder",
     "Filter",
     "Normal",
     "PointwiseConv",
@@ -32,6 +36,8 @@ __all__ = [
     "apply_block",
     "apply_stack",
     "capture",
+    "drop_out",
+    "drop_path",
     "init_params",
     "init_shapes",
     "intervene",

@@ -138,20 +138,22 @@ class DepthwiseSplit(Filter, kw_only=True):
 
 
 class DepthwiseConv(Filter, kw_only=True):
-    """One ``k x k`` filter per channel, zero padding ``kernel_size // 2``.
+    """One ``k x k`` filter per channel, by default with zero padding ``kernel_size // 2``.
 
     Parameters: ``kernel`` (k, k, 1, c) and, with ``use_bias``, ``bias`` (c,).
     """
 
     kernel_size: int = 3
+    stride: int = 1
+    padding: int | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         """Convolve NHWC images."""
-        size = self.kernel_size
+        size, step = self.kernel_size, self.stride
         kernel = self.kernel((size, size, 1, x.shape[-1]), size * size)
-        y = ops.depthwise_conv(x.astype(self.types.dtype), kernel)
-        return self.with_bias([y], size * size)[0]
+        y = ops.depthwise_conv(x.astype(self.types.dtype), kernel, padding=self.padding)
+        return self.with_bias([y[:, ::step, ::step]], size * size)[0]
 
 
 class PointwiseSplit(Filter, kw_only=True):

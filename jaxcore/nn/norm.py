@@ -1,6 +1,7 @@
 """Normalisation layers of the image networks."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -35,3 +36,54 @@ class ChannelNorm(nn.Module, kw_only=True):
             bias = self.param("bias", nn.initializers.zeros, shape, param_dtype)
         normed: Array = ops.channel_norm(x, scale, bias, self.epsilon)
         return normed.astype(self.types.dtype)
+
+
+class BatchNorm(nn.Module, kw_only=True):
+    """Mean 0 and variance 1 of every channel, by running statistics or those of the batch.
+
+    Parameters: ``scale`` and ``bias`` (c,), where asked for. Carried beside them in
+    ``batch_stats``, at least float32: ``mean`` and the population variance ``var``.
+
+    Attributes:
+      train: normalise by the statistics of the batch, and move the running ones.
+      momentum: share of the old running statistics that stays.
+      epsilon: added to the variance.
+      use_scale: multiply by a learned factor.
+      use_bias: add a learned number.
+      types: of the result and of the parameters.
+    """
+
+    train: bool
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    types: Types = Types()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        """Normalise ``x`` over all axes but its last."""
+        shape, held = (x.shape[-1],), ops.accumulation_dtype(self.types.param_dtype)
+        running = [
+            self.variable("batch_stats", "mean", jnp.zeros, shape, held),
+            self.variable("batch_stats", "var", jnp.ones, shape, held),
+        ]
+        wide = x.astype(ops.accumulation_dtype(x.dtype))
+        mean, variance = (self._row(old.value, wide) for old in running)
+        if self.train:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(wide, axes, keepdims=True)
+            variance = jnp.mean(jnp.square(wide - mean), axes, keepdims=True)
+            for old, new in zip(running, (mean, variance), strict=True):
+                kept = self.momentum * old.value
+                old.value = kept + (1 - self.momentum) * new.reshape(shape).astype(held)
+        y = (wide - mean) * jax.lax.rsqrt(variance + self.epsilon)
+        param_dtype = jnp.dtype(self.types.param_dtype)
+        if self.use_scale:
+            y = y * self._row(self.param("scale", nn.initializers.ones, shape, param_dtype), y)
+        if self.use_bias:
+            y = y + self._row(self.param("bias", nn.initializers.zeros, shape, param_dtype), y)
+        return y.astype(self.types.dtype)
+
+    def _row(self, a: Array, x: Array) -> Array:
+        return a.astype(x.dtype).reshape((1,) * (x.ndim - 1) + a.shape)

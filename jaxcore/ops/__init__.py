@@ -5,15 +5,18 @@ from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise, repeated_conv2
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate
-from jaxcore.ops.norm import channel_norm, group_norm
+from jaxcore.ops.norm import channel_norm, group_norm, rms_norm
+from jaxcore.ops.pool import adaptive_pool, global_max
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
 from jaxcore.ops.resize import resize_bilinear
+from jaxcore.ops.rotary import rotary
 from jaxcore.ops.shuffle import pixel_shuffle, pixel_unshuffle
 from jaxcore.ops.windows import extract_windows, local_max, local_mean, merge_windows
 
 __all__ = [
     "accumulation_dtype",
+    "adaptive_pool",
     "band",
     "channel_attention",
     "channel_norm",
@@ -22,6 +25,7 @@ __all__ = [
     "depthwise_conv",
     "extract_windows",
     "gelu_gate",
+    "global_max",
     "group_norm",
     "local_max",
     "local_mean",
@@ -32,6 +36,8 @@ __all__ = [
     "product_over_pixels",
     "repeated_conv2d",
     "resize_bilinear",
+    "rms_norm",
+    "rotary",
     "signed_frequencies",
     "soft_band",
     "spectral_split",

@@ -94,6 +94,20 @@ def _gradients(
 channel_norm.defvjp(_forward, _backward)
 
 
+def rms_norm(
+    x: Float[Array, "*b d"], scale: Float[Array, " d"], epsilon: float = 1e-6
+) -> Float[Array, "*b d"]:
+    """``x / sqrt(epsilon + mean of x^2) * scale`` over the last axis, in at least float32.
+
+    >>> import jax.numpy as jnp
+    >>> rms_norm(jnp.array([0.5, 0.5]), jnp.ones(2), 0.0).tolist()
+    [1.0, 1.0]
+    """
+    wide = x.astype(accumulation_dtype(x.dtype))
+    mean = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    return (wide * jax.lax.rsqrt(mean + epsilon) * _row(scale, x)).astype(x.dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def group_norm(
     x: Float[Array, "b h w c"],

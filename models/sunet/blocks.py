@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxcore import ops
 from jaxcore.models.sunet.windows import merge, partition, relative_index, shift_mask
-from jaxcore.nn import ChannelNorm, Normal, PointwiseConv, Types, tap
+from jaxcore.nn import ChannelNorm, Normal, PointwiseConv, Types, drop_path, tap
 
 STD = 0.02  # of the first weights of dense layers and of the tables of biases
 
@@ -141,21 +141,13 @@ class SwinBlock(nn.Module, kw_only=True):
         y = merge(attention(partition(y, self.window), mask), height, width)
         if self.shift:
             y = jnp.roll(y, (self.shift, self.shift), (1, 2))
-        x = x + self._dropped(y, rate)
+        x = x + drop_path(self, y, rate)
         hidden = int(x.shape[-1] * self.mlp_ratio)
         mlp = MLP(hidden=hidden, types=self.types, name="mlp")
-        return x + self._dropped(mlp(self._norm("norm2")(x)), rate)
+        return x + drop_path(self, mlp(self._norm("norm2")(x)), rate)
 
     def _norm(self, name: str) -> ChannelNorm:
         return ChannelNorm(types=self.types, name=name)
-
-    def _dropped(self, y: Array, rate: Array | float) -> Array:
-        """Nothing for some images, and more for the others, in training."""
-        if not self.has_rng("dropout"):
-            return y
-        share = 1 - jnp.asarray(rate, y.dtype)
-        keep = jax.random.bernoulli(self.make_rng("dropout"), share, (y.shape[0], 1, 1, 1))
-        return jnp.where(keep, y / share, 0)
 
 
 class SwinPair(nn.Module, kw_only=True):

@@ -13,6 +13,7 @@ import pytest
 from jaxcore import registry
 from jaxcore.convert import Rule
 from jaxcore.errors import UserError
+from jaxcore.models.regression import RegressionNetwork
 from tests import tiny_network
 
 NAMES = registry.networks()  # with "tiny", which joins them on import
@@ -44,6 +45,9 @@ def inputs(network, cfg, *, side=None, channels=None, dtype=jnp.float32):
     if network.task == "diffusion":
         x = jnp.full((1, side, side, channels or cfg.input_channels), 0.5, dtype)
         return x, jnp.array([3.0])
+    if isinstance(network, RegressionNetwork):
+        x = jnp.full((1, side, side, channels or cfg.in_channels), 0.5, dtype)
+        return x, jnp.full((1, cfg.covariates), 0.5)
     return (jnp.full((1, side, side, channels or network.channels(cfg)), 0.5, dtype),)
 
 
@@ -118,7 +122,9 @@ def test_one_program_for_one_shape_with_a_finite_output(network, cfg, params):
         out = compiled(params, scale * arrays[0], *arrays[1:])
     assert len(traced) == 1
     image = out[0] if isinstance(out, tuple) else out
-    assert image.shape == (*arrays[0].shape[:3], network.channels(cfg))
+    numbers = isinstance(network, RegressionNetwork)
+    shape = (1, cfg.outputs) if numbers else (*arrays[0].shape[:3], network.channels(cfg))
+    assert image.shape == shape
     assert image.dtype == jnp.float32 and np.isfinite(image).all()
 
 
@@ -171,6 +177,12 @@ def test_what_an_image_cannot_be(shape, dtype, message):
 
 def test_images_of_any_size_are_restored(network, cfg, params):
     image = np.random.default_rng(1).random((17, 9, network.channels(cfg)), np.float32)
+    if not network.restores(cfg):
+        with pytest.raises(
+            UserError, match=f"a network that restores images, found {network.name}"
+        ):
+            network.restore(params, image, cfg)
+        return
     restored = network.restore(params, image, cfg)
     assert network.restores(cfg)
     assert restored.shape == image.shape and restored.dtype == np.float32

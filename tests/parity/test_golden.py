@@ -9,6 +9,7 @@ from tests.parity import (
     dea_net,
     dea_net_loss,
     earth_estimators,
+    earth_observation,
     rddm_diffusion,
     rddm_networks,
     rddm_samplers,
@@ -20,7 +21,7 @@ from tests.parity.systems import NOT_YET
 SYSTEMS = {
     "adair": adair.CHECKS,
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
-    "earth_observation": earth_estimators.CHECKS,
+    "earth_observation": {**earth_estimators.CHECKS, **earth_observation.CHECKS},
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
     "selective_iv": selective_iv.CHECKS,
     "swin_deconv": swin_deconv.CHECKS,

@@ -127,10 +127,11 @@ import sys
 from jaxcore import registry
 from jaxcore.train.recipes import names, recipe
 recipe("dea_net")
-of_networks = {f"jaxcore.train.recipes.{name}" for name in registry.networks()}
+networks = [registry.network(name) for name in registry.networks()]
+of_networks = {network.recipes for network in networks if network.recipes}
 recipes = of_networks & set(sys.modules)
 assert recipes - {"jaxcore.train.recipes.demo"} == {"jaxcore.train.recipes.dea_net"}, recipes
-modules = [__import__(registry.network(n).recipes, fromlist="_") for n in registry.networks()]
+modules = [__import__(name, fromlist="_") for name in of_networks]
 print({name for module in modules for name in module.RECIPES} ^ set(names()))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

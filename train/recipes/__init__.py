@@ -70,6 +70,10 @@ _SUMMARIES = {
         "or your own stamps",
         "swin_deconv_small": "Small SUNet on simulated galaxies of 64 pixels, minutes on a CPU",
     },
+    # Trained by an estimator.
+    "cnn2023": {},
+    "convnet": {},
+    "vit": {},
 }
 
 
