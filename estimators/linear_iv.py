@@ -15,6 +15,7 @@ from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.checks import independent_columns
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.influence import LinearScore
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.estimators.variance import covariance, quantile
 
@@ -156,6 +157,7 @@ class ConfidenceSet(NamedTuple):
         )
 
 
+@in_double
 def robust_set(
     a: Float[Array, " n"],
     b: Float[Array, " n"],
@@ -186,6 +188,7 @@ def robust_set(
     return RobustSet(q, roots, q[0] > 0)
 
 
+@in_double
 def anderson_rubin(
     score: LinearScore,
     units: Units = INDEPENDENT,

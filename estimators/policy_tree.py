@@ -7,17 +7,20 @@ get it (Athey and Wager 2021). The search tries every tree; nothing is greedy.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError, readable
 from jaxcore.estimators import influence
+from jaxcore.estimators.arguments import checked_units
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.precision import check_finite, in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 
 
@@ -35,6 +38,13 @@ Node: TypeAlias = Split | int
 """A split, or the action of a leaf."""
 
 
+def _features(node: Node) -> set[int]:
+    """The covariates that a node and those below it look at."""
+    if isinstance(node, int):
+        return set()
+    return {node.feature} | _features(node.left) | _features(node.right)
+
+
 @dataclasses.dataclass(frozen=True)
 class PolicyTree:
     """A tree that gives every unit an action, and its mean reward on the data it was searched on.
@@ -46,8 +56,15 @@ class PolicyTree:
     value: float
 
     def predict(self, X: ArrayLike) -> Int[np.ndarray, " n"]:
-        """Action of each row of covariates."""
-        X = np.asarray(X, np.float64)
+        """Action of each row of covariates.
+
+        Raises:
+          UserError: too few columns, or values that are not finite.
+        """
+        X, p = np.asarray(X, np.float64), 1 + max(_features(self.root), default=-1)
+        if X.ndim != 2 or X.shape[1] < p:
+            raise UserError(f"Expected {p} or more covariates, found an array of shape {X.shape}.")
+        check_finite({"X": X})
 
         def actions(node: Node) -> np.ndarray:
             if isinstance(node, int):
@@ -80,6 +97,7 @@ class PolicyTree:
         return "\n".join(lines(self.root, ""))
 
 
+@in_double
 def partialled_out_signal(
     y: Float[Array, " n"], d: Float[Array, " n"], l: Float[Array, " n"], m: Float[Array, " n"]
 ) -> Float[Array, " n"]:
@@ -146,7 +164,8 @@ def policy_tree(
             f"depth={depth}, min_leaf={min_leaf}, thresholds={thresholds}."
         )
     n = len(X)
-    w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
+    given: Any = weights
+    w: Any = np.ones(n) if given is None else checked_units(Units(given), n).weights
     order = np.argsort(X, axis=0, kind="stable").T
     ordered = np.take_along_axis(X.T, order, axis=1)
     allowed = np.concatenate([ordered[:, 1:] > ordered[:, :-1], np.zeros((X.shape[1], 1), bool)], 1)
@@ -173,6 +192,7 @@ def policy_tree(
     return PolicyTree(Split(j, _middle(ordered, j, i), *sides), float(left.value + right.value) / n)
 
 
+@in_double
 def policy_value(
     gamma: Float[Array, "n actions"],
     action: Int[Array, " n"],
@@ -186,8 +206,13 @@ def policy_value(
       gamma: reward of each unit under each action.
       action: what the policy gives each unit.
       units: observation weights and clusters.
+
+    Raises:
+      UserError: outside of ``jit``: actions that there are not.
     """
     gamma, action = jnp.asarray(gamma), jnp.asarray(action)
+    if not isinstance(action, Tracer) and not np.all((action >= 0) & (action < gamma.shape[1])):
+        raise UserError(f"Expected actions 0 to {gamma.shape[1] - 1}, found others.")
     got = jnp.take_along_axis(gamma, action[:, None], axis=1)[:, 0]
     score = influence.LinearScore(-jnp.ones_like(got), got)
     return influence.solve(score, units, names=("value",), estimator="policy value")

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import independent_columns
@@ -97,6 +98,8 @@ def partialled_out(
     """
     W = np.asarray(W)
     W = W[:, None] if W.ndim == 1 else W
+    if W.dtype.kind not in "biuf":
+        raise UserError("Expected finite numbers as regressors, found others.")
     residual = np.asarray(d, np.float64) - np.asarray(m, np.float64)
     signal = np.asarray(y, np.float64) - np.asarray(l, np.float64)
     if names is None and W.ndim == 2:
@@ -116,15 +119,9 @@ def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -
     >>> group_effects(np.array([1.0, 2.0, 3.0, 5.0]), np.array(list("aabb"))).theta.tolist()
     [1.5, 4.0]
     """
-    u, labels = np.asarray(u, np.float64), np.asarray(groups)
+    u = np.asarray(u, np.float64)
     check_finite({"the signal": u})
-    if labels.ndim != 1:
-        raise UserError(f"Expected one label per unit, found an array of shape {labels.shape}.")
-    found, number = label_numbers(labels, "group")
-    alone = found[np.bincount(number) < 2]
-    if len(alone):
-        raise UserError(f"Expected at least 2 units in every group, found one in {alone[0]!s}.")
-    member = np.eye(len(found))[number]
+    found, member = members(groups)
     member = member * units.weights_like(np.ones(len(member)))[:, None]
     share = member.mean(axis=0)
     if np.any(share == 0):
@@ -132,6 +129,25 @@ def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -
     theta = member.T @ u / len(u) / share
     psi = member * (u[:, None] - theta) / share
     return _estimate(theta, psi, [str(g) for g in found], units, "average effects of groups")
+
+
+def members(groups: ArrayLike) -> tuple[np.ndarray, Float[np.ndarray, "n g"]]:
+    """The labels of groups, and a column of 0 and 1 for each.
+
+    Raises:
+      UserError: missing labels, or a group of one unit, whose effect would have no error.
+
+    >>> members(np.array(["b", "a", "b", "a"]))[1].tolist()
+    [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    """
+    labels = np.asarray(groups)
+    if labels.ndim != 1:
+        raise UserError(f"Expected one label per unit, found an array of shape {labels.shape}.")
+    found, number = label_numbers(labels, "group")
+    alone = found[np.bincount(number) < 2]
+    if len(alone):
+        raise UserError(f"Expected at least 2 units in every group, found one in {alone[0]!s}.")
+    return found, np.eye(len(found))[number]
 
 
 def _estimate(

@@ -21,12 +21,14 @@ from jaxcore.estimators.arguments import CHANCE, on_values
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
 # --- from nuisances -----------------------------------------------------------------------------
 
 
+@in_double
 def weighted_quantile(
     y: Float[Array, " n"], weight: Float[Array, " n"], share: Float[Array, ""]
 ) -> Float[Array, ""]:
@@ -42,6 +44,7 @@ def weighted_quantile(
     return y[order][place]
 
 
+@in_double
 def density(
     y: Float[Array, " n"], weight: Float[Array, " n"], at: Float[Array, ""]
 ) -> Float[Array, ""]:
@@ -55,6 +58,7 @@ def density(
     return jnp.sum(weight * kernel) / jnp.sum(weight)
 
 
+@in_double
 def potential_quantile(
     y: Float[Array, " n"],
     at: Float[Array, " n"],
@@ -81,6 +85,7 @@ def potential_quantile(
     return theta, -psi / density(y, weight, theta)
 
 
+@in_double
 def local_quantile(
     y: Float[Array, " n"],
     at: Float[Array, " n"],

@@ -1,16 +1,20 @@
 """Doubly robust scores of the average effect on the treated, from changes over time.
 
 Weights are normalised to mean one in the sample ("Hajek"), so observation weights must be those
-that `influence.solve` is later given. Units of weight zero take no part.
+that `influence.solve` is later given. Units of weight zero take no part. On values the scores are
+computed in float64, and what is missing or infinite is refused.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcore.errors import UserError
 from jaxcore.estimators.influence import LinearScore
+from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 
 
+@in_double
 def panel(
     change: Float[Array, " n"],
     group: Float[Array, " n"],
@@ -46,7 +50,7 @@ def panel(
     treated = _normalised(group, w)
     if experimental:
         if g1 is None:
-            raise ValueError("the experimental score needs g1")
+            raise UserError("Expected g1 for the experimental score, found none.")
         weight = treated - _normalised(1 - group, w)
         shift = (treated - 1) * g0 + (1 - treated) * g1
         return LinearScore(jnp.full_like(change, -1), shift + weight * (change - g0))
@@ -54,6 +58,7 @@ def panel(
     return LinearScore(-treated, weight * (change - g0))
 
 
+@in_double
 def cross_sections(
     y: Float[Array, " n"],
     group: Float[Array, " n"],

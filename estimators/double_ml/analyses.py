@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots, policy_tree, projection, sensitivity
 from jaxcore.estimators.checks import Sample
-from jaxcore.estimators.columns import label_numbers
 from jaxcore.estimators.double_ml.model import IRM, IRM_TREATED, PLR, Model
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.settings import CrossFitting
@@ -103,6 +102,8 @@ def omitted_variables(
     for name, value, low in (("cf_y", cf_y, 0), ("cf_d", cf_d, 0), ("rho", rho, -1)):
         if not low <= value <= 1 or (name == "cf_d" and value == 1):
             raise UserError(f"Expected {name} from {low} to 1, found {value}.")
+    if not np.isfinite(null):
+        raise UserError(f"Expected a finite null, found {null}.")
     found = []
     with fit.config.precision():
         for e in fit.repetitions:
@@ -179,8 +180,7 @@ def projected(fit: Fit, W: np.ndarray, names: Sequence[str] | None, e: Estimate)
 def by_group(fit: Fit, groups: np.ndarray, e: Estimate) -> Estimate:
     """Effects of groups in one partition."""
     if fit.model is PLR:
-        found, number = label_numbers(groups, "group")
-        member = np.eye(len(found))[number]
+        found, member = projection.members(groups)
         return projected(fit, member, [str(g) for g in found], e)
     return projection.group_effects(_signal(fit, e), groups, fit.units)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcore.errors import UserError
 from jaxcore.estimators import overlap
 from jaxcore.estimators.overlap import WEAK_T
 from jaxcore.estimators.selective_iv.moment import Clip, Nuisances
@@ -86,6 +87,9 @@ def relevance(
       raw: nuisances before clipping; pi, mu1 and mu0 are used.
       clip: the bounds.
       units: observation weights and clusters.
+
+    Raises:
+      UserError: the instrument changes nothing for anybody.
     """
     n = len(A)
     w = units.weights_like(np.ones(n))
@@ -93,6 +97,11 @@ def relevance(
     mu0 = np.asarray(raw.mu0) if clip.one_sided else np.clip(raw.mu0, *clip.mu)
     v1, v0 = mu1 * (1 - mu1), mu0 * (1 - mu0)
     d = v1 - v0
+    if np.max(np.abs(d)) < 1e-12:  # rounding errors would be the estimate
+        raise UserError(
+            "Expected an instrument with which the variance of the treatment changes, found the "
+            "same variance at both values for every unit."
+        )
     floored = np.where(d < 0, np.minimum(d, -clip.min_abs_D), np.maximum(d, clip.min_abs_D))
     floored = np.where(np.abs(floored) < 1e-12, 1e-12, floored)  # min_abs_D may be 0
     f = np.where(Z > 0.5, pi, 1 - pi)
@@ -128,5 +137,7 @@ def _t(x: np.ndarray, units: Units) -> float:
     centred = x - np.mean(x)
     if units.clusters is not None:
         centred = np.bincount(units.clusters, centred)
-    se = np.sqrt(np.sum(centred**2)) / len(x)
-    return float(np.mean(x) / se) if se > 0 else float("inf")
+    se, mean = np.sqrt(np.sum(centred**2)) / len(x), float(np.mean(x))
+    if abs(mean) < 1e-12:  # of probabilities: nothing but rounding
+        return 0.0
+    return mean / float(se) if se > 0 else float("inf")

@@ -13,6 +13,7 @@ from jaxcore.estimators import did, influence, ols, projection, sensitivity, tre
 from jaxcore.estimators import quantile_effects as quantiles
 from jaxcore.estimators.complier_quantiles import local_quantiles
 from jaxcore.estimators.genius import constant_effect as genius
+from jaxcore.estimators.linear_iv import robust_set
 from jaxcore.estimators.nuisance import Logistic
 from jaxcore.estimators.units import Units
 from jaxcore.estimators.wild_bootstrap import wild_linear_iv, wild_scores
@@ -63,6 +64,15 @@ CALLS = {
     "ols": (ols, {"Y": Y, "A": D, "W": ONE}),
     "tsls": (tsls, {"Y": Y, "A": D, "Z": D + X[:, 1], "W": ONE}),
     "genius": (genius.genius, {"Y": Y, "A": D, "Z": Z}),
+    "did.panel": (
+        did.panel,
+        {"change": Y, "group": D, "m": 0 * Y + 0.5, "g0": 0 * Y},
+    ),
+    "potential_quantile": (
+        quantiles.potential_quantile,
+        {"y": Y, "at": D, "ps": 0 * Y + 0.5, "g": 0 * Y + 0.5, "quantile": 0.5},
+    ),
+    "anderson_rubin": (robust_set, {"a": D, "b": Y}),
     "aipw": (influence.aipw, {"y": Y, "a": D, "ps": 0 * Y + 0.5, "m0": 0 * Y, "m1": Y}),
     "partially_linear": (influence.partially_linear, {"y": Y, "d": D, "l": 0 * Y, "m": 0 * Y}),
     "plr_elements": (

@@ -162,6 +162,35 @@ def test_rows_that_are_labelled_differently_are_refused(frame):
         quick(IRM).fit(frame.y, frame.a, frame[["x1", "x2"]], weights=moved.y**2)
 
 
+def test_dropped_rows_take_weights_clusters_folds_and_groups_with_them(data):
+    y, a, _, x = data
+    i, holes = np.arange(N), y.copy()
+    holes[[3, 10]] = np.nan
+    kept, group = np.isfinite(holes), np.where(x[:, 0] > 0, "high", "low")
+    rest = {"weights": 1.0 + i, "clusters": i // 4, "fold_ids": i // 4 % 2}
+    found = quick(IRM, missing="drop").fit(holes, a, x, **rest)
+    same = quick(IRM).fit(y[kept], a[kept], x[kept], **{k: v[kept] for k, v in rest.items()})
+    for ours, theirs in ((found, same), (found.gate(group), same.gate(group[kept]))):
+        np.testing.assert_allclose(ours.theta, theirs.theta, rtol=1e-12)
+        np.testing.assert_allclose(ours.se, theirs.se, rtol=1e-12)
+
+
+def test_a_covariate_that_varies_only_where_weights_are_zero_does_nothing(data):
+    y, a, _, x = data
+    part = np.arange(N) < 60
+    odd = np.where(part, 5.0, x[:, 1])
+    found = quick(PLR).fit(y, a, np.c_[x[:, 0], odd], weights=part * 1.0, fold_ids=FOLDS)
+    only = quick(PLR).fit(y[part], a[part], x[part, 0], fold_ids=FOLDS[part])
+    np.testing.assert_allclose(found.theta, only.theta, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["C", "log", "bs", "class"])
+def test_columns_may_have_the_names_of_functions(frame, name):
+    pytest.importorskip("formulaic")
+    found = quick(PLR).fit_formula(f"y ~ a | {name} + x2", frame.rename(columns={"x1": name}))
+    assert found.theta == quick(PLR).fit_formula("y ~ a | x1 + x2", frame).theta
+
+
 def test_separation_is_noticed_in_the_summary(data):
     y, _, _, x = data
     separated = (x[:, 0] > 0).astype(float)
@@ -359,6 +388,8 @@ def test_omitted_variables_of_a_fit(data):
         found.benchmark({"g": ["sex"]})
     with pytest.raises(UserError, match="cf_d from 0 to 1, found 1"):
         found.sensitivity(0.1, 1.0)
+    with pytest.raises(UserError, match="a finite null, found nan"):
+        found.sensitivity(null=np.nan)
     for target in ("ATE", "ATT"):
         assert quick(IRM, target=target).fit(y, a, x).sensitivity().robustness_value > 0
 
@@ -382,6 +413,12 @@ def test_effects_by_group_and_policies_of_a_fit(data):
         assert groups.names == ("old", "young") and np.all(np.isfinite(groups.se))
         line = found.cate(np.ones((N, 1)))
         np.testing.assert_allclose([line.theta[0]], [found.theta], rtol=1e-6)
+        with pytest.raises(UserError, match="one label per unit"):
+            found.gate(x)
+        with pytest.raises(UserError, match="at least 2 units in every group, found one in odd"):
+            found.gate(np.where(np.arange(N) == 3, "odd", old))
+        with pytest.raises(UserError, match="finite numbers as regressors"):
+            found.cate(np.full((N, 1), "a"))
         nobody = found.policy_tree(cost=1e6, depth=1)
         assert not np.any(nobody.predict(x))
     with pytest.raises(UserError, match=r"IRM with target='ATE', or PLR, .* found PLIV"):

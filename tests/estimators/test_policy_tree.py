@@ -109,8 +109,20 @@ def test_a_value_at_the_threshold_goes_left():
         ({"min_leaf": 0}, "at least one unit"),
         ({"X": np.full((N, 1), np.nan)}, "finite"),
         ({"X": np.ones((3, 1))}, "shapes"),
+        ({"weights": -np.ones(N)}, "not negative"),
+        ({"weights": np.ones(3)}, f"{N} rows in the weights"),
     ],
 )
 def test_refusals(data, options, sentence):
     with pytest.raises(UserError, match=sentence):
         policy_tree(**({"gamma": data[0], "X": data[1]} | options))
+
+
+def test_what_a_tree_cannot_judge_is_refused():
+    tree = PolicyTree(Split(1, 1.0, 0, 1), 0.0)
+    with pytest.raises(UserError, match="finite numbers in X, found 1"):
+        tree.predict([[0.0, np.nan]])
+    with pytest.raises(UserError, match="2 or more covariates"):
+        tree.predict([[0.0]])
+    with pytest.raises(UserError, match="actions 0 to 1"):
+        policy_value(rewards([1.0, 2.0]), np.array([0, 2]))

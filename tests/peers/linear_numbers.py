@@ -6,6 +6,7 @@ in an environment with ``linearmodels`` and ``wildboottest``.
 """
 
 import json
+import warnings
 
 import numpy as np
 
@@ -35,6 +36,7 @@ def numbers() -> dict[str, object]:
     from linearmodels.iv import IV2SLS
     from linearmodels.panel import PooledOLS
 
+    warnings.simplefilter("ignore")  # of two kinds of clusters, the constant's variance is negative
     frame = pd.DataFrame(data())
     frame["one"] = 1.0
     model = IV2SLS(frame.y, frame[["one", "w"]], frame[["a"]], frame[["z"]])

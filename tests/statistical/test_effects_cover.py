@@ -161,11 +161,12 @@ def test_two_periods(curved):
     covers(other_units, sections, [2.0], 5)
 
 
-@pytest.mark.parametrize("control", ["never", "not yet"])
-def test_averages_of_staggered_effects(control):
+@pytest.mark.parametrize(("control", "unseen"), [("never", 0.0), ("not yet", 0.0), ("never", 0.15)])
+def test_averages_of_staggered_effects(control, unseen):
     """Trends depend on x, which also decides when treatment starts; effects grow with time.
 
-    Also that the band holds for all times since treatment at once.
+    Also that the band holds for all times since treatment at once. In the last design a share of
+    the outcomes is not seen.
     """
     times, reps = np.arange(1.0, 5), 300
     theta, joint = [], []
@@ -176,6 +177,7 @@ def test_averages_of_staggered_effects(control):
         since = times[None] - first[:, None]
         y = rng.normal(size=(N, 1)) + times[None] * (1 + x) + rng.normal(size=(N, 4))
         y = y + np.where(since >= 0, 1 + since, 0)
+        y[rng.uniform(size=y.shape) < unseen] = np.nan
         with jax.enable_x64(True):
             found = did.group_time(
                 y,

@@ -134,6 +134,14 @@ def test_one_variable_in_two_roles_is_refused(sample):
     FAST.fit(Y * 1e100, A, Z, X * 1e-100)  # neither too large nor too small to be compared
 
 
+def test_an_instrument_that_changes_nothing_is_refused(sample):
+    """Rounding errors divided by rounding errors were the estimate."""
+    n = 80
+    Y, X, i = sample[0][:n], np.ones((n, 1)), np.arange(n)
+    with pytest.raises(UserError, match="the variance of the treatment changes, found the same"):
+        FAST.fit(Y, i % 2, i // 2 % 2, X)
+
+
 def test_the_sandwich_knows_no_folds(sample):
     parametric = SelectiveIV(learners=("lin",), n_folds=1, se="sandwich", criterion=None)
     with pytest.raises(UserError, match="no fold_ids"):
