@@ -167,7 +167,7 @@ def wide_table(table: Table, roles: Roles) -> Wide:
     if holes.any():
         raise UserError(
             f"Expected no missing covariates where there is an outcome, found {int(holes.sum())} "
-            "such rows: remove them."
+            "such rows: remove them, or let `DID` drop them (missing='drop', --missing drop)."
         )
     x = np.zeros((n, t, max(X.shape[1], 1)))
     x[number, place, : X.shape[1]] = np.where(np.isfinite(X), X, 0)
