@@ -141,11 +141,9 @@ class Crops:
         return out if np.ndim(np.arange(self.shape[0])[rows]) else out[0]
 
     def _crop(self, data: Any, raster: _Raster, row: int) -> np.ndarray:
-        from rasterio.windows import Window
-
         size = self.shape[1]
         top, left = (int(v) for v in self._corner[row])
-        read = data.read(self._bands, window=Window(left, top, size, size), masked=True)
+        read = data.read(self._bands, window=((top, top + size), (left, left + size)), masked=True)
         pixels = np.moveaxis(np.ma.getdata(read), 0, -1)
         gone = np.moveaxis(np.ma.getmaskarray(read), 0, -1)
         if pixels.dtype.kind == "f":
