@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # Each of these modules has its network under the name NETWORK.
 _NETWORKS = {
     "adair": "jaxcore.models.adair",
+    "clip": "jaxcore.models.clip",
     "cnn2023": "jaxcore.models.convnet.cnn2023",
     "convnet": "jaxcore.models.convnet",
     "dea_net": "jaxcore.models.dea_net",

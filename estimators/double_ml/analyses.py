@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots, policy_tree, projection, sensitivity
 from jaxcore.estimators.checks import Sample
+from jaxcore.estimators.columns import label_text
 from jaxcore.estimators.double_ml.model import IRM, IRM_TREATED, PLR, Model
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.settings import CrossFitting
@@ -181,7 +182,7 @@ def by_group(fit: Fit, groups: np.ndarray, e: Estimate) -> Estimate:
     """Effects of groups in one partition."""
     if fit.model is PLR:
         found, member = projection.members(groups)
-        return projected(fit, member, [str(g) for g in found], e)
+        return projected(fit, member, [label_text(g) for g in found], e)
     return projection.group_effects(_signal(fit, e), groups, fit.units)
 
 

@@ -1,5 +1,6 @@
 """Networks with their weights: of runs, of files, and of this folder."""
 
+from jaxcore.weights.encoders import ImageEncoder, load_encoder
 from jaxcore.weights.loading import DEFAULT_MODEL, Loaded, Which, describe, load
 from jaxcore.weights.shipped import PHOTOS, SHIPPED, Shipped, shipped
 
@@ -7,10 +8,12 @@ __all__ = [
     "DEFAULT_MODEL",
     "PHOTOS",
     "SHIPPED",
+    "ImageEncoder",
     "Loaded",
     "Shipped",
     "Which",
     "describe",
     "load",
+    "load_encoder",
     "shipped",
 ]

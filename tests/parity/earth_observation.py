@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcore.data.geo.bands import moments
 from jaxcore.estimators.image_confounding import heterogeneity as clusters
-from jaxcore.estimators.image_confounding import moments, salience
+from jaxcore.estimators.image_confounding import salience
 from jaxcore.models import convnet, vit
 from jaxcore.models.convnet import cnn2023
 from jaxcore.nn import capture
@@ -164,10 +165,9 @@ def check_salience(path: Path) -> None:
 
 def check_training(path: Path) -> None:
     for c in both(path):
-        batches = [moments.batch_moments(c[f"in/moment_batch_{i}"]) for i in range(4)]
-        whole = moments.over_batches(jax.tree.map(lambda *each: jnp.stack(each), *batches))
-        c.near("out/norm_mean", whole.mean)
-        c.near("out/norm_sd", whole.deviation)
+        whole = moments([c.file[f"in/moment_batch_{i}"] for i in range(4)])
+        c.near("out/norm_mean", np.asarray(whole.mean))
+        c.near("out/norm_sd", np.asarray(whole.sd))
         steps, peak = c.config["n_sgd"], c.config["lr_max"]
         names = {"": ("causalimages", peak, 61), "_2023": ("cnn2023", 5e-3, 60)}
         names["_simulation"] = ("image_simulation", 1e-2, 60)

@@ -70,7 +70,8 @@ _SUMMARIES = {
         "or your own stamps",
         "swin_deconv_small": "Small SUNet on simulated galaxies of 64 pixels, minutes on a CPU",
     },
-    # Trained by an estimator.
+    # Not trained here, or by an estimator.
+    "clip": {},
     "cnn2023": {},
     "convnet": {},
     "vit": {},

@@ -55,9 +55,20 @@ def tfds_source(
 
 
 class TFDSSource:
-    """Source of `tfds_source`."""
+    """Source of `tfds_source`.
 
-    def __init__(self, folder: Folder, split: str, keys: dict[str, str]) -> None:
+    With ``bands`` None images may have any number of them; ``named`` is the feature of the names.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        split: str,
+        keys: dict[str, str],
+        *,
+        named: str = "name",
+        bands: int | None = 3,
+    ) -> None:
         import tensorflow_datasets as tfds
         from array_record.python import array_record_data_source
 
@@ -74,9 +85,10 @@ class TFDSSource:
                     f"Expected feature {feature!r} to be an Image of uint8 or a Tensor of uint8 or "
                     "uint16, found Text."
                 )
-        self._named = "name" in folder.features and folder.features["name"].HasField("text")
+        self._named = named in folder.features and folder.features[named].HasField("text")
+        self._name, self._bands = named, bands
         if self._named:
-            made["name"] = tfds.features.Text()
+            made[named] = tfds.features.Text()
         self._keys, self._split, self._made = keys, split, made
         self._features = tfds.features.FeaturesDict(made)
         # Pictures are decoded here: decoders differ in JPEG, and TFDS unpacks without bounds.
@@ -98,7 +110,7 @@ class TFDSSource:
         try:
             record = self._source[index]
             item: Any = self._features.deserialize_example_np(record, decoders=self._decoders)
-            name = item["name"].decode() if self._named else f"{index:06d}"
+            name = item[self._name].decode() if self._named else f"{index:06d}"
         except Exception as error:  # damaged files
             raise UserError(
                 f"Expected whole records in {self._split}, found item {index} unreadable: "
@@ -108,9 +120,9 @@ class TFDSSource:
             key: self._array(item[feature], feature) for key, feature in self._keys.items()
         }
         shapes = {array.shape for array in sample.values()}
-        if len(shapes) > 1 or any(len(s) != 3 or s[2] != 3 for s in shapes):
+        if len(shapes) > 1 or any(len(s) != 3 or self._bands not in (None, s[2]) for s in shapes):
             raise UserError(
-                f"Expected images of equal shape (height, width, 3), found "
+                f"Expected images of equal shape (height, width, {self._bands or 'bands'}), found "
                 f"{' and '.join(map(str, shapes))} in item {name!r}."
             )
         return {**sample, "name": name}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxcore.errors import UserError
-from jaxcore.estimators.image_confounding import moments
 from jaxcore.estimators.image_confounding import representations as rep
 
 IMAGES = np.random.default_rng(0).normal(2, 3, size=(5, 7, 6, 3)).astype(np.float32)
@@ -75,16 +74,3 @@ def test_patches_as_filters_are_whitened():
 def test_what_does_not_fit_is_said(call, message):
     with pytest.raises(UserError, match=message):
         call()
-
-
-def test_moments_of_a_single_batch_are_its_own_and_flips_change_nothing():
-    one = moments.batch_moments(IMAGES)
-    twice = moments.over_batches(jax.tree.map(lambda a: jnp.stack([a, a]), one))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), twice, one)
-    flipped = moments.batch_moments(IMAGES[:, ::-1, ::-1])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), flipped, one)
-    standard = moments.batch_moments(one.standardise(jnp.asarray(IMAGES)))
-    np.testing.assert_allclose(standard.mean, 0, atol=1e-5)
-    np.testing.assert_allclose(standard.deviation, 1, rtol=1e-4)
-    with pytest.raises(UserError, match="at least two batches, found 1"):
-        moments.over_batches(jax.tree.map(lambda a: a[None], one))

@@ -11,7 +11,6 @@ from jaxcore.errors import UserError
 from jaxcore.estimators.crossfit import fold_ids
 from jaxcore.estimators.double_ml import irm
 from jaxcore.estimators.image_confounding import simulate
-from jaxcore.estimators.image_confounding.summaries import band_means
 from jaxcore.estimators.image_confounding.weighting import effect
 from jaxcore.estimators.monte_carlo import monte_carlo
 from jaxcore.estimators.nuisance import Logistic, Ridge
@@ -73,12 +72,27 @@ def test_settings_that_cannot_be_are_refused(fields):
         simulate.kernel(0)
 
 
+@pytest.mark.statistical
+def test_fields_are_confounded_and_their_true_propensities_remove_it():
+    images = simulate.gaussian_fields(jax.random.key(3), 500)
+    for width in (2, 4, 8):
+        u = simulate.confounder(images, width, widest=8)
+
+        def bias(key, u=u):
+            drawn = simulate.assign(key, u)
+            pair = [effect(name, *drawn[:3]).theta for name in ("difference", "hajek")]
+            return jnp.stack(pair) - 1
+
+        naive, oracle = jax.jit(jax.vmap(bias))(jax.random.split(jax.random.key(4), 200)).mean(0)
+        assert 0.74 < naive < 0.86 and abs(oracle) < 0.06
+
+
 # --- the tutorial's simulation ------------------------------------------------------------------
 
 
 def _doubly_robust(which, drawn):
     """AIPW with two folds, logistic and linear nuisances on tables, band means, or both."""
-    parts = {"X": drawn.X, "images": band_means(drawn.images)}
+    parts = {"X": drawn.X, "images": jnp.mean(drawn.images, axis=(1, 2))}
     features = jnp.concatenate([parts[name] for name in which], axis=1)
     folds = fold_ids(jax.random.key(0), features.shape[0], 2)
     learners = {"ml_g": Ridge(alpha=1e-6), "ml_m": Logistic(alpha=1e-6)}
@@ -101,7 +115,7 @@ def test_the_red_of_an_image_is_its_confounder():
     drawn = simulate.simulate_tutorial(jax.random.key(0), 50, size=16)
     assert drawn.images.shape == (50, 16, 16, 3) and float(drawn.images.min()) >= 0
     hidden = jnp.log(drawn.propensity / (1 - drawn.propensity)) - drawn.X.sum(axis=1)
-    red = band_means(drawn.images)[:, 0]
+    red = jnp.mean(drawn.images[..., 0], axis=(1, 2))
     assert np.corrcoef(hidden[5:], red[5:])[0, 1] > 0.95
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.datasets import read_uganda
+from jaxcore.estimators.image_confounding.representations import band_stats
 from jaxcore.estimators.image_confounding.separation import check_separation
-from jaxcore.estimators.image_confounding.summaries import band_summaries
 from jaxcore.estimators.image_confounding.weighting import effect
 from jaxcore.estimators.nuisance import Logistic
 from jaxcore.estimators.nuisance.base import fit_predict
@@ -35,7 +35,7 @@ def test_the_figures_of_the_experiment():
     units = Units(clusters=rows)
     with jax.enable_x64(True):
         images = jnp.asarray(data.images.images[np.arange(327)], float)
-        seen = np.asarray(jax.jit(band_summaries)(images))[rows]
+        seen = np.asarray(jax.jit(band_stats)(images))[rows]
         fits = {
             "tables": _propensity(data.X, data.A, 0.0)[0, 0],
             "images": _propensity(seen, data.A, 1.0)[0, 0],
