@@ -17,7 +17,7 @@ from jaxcore.errors import UserError, readable
 USABLE = (0, 2, 4)
 """Covariates that may be adjusted for; 1, 3 and 5 are the treatment times column 0, 2 and 4.
 
-Column 3 is that of column 2 where a unit is treated, and one value for 1,255 of the 1,257 others."""
+Column 3 is that of column 2 where a unit is treated, and one value for 1,255 of the other 1,257."""
 
 _SHAPES = {
     "images": "n h w c",

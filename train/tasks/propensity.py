@@ -261,9 +261,7 @@ def _outputs(entry: RegressionNetwork[Any], cfg: RegressionConfig) -> Callable[.
     return run
 
 
-def standardised(
-    images: Array, mean: ArrayLike, sd: ArrayLike
-) -> Float[Array, "*b h w c"]:
+def standardised(images: Array, mean: ArrayLike, sd: ArrayLike) -> Float[Array, "*b h w c"]:
     """Images in standard deviations from the mean of each band, float32.
 
     >>> standardised(jnp.full((1, 1, 2), 3, jnp.uint8), jnp.ones(2), jnp.ones(2)).tolist()
