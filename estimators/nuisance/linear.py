@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcore.estimators.nuisance import penalised
+from jaxcore.estimators.nuisance import descent, penalised
 from jaxcore.estimators.nuisance.base import static
 from jaxcore.estimators.nuisance.basis import Basis, Polynomial
 from jaxcore.typing import Key
@@ -199,9 +199,7 @@ class ElasticNet:
     ) -> Float[Array, " q"]:
         ratio = jnp.asarray(self.l1_ratio, cross.dtype)
         l1 = jnp.full_like(cross, 1) * alpha
-        return penalised.coordinate_descent(
-            gram, cross, ratio * l1, (1 - ratio) * l1, start, tol=tol
-        )
+        return descent.coordinate_descent(gram, cross, ratio * l1, (1 - ratio) * l1, start, tol=tol)
 
     def _choose(
         self,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcore.estimators.nuisance import penalised
+from jaxcore.estimators.nuisance import descent, penalised
 from jaxcore.estimators.nuisance.base import static
 from jaxcore.estimators.nuisance.basis import Basis, Polynomial
 from jaxcore.estimators.nuisance.linear import LinearFit
@@ -168,7 +168,7 @@ class LogisticLasso:
         size = jnp.concatenate([jnp.zeros(1, B.dtype), d.size])
         if tol is None:
             tol = 1e-9 if B.dtype == jnp.float64 else 1e-5
-        solve = _newton_of(self.max_steps, tol, B.shape[1] > penalised.SOLVED_UP_TO)
+        solve = _newton_of(self.max_steps, tol, B.shape[1] > descent.SOLVED_UP_TO)
         return solve(B, pairs, d.used, alpha * size, y, w, start)
 
     def _choose(
@@ -209,8 +209,21 @@ class LogisticLasso:
 @functools.cache
 def _newton_of(max_steps: int, tol: float, wide: bool) -> Callable[..., Array]:
     """`_proximal_newton`; of many columns one fit after the other under `jax.vmap`."""
-    solve = functools.partial(_proximal_newton, max_steps=max_steps, tol=tol, wide=wide)
-    return jax.custom_batching.sequential_vmap(solve) if wide else solve
+    if not wide:
+        return functools.partial(_proximal_newton, max_steps=max_steps, tol=tol)
+    solve = functools.partial(_by_blocks, max_steps=max_steps, tol=tol)
+    return jax.custom_batching.sequential_vmap(solve)
+
+
+def _slope(
+    B: Float[Array, "n q1"], y: Float[Array, " n"], w: Float[Array, " n"], b: Float[Array, " q1"]
+) -> tuple[Float[Array, " q1"], Float[Array, " n"]]:
+    """Slope of the log-likelihood, and the curvature of every row's part.
+
+    A floor under the curvature keeps separated rows from stalling the quadratic model.
+    """
+    p = jax.nn.sigmoid(B @ b)
+    return B.T @ (w * (y - p)), w * jnp.maximum(p * (1 - p), 1e-5)
 
 
 def _proximal_newton(
@@ -224,45 +237,97 @@ def _proximal_newton(
     *,
     max_steps: int,
     tol: float,
-    wide: bool,
 ) -> Float[Array, " q1"]:
     """Proximal Newton steps until what the last one leaves is foretold to be below ``tol``.
 
-    The errors are squared from step to step, by a factor that the last two show. Of many columns
-    (``wide``) the moments are formed anew only where that factor is above a half: forming them
-    takes the time, and with old ones errors still shrink by it.
+    The errors are squared from step to step, by a factor that the last two show.
     """
     masked = used[:, None] * used[None]
 
-    def moments(p: Array) -> Array:
-        # a floor under the curvature keeps separated rows from stalling the quadratic model
-        curvature = w * jnp.maximum(p * (1 - p), 1e-5)
-        return masked * penalised.second_moments(B, pairs, curvature)
-
     def newton(state: _Steps) -> _Steps:
-        b, before, last, _, i, gram = state
-        p = jax.nn.sigmoid(B @ b)
-        if wide:
-            gram = jax.lax.cond((i == 0) | (last > before / 2), lambda: moments(p), lambda: gram)
-        else:
-            gram = moments(p)
-        cross = gram @ b + used * (B.T @ (w * (y - p)))
-        new = penalised.coordinate_descent(
+        b, last, _, i = state
+        slope, curvature = _slope(B, y, w, b)
+        gram = masked * penalised.second_moments(B, pairs, curvature)
+        cross = gram @ b + used * slope
+        new = descent.coordinate_descent(
             gram, cross, l1, jnp.zeros_like(b), b, tol=tol / 10, max_sweeps=200
         )
-        moved = jnp.max(jnp.abs(new - b)) / jnp.maximum(jnp.max(jnp.abs(new)), 1e-30)
-        shrunk = jnp.where(i > 0, jnp.minimum(moved / last, 1), 1)
-        left = shrunk / jnp.maximum(1 - shrunk, 0.1) if wide else shrunk**2
-        return new, last, moved, moved * left, i + 1, gram if wide else ()
+        moved, left = _foretold(b, new, last, i)
+        return new, moved, left, i + 1
 
+    return _stepped(newton, start, tol, max_steps)
+
+
+_FEW = 128  # columns
+
+
+def _by_blocks(
+    B: Float[Array, "n q1"],
+    pairs: None,
+    used: Float[Array, " q1"],
+    l1: Float[Array, " q1"],
+    y: Float[Array, " n"],
+    w: Float[Array, " n"],
+    start: Float[Array, " q1"],
+    *,
+    max_steps: int,
+    tol: float,
+) -> Float[Array, " q1"]:
+    """`_proximal_newton` for those of many columns that are in use or would move.
+
+    If they are few, so are the moments that must be formed, which takes the time.
+    """
+    del pairs
+    zero = jnp.zeros_like(start)
+
+    def among(C: Array, inside: Array, slope: Array, curvature: Array, l1: Array) -> Array:
+        gram = penalised.second_moments(C, None, curvature)
+        cross = gram @ inside + slope
+        none = jnp.zeros_like(inside)
+        return descent.coordinate_descent(
+            gram, cross, l1, none, inside, tol=tol / 10, max_sweeps=200
+        )
+
+    def newton(state: _Steps) -> _Steps:
+        b, last, _, i = state
+        slope, curvature = _slope(B, y, w, b)
+        slope = used * slope
+        moves = descent.alone(b, slope, used * jnp.sum(curvature), l1, zero)  # columns are scaled
+        kept = (b != 0) | ((l1 == 0) & (used > 0))
+        at, whole = descent.block(moves, kept, min(_FEW, B.shape[1]))
+
+        def few() -> Array:
+            C = B[:, at] * used[at][None]
+            return b.at[at].set(among(C, b[at], slope[at], curvature, l1[at]))
+
+        def all_of_them() -> Array:
+            return among(B * used[None], b, slope, curvature, l1)
+
+        new = jax.lax.cond(whole, few, all_of_them)
+        moved, left = _foretold(b, new, last, i)
+        return new, moved, left, i + 1
+
+    return _stepped(newton, start, tol, max_steps)
+
+
+_Steps: TypeAlias = tuple[Array, Array, Array, Array]
+"""Coefficients, size of the last step, what it is foretold to leave, steps so far."""
+
+
+def _foretold(
+    b: Float[Array, " q1"], new: Float[Array, " q1"], last: Array, i: Array
+) -> tuple[Array, Array]:
+    """Size of a step relative to the largest coefficient, and what it leaves."""
+    moved = jnp.max(jnp.abs(new - b)) / jnp.maximum(jnp.max(jnp.abs(new)), 1e-30)
+    shrunk = jnp.where(i > 0, jnp.minimum(moved / jnp.maximum(last, 1e-30), 1), 1)
+    return moved, moved * shrunk**2
+
+
+def _stepped(
+    step: Callable[[_Steps], _Steps], start: Float[Array, " q1"], tol: float, max_steps: int
+) -> Float[Array, " q1"]:
     def go_on(state: _Steps) -> Array:
-        return (state[3] > tol) & (state[4] < max_steps)
+        return (state[2] > tol) & (state[3] < max_steps)
 
-    one = jnp.ones((), B.dtype)
-    held = jnp.zeros_like(B, shape=(B.shape[1], B.shape[1])) if wide else ()
-    first = (start, one, one, one, jnp.int32(0), held)
-    return jax.lax.while_loop(go_on, newton, first)[0]
-
-
-_Steps: TypeAlias = tuple[Array, Array, Array, Array, Array, Any]
-"""Coefficients, size of the last step but one and of the last, what it leaves, steps, moments."""
+    one = jnp.ones((), start.dtype)
+    return jax.lax.while_loop(go_on, step, (start, one, one, jnp.int32(0)))[0]

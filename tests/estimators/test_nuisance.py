@@ -7,7 +7,7 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import nuisance
-from jaxcore.estimators.nuisance import basis, calibrate, penalised, stack
+from jaxcore.estimators.nuisance import basis, calibrate, descent, penalised, stack
 
 KEY = jax.random.key(0)
 RAW = {"standardize": False}
@@ -173,7 +173,7 @@ def test_coordinate_descent_with_nearly_dependent_columns(q):
         gram, cross = double(X.T @ X / 300, X.T @ y / 300)
         l1, zero = jnp.full(q, 1e-4), jnp.zeros(q)
         sweeps = 30 if q <= 64 else 200_000
-        b = np.asarray(penalised.coordinate_descent(gram, cross, l1, zero, zero, max_sweeps=sweeps))
+        b = np.asarray(descent.coordinate_descent(gram, cross, l1, zero, zero, max_sweeps=sweeps))
     slope = np.asarray(cross) - np.asarray(gram) @ b
     assert np.all(np.abs(slope) <= 1e-4 * (1 + 1e-3)) and np.sum(b == 0) < q
     np.testing.assert_allclose(slope[b != 0], 1e-4 * np.sign(b[b != 0]), rtol=1e-3)
@@ -369,3 +369,20 @@ def test_more_columns_than_rows_fitted_fold_by_fold_as_alone():
                 fitted = learner.fit(X[rows], y[rows], np.ones(rows.sum()), jax.random.key(0))
                 alone = learner.predict(fitted, X)
                 np.testing.assert_allclose(both[k, 0], alone, atol=1e-7)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1e-3])
+def test_logistic_lasso_of_many_columns_is_optimal(alpha):
+    """Few columns in use, and more than are solved for at once."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 200)) + rng.normal(size=(300, 1))
+    y = (rng.uniform(size=300) < 1 / (1 + np.exp(X[:, 1] - X[:, 0]))).astype(float)
+    with jax.enable_x64(True):
+        fit = nuisance.LogisticLasso(alpha=alpha, **RAW).fit(*double(X, y, np.ones(300)), KEY)
+    coef = np.asarray(fit.coef)
+    p = 1 / (1 + np.exp(-float(fit.intercept) - X @ coef))
+    slope = X.T @ (y - p) / 300
+    assert abs(np.mean(y - p)) < 1e-7 and np.all(np.abs(slope) <= alpha * (1 + 1e-5))
+    assert (np.sum(coef != 0) > 64) == (alpha < 0.01)
+    used = coef != 0
+    np.testing.assert_allclose(slope[used], alpha * np.sign(coef[used]), rtol=1e-5)
