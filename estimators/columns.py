@@ -255,7 +255,7 @@ def label_numbers(labels: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray
         found, numbers = np.unique(labels, return_inverse=True)
         return found, numbers.astype(np.int32)
     texts: dict[str, Any] = {}
-    named = [_text(label) for label in labels]
+    named = [label_text(label) for label in labels]
     for text, label in zip(named, labels, strict=True):
         if texts.setdefault(text, label) != label:
             raise UserError(
@@ -265,7 +265,11 @@ def label_numbers(labels: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray
     return np.array(sorted(texts)), np.array([place[text] for text in named], np.int32)
 
 
-def _text(label: Any) -> str:
-    """A label as text; 1.0 is the number 1."""
+def label_text(label: Any) -> str:
+    """A label as text; 1.0 is the number 1.
+
+    >>> label_text(1.0), label_text("a")
+    ('1', 'a')
+    """
     whole = isinstance(label, float | np.floating) and float(label).is_integer()
     return str(int(label)) if whole else str(label)

@@ -140,6 +140,65 @@ class FitsFrames(Generic[R]):
         return result.named(named) if isinstance(result, Result) else result
 
 
+class WithoutInstrument(FitsFrames[R]):
+    """``fit`` of arrays for estimators that take outcome, treatment and covariates."""
+
+    roles = ("outcome", "treatment")
+    _fitted: Callable[..., R]
+
+    def fit(
+        self,
+        Y: Any,
+        A: Any,
+        X: Any,
+        *,
+        weights: Any = None,
+        clusters: Any = None,
+        fold_ids: Any = None,
+        covariates: Sequence[str] | None = None,
+    ) -> R:
+        """Estimate from arrays, lists, series or frames whose rows belong together.
+
+        Args:
+          Y: outcome.
+          A: treatment.
+          X: covariates, (n, p); names are those of a frame.
+          weights: observation weights.
+          clusters: cluster labels of any kind; folds never split a cluster.
+          fold_ids: fold of each row instead of random ones: numbers from 0, texts, or pairs of
+            training and test rows as scikit-learn makes them.
+          covariates: names of the columns of ``X``.
+
+        Raises:
+          UserError: what is wrong with the data.
+        """
+        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
+        return self._fitted(Y, A, None, X, covariates=covariates, **extra)
+
+
+class WithInstrument(FitsFrames[R]):
+    """``fit`` of arrays for estimators that take an instrument, too."""
+
+    roles = ("outcome", "treatment", "instrument")
+    _fitted: Callable[..., R]
+
+    def fit(
+        self,
+        Y: Any,
+        A: Any,
+        Z: Any,
+        X: Any,
+        *,
+        weights: Any = None,
+        clusters: Any = None,
+        fold_ids: Any = None,
+        covariates: Sequence[str] | None = None,
+    ) -> R:
+        """Estimate from arrays; ``Z`` is the instrument, the rest as in `WithoutInstrument.fit`."""
+        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
+        return self._fitted(Y, A, Z, X, covariates=covariates, **extra)
+
+
 def _labels(table: Any, names: Any) -> Any:
     """One column, or several by name."""
     if isinstance(names, list | tuple):

@@ -264,7 +264,13 @@ def sensitivity_contour(
     if np.ptp(values) > 0:
         levels = _round_numbers(np.linspace(values.min(), values.max(), 9))
         lines = ax.contour(
-            grid, grid, values, levels=levels[levels != null], colors=_GREY, linewidths=0.9
+            grid,
+            grid,
+            values,
+            levels=levels[levels != null],
+            colors=_GREY,
+            linewidths=0.9,
+            linestyles="solid",
         )
         ax.clabel(lines, fmt="%.4g", fontsize=8)
         if values.min() < null < values.max():

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import independent_columns
-from jaxcore.estimators.columns import label_numbers
+from jaxcore.estimators.columns import label_numbers, label_text
 from jaxcore.estimators.compiling import QUICKLY
 from jaxcore.estimators.estimate import Estimate, scope_of
 from jaxcore.estimators.precision import check_finite
@@ -128,7 +128,7 @@ def group_effects(u: ArrayLike, groups: ArrayLike, units: Units = INDEPENDENT) -
         raise UserError("Expected positive weights in every group, found a group without.")
     theta = member.T @ u / len(u) / share
     psi = member * (u[:, None] - theta) / share
-    return _estimate(theta, psi, [str(g) for g in found], units, "average effects of groups")
+    return _estimate(theta, psi, [label_text(g) for g in found], units, "average effects of groups")
 
 
 def members(groups: ArrayLike) -> tuple[np.ndarray, Float[np.ndarray, "n g"]]:

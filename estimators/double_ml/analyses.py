@@ -181,7 +181,7 @@ def by_group(fit: Fit, groups: np.ndarray, e: Estimate) -> Estimate:
     """Effects of groups in one partition."""
     if fit.model is PLR:
         found, member = projection.members(groups)
-        return projected(fit, member, [str(g) for g in found], e)
+        return projected(fit, member, [label_text(g) for g in found], e)
     return projection.group_effects(_signal(fit, e), groups, fit.units)
 
 

@@ -27,7 +27,7 @@ from jaxcore.estimators.double_ml.several_treatments import (
     fit_several,
     treatments_of,
 )
-from jaxcore.estimators.frames import FitsFrames
+from jaxcore.estimators.frames import FitsFrames, WithInstrument, WithoutInstrument
 from jaxcore.estimators.nuisance import candidates
 from jaxcore.estimators.nuisance.candidates import Candidate
 from jaxcore.estimators.nuisance.tuning import Grid, Tuned
@@ -169,61 +169,8 @@ def _told(fixed: Fixed) -> list[str]:
     return [_NEVER if name == "ml_r0" else _ALWAYS for name, _ in fixed]
 
 
-class _WithoutInstrument(DoubleML):
-    roles = (models.OUTCOME, models.TREATMENT)
-
-    def fit(
-        self,
-        Y: Any,
-        A: Any,
-        X: Any,
-        *,
-        weights: Any = None,
-        clusters: Any = None,
-        fold_ids: Any = None,
-        covariates: Sequence[str] | None = None,
-    ) -> DoubleMLResult:
-        """Estimate from arrays, lists, series or frames whose rows belong together.
-
-        Args:
-          Y: outcome.
-          A: treatment.
-          X: covariates, (n, p); names are those of a frame.
-          weights: observation weights.
-          clusters: cluster labels of any kind; folds never split a cluster.
-          fold_ids: fold of each row instead of random ones: numbers from 0, texts, or pairs of
-            training and test rows as scikit-learn makes them.
-          covariates: names of the columns of ``X``.
-
-        Raises:
-          UserError: what is wrong with the data.
-        """
-        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
-        return self._fitted(Y, A, None, X, covariates=covariates, **extra)
-
-
-class _WithInstrument(DoubleML):
-    roles = (models.OUTCOME, models.TREATMENT, models.INSTRUMENT)
-
-    def fit(
-        self,
-        Y: Any,
-        A: Any,
-        Z: Any,
-        X: Any,
-        *,
-        weights: Any = None,
-        clusters: Any = None,
-        fold_ids: Any = None,
-        covariates: Sequence[str] | None = None,
-    ) -> DoubleMLResult:
-        """Estimate from arrays; ``Z`` is the instrument, the rest as in `PLR.fit`."""
-        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
-        return self._fitted(Y, A, Z, X, covariates=covariates, **extra)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PLR(_WithoutInstrument):
+class PLR(DoubleML, WithoutInstrument[DoubleMLResult]):
     """Partially linear regression: ``Y = theta A + g(X) + e``, the treatment of any kind.
 
     Learners are names of `nuisance.candidates.NAMED`, learners of `nuisance`, or outside ones with
@@ -309,7 +256,7 @@ class PLR(_WithoutInstrument):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PLIV(_WithInstrument):
+class PLIV(DoubleML, WithInstrument[DoubleMLResult]):
     """Partially linear regression with an instrument; treatment and instrument of any kind.
 
     Learners and ``fit`` as in `PLR`.
@@ -325,7 +272,7 @@ class PLIV(_WithInstrument):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IRM(_WithoutInstrument):
+class IRM(DoubleML, WithoutInstrument[DoubleMLResult]):
     """Average effect of a treatment of two levels, all confounders measured (AIPW).
 
     Learners and ``fit`` as in `PLR`.
@@ -348,7 +295,7 @@ class IRM(_WithoutInstrument):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IIVM(_WithInstrument):
+class IIVM(DoubleML, WithInstrument[DoubleMLResult]):
     """Average effect among compliers, with a valid instrument of two levels (LATE).
 
     Learners and ``fit`` as in `PLR`.

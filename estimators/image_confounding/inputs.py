@@ -96,7 +96,7 @@ def check_inputs(
             notices += _shared(a, rows, len(used))
     if pixels:
         notices += tried(lambda: _pixels(used), [])
-    if wrong:
+    if wrong or y is None or a is None or rows is None:
         many = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
         raise UserError(f"Expected usable images and tables, found {many}:", wrong)
     return Inputs(Y=y, A=a, X=X, covariates=names, images=used, rows=rows, notices=tuple(notices))

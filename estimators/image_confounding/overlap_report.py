@@ -86,8 +86,8 @@ def overlap_report(
     0.875
     """
     a = np.asarray(treatment, np.float64)
-    raw = propensity.check(e, len(a), bounded=not clip and not trim)
-    kept = propensity.overlapping(raw, trim) if trim else np.ones(len(a), bool)
+    raw: Any = propensity.check(e, len(a), bounded=not clip and not trim)
+    kept = np.asarray(propensity.overlapping(raw, trim)) if trim else np.ones(len(a), bool)
     if not 0 < a[kept].sum() < kept.sum():
         raise UserError(
             f"Expected units of both arms, found {int(a[kept].sum())} treated among "
@@ -95,7 +95,7 @@ def overlap_report(
         )
     bounded = propensity.clip(raw[kept], clip)
     a, p = a[kept], bounded.e
-    share = np.full(len(a), a.mean())
+    share: Any = np.full(len(a), a.mean())
     sizes = diagnostics.effective_sizes(weights, a, p)
     largest = diagnostics.largest_weights(weights, a, p)
     bins, bars = diagnostics.reliability(a, p), diagnostics.overlap_histogram(a, p)

@@ -13,6 +13,7 @@ from jaxcore.estimators.balance import Arm, Weighted, arms_of
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.columns import level_named
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.frames import WithoutInstrument
 from jaxcore.estimators.nuisance.candidates import Candidate
 from jaxcore.estimators.options import Option, settings_function
 from jaxcore.estimators.report import PICTURES, WEIGHTED
@@ -70,7 +71,7 @@ class APOSResult(SeveralResult, Weighted):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class APOS(Several[APOSResult]):
+class APOS(Several[APOSResult], WithoutInstrument[APOSResult]):
     """Average potential outcomes of a treatment with several levels (doubly robust).
 
     Levels are numbers or texts. Learners as in `double_ml.PLR`: ``ml_g`` of E[Y|A=a,X] among the
@@ -88,7 +89,6 @@ class APOS(Several[APOSResult]):
       Cattaneo (2010); the model of DoubleML's ``DoubleMLAPOS``.
     """
 
-    roles = ("outcome", "treatment")
     labelled = ("treatment",)
     report_pictures = (*PICTURES, *WEIGHTED)
     result = APOSResult
@@ -105,21 +105,6 @@ class APOS(Several[APOSResult]):
         learners = {"ml_g": "E[Y|A=a,X]", "ml_m": "P(A=a|X)"}
         more = {"reference": reference}
         return settings_function(cls, learners, more, without=("treated", "assigned"))
-
-    def fit(
-        self,
-        Y: Any,
-        A: Any,
-        X: Any,
-        *,
-        weights: Any = None,
-        clusters: Any = None,
-        fold_ids: Any = None,
-        covariates: Sequence[str] | None = None,
-    ) -> APOSResult:
-        """Estimate from arrays; ``A`` holds the levels, the rest as in `double_ml.PLR.fit`."""
-        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
-        return self._fitted(Y, A, None, X, covariates=covariates, **extra)
 
     def symbols(self) -> Mapping[str, str]:
         """Setting of a learner -> what it learns."""

@@ -13,6 +13,7 @@ from jaxcore.estimators import complier_quantiles, curve_plots, quantile_effects
 from jaxcore.estimators.balance import Arm, Weighted, arms_of
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.frames import WithInstrument, WithoutInstrument
 from jaxcore.estimators.nuisance.candidates import Candidate
 from jaxcore.estimators.options import Option, settings_function
 from jaxcore.estimators.report import PICTURES, WEIGHTED
@@ -119,7 +120,7 @@ class _Quantiles(Several[QTEResult]):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QTE(_Quantiles):
+class QTE(_Quantiles, WithoutInstrument[QTEResult]):
     """Effects of a treatment of two levels on the quantiles of the outcome, if all had it or none.
 
     All confounders are measured. The difference of two quantiles is no quantile of differences.
@@ -139,7 +140,6 @@ class QTE(_Quantiles):
       Kallus, Mao and Uehara (2024); the model of DoubleML's ``DoubleMLQTE``.
     """
 
-    roles = ("outcome", "treatment")
     labelled = ("treatment",)
     binary = ("treatment",)
     ml_g: Candidate = "lasso"  # of P(Y <= q|A=a,X); of the tail's mean for "tail mean"
@@ -164,21 +164,6 @@ class QTE(_Quantiles):
         more = {"quantiles": _AT, "kind": Option("kind", kinds, "of quantiles or tail means.")}
         learners = {"ml_g": "P(Y<=q|A=a,X)", "ml_m": "P(A=1|X)"}
         return settings_function(cls, learners, more, without=("assigned",))
-
-    def fit(
-        self,
-        Y: Any,
-        A: Any,
-        X: Any,
-        *,
-        weights: Any = None,
-        clusters: Any = None,
-        fold_ids: Any = None,
-        covariates: Sequence[str] | None = None,
-    ) -> QTEResult:
-        """Estimate from arrays, as `double_ml.IRM.fit`."""
-        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
-        return self._fitted(Y, A, None, X, covariates=covariates, **extra)
 
     def symbols(self) -> Mapping[str, str]:
         """Setting of a learner -> what it learns."""
@@ -217,7 +202,7 @@ class QTE(_Quantiles):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LQTE(_Quantiles):
+class LQTE(_Quantiles, WithInstrument[QTEResult]):
     """Effects on the quantiles of the outcome of compliers, whom a valid instrument moves.
 
     Treatment and instrument have two levels, and the instrument keeps nobody from the treatment.
@@ -237,22 +222,6 @@ class LQTE(_Quantiles):
         """Settings that the command line can say; see `FitsFrames.options`."""
         learners = {"ml_g": "P(A=a,Y<=q|Z=z,X)", "ml_m": "P(Z=1|X)", "ml_r": "P(A=1|Z=z,X)"}
         return settings_function(cls, learners, {"quantiles": _AT})
-
-    def fit(
-        self,
-        Y: Any,
-        A: Any,
-        Z: Any,
-        X: Any,
-        *,
-        weights: Any = None,
-        clusters: Any = None,
-        fold_ids: Any = None,
-        covariates: Sequence[str] | None = None,
-    ) -> QTEResult:
-        """Estimate from arrays, as `double_ml.IIVM.fit`."""
-        extra: dict[str, Any] = {"weights": weights, "clusters": clusters, "fold_ids": fold_ids}
-        return self._fitted(Y, A, Z, X, covariates=covariates, **extra)
 
     def symbols(self) -> Mapping[str, str]:
         """Setting of a learner -> what it learns."""

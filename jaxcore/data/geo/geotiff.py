@@ -52,6 +52,7 @@ def open_crops(
     size: int = 256,
     bands: Sequence[str] | None = None,
     fill: float | str | None = None,
+    nodata: float | None = None,
 ) -> KeyedImages:
     """Crops around places, read from the rasters when they are asked for.
 
@@ -64,10 +65,12 @@ def open_crops(
         band1, band2, ...
       fill: what stands for pixels without data: a number, or "mean" (of the band in the crop). None
         refuses such crops.
+      nodata: value of pixels without data, for rasters that do not say it or say a wrong one; what
+        they say holds besides, and so does NaN.
 
     Returns:
       Images with ``bands`` (scale and offset of the file), ``coords``, and notices on crops that
-      were moved and on rasters of another resolution or with south up.
+      were moved and on rasters of another resolution, with south up or with oblong pixels.
 
     Raises:
       UserError: rasterio is missing; a file that is no GeoTIFF, without coordinate system, rotated,
@@ -97,7 +100,7 @@ def open_crops(
     raster, corner, moved = _corners(rasters, place.astype(np.float64), names, size)
     if moved:
         notices.append(f"moved {moved} of {len(place)} crops inward at a border")
-    fitting = (raster, corner, names, chosen, fill)
+    fitting = (raster, corner, names, chosen, fill, nodata)
     source = Crops(rasters, *fitting, (len(place), size, size, len(chosen)))
     return KeyedImages(
         source,
@@ -119,10 +122,12 @@ class Crops:
         keys: np.ndarray,
         bands: Sequence[int],
         fill: float | str | None,
+        nodata: float | None,
         shape: tuple[int, ...],
     ) -> None:
         self._rasters, self._raster, self._corner, self._keys = rasters, raster, corner, keys
         self._bands, self._fill, self.shape = [b + 1 for b in bands], fill, shape
+        self._nodata = nodata
         filled = fill is not None and rasters[0].dtype.kind in "iu"
         self.dtype = np.dtype(np.float32) if filled else rasters[0].dtype
 
@@ -136,15 +141,15 @@ class Crops:
         return out if np.ndim(np.arange(self.shape[0])[rows]) else out[0]
 
     def _crop(self, data: Any, raster: _Raster, row: int) -> np.ndarray:
-        from rasterio.windows import Window
-
         size = self.shape[1]
         top, left = (int(v) for v in self._corner[row])
-        read = data.read(self._bands, window=Window(left, top, size, size), masked=True)
+        read = data.read(self._bands, window=((top, top + size), (left, left + size)), masked=True)
         pixels = np.moveaxis(np.ma.getdata(read), 0, -1)
         gone = np.moveaxis(np.ma.getmaskarray(read), 0, -1)
         if pixels.dtype.kind == "f":
             gone = gone | ~np.isfinite(pixels)
+        if self._nodata is not None:
+            gone = gone | (pixels == self._nodata)
         if raster.transform.e > 0:  # south is up in the file
             pixels, gone = pixels[::-1], gone[::-1]
         return pixels if not gone.any() else self._filled(pixels, gone, row)
@@ -267,6 +272,10 @@ def _alike(rasters: Sequence[_Raster]) -> list[str]:
             notices.append(f"{other.path.name} is in another coordinate system: {other.crs}")
         elif not 0.99 < steps < 1.01:
             notices.append(f"{other.path.name} has pixels of {steps:.3g} times the first's size")
+    for raster in rasters:
+        wide, tall = abs(raster.transform.a), abs(raster.transform.e)
+        if not 0.99 < wide / tall < 1.01:
+            notices.append(f"pixels of {raster.path.name} are oblong: {wide:g} wide, {tall:g} high")
     south = [raster.path.name for raster in rasters if raster.transform.e > 0]
     if south:
         notices.append(f"turned north up: {', '.join(south)}")

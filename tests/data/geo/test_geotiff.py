@@ -121,6 +121,30 @@ def test_nan_counts_as_no_data(raster):
         images.images[0]
 
 
+def test_zeros_are_data_where_a_raster_does_not_say_otherwise(raster):
+    """Masked reads have taken zeros for missing in rasters without a value for it."""
+    path = raster(pixels=np.zeros((1, 60, 80), np.uint8))
+    assert np.all(open_crops(path, [degrees(20, 30)], size=4).images[0] == 0)
+    with pytest.raises(UserError, match="found 16 of 16 pixels without"):
+        open_crops(path, [degrees(20, 30)], size=4, nodata=0).images[0]
+
+
+def test_a_declared_value_and_nan_are_both_missing(raster):
+    pixels = np.ones((1, 60, 80), np.float32)
+    pixels[0, 20, 30:32] = np.nan, -9999
+    path = raster(pixels=pixels, nodata=-9999)
+    with pytest.raises(UserError, match="found 2 of 16 pixels without"):
+        open_crops(path, [degrees(20, 30)], size=4).images[0]
+    assert np.all(open_crops(path, [degrees(20, 30)], size=4, fill=1).images[0] == 1)
+
+
+def test_oblong_pixels_are_found_and_told(raster):
+    path = raster(place=from_origin(WEST, NORTH, PIXEL, 2 * PIXEL))
+    images = open_crops(path, [degrees(40.5, 30)], size=4)
+    assert images.images[0][2, 2].tolist() == [20, 30]
+    assert images.notices == ("pixels of a.tif are oblong: 30 wide, 60 high",)
+
+
 def test_rasters_that_give_no_crops_are_one_sentence(raster, tmp_path):
     at = [degrees(20, 30)]
     cos, sin = PIXEL * np.cos(np.pi / 6), PIXEL * np.sin(np.pi / 6)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jaxcore.errors import UserError
 from jaxcore.estimators.image_confounding import compat, propensity, resampling
 from jaxcore.estimators.image_confounding.weighting import AUGMENTED, ESTIMATORS, effect
+from jaxcore.estimators.influence import gateaux
 from jaxcore.estimators.units import Units
 
 
@@ -58,6 +59,14 @@ def test_a_weight_of_zero_leaves_a_unit_out(name, sample):
     left = _effect(name, {key: value[keep] for key, value in sample.items()})
     zero = _effect(name, sample, Units(keep.astype(float)))
     np.testing.assert_allclose([zero.theta, zero.se], [left.theta, left.se], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_influence_values_are_derivatives_towards_each_unit(name, sample):
+    with jax.enable_x64(True):
+        data = {key: jnp.asarray(value) for key, value in sample.items()}
+        found = gateaux(lambda p: _effect(name, data, Units(p)).theta, jnp.full(60, 1 / 60))
+    np.testing.assert_allclose(_effect(name, sample).psi, found, atol=1e-10)
 
 
 def test_weights_of_one_number_are_the_difference_in_means_and_welchs_error(sample):
