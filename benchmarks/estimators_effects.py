@@ -133,7 +133,8 @@ def _omitted(model: str, n: int) -> tuple[Any, Any]:
     """The analysis alone, of a fit that is there: the lower bound with its error."""
     import doubleml as dml  # pyright: ignore[reportMissingImports]  # extra rivals-econ
 
-    _, Y, D, X, ids = _sample(n)
+    arrays: tuple[Any, ...] = _sample(n)
+    _, Y, D, X, ids = arrays
     options: dict[str, Any] = {"fold_ids": ids, "n_folds": K}
     if model == "plr":
         fit = double_ml.plr(Y, D, X, ml_l=G, ml_m=M, **options)
@@ -142,6 +143,7 @@ def _omitted(model: str, n: int) -> tuple[Any, Any]:
         fit = double_ml.irm(Y, D, X, ml_g=G, ml_m=M, **options)
         names, rival = ("ml_m", "ml_g0", "ml_g1"), dml.DoubleMLIRM
     given = tuple(fit.diagnostics[name] for name in names)
+    strength: Any = STRENGTH
 
     @jax.jit
     def program(Y: Any, D: Any, theta: Any, psi: Any, given: Any) -> tuple[Any, Any, Any]:
@@ -151,7 +153,7 @@ def _omitted(model: str, n: int) -> tuple[Any, Any]:
         else:
             m, g0, g1 = given
             elements = sensitivity.irm_elements(Y, D, m, g0, g1)
-        found = sensitivity.bounds(theta, psi, elements, **STRENGTH)
+        found = sensitivity.bounds(theta, psi, elements, **strength)
         values = sensitivity.robustness_value(theta, psi, elements)
         return found.theta[0], found.se[0], values
 

@@ -305,7 +305,8 @@ class ImageConfounding(ImageSettings):
         held_raw: Any = raw["ml_m"]
         e: Any = np.clip(held_raw, *self.clip)
         held: dict[str, Any] = {**raw, "ml_m": e}
-        units, more = sample.units(clustered=self.clustered), dict[str, Any]()
+        units = sample.units(clustered=self.clustered)
+        more: dict[str, Any] = {}
         if self.trim is not None:
             kept = np.asarray(propensity.overlapping(held_raw, self.trim))
             for arm in (0, 1):
@@ -315,7 +316,7 @@ class ImageConfounding(ImageSettings):
                         f"{1 - self.trim:g}), found none with treatment {arm}."
                     )
             weights: Any = kept.astype(float) * (1.0 if sample.weights is None else sample.weights)
-            units, more = Units(weights, units.clusters), {"kept": kept}
+            units, more["kept"] = Units(weights, units.clusters), kept
         y: Any = sample.Y
         a: Any = sample.A
         arms = held.get("ml_g0"), held.get("ml_g1")
