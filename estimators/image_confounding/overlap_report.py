@@ -85,9 +85,9 @@ def overlap_report(
     >>> overlap_report(a, [0.4, 0.6, 0.5, 0.5]).auc
     0.875
     """
-    a = np.asarray(treatment, np.float64)
+    a: Any = np.asarray(treatment, np.float64)
     raw: Any = propensity.check(e, len(a), bounded=not clip and not trim)
-    kept = np.asarray(propensity.overlapping(raw, trim)) if trim else np.ones(len(a), bool)
+    kept: Any = np.asarray(propensity.overlapping(raw, trim)) if trim else np.ones(len(a), bool)
     if not 0 < a[kept].sum() < kept.sum():
         raise UserError(
             f"Expected units of both arms, found {int(a[kept].sum())} treated among "
@@ -102,13 +102,13 @@ def overlap_report(
     area = float(diagnostics.auc(a, p))
     differences: dict[str, list[float]] = {}
     if X is not None:
-        columns = np.asarray(X, np.float64)[kept]
+        columns: Any = np.asarray(X, np.float64)[kept]
         named = names or tuple(f"x{j + 1}" for j in range(columns.shape[1]))
         before, after = balance.standardised_differences(weights, a, p, columns)
         differences = dict(zip(named, map(list, zip(before, after, strict=True)), strict=True))
     place = correlated = None
     if coords is not None:
-        at = spatial.check_coordinates(coords, len(kept))[kept]
+        at: Any = spatial.check_coordinates(coords, len(kept))[kept]
         pairs = zip(*balance.mean_differences(weights, a, p, at), strict=True)
         place = dict(zip(("longitude", "latitude"), map(list, pairs), strict=True))
         if residuals is not None:
