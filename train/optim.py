@@ -60,7 +60,7 @@ class OptimConfig(Serial):
     momentum: Share = 0.9  # sgd, and the matrices of muon
     clip_norm: Positive | None = None  # joint L2 norm over all trained parameters
     # Largest norm of the gradient of a unit over that of its weights (at least 1e-3), Brock et al.
-    # 2021; a unit is an output of a kernel.
+    # 2021. Units are those of optax: outputs of kernels; in stacked layers, a place in all layers.
     clip_adaptive: Positive | None = None
     # own settings by path: 'encoder:lr=1e-5' 'norm|bias:decay=0' 'patch_embed:freeze'
     groups: tuple[GroupConfig, ...] = ()

@@ -13,7 +13,7 @@ from jaxcore.errors import UserError
 from jaxcore.estimators.arguments import checked_units
 from jaxcore.estimators.columns import label_numbers
 from jaxcore.estimators.crossfit import fold_ids
-from jaxcore.estimators.did.staggered import GroupTime, group_time
+from jaxcore.estimators.did.staggered import GroupTime, group_time, usable
 from jaxcore.estimators.nuisance.candidates import Candidate, learner_for
 from jaxcore.estimators.units import Units
 
@@ -177,20 +177,9 @@ def wide_table(table: Table, roles: Roles) -> Wide:
     if mass is not None and not (np.isfinite(mass).all() and mass.min() >= 0 and mass.sum() > 0):
         raise UserError(f"Expected weights in {weights!r} that are not negative, found others.")
     started = once(starts, str(roles.first or roles.treatment))
-    seen = np.isfinite(y)
-    past = np.isinf(started) | np.any(seen & (times[None] < started[:, None]), axis=1)
-    never, late = ~seen.any(axis=1), seen.any(axis=1) & ~past
-    kept = ~never & ~late
+    kept, notices = usable(y, started, times)
     if not kept.any():
         raise UserError("Expected units that are seen before they are treated, found none.")
-    notices = tuple(
-        f"left out {int(gone.sum())} of {n} units {why}"
-        for gone, why in (
-            (never, "without an outcome"),
-            (late, "that are not seen before they are treated"),
-        )
-        if gone.any()
-    )
     given = Units(mass if mass is None else mass[kept], groups if groups is None else groups[kept])
     units = checked_units(given, int(kept.sum()))
     ends = tuple(map(float, times))

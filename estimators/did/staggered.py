@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from jaxcore.errors import UserError
@@ -123,7 +123,8 @@ def group_time(
 ) -> GroupTime:
     """Average effects on the treated of every group in every period.
 
-    Cells without treated or comparison units in some training fold are left out with a notice.
+    Cells without treated or comparison units in some training fold are left out with a notice, and
+    so are units without an outcome or not seen before they are treated.
     Computed in float64. Not checked: that treatment stays once it has begun.
 
     Args:
@@ -151,7 +152,9 @@ def group_time(
     groups = sorted(set(started[np.isfinite(started)]))
     cells = cells_of(groups, times, anticipation=anticipation, base=base)
     units = checked_units(units, len(y))
-    w = np.asarray(units.weights_like(np.ones(len(y))), np.float64)
+    used, told = usable(y, started, np.asarray(times, np.float64))
+    w = used * np.asarray(units.weights_like(np.ones(len(y))), np.float64)
+    w = w / max(np.mean(w), 1e-300)  # those left out do not count in the groups' shares
     ids = checked_folds(fold_ids, n_folds, len(y), units)
     check_clip(clip)
     ml_g = learner_for(ml_g, "ml_g", np.array([-1.0, 1.0]))
@@ -173,10 +176,34 @@ def group_time(
             units,
             names=tuple(cell.name for cell in kept),
             estimator="difference in differences by group and time",
-            notices=_words(gone),
+            notices=told + _words(gone),
         ).on_host()
     check_estimate(several)
     return GroupTime(estimate=several, cells=tuple(kept), first=started, weights=w)
+
+
+def usable(
+    y: np.ndarray, first: np.ndarray, times: np.ndarray
+) -> tuple[Bool[np.ndarray, " n"], tuple[str, ...]]:
+    """Units that are seen before they are treated, and what to say about the others.
+
+    Args:
+      y: outcomes (n, periods), NaN where a unit is not seen.
+      first: first treated period, infinite for never.
+      times: the periods.
+    """
+    seen = np.isfinite(y)
+    past = np.isinf(first) | np.any(seen & (times[None] < first[:, None]), axis=1)
+    never, late = ~seen.any(axis=1), seen.any(axis=1) & ~past
+    notices = tuple(
+        f"left out {int(gone.sum())} of {len(y)} units {why}"
+        for gone, why in (
+            (never, "without an outcome"),
+            (late, "that are not seen before they are treated"),
+        )
+        if gone.any()
+    )
+    return ~never & ~late, notices
 
 
 class _Rows(NamedTuple):

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from jaxcore.errors import UserError
 from jaxcore.estimators import plots, policy_tree, projection, sensitivity
 from jaxcore.estimators.checks import Sample
+from jaxcore.estimators.columns import label_text
 from jaxcore.estimators.double_ml.model import IRM, IRM_TREATED, PLR, Model
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.settings import CrossFitting

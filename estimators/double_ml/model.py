@@ -13,6 +13,7 @@ from jaxcore.estimators import influence
 from jaxcore.estimators.crossfit import crossfit_groups
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.influence import LinearScore
+from jaxcore.estimators.linear_algebra import after
 from jaxcore.estimators.nuisance import HostLearner, Learner
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
@@ -144,6 +145,7 @@ def predictions(
             weights=jnp.stack([group(one) for _, _, one in places]),
             keys=jnp.stack([jax.random.fold_in(key, i) for i, _, _ in places]),
         )
+        weights = after(weights, values)
         for j, (_, name, _) in enumerate(places):
             out[name], about[name] = values[j], {what: v[j] for what, v in found.items()}
     return {name: out[name] for name in model.nuisances}, about

@@ -104,6 +104,74 @@ def losses(
     return jnp.logaddexp(error, -error) - jnp.log(jnp.asarray(2, error.dtype))
 
 
+def gaussian_losses(
+    untreated: Float[Array, " n"],
+    memberships: Float[Array, "m n k"],
+    effects: Float[Array, "m k"],
+    treatment: Float[Array, " n"],
+    outcome: Float[Array, " n"],
+    deviations: tuple[Float[Array, " k"], Float[Array, " k"]],
+) -> Float[Array, "m n"]:
+    """The likelihood of the paper: minus the log density, averaged over clusters by membership.
+
+    In cluster k the outcome is normal about ``EY0 + W tau_k``, with a standard deviation of its own
+    without and with treatment.
+
+    Args:
+      untreated: outcome without treatment.
+      memberships: of `memberships`.
+      effects: of `cluster_effects`.
+      treatment: 0 or 1.
+      outcome: standardised.
+      deviations: without and with treatment, above 0.
+
+    >>> one = jnp.ones((1, 1, 1))
+    >>> spread = (jnp.ones(1), jnp.ones(1))
+    >>> loss = gaussian_losses(jnp.zeros(1), one, one[0], jnp.ones(1), jnp.ones(1), spread)
+    >>> round(float(loss[0, 0]), 4)  # log(2 pi) / 2
+    0.9189
+    """
+    treated = treatment[None, :, None]
+    error = outcome[None, :, None] - untreated[None, :, None] - treated * effects[:, None]
+    without, along = (d[None, None] for d in deviations)
+    spread = (1 - treated) * without + treated * along
+    each = jnp.square(error / spread) / 2 + jnp.log(spread)
+    constant = jnp.log(jnp.asarray(2 * jnp.pi, error.dtype)) / 2
+    return jnp.sum(memberships * each, axis=-1) + constant
+
+
+def effect_divergence(
+    mean: Float[Array, " k"],
+    raw: Float[Array, " k"],
+    prior_mean: float | Float[Array, ""] = 0.0,
+    prior_deviation: float | Float[Array, ""] = 1.0,
+) -> Float[Array, ""]:
+    """Kullback-Leibler divergence of the effects of all clusters from a normal prior, summed.
+
+    >>> raw = jnp.log(jnp.expm1(jnp.ones(2)))  # deviations of 1
+    >>> round(float(effect_divergence(jnp.ones(2), raw)), 4)
+    1.0
+    """
+    spread = jax.nn.softplus(raw) / prior_deviation
+    shift = (mean - prior_mean) / prior_deviation
+    return jnp.sum((spread**2 + shift**2 - 1) / 2 - jnp.log(spread))
+
+
+def average_penalty(
+    expected: Float[Array, " n"],
+    average: float | Float[Array, ""],
+    deviation: float | Float[Array, ""],
+) -> Float[Array, ""]:
+    """Squared distance of the implied average effect from that of the experiment, in its errors.
+
+    Args:
+      expected: effect of each unit, of `predict`.
+      average: effect that the experiment shows, such as the difference in means.
+      deviation: its standard error.
+    """
+    return jnp.square((jnp.mean(expected) - average) / deviation)
+
+
 def predict(logits: Float[Array, "n k"], mean: Float[Array, " k"]) -> Effects:
     """Probabilities of clusters, and the effects they imply; also for units of other places.
 

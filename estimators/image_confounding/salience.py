@@ -11,7 +11,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.chunks import map_chunks
@@ -294,6 +294,37 @@ def occlusion(
 
     found = _mapped(differences, images, covariates, rows)
     return found.reshape(-1, len(tops), len(lefts))
+
+
+def extremes(
+    propensity: Float[np.ndarray, " n"],
+    treatment: Float[np.ndarray, " n"],
+    places: Shaped[np.ndarray, " n"],
+    count: int = 3,
+) -> tuple[Int[np.ndarray, " i"], Int[np.ndarray, " j"]]:
+    """Units whose maps are shown: controls of the lowest and treated of the highest propensity.
+
+    Args:
+      propensity: of each unit.
+      treatment: 0 or 1.
+      places: image or location of each; of every one, one unit at most is taken.
+      count: most units of each arm.
+
+    Returns:
+      Rows of controls, from the lowest propensity, and of treated ones, from the highest.
+
+    >>> extremes(np.array([0.2, 0.1, 0.9, 0.8]), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2]), 2)
+    (array([1]), array([2, 3]))
+    """
+    found, seen = [], set()
+    for arm, order in ((0, np.argsort(propensity)), (1, np.argsort(-np.asarray(propensity)))):
+        rows: list[int] = []
+        for row in order[np.asarray(treatment)[order] == arm].tolist():
+            if len(rows) < count and places[row] not in seen:
+                rows.append(row)
+                seen.add(places[row])
+        found.append(np.asarray(rows, int))
+    return found[0], found[1]
 
 
 def _mapped(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxcore.estimators.linear_algebra import after
 from jaxcore.estimators.nuisance.base import Learner, classifies, static
 from jaxcore.estimators.nuisance.losses import log_loss
 from jaxcore.estimators.nuisance.stack import inner_folds, out_of_fold
@@ -64,8 +65,10 @@ class Best:
         held, masks = inner_folds(k_folds, w, self.n_inner)
         of = log_loss if self.binary else lambda p, y: (p - y) ** 2
 
+        total = jnp.sum(w)
+
         def loss(one: Learner) -> Array:
-            lost = w @ of(out_of_fold(one, X, y, held, masks, k_inner), y) / jnp.sum(w)
+            lost = w @ of(out_of_fold(one, X, y, held, masks, k_inner), y) / total
             return jnp.where(jnp.isfinite(lost), lost, jnp.inf)
 
         losses = jnp.zeros(len(self.learners), X.dtype)
@@ -80,7 +83,9 @@ class Best:
                 lost = jax.lax.map(loss, every) if one_by_one else jax.vmap(loss)(every)
                 best = jnp.argmin(lost)
                 chosen = jax.tree.map(lambda v, best=best: v[best], every)
+            w = after(w, lost)
             fits.append((chosen, chosen.fit(X, y, w, k_full)))
+            masks = after(masks, chosen.predict(fits[-1][1], X[:1]))
             losses = losses.at[np.array(places)].set(lost)
             least.append(lost[best])
         return BestFit(tuple(fits), jnp.argmin(jnp.stack(least)), losses)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcore.estimators.linear_algebra import after
 from jaxcore.estimators.nuisance.base import Learner, classifies, fit_predict, static
 from jaxcore.typing import Key
 
@@ -107,10 +108,16 @@ class Stack:
         """Inner folds for the weights, then every learner on all rows."""
         k_folds, k_inner, k_full = jax.random.split(key, 3)
         held, masks = inner_folds(k_folds, w, self.n_inner)
-        out = [out_of_fold(one, X, y, held, masks, k_inner) for one in self.learners]
+        out = []
+        for one in self.learners:
+            out.append(out_of_fold(one, X, y, held, masks, k_inner))
+            masks = after(masks, out[-1])
         weights = convex_weights(jnp.stack(out, axis=1), y, w)
-        fits = tuple(one.fit(X, y, w, k_full) for one in self.learners)
-        return StackFit(fits, weights)
+        fits, w = [], after(w, weights)
+        for one in self.learners:
+            fits.append(one.fit(X, y, w, k_full))
+            w = after(w, one.predict(fits[-1], X[:1]))
+        return StackFit(tuple(fits), weights)
 
     def predict(self, fitted: StackFit, X: Float[Array, "n p"]) -> Float[Array, " n"]:
         """Weighted mean of the learners' predictions."""

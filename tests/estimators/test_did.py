@@ -249,6 +249,20 @@ def test_units_that_no_cell_can_use_are_left_out_and_counted(long):
             np.testing.assert_allclose(ours, getattr(did.aggregate(expected, by), key), rtol=1e-12)
 
 
+def test_arrays_too_leave_such_units_out_of_the_shares(panel, folds):
+    arrays = panel["y"], panel["first"], panel["x"][:, 0]
+    expected = did.group_time(*arrays, panel["times"], **MEANS, **folds)
+    more = np.full((30, len(panel["times"])), np.nan), np.full(30, 2.0), np.zeros((30, 2))
+    ids = np.r_[folds["fold_ids"], np.arange(30) % K]
+    both = (np.concatenate(pair) for pair in zip(arrays, more, strict=True))
+    found = did.group_time(*both, panel["times"], **MEANS, fold_ids=ids, n_folds=K)
+    assert found.estimate.notices == (f"left out 30 of {N + 30} units without an outcome",)
+    for by in ("simple", "group"):
+        for key in ("theta", "se"):
+            ours, theirs = (getattr(did.aggregate(e, by), key) for e in (found, expected))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
 def test_the_last_group_is_compared_with_where_nobody_stays_untreated(long):
     """The number by hand: its change less that of those who are treated later."""
     ever = np.isfinite(long["start"])

@@ -14,7 +14,7 @@ from jaxcore.estimators.nuisance import Best, Boosting, Logistic, Ridge, Stack, 
 from jaxcore.estimators.nuisance.candidates import resolved
 from jaxcore.estimators.nuisance.stack import inner_folds
 from jaxcore.estimators.nuisance.tuning import GRIDS
-from jaxcore.estimators.selective_iv import SelectiveIV, SelectiveIVResult
+from jaxcore.estimators.selective_iv import BLOCKS, SelectiveIV, SelectiveIVResult
 from jaxcore.estimators.selective_iv.simulate import simulate_siv1
 
 N = 80
@@ -112,6 +112,23 @@ def test_learners_of_the_selective_estimator_are_tuned_and_named(tmp_path):
     assert SelectiveIVResult.load(tmp_path / "fit").tuning() == found.tuning()
     with pytest.raises(UserError, match="can be tuned, found bases"):
         SelectiveIV().tune()
+
+
+@pytest.mark.parametrize("kind", [*OF, SelectiveIV])
+def test_settings_of_every_class_are_read_changed_and_cloned(kind):
+    from sklearn.base import clone
+
+    learners = dict.fromkeys(OF.get(kind, ()), Ridge(alpha=0.5))
+    if kind is SelectiveIV:
+        learners = {"learners": dict.fromkeys((*BLOCKS, "m"), (Ridge(alpha=0.5),))}
+    for one in (kind(n_folds=3, **learners), kind(n_folds=3, **learners).tune()):
+        params = one.get_params(deep=False)
+        assert params["n_folds"] == 3 and set(learners) < set(params)
+        assert one.clone() == one == clone(one) == kind(**params)
+        changed = one.set_params(n_folds=2, seed=9)
+        assert (changed.n_folds, changed.seed, one.n_folds) == (2, 9, 3)
+        with pytest.raises(UserError, match=f"a setting of {kind.__name__} .* found 'folds'"):
+            one.set_params(folds=3)
 
 
 def test_folds_choose_by_their_training_rows_alone(data):

@@ -165,16 +165,17 @@ def check_salience(path: Path) -> None:
 
 def check_training(path: Path) -> None:
     for c in both(path):
-        whole = moments([c.file[f"in/moment_batch_{i}"] for i in range(4)])
+        count = len(c.config["batch_sizes"])
+        whole = moments([c.file[f"in/moment_batch_{i}"] for i in range(count)])
         c.near("out/norm_mean", np.asarray(whole.mean))
         c.near("out/norm_sd", np.asarray(whole.sd))
         steps, peak = c.config["n_sgd"], c.config["lr_max"]
-        names = {"": ("causalimages", peak, 61), "_2023": ("cnn2023", 5e-3, 60)}
-        names["_simulation"] = ("image_simulation", 1e-2, 60)
-        for ending, (name, top, length) in names.items():
+        names = {"": ("causalimages", peak), "_2023": ("cnn2023", 5e-3)}
+        names["_simulation"] = ("image_simulation", 1e-2)
+        for ending, (name, top) in names.items():
             rate = make_schedule(ScheduleConfig(name=name), top, steps)
             golden = c.file[f"out/lr_schedule{ending}"]
-            found = jax.vmap(rate)(jnp.arange(length))
+            found = jax.vmap(rate)(jnp.arange(len(golden)))
             close(found, golden, atol=1e-9, rtol=0 if c.double else 1e-6, what=f"rate{ending}")
     _check_updates(Golden(path))
 

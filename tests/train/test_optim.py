@@ -219,3 +219,14 @@ def test_older_settings_keep_their_meaning():
     del old["decay_all"]
     assert OptimConfig.from_dict(old).decay_all
     assert not OptimConfig.from_dict({**old, "weight_decay": 0.0}).decay_all
+
+
+def test_the_gradient_of_a_unit_is_kept_below_a_share_of_its_weights():
+    cfg = OptimConfig(name="sgd", learning_rate=1.0, momentum=0.0, clip_adaptive=0.25)
+    params = {"kernel": jnp.array([[3.0, 0.0], [4.0, 0.0]]), "bias": jnp.array([1.0])}
+    slopes = {"kernel": jnp.array([[60.0, 3.0], [80.0, 4.0]]), "bias": jnp.array([0.1])}
+    after, _ = _run(cfg, params, slopes)
+    # Five times 0.25 for the first output; 1e-3 stands for weights of length 0.
+    expected = [[2.25, -0.00015], [3.0, -0.0002]]
+    np.testing.assert_allclose(after["kernel"], expected, rtol=1e-4)
+    np.testing.assert_allclose(after["bias"], [0.9], rtol=1e-6)

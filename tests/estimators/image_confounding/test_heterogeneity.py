@@ -68,3 +68,27 @@ def test_two_kinds_of_places_are_told_apart_by_their_effects():
     np.testing.assert_allclose(np.sort(params["mean"]), [0, 2], atol=0.35)
     np.testing.assert_allclose(found.average, 1.0, atol=0.15)
     assert np.corrcoef(found.expected, feature > 0)[0, 1] > 0.9
+
+
+def test_the_gaussian_likelihood_is_that_of_the_cluster_a_unit_is_in():
+    rng = np.random.default_rng(0)
+    n, effects = 9, np.array([0.5, 2.0])
+    base, y, w = rng.normal(size=n), rng.normal(size=n), rng.integers(0, 2, n)
+    kind = rng.integers(0, 2, n)
+    spreads = np.array([[0.5, 1.0], [2.0, 3.0]])  # by treatment and cluster
+    mean, spread = base + w * effects[kind], spreads[w, kind]
+    expected = ((y - mean) / spread) ** 2 / 2 + np.log(spread * np.sqrt(2 * np.pi))
+    whole = jnp.asarray(np.eye(2)[kind][None], jnp.float32)
+    arrays = [jnp.asarray(a, jnp.float32) for a in (base, effects[None], w, y, *spreads)]
+    base, effects, w, y, *spreads = arrays
+    found = clusters.gaussian_losses(base, whole, effects, w, y, tuple(spreads))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_effects_as_the_prior_has_them_and_the_average_of_the_experiment_cost_nothing():
+    raw = jnp.log(jnp.expm1(jnp.full(3, 0.7)))
+    near = clusters.effect_divergence(jnp.full(3, 0.2), raw, 0.2, 0.7)
+    np.testing.assert_allclose(near, 0, atol=1e-6)
+    assert clusters.effect_divergence(jnp.full(3, 0.5), raw, 0.2, 0.7) > 0.1
+    assert clusters.average_penalty(jnp.array([1.0, 3.0]), 2.0, 0.1) == 0
+    np.testing.assert_allclose(clusters.average_penalty(jnp.array([1.0, 3.0]), 2.2, 0.1), 4, 1e-4)

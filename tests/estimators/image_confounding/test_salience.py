@@ -81,6 +81,18 @@ def test_a_map_without_positive_entries_can_be_displayed():
     assert not np.any(shown[0])
 
 
+def test_units_that_are_shown_are_extreme_and_of_different_places():
+    propensity = RNG.random(200)
+    treatment, places = RNG.integers(0, 2, 200), RNG.integers(0, 9, 200)
+    controls, treated = salience.extremes(propensity, treatment, places)
+    assert len(controls) == len(treated) == 3
+    assert len(set(places[np.concatenate([controls, treated])])) == 6
+    assert not treatment[controls].any() and treatment[treated].all()
+    assert controls[0] == np.where(treatment == 0, propensity, 2).argmin()
+    assert (np.diff(propensity[controls]) > 0).all() and (np.diff(propensity[treated]) < 0).all()
+    assert [len(rows) for rows in salience.extremes(propensity, 0 * treatment, places)] == [3, 0]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

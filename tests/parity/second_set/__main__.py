@@ -6,13 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.parity.second_set import adair, dea_net, rddm, selective_iv, swin_deconv
+from tests.parity.second_set import (
+    adair,
+    dea_net,
+    earth_observation,
+    rddm,
+    selective_iv,
+    swin_deconv,
+)
 from tests.parity.second_set.record import record
 from tests.parity.test_golden import SYSTEMS
 
 VARIANTS = {
     "adair": adair.VARIANTS,
     "dea_net": dea_net.VARIANTS,
+    "earth_observation": earth_observation.VARIANTS,
     "rddm": rddm.VARIANTS,
     "selective_iv": selective_iv.VARIANTS,
     "swin_deconv": swin_deconv.VARIANTS,
