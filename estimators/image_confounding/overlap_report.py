@@ -87,7 +87,7 @@ def overlap_report(
     """
     a: Any = np.asarray(treatment, np.float64)
     raw: Any = propensity.check(e, len(a), bounded=not clip and not trim)
-    kept = np.asarray(propensity.overlapping(raw, trim)) if trim else np.ones(len(a), bool)
+    kept: Any = np.asarray(propensity.overlapping(raw, trim)) if trim else np.ones(len(a), bool)
     if not 0 < a[kept].sum() < kept.sum():
         raise UserError(
             f"Expected units of both arms, found {int(a[kept].sum())} treated among "
