@@ -15,6 +15,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxcore import ops
 from jaxcore.estimators.image_confounding.simulate import cropped, standardised
 from jaxcore.train.recipes.propensity_schedule import simulation
 from jaxcore.typing import Key
@@ -81,7 +82,7 @@ def log_odds(
     """Log-odds of scenes, and the weights with new running statistics."""
     maps = windows @ weights.kernel + weights.bias
     maps, response = _normalised(weights.response, maps, train)
-    peaks, largest = _normalised(weights.largest, jnp.max(maps, axis=1), train)
+    peaks, largest = _normalised(weights.largest, ops.global_max(maps[:, None, :, None])[:, 0], train)
     return peaks, weights._replace(response=response, largest=largest)
 
 

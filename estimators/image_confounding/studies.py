@@ -40,7 +40,7 @@ def scenes(n: int, *, images: str | None, side: int, band: int, seed: int) -> Fl
     many, height, width, bands = found.shape
     if side > min(height, width) or not 0 <= band < bands:
         raise UserError(
-            f"Expected images of {side} pixels and more with a band {band}, found {height} x "
+            f"Expected images of at least {side} pixels and a band {band}, found {height} x "
             f"{width} pixels and {bands} bands in {images}."
         )
     rng = np.random.default_rng(seed)
@@ -86,7 +86,7 @@ def image_study(
     u = confounder(seen, width, pool=pool, widest=widest)
     inputs = [windows(seen, w, widest) for w in widths]
     for size, w in pooled:
-        coarse = jnp.asarray(average_pool(seen, size))
+        coarse = jnp.asarray(average_pool(seen[..., None], size))[..., 0]
         inputs.append(windows(coarse, w, max(1, widest // size)))
     names = [f"filter {w}" for w in widths] + [f"pixels / {s}, filter {w}" for s, w in pooled]
     train = functools.partial(fit_filter, steps=steps)
