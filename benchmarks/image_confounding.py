@@ -11,7 +11,8 @@ Parts:
 - tutorial: the simulation of causalimages' tutorial with statistics of bands, 200 samples, and with
   a network, a few.
 - speed: images per second of a propensity network in training, beside the same network in PyTorch;
-  replications per second of the simulation; memory of a training on a million images.
+  replications per second of the simulation.
+- memory: peak of a training on a million images, which a function makes.
 
 Stopped or killed, the simulation goes on where it was when called again, with the same numbers.
 """
@@ -34,7 +35,7 @@ from jaxcore.train import EXIT_INTERRUPTED
 
 WIDTHS, REPS, SCENES = (2, 4, 8), 12, 500
 SIZES = (125, 250, 1000)
-Part = Literal["simulation", "tutorial", "speed"]
+Part = Literal["memory", "simulation", "tutorial", "speed"]
 
 
 def main(
@@ -57,9 +58,14 @@ def main(
       smoke: as little as can be, to see that everything runs.
       out: folder of the results.
     """
-    chosen = parts or ("simulation", "tutorial", "speed")
+    chosen = parts or ("memory", "simulation", "tutorial", "speed")
     if smoke:
         reps, steps = reps or 2, 2
+    if "memory" in chosen:  # first: the peak of a process only grows
+        from benchmarks.image_confounding_torch import memory
+
+        content = {"environment": environment(), **memory(smoke)}
+        write(content, out / "image_confounding_memory.json")
     if "simulation" in chosen:
         simulation(images, runs, reps, steps, out)
     if "tutorial" in chosen:
@@ -179,12 +185,11 @@ def _summary(values: np.ndarray) -> dict[str, float]:
 
 
 def speed(smoke: bool, out: Path) -> None:
-    """Training beside PyTorch, replications per second, memory of a long stream."""
-    from benchmarks.image_confounding_torch import memory, replications, training
+    """Training beside PyTorch, and replications per second."""
+    from benchmarks.image_confounding_torch import replications, training
 
     content = {"environment": environment(), "training": training(smoke)}
     content["replications"] = replications(smoke)
-    content["memory"] = memory(smoke)
     write(content, out / "image_confounding_speed.json")
 
 
