@@ -1,0 +1,143 @@
+"""`ImageHeterogeneity`: bright and dark places with effects of 0 and 2, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxcore.data.geo.keyed import KeyedImages
+from jaxcore.errors import UserError
+from jaxcore.estimators.image_confounding import ImageHeterogeneity, Training
+from jaxcore.models.convnet import ConvNetConfig
+from jaxcore.train.logging import Silent
+
+RNG = np.random.default_rng(0)
+N = 240
+BRIGHT = RNG.permutation(N) % 2 == 1
+IMAGES = (RNG.normal(size=(N, 13, 13, 1)) + 3 * BRIGHT[:, None, None, None]).astype(np.float32)
+A = (RNG.random(N) < 0.5).astype(float)
+Y = 10 + 3 * (0.5 * BRIGHT + A * np.where(BRIGHT, 2.0, 0.0) + 0.3 * RNG.normal(size=N))
+SMALL = ConvNetConfig.tiny(in_channels=1, covariates=0)
+ESTIMATOR = ImageHeterogeneity(
+    backbone=SMALL,
+    training=Training(steps=150, batch_size=32, learning_rate=0.01),
+    n_folds=2,
+    n_rep=1,
+)
+SHORT = dataclasses.replace(ESTIMATOR, training=dataclasses.replace(ESTIMATOR.training, steps=1))
+
+
+def fit(estimator=SHORT, **changes):
+    data = {"Y": Y, "A": A, "images": IMAGES} | changes
+    return estimator.fit(**data, reporter=Silent())
+
+
+@pytest.fixture(scope="module")
+def found():
+    return fit(ESTIMATOR)
+
+
+def test_places_are_told_apart_by_their_effects(found):
+    np.testing.assert_allclose(found.effects, [0, 6], atol=1.5)
+    assert np.mean((found.cluster_probs[:, 1] > 0.5) == BRIGHT) > 0.9
+    np.testing.assert_allclose(found.cluster_probs.sum(axis=1), 1, rtol=1e-6)
+    assert np.corrcoef(found.cate, BRIGHT)[0, 1] > 0.8
+    assert abs(found.implied_ate - 3) < 0.6
+
+
+def test_effects_of_groups_bear_it_out(found):
+    low, high = np.asarray(found.groups.theta)
+    errors = np.asarray(found.groups.se)
+    assert abs(low) < 4 * errors[0] + 0.4 and abs(high - 6) < 4 * errors[1] + 0.4
+    assert found.difference is not None and found.difference.pvalue()[0] < 1e-6
+    assert abs(found.ate.theta - 3) < 4 * found.ate.se
+    text = found.summary()
+    assert "cluster 2" in text and "cluster 2 less cluster 1" in text
+    assert [row["units"] for row in found.rows()] == [
+        np.sum(found.cluster_probs.argmax(1) == c) for c in (0, 1)
+    ]
+
+
+def test_clusters_of_other_places(found):
+    other = (RNG.normal(size=(6, 13, 13, 1)) + 3 * (np.arange(6) % 2)[:, None, None, None]).astype(
+        np.float32
+    )
+    told = found.transport(other)
+    assert ((told.probabilities[:, 1] > 0.5) == (np.arange(6) % 2 == 1)).all()
+    assert (told.effects[1::2] > told.effects[::2].max() + 2).all()
+    assert told.variances.shape == (6, 2) and (told.deviations >= 0).all()
+    keyed = found.transport(KeyedImages(other[::-1], np.arange(6)))
+    np.testing.assert_allclose(keyed.probabilities[::-1], told.probabilities, atol=1e-6)
+    np.testing.assert_allclose(told.shares, told.probabilities.mean(0))
+
+
+def test_brighter_pixels_make_the_last_cluster_more_probable(found):
+    unsure = np.argsort(np.abs(found.cluster_probs[:, 0] - 0.5))[:4]
+    last = found.salience(unsure, cluster=1)
+    assert last.shape == (4, 13, 13, 1) and last.sum() > 0
+    np.testing.assert_allclose(found.salience(unsure), -last, atol=1e-6)
+
+
+def test_images_of_several_units_stay_in_one_fold_and_errors_are_theirs():
+    row = np.repeat(np.arange(N // 2), 2)
+    shared = fit(images=IMAGES[: N // 2], image=row)
+    (one,) = shared.repetitions
+    assert (one.fold_ids[::2] == one.fold_ids[1::2]).all()
+    assert shared.ate.clusters is not None and shared.groups.clusters is not None
+    np.testing.assert_allclose(shared.cluster_probs[::2], shared.cluster_probs[1::2])
+
+
+def test_known_propensities_are_used():
+    e = np.where(BRIGHT, 0.5, 0.4)
+    given, same = fit(propensity=e), fit(propensity=0.5)
+    assert given.ate.theta != same.ate.theta
+    np.testing.assert_array_equal(given.cluster_probs, same.cluster_probs)
+
+
+def test_repetitions_are_averaged_and_trainings_in_a_folder_are_not_done_again(tmp_path):
+    twice = dataclasses.replace(SHORT, n_rep=2)
+    first = fit(twice, run_dir=tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    again = fit(twice, run_dir=tmp_path)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    np.testing.assert_array_equal(first.cate, again.cate)
+    assert len(first.repetitions) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"A": np.ones(N)}, "Expected both 0 and 1 in the treatment"),
+        ({"Y": np.ones(N)}, "Expected an outcome that varies"),
+        ({"images": IMAGES[:-1]}, f"Expected an image for each of {N} units"),
+        ({"images": np.where(IMAGES > 5, np.nan, IMAGES)}, "without missing pixels"),
+        ({"propensity": 1.0}, "Expected propensities between 0 and 1"),
+        ({"propensity": np.full(3, 0.5)}, f"Expected {N} propensities"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes, told):
+    with pytest.raises(UserError, match=told):
+        fit(**changes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"n_clusters": 1}, "Expected n_clusters of at least 2"),
+        ({"backbone": "rcf"}, "Expected a backbone of vit, cnn, cnn2023"),
+        ({"n_folds": 1}, "Expected n_folds of at least 2"),
+        ({"n_rep": 0}, "Expected at least one repetition"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, told):
+    with pytest.raises(UserError, match=told):
+        ImageHeterogeneity(**settings)
+
+
+def test_other_images_and_clusters_are_refused(found):
+    with pytest.raises(UserError, match=r"Expected images of shape \(n, 13, 13, 1\)"):
+        found.transport(IMAGES[..., 0])
+    with pytest.raises(UserError, match="Expected finite pixels"):
+        found.transport(IMAGES[:2] * np.nan)
+    with pytest.raises(UserError, match="Expected a cluster from 0 to 1, found 2"):
+        found.salience([0], cluster=2)
