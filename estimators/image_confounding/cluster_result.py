@@ -253,11 +253,13 @@ def _evidence(
     probabilities: Float[np.ndarray, "n c"],
 ) -> tuple[Estimate, Estimate, Estimate | None, list[str]]:
     """Effects of all and of groups, of the last group less the first, and notices."""
-    units, y, a = sample.units(), sample.Y, sample.A
-    args: Any = y, a, e, m0, m0 + cate
-    ate = effect("aipw", *args, units, names=("ATE",), estimator="average effect (AIPW)")
+    y: Any = sample.Y
+    a: Any = sample.A
+    units, m1 = sample.units(), m0 + cate
+    title = "average effect (AIPW)"
+    ate = effect("aipw", y, a, e, m0, m1, units, names=("ATE",), estimator=title)
     with jax.enable_x64(True):
-        u = np.asarray(columns_of("aipw", *args))[:, 0]
+        u = np.asarray(columns_of("aipw", y, a, e, m0, m1))[:, 0]
     names, hard = np.array(_names(probabilities.shape[1])), np.argmax(probabilities, axis=1)
     count = np.bincount(hard, minlength=len(names))
     words = [
@@ -274,9 +276,11 @@ def _evidence(
     if len(groups.names) > 1:
         with jax.enable_x64(True):
             theta, psi = np.asarray(groups.theta), np.asarray(groups.psi)
-            contrast: Any = theta[-1:] - theta[:1], psi[:, -1:] - psi[:, :1]
+            between: Any = theta[-1:] - theta[:1]
+            rows: Any = psi[:, -1:] - psi[:, :1]
             difference = Estimate.from_psi(
-                *contrast,
+                between,
+                rows,
                 Units(None, clusters),
                 names=(f"{groups.names[-1]} less {groups.names[0]}",),
                 estimator="difference of groups",

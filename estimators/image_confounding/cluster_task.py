@@ -1,8 +1,10 @@
 """Networks that tell the outcome without treatment and the kind of place, with effects by kind."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -45,8 +47,10 @@ class ClusterTask(ImageFits):
         a, y = self.units.target[:, 0], self.units.target[:, 1]
         arms = [self.units.masks * weight for weight in (a, 1 - a)]
         treated, others = (np.sum(w * y, axis=1) / np.sum(w, axis=1) for w in arms)
-        difference = jnp.asarray(treated - others, jnp.float32)[:, None]
-        mean = heterogeneity.first_means(difference, self.n_clusters, self.spread)
+        first = functools.partial(
+            heterogeneity.first_means, clusters=self.n_clusters, spread=self.spread
+        )
+        mean = jax.vmap(first)(jnp.asarray(treated - others, jnp.float32))
         raw = jnp.full(mean.shape, np.log(np.expm1(_FIRST_DEVIATION)), mean.dtype)
         return {**super().init_params(key), CLUSTERS: {"mean": mean, "raw": raw}}
 

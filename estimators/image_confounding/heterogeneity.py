@@ -213,8 +213,8 @@ def first_cluster_score(
 
 
 def first_means(
-    difference: Float[Array, "*b 1"] | float, clusters: int, spread: float = 0.01
-) -> Float[Array, "*b k"]:
+    difference: Float[Array, ""] | float, clusters: int, spread: float = 0.01
+) -> Float[Array, " k"]:
     """Effects of clusters before training: about the difference in means, evenly spread.
 
     ``spread`` is in standard deviations of the outcome: clusters also differ where the difference

@@ -8,6 +8,7 @@ import pytest
 from jaxcore.data.geo.keyed import KeyedImages
 from jaxcore.errors import UserError
 from jaxcore.estimators.image_confounding import ImageHeterogeneity, Training
+from jaxcore.estimators.image_confounding import cluster_pictures as pictures
 from jaxcore.models.convnet import ConvNetConfig
 from jaxcore.train.logging import Silent
 
@@ -20,7 +21,7 @@ Y = 10 + 3 * (0.5 * BRIGHT + A * np.where(BRIGHT, 2.0, 0.0) + 0.3 * RNG.normal(s
 SMALL = ConvNetConfig.tiny(in_channels=1, covariates=0)
 ESTIMATOR = ImageHeterogeneity(
     backbone=SMALL,
-    training=Training(steps=150, batch_size=32, learning_rate=0.01),
+    training=Training(steps=200, batch_size=16, learning_rate=0.02),
     n_folds=2,
     n_rep=1,
 )
@@ -34,11 +35,12 @@ def fit(estimator=SHORT, **changes):
 
 @pytest.fixture(scope="module")
 def found():
-    return fit(ESTIMATOR)
+    coords = RNG.uniform(0, 3, (N, 2))
+    return fit(ESTIMATOR, images=KeyedImages(IMAGES, np.arange(N), coords=coords))
 
 
 def test_places_are_told_apart_by_their_effects(found):
-    np.testing.assert_allclose(found.effects, [0, 6], atol=1.5)
+    np.testing.assert_allclose(found.effects, [0, 6], atol=1.0)
     assert np.mean((found.cluster_probs[:, 1] > 0.5) == BRIGHT) > 0.9
     np.testing.assert_allclose(found.cluster_probs.sum(axis=1), 1, rtol=1e-6)
     assert np.corrcoef(found.cate, BRIGHT)[0, 1] > 0.8
@@ -78,20 +80,14 @@ def test_brighter_pixels_make_the_last_cluster_more_probable(found):
     np.testing.assert_allclose(found.salience(unsure), -last, atol=1e-6)
 
 
-def test_images_of_several_units_stay_in_one_fold_and_errors_are_theirs():
-    row = np.repeat(np.arange(N // 2), 2)
-    shared = fit(images=IMAGES[: N // 2], image=row)
+def test_images_of_several_units_stay_in_one_fold_and_given_propensities_are_used():
+    row, e = np.repeat(np.arange(N // 2), 2), np.where(A > 0, 0.6, 0.4)
+    shared = fit(images=IMAGES[: N // 2], image=row, propensity=e)
     (one,) = shared.repetitions
     assert (one.fold_ids[::2] == one.fold_ids[1::2]).all()
     assert shared.ate.clusters is not None and shared.groups.clusters is not None
     np.testing.assert_allclose(shared.cluster_probs[::2], shared.cluster_probs[1::2])
-
-
-def test_known_propensities_are_used():
-    e = np.where(BRIGHT, 0.5, 0.4)
-    given, same = fit(propensity=e), fit(propensity=0.5)
-    assert given.ate.theta != same.ate.theta
-    np.testing.assert_array_equal(given.cluster_probs, same.cluster_probs)
+    np.testing.assert_array_equal(shared.propensity, e)
 
 
 def test_repetitions_are_averaged_and_trainings_in_a_folder_are_not_done_again(tmp_path):
@@ -102,6 +98,23 @@ def test_repetitions_are_averaged_and_trainings_in_a_folder_are_not_done_again(t
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     np.testing.assert_array_equal(first.cate, again.cate)
     assert len(first.repetitions) == 2
+
+
+def test_pictures_are_of_the_places_the_clusters_are_in(found):
+    pytest.importorskip("matplotlib")
+    images = pictures.draw_typical(found, 3)
+    assert len(images.axes) == 6
+    assert BRIGHT[pictures.typical(found, 1, 3)].all()
+    assert not BRIGHT[pictures.typical(found, 0, 3)].any()
+    (effects,) = pictures.draw_effects(found).axes
+    assert "cluster 2" in effects.get_xticklabels()[1].get_text()
+    places = pictures.draw_cluster_map(found).axes[0].collections[0]
+    np.testing.assert_allclose(places.get_array(), found.cluster_probs[:, 1])
+    bare = dataclasses.replace(
+        found, images=dataclasses.replace(found.images, keyed=KeyedImages(IMAGES, np.arange(N)))
+    )
+    with pytest.raises(UserError, match="Expected images with coordinates"):
+        pictures.draw_cluster_map(bare)
 
 
 @pytest.mark.parametrize(
