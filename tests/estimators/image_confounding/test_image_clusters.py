@@ -80,24 +80,20 @@ def test_brighter_pixels_make_the_last_cluster_more_probable(found):
     np.testing.assert_allclose(found.salience(unsure), -last, atol=1e-6)
 
 
-def test_images_of_several_units_stay_in_one_fold_and_given_propensities_are_used():
+def test_two_repetitions_with_shared_images_and_known_propensities_kept_in_a_folder(tmp_path):
     row, e = np.repeat(np.arange(N // 2), 2), np.where(A > 0, 0.6, 0.4)
-    shared = fit(images=IMAGES[: N // 2], image=row, propensity=e)
-    (one,) = shared.repetitions
-    assert (one.fold_ids[::2] == one.fold_ids[1::2]).all()
-    assert shared.ate.clusters is not None and shared.groups.clusters is not None
-    np.testing.assert_allclose(shared.cluster_probs[::2], shared.cluster_probs[1::2])
-    np.testing.assert_array_equal(shared.propensity, e)
-
-
-def test_repetitions_are_averaged_and_trainings_in_a_folder_are_not_done_again(tmp_path):
+    given = {"images": IMAGES[: N // 2], "image": row, "propensity": e, "run_dir": tmp_path}
     twice = dataclasses.replace(SHORT, n_rep=2)
-    first = fit(twice, run_dir=tmp_path)
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    again = fit(twice, run_dir=tmp_path)
-    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
-    np.testing.assert_array_equal(first.cate, again.cate)
+    first = fit(twice, **given)
     assert len(first.repetitions) == 2
+    for one in first.repetitions:
+        assert (one.fold_ids[::2] == one.fold_ids[1::2]).all()
+    assert first.ate.clusters is not None and first.groups.clusters is not None
+    np.testing.assert_allclose(first.cluster_probs[::2], first.cluster_probs[1::2])
+    np.testing.assert_array_equal(first.propensity, e)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    np.testing.assert_array_equal(fit(twice, **given).cate, first.cate)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}  # not trained again
 
 
 def test_pictures_are_of_the_places_the_clusters_are_in(found):
