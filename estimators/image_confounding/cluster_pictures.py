@@ -23,6 +23,8 @@ def typical(
 def draw_typical(result: ImageHeterogeneityResult, count: int = 4, *, figure: Any = None) -> Any:
     """A row of images for each cluster: those that belong to it most surely, out of fold.
 
+    All have one scale of brightness.
+
     Args:
       result: of a fit.
       count: images of each cluster.
@@ -32,10 +34,13 @@ def draw_typical(result: ImageHeterogeneityResult, count: int = 4, *, figure: An
     count = min(count, len(np.unique(result.images.row)))
     figure = new_figure(1.9 * count, 2.2 * clusters) if figure is None else figure
     axes = figure.subplots(clusters, count, squeeze=False)
+    units = np.stack([typical(result, c, count) for c in range(clusters)])
+    images = np.asarray(result.images.pixels[result.images.row[units.ravel()]])
+    images = images[:, -1] if images.ndim == 5 else images  # of sequences the last
+    shown = as_picture(images).reshape(clusters, count, *images.shape[1:3], 3)
     for c in range(clusters):
-        for ax, unit in zip(axes[c], typical(result, c, count), strict=True):
-            image = np.asarray(result.images.pixels[result.images.row[[unit]]])[0]
-            ax.imshow(as_picture(image[-1] if image.ndim == 4 else image))
+        for ax, unit, image in zip(axes[c], units[c], shown[c], strict=True):
+            ax.imshow(image)
             ax.set_title(f"probability {result.cluster_probs[unit, c]:.2f}", fontsize=8)
             ax.set_xticks([])
             ax.set_yticks([])
@@ -101,7 +106,7 @@ def draw_cluster_map(
         raise UserError("Expected images with coordinates, found some without.")
     rows, first = np.unique(result.images.row, return_index=True)
     coords, number = np.asarray(coords)[rows], range(len(result.effects))[cluster] + 1
-    figure = new_figure(5.5, 4.6) if figure is None else figure
+    figure = new_figure(6.4, 4.8) if figure is None else figure
     ax = figure.subplots()
     shown = ax.scatter(
         *coords.T, c=result.cluster_probs[first, cluster], s=14, cmap="viridis", vmin=0, vmax=1

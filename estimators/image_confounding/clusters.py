@@ -46,19 +46,12 @@ class ImageHeterogeneity:
     the groups of units that networks which have not seen them put into each cluster, estimated by
     augmented inverse propensity weights: they are valid whatever the networks learned.
 
-    >>> import numpy as np
-    >>> from jaxcore.models.convnet import ConvNetConfig
-    >>> from jaxcore.train.logging import Silent
-    >>> rng = np.random.default_rng(0)
-    >>> images = rng.normal(size=(40, 13, 13, 1)).astype(np.float32)
-    >>> A = np.arange(40) % 2
-    >>> network = ConvNetConfig.tiny(in_channels=1)
-    >>> estimator = ImageHeterogeneity(
-    ...     backbone=network, training=Training(steps=1), n_folds=2, n_rep=1
-    ... )
-    >>> result = estimator.fit(A + rng.normal(size=40), A, images, reporter=Silent())
-    >>> result.cluster_probs.shape, result.effects.shape
-    ((40, 2), (2,))
+    >>> estimator = ImageHeterogeneity(backbone="cnn", n_clusters=3)
+    >>> estimator.n_folds, estimator.n_rep, estimator.training.steps
+    (3, 2, 500)
+
+    With arrays ``Y``, ``A`` and ``images``, ``estimator.fit(Y, A, images)`` has ``cluster_probs``,
+    ``effects``, ``groups`` and ``cate``, and ``transport(others)`` tells clusters of other images.
 
     References:
       Jerzak, Johansson and Daoud (2023), Image-based treatment effect heterogeneity, CLeaR, PMLR
