@@ -16,6 +16,7 @@ from jaxcore.estimators import quantile_effects as quantiles
 from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.crossfit import own_fold, training_masks
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.linear_algebra import after
 from jaxcore.estimators.nuisance import HostLearner, Learner, fit_predict
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
@@ -82,7 +83,7 @@ def local_quantiles(
     m = jnp.clip(raw, *clip)
     arms = (1 - z, z)
     masks = jnp.concatenate([part * arm[None] for part in (learn, train) for arm in arms])
-    r = fitted(ml_r, d, masks, k_r)
+    r = fitted(ml_r, d, after(masks, raw), k_r)
 
     def share(weights: Array, m: Array, r0: Array, r1: Array) -> Array:
         moved = influence.aipw(d, z, m, r0, r1).psi_b

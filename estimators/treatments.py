@@ -18,6 +18,7 @@ from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.double_ml import plr
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.linear_algebra import after
 from jaxcore.estimators.nuisance import HostLearner, Learner
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
@@ -144,7 +145,8 @@ def potential_means(
             k = jax.random.fold_in(key, i)
             return crossfit(learner, X, target, fold_ids, n_folds, weights=weights, key=k)
 
-        return fit(ml_m, member, w, 0), fit(ml_g, y, w * member, 1)
+        m = fit(ml_m, member, w, 0)
+        return m, fit(ml_g, y, after(w * member, m), 1)
 
     if isinstance(ml_g, HostLearner) or isinstance(ml_m, HostLearner):
         each = [nuisances(member) for member in at]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcore.estimators import influence
+from jaxcore.estimators import influence, linear_algebra
 from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.crossfit import crossfit
 from jaxcore.estimators.did import scores
@@ -66,9 +66,9 @@ def did_panel(
     found = {"ml_g0": g0}
     if experimental:
         m = jnp.full_like(change, 0.5)
-        found["ml_g1"] = fit(ml_g, change, w * group, 2)
+        found["ml_g1"] = fit(ml_g, change, linear_algebra.after(w * group, g0), 2)
     else:
-        raw = fit(ml_m, group, w, 0)
+        raw = fit(ml_m, group, linear_algebra.after(w, g0), 0)
         m = found["ml_m"] = jnp.clip(raw, *clip)
         found["n_clipped"] = jnp.sum(m != raw)
     score = scores.panel(change, group, m, g0, found.get("ml_g1"), units, experimental=experimental)
@@ -115,7 +115,8 @@ def did_cross_sections(
     m = jnp.full_like(y, 0.5)
     if not experimental:
         k = jax.random.fold_in(key, 0)
-        raw = crossfit(ml_m, X, group, fold_ids, n_folds, weights=w, key=k)
+        later = linear_algebra.after(w, g)
+        raw = crossfit(ml_m, X, group, fold_ids, n_folds, weights=later, key=k)
         m = found["ml_m"] = jnp.clip(raw, *clip)
         found["n_clipped"] = jnp.sum(m != raw)
     score = scores.cross_sections(y, group, after, m, g, units, experimental=experimental)

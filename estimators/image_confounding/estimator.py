@@ -155,7 +155,7 @@ class ImageConfounding(ImageSettings):
         ).notices
         self.check_given(fold_ids)
         model, every, networks = self.model, [], []
-        features, learners = self._features(found), {}
+        (features, named), learners = self._features(found), {}
         with self.precision():
             parts = partitions(
                 self, sample, fold_ids, binary=model.binary, check=check_training(model, sample)
@@ -171,6 +171,7 @@ class ImageConfounding(ImageSettings):
             built,
             images=found,
             features=features,
+            feature_names=named,
             networks=tuple(networks),
             coords=None if coords is None else coords[sample.kept],
         )
@@ -179,11 +180,11 @@ class ImageConfounding(ImageSettings):
             result, estimate=dataclasses.replace(result.estimate, notices=tuple(notices))
         )
 
-    def _features(self, images: Images) -> Float[np.ndarray, "images f"]:
-        """What regressions see of the images: those named, or band statistics beside a network."""
+    def _features(self, images: Images) -> tuple[Float[np.ndarray, "images f"], tuple[str, ...]]:
+        """What regressions see of the images, and their names; band statistics beside a network."""
         silent = self.trains and (self.estimator not in AUGMENTED or self.joint)
         if self.backbone == "none" or silent:
-            return np.zeros((len(images.keyed), 0))
+            return np.zeros((len(images.keyed), 0)), ()
         filters = None
         if self.backbone == "rcf":
             key = jax.random.key(self.seed)
@@ -202,7 +203,13 @@ class ImageConfounding(ImageSettings):
         rows = [np.asarray(part, np.float64).reshape(-1) for part in found]
         every = np.concatenate(rows).reshape(len(images.keyed), -1)
         # Far-off images would decide: within four standard deviations, as networks see covariates.
-        return standardise_table(every[:, np.ptp(every, axis=0) > 0])
+        varies = np.ptp(every, axis=0) > 0
+        statistics = self.backbone not in ("rcf", "embeddings")
+        names = images.statistics() if statistics else ()
+        if len(names) != len(varies):
+            names = tuple(f"image feature {j + 1}" for j in range(len(varies)))
+        kept = tuple(name for name, v in zip(names, varies, strict=True) if v)
+        return standardise_table(every[:, varies]), kept
 
     def _learners(
         self,

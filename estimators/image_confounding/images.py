@@ -77,3 +77,10 @@ class Images:
     def side(self) -> int:
         """The smaller of height and width, in pixels."""
         return int(min(self.pixels.shape[-3:-1]))
+
+    def statistics(self) -> tuple[str, ...]:
+        """Names of `representations.band_stats` of single images."""
+        spec = self.keyed.bands
+        bands = [f"band {j + 1}" for j in range(self.bands)] if spec is None else spec.names
+        parts = ("mean", "deviation", "10 % quantile", "90 % quantile")
+        return tuple(f"{part} of {band}" for part in parts for band in bands)

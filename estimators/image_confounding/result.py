@@ -39,6 +39,7 @@ class ImageConfoundingResult(DoubleMLResult):
 
     images: Images | None = None
     features: Float[np.ndarray, "images f"] | None = None
+    feature_names: tuple[str, ...] = ()
     networks: tuple[list[Fits], ...] = ()  # of each repetition, if they were trained
     coords: Float[np.ndarray, "n 2"] | None = None  # longitude and latitude of the units
 
@@ -127,7 +128,7 @@ class ImageConfoundingResult(DoubleMLResult):
     def _columns(self) -> tuple[tuple[str, ...], np.ndarray]:
         names, columns = self.sample.covariates, self.sample.X
         if self.images is not None and self.features is not None and self.features.shape[1]:
-            names += tuple(f"image feature {j + 1}" for j in range(self.features.shape[1]))
+            names += self.feature_names
             columns = np.hstack([columns, self.features[self.images.row]])
         return names, columns
 

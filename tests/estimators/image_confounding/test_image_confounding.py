@@ -75,6 +75,11 @@ def test_errors_are_clustered_by_image_and_folds_keep_images(stats):
     assert alone.theta == stats.theta and alone.se != stats.se
 
 
+def test_balance_names_covariates_and_statistics_of_bands(stats):
+    names = [row["covariate"] for row in stats.balance()]
+    assert names[:3] == ["x1", "x2", "mean of band 1"] and names[-1] == "90 % quantile of band 2"
+
+
 def test_neither_order_nor_names_of_images_and_units_matter(stats):
     order = RNG.permutation(PLACES)
     names = {key: f"z{i}" for i, key in enumerate(KEYS)}
