@@ -114,6 +114,8 @@ def image_confounding(
     estimator = settings.estimator_of()
     check_folder(output, Comparison.every_picture, overwrite=overwrite)
     given = _units(data, images, side, columns, reading, settings)
+    if settings.block_km is not None and given.get("coords") is None:
+        raise UserError("Expected --longitude and --latitude for --block-km, found none.")
     if alone:
         run_dir = None if runs is None else runs / "both"
         result: Any = Comparison({"images": estimator.fit(**given, run_dir=run_dir)})
