@@ -127,12 +127,11 @@ def test_a_network_is_trained_and_its_training_kept(estimate, tmp_path):
 
 def test_without_data_it_shows_itself(tmp_path, call):
     report = tmp_path / "report"
-    options = [*QUICK, "--alone", "--estimator", "ato"]
+    options = [*QUICK, "--backbone", "none", "--alone", "--estimator", "hajek"]
     code, said, err = call("estimate", "image-confounding", *options, "-o", report)
     assert code == 0, err
-    assert "simulated" in said and "an effect of 2" in said
-    found = json.loads((report / "estimate.json").read_text())["images"]["estimate"]
-    assert abs(found["estimate"] - 2) < 4 * found["std_error"]
+    assert "simulated" in said and "an effect of 2" in said and "1000 units" in said
+    assert (report / "estimates.png").is_file()
 
 
 IMAGE = ["--image", "town"]
