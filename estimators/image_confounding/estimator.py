@@ -201,7 +201,9 @@ class ImageConfounding(ImageSettings):
         rows = [np.asarray(part, np.float64).reshape(-1) for part in found]
         every = np.concatenate(rows).reshape(len(images.keyed), -1)
         # Far-off images would decide: within four standard deviations, as networks see covariates.
-        varies = np.ptp(every, axis=0) > 0
+        # Rounding alone, as in means of images without a mean, would be scaled up to a feature.
+        rounding = 0.0 if self.backbone == "embeddings" else 1e-5
+        varies = np.ptp(every, axis=0) > rounding
         statistics = self.backbone not in ("rcf", "embeddings")
         names = images.statistics() if statistics else ()
         if len(names) != len(varies):
