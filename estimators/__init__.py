@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxcore.estimators.did import DID
     from jaxcore.estimators.double_ml import IIVM, IRM, PLIV, PLR, iivm, irm, pliv, plr
     from jaxcore.estimators.estimate import Estimate, aggregate_repeats
+    from jaxcore.estimators.image_confounding import ImageConfounding
     from jaxcore.estimators.influence import (
         aipw,
         gateaux,
@@ -42,6 +43,7 @@ _NAMES = {
     "did": ("DID",),
     "double_ml": ("IIVM", "IRM", "PLIV", "PLR", "iivm", "irm", "pliv", "plr"),
     "estimate": ("Estimate", "aggregate_repeats"),
+    "image_confounding": ("ImageConfounding",),
     "influence": ("aipw", "gateaux", "hajek", "ipw", "late", "multiply_robust", "partially_linear")
     + ("partially_linear_iv", "solve"),
     "linear_iv": ("ols", "tsls"),
@@ -62,6 +64,7 @@ __all__ = [
     "PLR",
     "QTE",
     "Estimate",
+    "ImageConfounding",
     "SelectiveIV",
     "aggregate_repeats",
     "aipw",

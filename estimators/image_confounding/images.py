@@ -1,6 +1,7 @@
 """Images of units: whose is which, and the scale of their bands."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxcore.data.geo.bands import moments
 from jaxcore.data.geo.keyed import KeyedImages, Rows
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Images:
         row = np.arange(n) if image is None else images.rows_of(image)
         if len(row) != n:
             raise UserError(f"Expected {n} keys, one for each unit, found {len(row)}.")
-        scale = moments(images.batches())
+        scale = moments(_whole(images))
         return cls(images, row, np.asarray(scale.mean), np.asarray(scale.sd))
 
     def of_units(self, kept: Bool[np.ndarray, " n"]) -> "Images":
@@ -84,3 +85,19 @@ class Images:
         bands = [f"band {j + 1}" for j in range(self.bands)] if spec is None else spec.names
         parts = ("mean", "deviation", "10 % quantile", "90 % quantile")
         return tuple(f"{part} of {band}" for part in parts for band in bands)
+
+
+def _whole(images: KeyedImages) -> Iterator[np.ndarray]:
+    """All images in order; the first batch with missing pixels is refused with the keys."""
+    start = 0
+    for batch in images.batches():
+        bad = np.flatnonzero(~np.isfinite(batch).all(axis=tuple(range(1, batch.ndim))))
+        if len(bad):
+            keys = ", ".join(readable(str(images.keys[start + i]), 40) for i in bad[:5])
+            more = ", ..." if len(bad) > 5 else ""
+            raise UserError(
+                f"Expected images without missing pixels, found some (keys {keys}{more}): fill "
+                "them or leave these images out."
+            )
+        start += len(batch)
+        yield batch

@@ -246,6 +246,7 @@ class Tutorial(NamedTuple):
     propensity: Float[Array, " n"]  # true
 
 
+@functools.partial(jax.jit, static_argnames=("n", "size"))
 def simulate_tutorial(key: Key, n: int = 1000, *, tau: float = 2.0, size: int = 64) -> Tutorial:
     """The tutorial's simulation: one confounder shows in the red of the images, two in a table.
 

@@ -43,8 +43,9 @@ class Settings:
     # how propensities become an effect; doubly robust: aipw, aipw_hajek
     estimator: Literal["aipw", "aipw_hajek", "hajek", "ipw", "ato", "att"] = "aipw"
     outcome_model: str = "ridge"  # learner of the outcome, or network: one for both
-    n_folds: int = 5
-    n_rep: int = 1  # repeated partitions
+    ml_m: str = "lasso"  # learner of the treatment, where features are not trained
+    folds: int = 5
+    repetitions: int = 1  # repeated partitions, aggregated by medians
     clip: tuple[float, float] = (1e-3, 1 - 1e-3)  # bounds of propensities
     trim: float | None = None  # leave out units with propensities outside (trim, 1 - trim)
     calibrate: bool = True  # rescale propensities of networks on units that they have not seen
@@ -62,7 +63,9 @@ class Settings:
         """The estimator with these settings."""
         from jaxcore.estimators.image_confounding import ImageConfounding, Training
 
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        said = {"folds": "n_folds", "repetitions": "n_rep"}
+        names = [f.name for f in dataclasses.fields(self)]
+        given = {said.get(name, name): getattr(self, name) for name in names}
         training = {
             f.name: given.pop(f.name) for f in dataclasses.fields(Training) if f.name in given
         }
@@ -111,6 +114,8 @@ def image_confounding(
     estimator = settings.estimator_of()
     check_folder(output, Comparison.every_picture, overwrite=overwrite)
     given = _units(data, images, side, columns, reading, settings)
+    if settings.block_km is not None and given.get("coords") is None:
+        raise UserError("Expected --longitude and --latitude for --block-km, found none.")
     if alone:
         run_dir = None if runs is None else runs / "both"
         result: Any = Comparison({"images": estimator.fit(**given, run_dir=run_dir)})
