@@ -46,6 +46,7 @@ _registered: "dict[str, Network[Any]]" = {}
 _TASKS = {
     "deconvolution": ("jaxcore.train.tasks.deconvolution", "DeconvolutionTask"),
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
+    "image_clusters": ("jaxcore.estimators.image_confounding.cluster_task", "ClusterTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
     "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import expit
 
-from jaxcore import registry
 from jaxcore.data.geo.bands import standardise_table
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import Sample, check_sample
@@ -26,7 +25,7 @@ from jaxcore.estimators.image_confounding.inputs import check_inputs
 from jaxcore.estimators.image_confounding.networks import (
     Fits,
     ImageLearner,
-    default_network,
+    network_for,
 )
 from jaxcore.estimators.image_confounding.representations import (
     band_stats,
@@ -47,9 +46,8 @@ from jaxcore.estimators.nuisance import Logistic, label
 from jaxcore.estimators.nuisance.candidates import learner_for
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.units import Units
-from jaxcore.models.regression import RegressionConfig
 from jaxcore.train.logging import Reporter
-from jaxcore.train.tasks.propensity import standardised
+from jaxcore.train.tasks.image_fits import standardised
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,7 +225,7 @@ class ImageConfounding(ImageSettings):
         for name, one in model.nuisances.items():
             if name == "ml_m" and self.trains:
                 covariates = standardise_table(sample.X) if sample.X.shape[1] else None
-                model_name, network = self._network(images, sample.X.shape[1])
+                model_name, network = network_for(self.backbone, images, sample.X.shape[1])
                 out[name] = ImageLearner(
                     model_name,
                     network,
@@ -249,17 +247,6 @@ class ImageConfounding(ImageSettings):
                 setting = "ml_m" if name == "ml_m" else "outcome_model"
                 out[name] = learner_for(chosen, setting, columns[one.target])
         return out
-
-    def _network(self, images: Images, covariates: int) -> tuple[str, RegressionConfig]:
-        """Name and configuration of the network."""
-        if not isinstance(self.backbone, str):
-            (name,) = [
-                name
-                for name in registry.networks()
-                if registry.network(name).config_class is type(self.backbone)
-            ]
-            return name, dataclasses.replace(self.backbone, covariates=covariates)
-        return default_network(self.backbone, images, covariates)
 
     def _raw(
         self,

@@ -217,8 +217,11 @@ def first_means(
 ) -> Float[Array, " k"]:
     """Effects of clusters before training: about the difference in means, evenly spread.
 
-    >>> first_means(2.0, 2).tolist()
-    [1.9800000190734863, 2.0199999809265137]
+    ``spread`` is in standard deviations of the outcome: clusters also differ where the difference
+    in means is 0.
+
+    >>> first_means(2.0, 2, spread=0.5).tolist()
+    [1.5, 2.5]
     """
     places = jnp.linspace(-1.0, 1.0, clusters) if clusters > 1 else jnp.zeros(1)
-    return jnp.asarray(difference) * (1 + spread * places)
+    return jnp.asarray(difference) + spread * places

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit
 
+from jaxcore import registry
 from jaxcore.data.image_units import Draw, ImageUnits
 from jaxcore.errors import UserError
 from jaxcore.estimators.image_confounding.images import Images
@@ -21,6 +22,7 @@ from jaxcore.train.config import TrainConfig
 from jaxcore.train.logging import Reporter, default_reporter
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.schedules import ScheduleConfig
+from jaxcore.train.tasks.image_fits import ImageFits
 from jaxcore.train.tasks.propensity import OUTPUTS, Kind, PropensityTask
 from jaxcore.typing import Params
 
@@ -109,13 +111,58 @@ def default_network(backbone: str, images: Images, covariates: int) -> tuple[str
     )
 
 
+def network_for(
+    backbone: str | RegressionConfig, images: Images, covariates: int
+) -> tuple[str, RegressionConfig]:
+    """Name and configuration of a network that is named, or whose configuration is given."""
+    if isinstance(backbone, str):
+        return default_network(backbone, images, covariates)
+    (name,) = [
+        name
+        for name in registry.networks()
+        if registry.network(name).config_class is type(backbone)
+    ]
+    return name, dataclasses.replace(backbone, covariates=covariates)
+
+
 class Fits(NamedTuple):
     """Trained networks, one for each fold, and what they say of all units."""
 
-    task: PropensityTask
+    task: ImageFits
     params: Params  # the folds are the first axis
     collections: dict[str, Any]
     outputs: Float[np.ndarray, "k n o"]
+
+
+def train_fits(
+    task: ImageFits,
+    config: TrainConfig,
+    title: str,
+    run_dir: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> Fits:
+    """Train the networks of a task, or go on with it, and ask them about all units.
+
+    Args:
+      task: what they learn.
+      config: how.
+      title: first part of the name of the run's folder.
+      run_dir: receives the run; None keeps nothing.
+      reporter: receives the progress; None is a bar on a terminal.
+    """
+    from jaxcore.train.loop import fit  # with checkpoints: a second to import
+
+    reporter = reporter or default_reporter("images")
+    with jax.enable_x64(False), tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary if run_dir is None else run_dir)
+        place = place / f"{title}_{task.units.fingerprint()[:8]}_{task.numbers[0]}"
+        found = fit(task, config, place, reporter=reporter)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        state = found.state
+        outputs = task.outputs(state.eval_params, state.collections)
+        params, collections = jax.device_get((state.eval_params, state.collections))
+    return Fits(task, params, collections, outputs)
 
 
 class ImageLearner(HostLearner):
@@ -221,16 +268,5 @@ class ImageLearner(HostLearner):
             label_smoothing=training.label_smoothing,
             on_device=training.on_device,
         )
-        from jaxcore.train.loop import fit  # with checkpoints: a second to import
-
-        reporter = self.reporter or default_reporter("images")
-        with jax.enable_x64(False), tempfile.TemporaryDirectory() as temporary:
-            place = Path(temporary if self.run_dir is None else self.run_dir)
-            place = place / f"{kind}_{units.fingerprint()[:8]}_{task.numbers[0]}"
-            found = fit(task, training.config(self.seed), place, reporter=reporter)
-            if found.interrupted:
-                raise KeyboardInterrupt
-            state = found.state
-            outputs = task.outputs(state.eval_params, state.collections)
-            params, collections = jax.device_get((state.eval_params, state.collections))
-        return Fits(task, params, collections, outputs)
+        config = training.config(self.seed)
+        return train_fits(task, config, kind, self.run_dir, self.reporter)

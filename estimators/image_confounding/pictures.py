@@ -74,8 +74,10 @@ def draw_salience(
     return figure
 
 
-def as_picture(image: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w 3"]:
+def as_picture(image: Float[np.ndarray, "*b h w c"]) -> Float[np.ndarray, "*b h w 3"]:
     """Bands as red, green and blue (the first three) or grey, stretched to what the eye can see.
+
+    Several images are stretched alike.
 
     >>> as_picture(np.arange(8.0).reshape(2, 2, 2)).shape
     (2, 2, 3)

@@ -1,9 +1,7 @@
 """What `ImageConfounding` returns: the effect, its propensities, and what the networks look at."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +15,11 @@ from jaxcore.errors import UserError
 from jaxcore.estimators.balance import Arm, arms_of, differences
 from jaxcore.estimators.double_ml.result import DoubleMLResult
 from jaxcore.estimators.estimate import frame_from_rows
-from jaxcore.estimators.image_confounding import diagnostics, salience
+from jaxcore.estimators.image_confounding import diagnostics
 from jaxcore.estimators.image_confounding.images import Images
+from jaxcore.estimators.image_confounding.maps import Method, check_request, own_maps
 from jaxcore.estimators.image_confounding.networks import Fits
 from jaxcore.estimators.image_confounding.overlap_report import OverlapReport, overlap_report
-from jaxcore.models.regression import RegressionConfig, RegressionNetwork
-from jaxcore.train.tasks.propensity import standardised
-
-METHODS: dict[str, Callable[..., Any]] = {
-    "gradient": salience.gradients,
-    "integrated": salience.integrated_gradients,
-    "smooth": salience.smooth_gradients,
-    "occlusion": salience.occlusion,
-}
-Method: TypeAlias = Literal["gradient", "integrated", "smooth", "occlusion"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -189,36 +178,15 @@ class ImageConfoundingResult(DoubleMLResult):
         Raises:
           UserError: no network was trained, an unknown method, or units that are not there.
         """
-        if method not in METHODS:
-            raise UserError(f"Expected a method of {', '.join(METHODS)}, found {method!r}.")
-        units = np.atleast_1d(np.asarray(units))
-        if units.dtype.kind not in "iu" or np.any((units < 0) | (units >= self.sample.n)):
-            raise UserError(f"Expected numbers of units from 0 to {self.sample.n - 1}.")
-        options = {k: v for k, v in options.items() if k != "key"} | (
-            {"seed": self.config.seed} if method == "smooth" else {}
-        )
-        return self._of_own_network(units, method, tuple(sorted(options.items())))
+        units, given = check_request(units, self.sample.n, method, options, self.config.seed)
+        return self._of_own_network(units, method, given)
 
     def _of_own_network(
         self, units: np.ndarray, method: str, options: tuple[tuple[str, Any], ...] = ()
     ) -> np.ndarray:
-        """Maps of each unit by the network of its fold; one program for all folds."""
+        """Maps of each unit by the network of its fold."""
         fold = np.asarray(self.estimate.diagnostics["fold_ids"])[units]
-        networks = [(fits, i) for fits in self.trained for i in range(len(fits.task.numbers))]
-        folds, counts = np.unique(fold, return_counts=True)
-        out: dict[int, np.ndarray] = {}
-        with jax.enable_x64(False):
-            for f in folds:
-                (fits, number), places = networks[f], np.flatnonzero(fold == f)
-                rows = np.resize(units[places], counts.max())
-                data, task = fits.task.units, fits.task
-                tree = jax.tree.map(lambda leaf, i=number: leaf[i], (fits.params, fits.collections))
-                seen = jnp.asarray(data.images[data.image[rows]])
-                pixels = standardised(seen, jnp.asarray(data.mean), jnp.asarray(data.sd))
-                x = None if data.covariates is None else jnp.asarray(data.covariates[rows])
-                found = _maps(tree, pixels, x, task.entry, task.network, method, options)
-                out |= dict(zip(places.tolist(), np.asarray(found), strict=False))
-        return np.stack([out[i] for i in range(len(units))])
+        return own_maps(self.trained, fold, units, method, options)
 
     def table_salience(self, units: Any = None) -> dict[str, float]:
         """Mean slope of the log-odds along every covariate, in its own units.
@@ -256,27 +224,6 @@ class ImageConfoundingResult(DoubleMLResult):
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """Everything but the arrays of units, JSON-able."""
         return super().to_dict(level) | {"overlap": self.overlap().to_dict()}
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
-def _maps(
-    tree: Any,
-    pixels: Any,
-    covariates: Any,
-    entry: RegressionNetwork[Any],
-    cfg: RegressionConfig,
-    method: str,
-    options: tuple[tuple[str, Any], ...],
-) -> Any:
-    given = dict(options)
-    if "seed" in given:
-        given["key"] = jax.random.key(given.pop("seed"))
-
-    def logit(pixels: Any, covariates: Any) -> Any:
-        return entry.apply(entry.join(*tree), pixels, covariates, cfg)[:, 0]
-
-    of = salience.covariate_gradients if method == "table" else METHODS[method]
-    return of(salience.log_odds(logit), pixels, covariates, **given)
 
 
 def weights_of(config: Any) -> str:

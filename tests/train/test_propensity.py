@@ -13,7 +13,8 @@ from jaxcore.models.vit import ViTConfig
 from jaxcore.parallel import make_mesh
 from jaxcore.train import OptimConfig, TrainConfig, fit
 from jaxcore.train.logging import Silent
-from jaxcore.train.tasks.propensity import PropensityTask, augmented
+from jaxcore.train.tasks.image_fits import augmented
+from jaxcore.train.tasks.propensity import PropensityTask
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 255, (20, 13, 13, 2)).astype(np.uint8)
@@ -121,7 +122,7 @@ def test_batches_hold_units_of_their_fold_in_epochs():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="Expected 2 numbers of fits, found 1"):
         task(numbers=(0,))
-    with pytest.raises(UserError, match=r"Expected 3 outputs of the network for 'joint', found 1"):
+    with pytest.raises(UserError, match=r"Expected 3 outputs of the network, found 1"):
         task(kind="joint")
     with pytest.raises(UserError, match="found none in one"):
         task(units=dataclasses.replace(UNITS, masks=MASKS * 0))
