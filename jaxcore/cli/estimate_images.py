@@ -18,6 +18,7 @@ LINE = "Effect of a treatment whose confounders show in images of the places."
 
 _AS_FOUND = Reading()
 _RASTERS = (".tif", ".tiff")
+_IMAGES = (".npz", ".npy", ".tfrecord", *_RASTERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +244,8 @@ def _read(path: Path) -> "KeyedImages":
     from jaxcore.data.geo.keyed import read_images
     from jaxcore.data.geo.tfrecord import open_tfrecord
 
+    if path.suffix not in _IMAGES:
+        raise UserError(f"Expected images ending in {', '.join(_IMAGES)}, found {path}.")
     found = open_tfrecord(path) if path.suffix == ".tfrecord" else read_images(path)
     for notice in found.notices:
         show(notice)

@@ -144,7 +144,7 @@ PLACED = ["--longitude", "longitude", "--latitude", "latitude"]
     [
         (None, TABLE, ["--images"]),
         ("absent.npz", [*TABLE, *IMAGE], ["no file", "absent.npz"]),
-        ("images.jpg", [*TABLE, *IMAGE], [".npz", "images.jpg"]),
+        ("images.jpg", [*TABLE, *IMAGE], [".npz", ".tif", "images.jpg"]),
         ("damaged.npz", [*TABLE, *IMAGE], ["damaged.npz"]),
         ("other.npz", [*TABLE, *IMAGE], ["images", "pictures"]),
         ("images.npz", ["--outcome", "yield", "--treatment", "aid", *IMAGE], ["yield"]),
