@@ -18,6 +18,7 @@ LINE = "Effect of a treatment whose confounders show in images of the places."
 
 _AS_FOUND = Reading()
 _RASTERS = (".tif", ".tiff")
+_IMAGES = (".npz", ".npy", ".tfrecord", *_RASTERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def image_confounding(
       level: coverage of the intervals.
       overwrite: replace an earlier report.
     """
-    from jaxcore.estimators.image_confounding.comparison import Comparison, compare
+    from jaxcore.estimators.image_confounding.comparison import BOTH, IMAGE, Comparison, compare
     from jaxcore.estimators.report import check_folder, summary_path, write_report
     from jaxcore.estimators.variance import normal_quantile
 
@@ -117,8 +118,9 @@ def image_confounding(
     if settings.block_km is not None and given.get("coords") is None:
         raise UserError("Expected --longitude and --latitude for --block-km, found none.")
     if alone:
-        run_dir = None if runs is None else runs / "both"
-        result: Any = Comparison({"images": estimator.fit(**given, run_dir=run_dir)})
+        name, part = (BOTH, "both") if "X" in given else (IMAGE, "images")
+        run_dir = None if runs is None else runs / part
+        result: Any = Comparison({name: estimator.fit(**given, run_dir=run_dir)})
     else:
         result = compare(estimator, **given, run_dir=runs)
     folder = write_report(result, output, level=level, overwrite=overwrite)
@@ -135,11 +137,23 @@ def _units(
     settings: Settings,
 ) -> dict[str, Any]:
     """Arguments of ``fit``."""
+    if images is None and (data is None or data.suffix == ".npz"):
+        _check_unused(columns, allowed=() if data is None else ("covariates",))
+        return _simulated(settings.seed) if data is None else _uganda(data, columns)
     if data is None:
-        return _simulated(settings.seed)
-    if data.suffix == ".npz" and images is None:
-        return _uganda(data, columns)
+        raise UserError("Expected a table beside --images, found none.")
     return _tabled(data, images, side, columns, reading)
+
+
+def _check_unused(columns: Columns, allowed: tuple[str, ...]) -> None:
+    """Refuse columns where no table has them, rather than pass over them."""
+    names = [
+        f"--{f.name}"
+        for f in dataclasses.fields(columns)
+        if f.name not in allowed and getattr(columns, f.name) != f.default
+    ]
+    if names:
+        raise UserError(f"Expected a table for {', '.join(names)}, found none.")
 
 
 def _simulated(seed: int) -> dict[str, Any]:
@@ -230,6 +244,8 @@ def _read(path: Path) -> "KeyedImages":
     from jaxcore.data.geo.keyed import read_images
     from jaxcore.data.geo.tfrecord import open_tfrecord
 
+    if path.suffix not in _IMAGES:
+        raise UserError(f"Expected images ending in {', '.join(_IMAGES)}, found {path}.")
     found = open_tfrecord(path) if path.suffix == ".tfrecord" else read_images(path)
     for notice in found.notices:
         show(notice)

@@ -121,6 +121,7 @@ def test_a_network_is_trained_and_its_training_kept(estimate, tmp_path):
     options += ["--estimator", "hajek", "--runs", runs]
     code, _, err, report = estimate("images.npz", *TABLE, *options)
     assert code == 0, err
+    assert list(json.loads((report / "estimate.json").read_text())) == [NAMES[-1]]
     assert (report / "salience.png").is_file()
     assert list(runs.glob("**/checkpoints"))
 
@@ -143,7 +144,7 @@ PLACED = ["--longitude", "longitude", "--latitude", "latitude"]
     [
         (None, TABLE, ["--images"]),
         ("absent.npz", [*TABLE, *IMAGE], ["no file", "absent.npz"]),
-        ("images.jpg", [*TABLE, *IMAGE], [".npz", "images.jpg"]),
+        ("images.jpg", [*TABLE, *IMAGE], [".npz", ".tif", "images.jpg"]),
         ("damaged.npz", [*TABLE, *IMAGE], ["damaged.npz"]),
         ("other.npz", [*TABLE, *IMAGE], ["images", "pictures"]),
         ("images.npz", ["--outcome", "yield", "--treatment", "aid", *IMAGE], ["yield"]),
@@ -166,6 +167,23 @@ def test_what_is_wrong_is_one_sentence_and_writes_nothing(estimate, images, opti
     assert code == 2 and not report.exists()
     assert err.startswith("jaxcore: Expected") and "Traceback" not in err
     assert [w for w in words if w not in err] == [], err
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["--images", "images.npz"], "a table beside --images"),
+        (["--outcome", "y", "--clusters", "town"], "a table for --outcome, --clusters"),
+        (["images.npz", "--weights", "w"], "a table for --weights"),
+        (["images.npz"], "causalimages_uganda.npz"),
+    ],
+)
+def test_a_forgotten_table_is_missed(files, tmp_path, call, monkeypatch, argv, word):
+    monkeypatch.chdir(files)
+    report = tmp_path / "report"
+    code, _, err = call("estimate", "image-confounding", *argv, "-o", report)
+    assert code == 2 and err.startswith("jaxcore: Expected") and word in err
+    assert not report.exists()
 
 
 def test_a_report_is_not_replaced_unasked(estimate, tmp_path):
