@@ -82,7 +82,8 @@ def log_odds(
     """Log-odds of scenes, and the weights with new running statistics."""
     maps = windows @ weights.kernel + weights.bias
     maps, response = _normalised(weights.response, maps, train)
-    peaks, largest = _normalised(weights.largest, ops.global_max(maps[:, None, :, None])[:, 0], train)
+    peaks = ops.global_max(maps[:, None, :, None])[:, 0]
+    peaks, largest = _normalised(weights.largest, peaks, train)
     return peaks, weights._replace(response=response, largest=largest)
 
 
