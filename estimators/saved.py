@@ -47,6 +47,7 @@ class NamedLearner(HostLearner):
 
 
 FORMAT = "jaxcore fit, version 1"
+_OF_SELECTIVE_IV = "selective_iv fit, version 1"
 _ARRAYS = ("Y", "A", "Z", "X", "weights", "clusters", "kept")  # of a sample
 
 
@@ -135,8 +136,9 @@ def load_fit(path: str | Path) -> Any:
     """
     from jaxcore import registry
 
-    meta, classes = read_meta(path, FORMAT), learner_classes()
+    classes = learner_classes()
     try:
+        meta = read_meta(path, FORMAT)
         settings = {k: decoded(v, classes) for k, v in meta["settings"].items()}
         config: Any = registry.estimator(meta["estimator"]).config_class(**settings)
         tree = read_arrays(path, config.precision())
@@ -235,9 +237,25 @@ def read_meta(path: str | Path, kind: str) -> dict[str, Any]:
     from jaxcore.train.run_directory import read_config
 
     meta = read_config(path)
+    if kind == FORMAT and meta.get("format") == _OF_SELECTIVE_IV:
+        meta = _todays(meta)
     if meta.get("format") != kind:
         raise UserError(f"Expected a saved fit ({kind}), found another folder in {path}.")
     return meta
+
+
+def _todays(meta: dict[str, Any]) -> dict[str, Any]:
+    """What a fit of the time when `SelectiveIV` alone was saved has as ``meta`` now."""
+    same = {name: meta[name] for name in ("settings", "covariates", "notices", "names")}
+    return {
+        "format": FORMAT,
+        "estimator": "selective-iv",
+        "columns": meta.get("columns", {}),
+        "levels": [],
+        "title": meta["estimator"],
+        "more": {"one_sided": meta["one_sided"]},
+        **same,
+    }
 
 
 def read_arrays(

@@ -32,6 +32,17 @@ class ImageConfoundingResult(DoubleMLResult):
     networks: tuple[list[Fits], ...] = ()  # of each repetition, if they were trained
     coords: Float[np.ndarray, "n 2"] | None = None  # longitude and latitude of the units
 
+    def save(self, path: str | Path) -> None:
+        """Refuse: images and networks are no part of a saved fit.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError(
+            "Expected a fit without images to save, found one with some: keep its trainings "
+            "(run_dir, --runs), from which the same fit is made again in seconds."
+        )
+
     @property
     def propensity(self) -> Float[np.ndarray, " n"]:
         """Probability of treatment of each unit, by networks that have not seen it, clipped."""

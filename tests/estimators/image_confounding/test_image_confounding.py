@@ -130,6 +130,12 @@ def test_trainings_in_a_folder_are_not_done_again(trained, tmp_path):
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
 
 
+def test_a_fit_that_cannot_be_saved_says_what_keeps_it(stats, tmp_path):
+    with pytest.raises(UserError, match="keep its trainings"):
+        stats.save(tmp_path / "fit")
+    assert not any(tmp_path.iterdir())
+
+
 def test_trimmed_units_are_counted(stats):
     found = fit(dataclasses.replace(STATS, trim=0.2))
     gone = int(np.sum(np.abs(stats.estimate.diagnostics["raw"]["ml_m"] - 0.5) >= 0.3))
