@@ -1,6 +1,7 @@
 """What `ImageConfounding` returns: the effect, its propensities, and what the networks look at."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
