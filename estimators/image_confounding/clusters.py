@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -169,7 +170,7 @@ class ImageHeterogeneity:
     ) -> tuple[Fits, ...]:
         """Networks of all folds of a repetition, the first of which has number ``first``."""
         outcome = (sample.Y - sample.Y.mean()) / sample.Y.std()
-        masks = np.asarray(training_masks(np.asarray(ids, np.int32), k))  # type: ignore[arg-type]
+        masks = np.asarray(training_masks(jnp.asarray(ids, jnp.int32), k))
         training, size = self.training, self.training.at_once or k
         name, network = network_for(self.backbone, images, 0)
         found = []
