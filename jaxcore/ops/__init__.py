@@ -1,6 +1,11 @@
 """Pure array functions. Images are NHWC unless a docstring says otherwise."""
 
 from jaxcore.ops.attention import channel_attention
+from jaxcore.ops.attention_edits import (
+    edit_language_attention,
+    reverse_attention,
+    uniform_attention,
+)
 from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise, repeated_conv2d
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
@@ -12,6 +17,7 @@ from jaxcore.ops.products import product_over_pixels
 from jaxcore.ops.resize import resize_bilinear
 from jaxcore.ops.rotary import rotary
 from jaxcore.ops.shuffle import pixel_shuffle, pixel_unshuffle
+from jaxcore.ops.vision_edits import edit_vision_attention, patch_weights
 from jaxcore.ops.windows import extract_windows, local_max, local_mean, merge_windows
 
 __all__ = [
@@ -23,6 +29,8 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "depthwise_conv",
+    "edit_language_attention",
+    "edit_vision_attention",
     "extract_windows",
     "gelu_gate",
     "global_max",
@@ -30,15 +38,18 @@ __all__ = [
     "local_max",
     "local_mean",
     "merge_windows",
+    "patch_weights",
     "pixel_shuffle",
     "pixel_unshuffle",
     "pointwise",
     "product_over_pixels",
     "repeated_conv2d",
     "resize_bilinear",
+    "reverse_attention",
     "rms_norm",
     "rotary",
     "signed_frequencies",
     "soft_band",
     "spectral_split",
+    "uniform_attention",
 ]
