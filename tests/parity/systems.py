@@ -1,6 +1,8 @@
-"""Systems whose golden files exist and whose implementation does not."""
+"""Systems, or files of them, whose golden files exist and whose implementation does not."""
 
 NOT_YET = (
     "causalmm",
-    "deconfoundlm",
+    "deconfoundlm/deconfound.npz",
+    "deconfoundlm/state_dict_full.json",
+    "deconfoundlm/tiny_llama.npz",
 )
