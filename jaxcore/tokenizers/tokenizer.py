@@ -107,16 +107,16 @@ class Tokenizer:
         marks = {text: chr(_PRIVATE + i) for i, text in enumerate(texts)}
         pattern = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
         hidden = _mapped(messages, lambda text: pattern.sub(lambda m: marks[m[0]], text))
-        names = {"bos_token": self.bos, "eos_token": next(iter(self.eos), None)}
-        names = {n: self.engine.id_to_token(i) for n, i in names.items() if i is not None}
+        ids = {"bos_token": self.bos, "eos_token": next(iter(self.eos), None)}
+        names = {n: self.engine.id_to_token(i) or "" for n, i in ids.items() if i is not None}
         text = render(self.template, hidden, answer=answer, tokens=names, source=self.source)
         literal = {mark: special for special, mark in marks.items()}
-        ids: list[int] = []
+        out: list[int] = []
         for part in re.split(f"([{chr(_PRIVATE)}-{chr(_PRIVATE + len(texts))}])", text):
             if part:
                 literally = part in literal
-                ids += self.encode_literally(literal[part]) if literally else self.encode(part)
-        return ids
+                out += self.encode_literally(literal[part]) if literally else self.encode(part)
+        return out
 
 
 def _whole(text: str) -> str:
