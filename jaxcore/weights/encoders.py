@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from jaxcore.data.images.vision_inputs import CLIP_DEVIATION, CLIP_MEAN
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json
 from jaxcore.typing import Params
@@ -19,7 +20,7 @@ Compat: TypeAlias = Literal["causalimages"]
 
 _BANDS = 3  # that every encoder sees
 _CONSTANTS = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "clip": (CLIP_MEAN, CLIP_DEVIATION),
     "vit": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 """Mean and deviation of each band by family, where a folder does not tell its own."""
