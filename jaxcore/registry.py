@@ -38,6 +38,7 @@ _NETWORKS = {
     "cnn2023": "jaxcore.models.convnet.cnn2023",
     "convnet": "jaxcore.models.convnet",
     "dea_net": "jaxcore.models.dea_net",
+    "llama": "jaxcore.models.llama",
     "rddm": "jaxcore.models.rddm",
     "sunet": "jaxcore.models.sunet",
     "vit": "jaxcore.models.vit",

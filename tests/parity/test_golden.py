@@ -6,10 +6,12 @@ import pytest
 
 from tests.parity import (
     adair,
+    clip,
     dea_net,
     dea_net_loss,
     earth_estimators,
     earth_observation,
+    llama,
     rddm_diffusion,
     rddm_networks,
     rddm_samplers,
@@ -20,6 +22,7 @@ from tests.parity.systems import NOT_YET
 
 SYSTEMS = {
     "adair": adair.CHECKS,
+    "causalmm": {**clip.CHECKS, **llama.CHECKS},
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "earth_observation": {**earth_estimators.CHECKS, **earth_observation.CHECKS},
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
