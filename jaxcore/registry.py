@@ -39,6 +39,8 @@ _NETWORKS = {
     "convnet": "jaxcore.models.convnet",
     "dea_net": "jaxcore.models.dea_net",
     "llama": "jaxcore.models.llama",
+    "llava": "jaxcore.models.llava",
+    "qwen2_vl": "jaxcore.models.qwen2_vl",
     "rddm": "jaxcore.models.rddm",
     "sunet": "jaxcore.models.sunet",
     "vit": "jaxcore.models.vit",

@@ -113,9 +113,7 @@ class PatchInputs:
     mean: tuple[float, ...] = CLIP_MEAN
     deviation: tuple[float, ...] = CLIP_DEVIATION
 
-    def __call__(
-        self, image: UInt8[np.ndarray, "h w 3"]
-    ) -> tuple[Float[np.ndarray, "n p"], Grid]:
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "n p"], Grid]:
         """Patches in rows, float32, cell after cell, and how many there are along each axis.
 
         A row holds band, moment, height and width of its patch, in that order.
@@ -133,7 +131,9 @@ class PatchInputs:
         rows, columns = height // self.patch, width // self.patch
         side, cell = self.patch, self.merge
         shape = (rows // cell, cell, side, columns // cell, cell, side, -1)
-        cells = pixels.reshape(shape).transpose(0, 3, 1, 4, 6, 2, 5)  # cell, place in it, band, y, x
+        cells = pixels.reshape(shape).transpose(
+            0, 3, 1, 4, 6, 2, 5
+        )  # cell, place in it, band, y, x
         still = np.repeat(cells[..., None, :, :], self.frames, axis=-3)
         return still.reshape(rows * columns, -1), (1, rows, columns)
 

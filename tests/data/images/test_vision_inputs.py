@@ -64,7 +64,11 @@ def test_pictures_of_all_sizes_become_whole_cells_within_the_bounds(height, widt
 
 def test_what_is_no_picture_of_bytes_or_a_stripe_is_refused():
     for inputs in (SquareInputs(), PatchInputs()):
-        for image in (np.zeros((4, 4, 3)), np.zeros((4, 4, 1), np.uint8), np.zeros((0, 4, 3), "u1")):
+        for image in (
+            np.zeros((4, 4, 3)),
+            np.zeros((4, 4, 1), np.uint8),
+            np.zeros((0, 4, 3), "u1"),
+        ):
             with pytest.raises(UserError, match="a picture of 8 bits and shape"):
                 inputs(image)
     with pytest.raises(UserError, match=r"factor of at most 200, found 201x1\."):
