@@ -47,6 +47,7 @@ _NETWORKS = {
 }
 _registered: "dict[str, Network[Any]]" = {}
 _TASKS = {
+    "colour_questions": ("jaxcore.train.tasks.colour_questions", "ColourQuestionsTask"),
     "deconvolution": ("jaxcore.train.tasks.deconvolution", "DeconvolutionTask"),
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
     "image_clusters": ("jaxcore.estimators.image_confounding.cluster_task", "ClusterTask"),

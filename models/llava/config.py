@@ -86,7 +86,7 @@ class LlavaConfig(NetworkConfig):
     @classmethod
     def llava_1_5_13b(cls, **changes: Any) -> Self:
         """LLaVA-1.5-13B: 13.4 billion parameters."""
-        sizes = {"width": 5120, "depth": 40, "num_heads": 40, "num_kv_heads": 40}
+        sizes: dict[str, Any] = {"width": 5120, "depth": 40, "num_heads": 40, "num_kv_heads": 40}
         language = LlamaConfig(vocab_size=32064, mlp_width=13824, **sizes)
         return cls(**{"language": language, **changes})
 

@@ -26,6 +26,8 @@ NETWORK = _Llava(
     draw=model.draw,
     apply=model.apply,
     tiny=LlavaConfig.tiny,
+    task="colour_questions",
+    recipes="jaxcore.train.recipes.llava",
     presets={
         "llava_1_5_7b": LlavaConfig.llava_1_5_7b,
         "llava_1_5_13b": LlavaConfig.llava_1_5_13b,

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxcore.errors import UserError
@@ -140,8 +141,10 @@ def merge(
     [[0.0, 1.0, 2.0], [3.0, 0.0, 4.0]]
     """
     features = features.reshape(-1, features.shape[-1])
-    if not isinstance(tokens, jax.core.Tracer):
+    if not isinstance(tokens, Tracer):
         check_places(np.asarray(tokens), features.shape[0], image_token)
+    if not features.shape[0]:
+        return embeddings
     here = tokens == image_token
     which = jnp.cumsum(here.reshape(-1), dtype=jnp.int32).reshape(here.shape) - 1
     found = jnp.take(features, which, axis=0, mode="clip").astype(embeddings.dtype)
@@ -191,10 +194,7 @@ def embed(
     (1, 6, 8)
     """
     embeddings = llama.embed(params["language"], tokens, cfg.language)
-    if features is None:
-        if not isinstance(tokens, jax.core.Tracer):
-            check_places(np.asarray(tokens), 0, cfg.image_token)
-        return embeddings
+    features = jnp.zeros((0, cfg.language.width)) if features is None else features
     return merge(embeddings, tokens, features, cfg.image_token)
 
 

@@ -69,7 +69,7 @@ class Block(nn.Module):
 
 
 def _same(one: Array, other: Array) -> Array:
-    return (one[:, None] == other)[None]
+    return one[None, :, None] == other[None, None]
 
 
 def _attend(q: Array, k: Array, v: Array, segments: Array) -> Array:
@@ -248,12 +248,10 @@ def embed(
     (1, 4, 8)
     """
     embeddings = llama.embed(params["language"], tokens, cfg.language)
-    empty = jnp.zeros((0, cfg.language.width), embeddings.dtype)
-    if features is None and isinstance(tokens, jax.core.Tracer):
-        return embeddings
+    features = jnp.zeros((0, cfg.language.width)) if features is None else features
     # A video token stands for an image likewise.
     places = jnp.where(tokens == cfg.video_token, cfg.image_token, tokens)
-    return merge(embeddings, places, empty if features is None else features, cfg.image_token)
+    return merge(embeddings, places, features, cfg.image_token)
 
 
 def apply(
