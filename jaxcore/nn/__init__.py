@@ -11,6 +11,13 @@ from jaxcore.nn.conv import (
     PointwiseSplit,
 )
 from jaxcore.nn.drop import drop_out, drop_path
+from jaxcore.nn.edits import (
+    AttentionEdit,
+    edit_scores,
+    edit_weights,
+    edited_attention,
+    layers_of,
+)
 from jaxcore.nn.encoder import Encoder
 from jaxcore.nn.initialise import Normal, Uniform, init_params, init_shapes, torch_uniform
 from jaxcore.nn.linear import Linear, SwiGLU
@@ -20,6 +27,7 @@ from jaxcore.nn.taps import capture, intervene, tap
 from jaxcore.nn.types import Types
 
 __all__ = [
+    "AttentionEdit",
     "BatchNorm",
     "ChannelNorm",
     "Conv",
@@ -42,9 +50,13 @@ __all__ = [
     "capture",
     "drop_out",
     "drop_path",
+    "edit_scores",
+    "edit_weights",
+    "edited_attention",
     "init_params",
     "init_shapes",
     "intervene",
+    "layers_of",
     "tap",
     "torch_uniform",
 ]

@@ -1,6 +1,11 @@
 """Pure array functions. Images are NHWC unless a docstring says otherwise."""
 
 from jaxcore.ops.attention import channel_attention
+from jaxcore.ops.attention_edits import (
+    edit_language_attention,
+    reverse_attention,
+    uniform_attention,
+)
 from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise, repeated_conv2d
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
@@ -20,6 +25,7 @@ from jaxcore.ops.token_attention import (
     token_attention,
     weighted_values,
 )
+from jaxcore.ops.vision_edits import edit_vision_attention, patch_weights
 from jaxcore.ops.windows import extract_windows, local_max, local_mean, merge_windows
 
 __all__ = [
@@ -34,6 +40,8 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "depthwise_conv",
+    "edit_language_attention",
+    "edit_vision_attention",
     "extract_windows",
     "gelu_gate",
     "global_max",
@@ -44,12 +52,14 @@ __all__ = [
     "local_mean",
     "masked_softmax",
     "merge_windows",
+    "patch_weights",
     "pixel_shuffle",
     "pixel_unshuffle",
     "pointwise",
     "product_over_pixels",
     "repeated_conv2d",
     "resize_bilinear",
+    "reverse_attention",
     "rms_norm",
     "rotary",
     "rotary_rates",
@@ -58,5 +68,6 @@ __all__ = [
     "soft_band",
     "spectral_split",
     "token_attention",
+    "uniform_attention",
     "weighted_values",
 ]
