@@ -6,11 +6,14 @@ import pytest
 
 from tests.parity import (
     adair,
+    causalmm_vision,
+    clip,
     dea_net,
     dea_net_loss,
     deconfoundlm_losses,
     earth_estimators,
     earth_observation,
+    llama,
     rddm_diffusion,
     rddm_networks,
     rddm_samplers,
@@ -21,6 +24,7 @@ from tests.parity.systems import NOT_YET
 
 SYSTEMS = {
     "adair": adair.CHECKS,
+    "causalmm": {**causalmm_vision.CHECKS, **clip.CHECKS, **llama.CHECKS},
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "deconfoundlm": deconfoundlm_losses.CHECKS,
     "earth_observation": {**earth_estimators.CHECKS, **earth_observation.CHECKS},
