@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxcore.estimators.deconfound import Deconfound
     from jaxcore.estimators.did import DID
     from jaxcore.estimators.frames import FitsFrames
     from jaxcore.models.base import Network
@@ -61,6 +62,11 @@ _ESTIMATORS = {
         "jaxcore.estimators.several",
         "APOS",
         "Mean outcomes under each of several treatment levels, and their differences.",
+    ),
+    "deconfound": (
+        "jaxcore.estimators.deconfound",
+        "Deconfound",
+        "Rewards of texts: outcomes without what recorded confounders did to them.",
     ),
     "did": (
         "jaxcore.estimators.did",
@@ -110,7 +116,7 @@ class Estimator:
     """An estimator the command line can reach by name."""
 
     name: str
-    config_class: "type[FitsFrames[Any]] | type[DID]"  # frozen settings that fit
+    config_class: "type[FitsFrames[Any]] | type[DID] | type[Deconfound]"  # frozen settings that fit
     module: ModuleType
 
 
