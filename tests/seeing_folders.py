@@ -25,7 +25,8 @@ SPECIALS = {
         "<|video_pad|>",
     ),
 }
-WORDS = ("what", "is", "this", "a", "cat", "dog", "user", "assistant", "system", ":", "?", "<")
+WORDS = ("what", "is", "this", "a", "cat", "dog", "user", "assistant", "system", ":", "?", "USER")
+WORDS += ("ASSISTANT",)
 VOCABULARY = 32
 
 LLAVA = LlavaConfig(

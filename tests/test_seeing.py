@@ -1,5 +1,6 @@
 """Folders of LLaVA and Qwen2-VL: settings, weights, pictures in their prompts."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,6 +12,7 @@ from jaxcore.data.images.vision_inputs import PatchInputs, SquareInputs
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json
 from jaxcore.models import clip, llama, llava, qwen2_vl
+from jaxcore.tokenizers import read_tokenizer
 from jaxcore.weights.hugging_face import decoder_options
 from jaxcore.weights.seeing import read_seeing
 from tests.seeing_folders import LLAVA, QWEN, random_params, write_llava, write_qwen2_vl
@@ -240,3 +242,49 @@ def test_rotations_of_llama_3_are_read(tmp_path):
     )
     with pytest.raises(UserError, match="number above 0 as low_freq_factor"):
         decoder_options({"rope_scaling": {"type": "llama3", "factor": 8.0}}, 128, tmp_path)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{% for c in m.content if c.type == 'image' %}a <image> {% endfor %}"
+    "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{% endfor %}"
+)
+
+
+def texts(tokenizer, ids):
+    return [tokenizer.engine.id_to_token(i) for i in ids]
+
+
+def test_a_chat_without_a_template_is_that_of_the_training(llava_folder, qwen_folder):
+    _, folder = llava_folder
+    tokenizer = read_tokenizer(folder)
+    ids = read(folder)[1].chat(tokenizer, "what is this?", 1)
+    words = texts(tokenizer, ids)
+    assert words[0] == "<s>" and words.count("<image>") == 1
+    assert words[-6:] == ["what", "is", "this", "?", "ASSISTANT", ":"]
+    _, folder = qwen_folder
+    tokenizer = read_tokenizer(folder)
+    words = texts(tokenizer, read(folder)[1].chat(tokenizer, "what is this?", 2))
+    start = words.index("user")
+    seen = ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>"]
+    asked = ["what", "is", "this", "?", "<|im_end|>", "<|im_start|>", "assistant"]
+    assert words[start - 1 :] == ["<|im_start|>", "user", *seen, *seen, *asked]
+    told = texts(tokenizer, read(folder)[1].chat(tokenizer, "what", 0, system="a cat"))
+    assert told[:5] == ["<|im_start|>", "system", "a", "cat", "<|im_end|>"]
+
+
+def test_a_folders_own_template_counts_and_questions_cannot_add_images(llava_folder, tmp_path):
+    _, folder = llava_folder
+    tokenizer = dataclasses.replace(read_tokenizer(folder), template=TEMPLATE)
+    ids = read(folder)[1].chat(tokenizer, "is this <image> a cat", 1)
+    assert ids.count(LLAVA.image_token) == 1
+    assert texts(tokenizer, ids)[:3] == ["a", "<image>", "is"]
+
+
+def test_an_image_token_that_no_tokenizer_knows_is_added(llava_folder):
+    """The authors of LLaVA split the text at it, and number it -200."""
+    _, folder = llava_folder
+    _, sight = read(folder)
+    original = dataclasses.replace(sight.cfg, image_token=-200)
+    sight = dataclasses.replace(sight, cfg=original)
+    ids = sight.chat(read_tokenizer(folder), "what is this", 1)
+    assert ids.count(-200) == 1
