@@ -162,7 +162,10 @@ def test_prompts_and_pictures_that_do_not_fit_are_refused(tmp_path, write, ids, 
         ({"text_config": 3}, "text_config in .* as an object, found 3"),
         ({"text_config": {"num_attention_heads": 0}}, "at least 1 as num_attention_heads"),
         ({"text_config": {"head_dim": 4, "hidden_act": "gelu"}}, "the activation silu"),
-        ({"text_config": {"rope_scaling": {"type": "yarn"}}}, "linear or llama3 in .*'yarn'"),
+        (
+            {"text_config": {"head_dim": 4, "rope_scaling": {"type": "yarn"}}},
+            "linear or llama3 in .*'yarn'",
+        ),
         ({"vision_config": {"model_type": "siglip_vision_model"}}, "tower of CLIP .*siglip"),
         ({"projector_hidden_act": "relu"}, "activation gelu between"),
         ({"image_token_index": "x"}, "image_token"),
@@ -197,7 +200,7 @@ def test_a_file_without_a_projection_to_logits_uses_the_embeddings(tmp_path):
     path.write_text(json.dumps(index))
     kept = {k: np.asarray(v) for k, v in read_state_dict(file).tensors.items()}
     del kept["lm_head.weight"]
-    write_safetensors(file, kept)
+    write_safetensors(file, kept, overwrite=True)
     params, sight = read(tmp_path)
     assert sight.cfg.language.tied and "head" not in params["language"]
 

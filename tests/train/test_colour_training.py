@@ -61,7 +61,7 @@ def test_a_network_for_other_pictures_is_refused():
 
 def test_a_short_run_is_evaluated_drawn_and_loaded(tmp_path):
     chosen = recipe("llava_colours", steps=3)
-    task = ColourQuestionsTask(stages=STAGES, eval_questions=40)
+    task = ColourQuestionsTask(stages=STAGES, eval_questions=8)
     result = fit(task, chosen.train, tmp_path / "run", reporter=Silent())
     assert set(result.metrics) == set(task.metric_names())
     assert all(0 <= value <= 1 for value in result.metrics.values())
