@@ -24,7 +24,7 @@ COLOURS = {
     "magenta": (1, -1, 1),
     "cyan": (-1, 1, 1),
     "orange": (1, 0, -1),
-    "azure": (0, -1, 1),
+    "violet": (0, -1, 1),
 }
 """Red, green and blue of each, in [-1, 1]; the prior favours the first four."""
 
