@@ -50,8 +50,8 @@ _QWEN = (
     + _CONTENT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
     + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TEMPLATES = {"llava": _VICUNA, "qwen2_vl": _QWEN}
-"""Templates of chats by network: Vicuna's of LLaVA-1.5, and Qwen2-VL's."""
+_TEMPLATES = {"llava": _VICUNA, "qwen2_vl": _QWEN}
+_MARKS = {"llava": "<image>", "qwen2_vl": "<|image_pad|>"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +84,35 @@ class Sight:
     network: str
     cfg: Any
     inputs: SquareInputs | PatchInputs
+
+    def chat(
+        self, tokenizer: "Tokenizer", question: str, images: int, system: str | None = None
+    ) -> list[int]:
+        """Tokens of a question about pictures, one image token for each.
+
+        They follow the tokenizer's template of chats, or that of the training where it has none.
+
+        Args:
+          tokenizer: of the model.
+          question: special tokens in it are but characters.
+          images: how many pictures stand before the question.
+          system: what the model is told about its role.
+
+        Raises:
+          UserError: the template cannot be used.
+        """
+        mark = _MARKS[self.network]
+        if tokenizer.id_of(mark) is None:  # the authors of LLaVA split the text there instead
+            tokenizer.engine.add_special_tokens([mark])
+        template = tokenizer.template or _TEMPLATES[self.network]
+        tokenizer = dataclasses.replace(tokenizer, template=template)
+        content: list[dict[str, str]] = [{"type": "image"}] * images
+        content.append({"type": "text", "text": question})
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        known = tokenizer.id_of(mark)
+        return [self.cfg.image_token if i == known else i for i in tokenizer.chat(messages)]
 
     def prompt(
         self,
@@ -174,31 +203,6 @@ def expand(ids: Sequence[int], image_token: int, counts: Sequence[int]) -> list[
     for i in ids:
         out += [i] * (next(left) if i == image_token else 1)
     return out
-
-
-def chat(
-    tokenizer: "Tokenizer", network: str, question: str, images: int, system: str | None = None
-) -> list[int]:
-    """Tokens of a question about pictures, by the folder's template or that of the training.
-
-    Args:
-      tokenizer: of the folder.
-      network: "llava" or "qwen2_vl".
-      question: special tokens in it are but characters.
-      images: how many pictures stand before the question.
-      system: what the model is told about its role.
-
-    Raises:
-      UserError: the template does not work.
-    """
-    if tokenizer.template is None:
-        tokenizer = dataclasses.replace(tokenizer, template=TEMPLATES[network])
-    content: list[dict[str, str]] = [{"type": "image"}] * images
-    content.append({"type": "text", "text": question})
-    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    return tokenizer.chat(messages)
 
 
 def read_inputs(
