@@ -1,9 +1,10 @@
 """Normalisation layers."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
 from jaxcore import ops
@@ -102,7 +103,7 @@ class RMSNorm(nn.Module, kw_only=True):
     """
 
     epsilon: float = 1e-6
-    draw: Initializer = nn.initializers.ones
+    draw: Callable[..., Array] = nn.initializers.ones
     types: Types = Types()
 
     @nn.compact

@@ -1,7 +1,7 @@
 """Decoders of the LLaMA family; see README.md beside this file."""
 
 from jaxcore.models.llama.config import LlamaConfig, RopeScaling
-from jaxcore.models.llama.decode import cache_bytes, init_cache, step
+from jaxcore.models.llama.decode import cache_bytes, init_cache, prefill, step
 from jaxcore.models.llama.entry import NETWORK, from_torch, init, param_shapes, to_torch
 from jaxcore.models.llama.model import (
     Block,
@@ -30,6 +30,7 @@ __all__ = [
     "init",
     "init_cache",
     "param_shapes",
+    "prefill",
     "project",
     "rules",
     "step",

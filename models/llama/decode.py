@@ -1,11 +1,14 @@
-"""What generation needs of the network: an empty cache, and one token at a time."""
+"""What generation needs of the network: prompts into a cache, and one token at a time."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
+import jax
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from jaxcore.errors import UserError
 from jaxcore.generate import cache as caches
 from jaxcore.generate.cache import Cache
 from jaxcore.models.llama.config import LlamaConfig
@@ -59,6 +62,61 @@ def step(params: Params, cfg: LlamaConfig) -> Partial:
     ((3, 11), 1)
     """
     return Partial(_step(cfg), params)
+
+
+def prefill(
+    params: Params,
+    x: Int[Array, "b t"] | Float[Array, "b t d"],
+    cfg: LlamaConfig,
+    *,
+    room: int,
+    valid: Bool[Array, "b t"] | None = None,
+    positions: Int[Array, "*k b t"] | None = None,
+) -> tuple[Float[Array, "b v"], Cache]:
+    """Read prompts: logits of the token after them, and a cache to go on from. Compiled.
+
+    Args:
+      params: of the network.
+      x: tokens, or embeddings.
+      cfg: sizes and options.
+      room: tokens that shall fit into the cache behind the prompts.
+      valid: see `apply`.
+      positions: see `apply`.
+
+    Raises:
+      UserError: prompt and room are more than the network was made for, or a shape does not fit.
+
+    >>> from jaxcore.models import llama
+    >>> cfg = LlamaConfig.tiny()
+    >>> params = llama.init(jax.random.key(0), cfg)
+    >>> logits, cache = prefill(params, jax.numpy.ones((2, 5), int), cfg, room=3)
+    >>> logits.shape, cache.slots
+    ((2, 11), 8)
+    """
+    length = x.shape[1] + room
+    if length > cfg.max_positions:
+        raise UserError(
+            f"{cfg.title} expects at most {cfg.max_positions} tokens, found a prompt of "
+            f"{x.shape[1]}, padding counted, and room for {room} more."
+        )
+    return _prefill(params, x, valid, positions, cfg=cfg, length=length)
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "length"))
+def _prefill(
+    params: Params,
+    x: Array,
+    valid: Array | None,
+    positions: Array | None,
+    *,
+    cfg: LlamaConfig,
+    length: int,
+) -> tuple[Array, Cache]:
+    cache = init_cache(cfg, x.shape[0], length)
+    options: dict[str, Any] = {"valid": valid, "positions": positions, "cache": cache}
+    out = apply(params, x, cfg, **options, logits="last")
+    assert out.logits is not None and out.cache is not None
+    return out.logits[:, 0], out.cache
 
 
 @functools.cache

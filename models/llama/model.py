@@ -78,7 +78,7 @@ class Block(nn.Module):
         mixed, carried = self._attention(self._norm("norm1", x), carried, shared, layer)
         x = x + mixed
         x = x + SwiGLU(width=cfg.mlp_width, types=types, name="mlp")(self._norm("norm2", x))
-        return carried.replace(x=tap(self, "out", x)), None  # pyright: ignore
+        return carried.replace(x=tap(self, "out", x)), None  # pyright: ignore[reportAttributeAccessIssue]
 
     def _attention(
         self, x: Array, carried: _Carried, shared: _Shared, layer: Array
@@ -93,7 +93,7 @@ class Block(nn.Module):
         if shared.start is not None and carried.keys is not None and carried.values is not None:
             keys = write(carried.keys, k, layer, shared.start)
             values = write(carried.values, v, layer, shared.start)
-            carried = carried.replace(keys=keys, values=values)  # pyright: ignore
+            carried = carried.replace(keys=keys, values=values)  # pyright: ignore[reportAttributeAccessIssue]
             k, v = (jax.lax.dynamic_index_in_dim(a, layer, 0, False) for a in (keys, values))
             k, v = k.astype(q.dtype), v.astype(q.dtype)
         y = self._mixed(q, k, v, shared.allowed)
@@ -126,7 +126,7 @@ class Llama(nn.Module):
     def __call__(self, carried: _Carried, shared: _Shared) -> tuple[Array, _Carried]:
         """Hidden states after the last norm, and the keys and values of all layers."""
         cfg = self.cfg
-        carried = carried.replace(x=tap(self, "embeddings", carried.x))  # pyright: ignore
+        carried = carried.replace(x=tap(self, "embeddings", carried.x))  # pyright: ignore[reportAttributeAccessIssue]
         carried, _ = apply_stack(
             Block(cfg, name="layers"),
             carried,
@@ -229,31 +229,36 @@ def apply(
     x = embed(params, x, cfg) if tokens else x.astype(cfg.dtype)
     there = jnp.ones(x.shape[:2], bool) if valid is None else valid
     places = _positions(there, segments, cache) if positions is None else positions
+    turns = _turns(places, cfg)
     # Order in the row, not position: tokens of an image share positions and see each other's past.
     if cache is None:
-        shared = _Shared(_turns(places, cfg), _allowed(there, segments), None)
-        carried = _Carried(x)
+        shared, carried = _Shared(turns, _allowed(there, segments), None), _Carried(x)
+        hidden, _ = _layers(params, carried, shared, cfg)
     else:
-        start = cache.length
+        start, new = cache.length, x.shape[1]
         at = (jnp.zeros((), start.dtype), start)
         written = jax.lax.dynamic_update_slice(cache.valid, there, at)
-        order = start + jnp.arange(x.shape[1], dtype=start.dtype)
+        order = start + jnp.arange(new, dtype=start.dtype)
         seen = jnp.arange(cache.slots, dtype=start.dtype)[None] <= order[:, None]
-        shared = _Shared(_turns(places, cfg), seen[None] & written[:, None], start)
-        carried = _Carried(x, cache.keys, cache.values)
-    module = {name: part for name, part in params.items() if name not in ("embed", "head")}
-    found: Any = Llama(cfg).apply({"params": module}, carried, shared)
-    hidden, carried = found
-    if cache is not None:
-        cache = Cache(
+        shared = _Shared(turns, seen[None] & written[:, None], start)
+        hidden, carried = _layers(params, _Carried(x, cache.keys, cache.values), shared, cfg)
+        cache = cache.replace(  # pyright: ignore[reportAttributeAccessIssue]
             keys=carried.keys,
             values=carried.values,
             valid=written,
             position=_next(places, there, cache.position),
-            length=start + x.shape[1],
+            length=start + new,
         )
     wanted = {"all": hidden, "last": hidden[:, -1:], "none": None}[logits]
     return LlamaOutput(None if wanted is None else project(params, wanted, cfg), hidden, cache)
+
+
+def _layers(
+    params: Params, carried: _Carried, shared: _Shared, cfg: LlamaConfig
+) -> tuple[Array, _Carried]:
+    module = {name: part for name, part in params.items() if name not in ("embed", "head")}
+    out: Any = Llama(cfg).apply({"params": module}, carried, shared)
+    return out
 
 
 def _turns(positions: Array, cfg: LlamaConfig) -> ops.Turns:
