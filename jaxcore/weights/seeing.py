@@ -11,14 +11,18 @@ from jaxcore.data.images import colour_questions
 from jaxcore.data.images.vision_inputs import SquareInputs
 from jaxcore.errors import UserError
 from jaxcore.typing import Params, StateDict
-from jaxcore.weights.hugging_face import llava_config, qwen2_vl_config, seeing_network
+from jaxcore.weights.hugging_face import (
+    llava_config,
+    qwen2_vl_config,
+    seeing_network,
+    stored_dtype,
+)
 from jaxcore.weights.sight import Fit, Sight, read_inputs
 
 if TYPE_CHECKING:
     from jaxcore.tokenizers import Tokenizer
 
 _COLOURS = "colour_questions"
-_TYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def read_seeing(
@@ -58,7 +62,7 @@ def read_seeing(
         tensors = _with_tower(tensors, folder, tower)
     read = {"llava": llava_config, "qwen2_vl": qwen2_vl_config}[name]
     try:
-        cfg = _typed(read(config, tensors, path), dtype or _stored(tensors))
+        cfg = _typed(read(config, tensors, path), dtype or stored_dtype(tensors))
         params = network.from_torch(tensors, cfg)
     except (IndexError, ValueError, ZeroDivisionError) as error:
         if isinstance(error, UserError):
@@ -80,15 +84,6 @@ def _with_tower(tensors: StateDict, folder: Path, tower: str | Path | None) -> A
             "clip-vit-large-patch14-336, whose folder is to be named (--tower)."
         )
     return out
-
-
-def _stored(tensors: StateDict) -> str:
-    """The type that most numbers of the weights have."""
-    sizes: dict[str, int] = {}
-    for tensor in tensors.values():
-        sizes[str(tensor.dtype)] = sizes.get(str(tensor.dtype), 0) + int(np.prod(tensor.shape))
-    found = max(sizes, key=lambda name: sizes[name], default="float32")
-    return found if found in _TYPES else "float32"
 
 
 def _typed(cfg: Any, dtype: str) -> Any:
