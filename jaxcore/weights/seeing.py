@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jaxcore.data.images import colour_questions
 from jaxcore.data.images.vision_inputs import SquareInputs
 from jaxcore.errors import UserError
@@ -87,12 +85,11 @@ def _with_tower(tensors: StateDict, folder: Path, tower: str | Path | None) -> A
 
 
 def _typed(cfg: Any, dtype: str) -> Any:
-    types = {"dtype": dtype, "param_dtype": dtype}
-    parts = {name: dataclasses.replace(getattr(cfg, name), **types) for name in _PARTS}
+    types: dict[str, Any] = {"dtype": dtype, "param_dtype": dtype}
+    parts = {
+        name: dataclasses.replace(getattr(cfg, name), **types) for name in ("vision", "language")
+    }
     return dataclasses.replace(cfg, **parts)
-
-
-_PARTS = ("vision", "language")
 
 
 def read_colours(run: str | Path, config: Mapping[str, Any]) -> "tuple[Params, Sight, Tokenizer]":
