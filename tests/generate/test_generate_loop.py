@@ -39,6 +39,12 @@ def read(params, prompts, bucket=8):
     return llama.prefill(params, tokens, CFG, room=NEW, valid=valid)
 
 
+def anew(params, tokens):
+    logits = llama.apply(params, tokens, CFG).logits
+    assert logits is not None
+    return logits
+
+
 def run(params, prompts, keys, bucket=8, **options):
     logits, cache = read(params, prompts, bucket)
     options = {"sampler": Sampler(), "max_new_tokens": NEW, **options}
@@ -62,7 +68,7 @@ def test_the_largest_logit_of_the_text_read_anew(params):
     np.testing.assert_array_equal(found.kept["logits"][:, 0], found.kept["scores"])
     for row, prompt in enumerate(PROMPTS):
         text = jnp.asarray([[*prompt, *np.asarray(found.tokens[row])]])
-        logits = llama.apply(params, text, CFG).logits[0, len(prompt) - 1 : -1]
+        logits = anew(params, text)[0, len(prompt) - 1 : -1]
         np.testing.assert_allclose(found.kept["scores"][:, row], logits, atol=1e-4)
         np.testing.assert_array_equal(jnp.argmax(logits, -1), found.tokens[row])
 
@@ -121,7 +127,7 @@ def test_branches_of_other_prompts_are_read_on_their_own(params):
         keep=("logits",),
     )
     text = jnp.asarray([[*PROMPTS[1], *np.asarray(found.tokens[0])]])
-    scored = llama.apply(params, text, CFG).logits[0, len(PROMPTS[1]) - 1 : -1]
+    scored = anew(params, text)[0, len(PROMPTS[1]) - 1 : -1]
     np.testing.assert_allclose(found.kept["logits"][:, 1, 0], scored, atol=1e-4)
 
 
