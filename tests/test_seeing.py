@@ -115,6 +115,7 @@ def test_a_picture_stands_in_the_prompt_of_a_llava(llava_folder):
     decoder = params["language"]
     logits, _ = llama.prefill(decoder, prompt.x, LLAVA.language, room=1, valid=prompt.valid)
     alone = llava.apply(params, np.array([[1, 3, 3, 3, 3, 4, 5]]), LLAVA, images=image)
+    assert alone.logits is not None
     np.testing.assert_allclose(logits[0], alone.logits[0, -1], atol=1e-5)
     text = sight.prompt(params, [1, 4])
     np.testing.assert_array_equal(text.x[0, -2:], decoder["embed"][np.array([1, 4])])
@@ -137,6 +138,7 @@ def test_pictures_of_several_sizes_stand_in_the_prompt_of_a_qwen2_vl(qwen_folder
     found = prompt.x[0][prompt.tokens[0] == 5]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     positions, _ = qwen2_vl.position_ids(np.array([row]), [first, second], QWEN)
+    assert prompt.positions is not None
     np.testing.assert_array_equal(prompt.positions[:, :, -len(row) :], positions)
 
 

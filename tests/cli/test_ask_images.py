@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxcore.data.images import read_image, write_image
-from jaxcore.data.images.read import Picture
 from jaxcore.data.images.vision_inputs import PatchInputs, SquareInputs, as_bytes
 from jaxcore.models import llava, qwen2_vl
 from jaxcore.weights import load_language
@@ -19,7 +18,7 @@ RNG = np.random.default_rng(3)
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("seeing")
     for name, shape in (("wide.png", (6, 14, 3)), ("tall.png", (9, 5, 3))):
-        write_image(folder / name, Picture(pixels=RNG.integers(0, 256, shape, np.uint8)))
+        write_image(folder / name, RNG.random(shape))
     (folder / "words.png").write_text("no picture")
     return folder
 
