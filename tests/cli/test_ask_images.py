@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,12 +44,12 @@ def ask(call, place):
     return answered
 
 
-def greedy(apply, prompt, count):
-    """Ids of an answer, everything being read anew for each."""
-    out = []
-    for _ in range(count):
-        out.append(int(np.argmax(apply(np.array([[*prompt, *out]])).logits[0, -1])))
-    return out
+def greedy(logits, prompt, count):
+    """Ids of an answer, everything being read anew for each; what stands behind is not seen."""
+    ids = [*prompt, *[0] * count]
+    for i in range(len(prompt), len(ids)):
+        ids[i] = int(np.argmax(logits(np.array([ids]))[0, i - 1]))
+    return ids[len(prompt) :]
 
 
 def test_llava_speaks_of_a_picture(ask, place, llava_params):
@@ -57,16 +58,10 @@ def test_llava_speaks_of_a_picture(ask, place, llava_params):
     prompt = model.prompt("what is this?", images=1)
     image = as_bytes(read_image(place / "wide.png"))
     whole = [i for i in prompt for _ in range(4 if i == LLAVA.image_token else 1)]
-    for words, inputs in (
-        ((), SquareInputs(side=4, pad=True)),
-        (("--fit", "crop"), SquareInputs(side=4)),
-    ):
-        images = inputs(image)[None]
-        expected = greedy(
-            lambda tokens, images=images: llava.apply(llava_params, tokens, LLAVA, images=images),
-            whole,
-            2,
-        )
+    apply = jax.jit(lambda tokens, images: llava.apply(llava_params, tokens, LLAVA, images=images))
+    for words in ((), ("--fit", "crop")):
+        seen = SquareInputs(side=4, pad=not words)(image)[None]
+        expected = greedy(lambda tokens, seen=seen: apply(tokens, seen).logits, whole, 2)
         (found,) = ask("what is this?", "--model", folder, "--image", place / "wide.png", *words)
         assert found["answer"] == model.tokenizer.decode(expected)
         assert found["prompt_tokens"] == len(prompt)
@@ -83,11 +78,17 @@ def test_qwen2_vl_speaks_of_several_pictures_of_other_sizes(ask, place, qwen_par
     prompt = model.prompt("what is this?", images=2)
     whole = [i for i in prompt for _ in range(next(counts) if i == QWEN.image_token else 1)]
 
-    def apply(tokens):
-        positions, _ = qwen2_vl.position_ids(tokens, grids, QWEN)
-        return qwen2_vl.apply(qwen_params, tokens, QWEN, images=patches, positions=positions)
+    apply = jax.jit(
+        lambda tokens, places: qwen2_vl.apply(
+            qwen_params, tokens, QWEN, images=patches, positions=places
+        )
+    )
 
-    expected = greedy(apply, whole, 3)
+    def logits(tokens):
+        positions, _ = qwen2_vl.position_ids(tokens, grids, QWEN)
+        return apply(tokens, positions).logits
+
+    expected = greedy(logits, whole, 3)
     words = ("--model", folder, "--image", files[0], "--image", files[1])
     (found,) = ask("what is this?", *words, tokens=3)
     kept = expected[: expected.index(2)] if 2 in expected else expected
