@@ -57,9 +57,9 @@ def read_texts(
     """
     texts, marks = [], []
     for number, line in enumerate(read_json_lines(path, what="a file of texts"), 1):
-        tokens = line.get("tokens")
+        tokens: Any = line.get("tokens")
         if tokens is None and encode is not None and isinstance(line.get("text"), str):
-            tokens = encode(line["text"])
+            tokens = list(encode(line["text"]))
         counted = line.get("counted")
         if not _whole_numbers(tokens, vocab_size) or not _marks(counted, len(tokens)):
             kinds = '"tokens" or a "text"' if encode else '"tokens"'

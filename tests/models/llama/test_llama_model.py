@@ -123,6 +123,7 @@ def test_layers_apart_compute_the_same_and_can_be_looked_at():
 def test_an_edit_belongs_to_its_layers_and_rows():
     plain = whole(PARAMS, TOKENS)
     edited = llama.apply(PARAMS, TOKENS, CFG, edit=EDIT).logits
+    assert edited is not None
     close(edited[0], plain[0], atol=1e-6)
     assert jnp.abs(edited[1] - plain[1]).max() > 1e-2
     with pytest.raises(UserError, match="an edit of 3 layers"):
