@@ -7,6 +7,7 @@ import pytest
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import fixed_effects
+from jaxcore.estimators.absorbed import absorb
 from jaxcore.estimators.fixed_effects import demean, within
 
 
@@ -113,3 +114,45 @@ def test_what_cannot_be_demeaned_is_refused(change, words):
     given = {"X": np.ones((3, 1)), "ids": np.array([0, 1, 0])} | change
     with pytest.raises(UserError, match=words):
         demean(**given)
+
+
+@pytest.mark.parametrize("errors", ["cluster", "hc0"])
+def test_blocks_of_rows_give_the_numbers_of_all_rows_at_once(errors):
+    rng, ids, x = _panel(5, 90, (9, 2))
+    g = ids[:, 0]
+    x = x + 100 + g[:, None]
+    y = x @ np.array([1.0, -2.0, 0.5]) + 3 * g + rng.normal(size=len(x))
+    cuts = [slice(0, 7), slice(7, 50), slice(50, None)]
+    found = absorb(lambda: [(y[c], x[c], g[c]) for c in cuts], 11, errors=errors)
+    left = demean(np.column_stack([y, x]), g).values
+    fit = within(left[:, 0], left[:, 1:])
+    np.testing.assert_allclose(found.beta, fit.theta, rtol=1e-8)
+    if errors == "hc0":
+        np.testing.assert_allclose(found.se, fit.se, rtol=1e-8)
+    else:
+        sums = np.stack([np.asarray(fit.psi)[g == k].sum(axis=0) for k in range(9)])
+        np.testing.assert_allclose(found.cov, sums.T @ sums / len(x) ** 2, rtol=1e-8)
+    alpha = [np.mean((y - x @ found.beta)[g == k]) for k in range(9)]
+    np.testing.assert_allclose(found.effects, [*alpha, 0, 0], rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y": np.array([1.0, np.nan, 0.0])}, "finite outcomes"),
+        ({"g": np.array([0, 0, 5])}, "groups 0 to 1"),
+        ({"x": np.ones((3, 1))}, "vary within groups"),
+        ({"x": np.array([[0.0, 0], [1, 2], [5, 10]])}, "no linear combinations"),
+        ({"y": np.ones(2)}, "found 2, 3"),
+    ],
+)
+def test_blocks_that_do_not_answer_are_refused(change, words):
+    given = {"y": np.array([1.0, 2, 4]), "x": np.array([[0.0], [1], [5]]), "g": np.array([0, 0, 1])}
+    given |= change
+    with pytest.raises(UserError, match=words):
+        absorb(lambda: [(given["y"], given["x"], given["g"])], 2)
+
+
+def test_no_blocks_are_refused():
+    with pytest.raises(UserError, match="found none"):
+        absorb(list, 1)

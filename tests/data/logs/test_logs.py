@@ -86,7 +86,7 @@ def test_rewards_join_the_lines_they_belong_to(tmp_path):
         ("a headline", 1.5, "kept"),
         ("c", 2.5, "kept"),
     ]
-    with pytest.raises(UserError, match="out.jsonl"):
+    with pytest.raises(UserError, match=r"out\.jsonl"):
         write_rewards(source, out, [1.0, 2.0, 3.0])
     with pytest.raises(UserError, match="the file has changed"):
         write_rewards(source, tmp_path / "more.jsonl", [1.0] * 4)
