@@ -311,5 +311,7 @@ def _filled(tree: Any) -> Any:
         tree = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
     if isinstance(tree, dict):
         kept = {name: _filled(value) for name, value in tree.items() if value is not None}
-        return {name: value for name, value in kept.items() if np.size(value) or value == {}}
+        return {
+            name: value for name, value in kept.items() if isinstance(value, dict) or np.size(value)
+        }
     return np.asarray(tree)
