@@ -40,9 +40,9 @@ def _apart(one, other):
 def test_new_adapters_change_nothing(base):
     made = lora.init(jax.random.key(1), base, RULES, SETTINGS)
     assert _apart(lora.merge(base, made, RULES, SETTINGS), base) == 0
-    assert lora.count(made) == 2 * CFG.depth * sum(
-        i + o for i, o in ((8, 8), (8, CFG.num_kv_heads * CFG.head_dim), (8, 8), (8, CFG.mlp_width))
-    )
+    d, heads, kv = CFG.width, CFG.num_heads * CFG.head_dim, CFG.num_kv_heads * CFG.head_dim
+    ends = (d, heads), (d, kv), (heads, d), (d, CFG.mlp_width)
+    assert lora.count(made) == SETTINGS.rank * CFG.depth * sum(i + o for i, o in ends)
 
 
 def test_what_is_merged_is_taken_out_again_and_changes_only_what_was_named(base, trained):
