@@ -272,7 +272,7 @@ def from_peft(
 
 
 def _settings(config: Mapping[str, Any]) -> LoRA:
-    targets = config.get("target_modules")
+    targets: Any = config.get("target_modules")
     targets = (targets,) if isinstance(targets, str) else targets
     rank, alpha = config.get("r"), config.get("lora_alpha", config.get("r"))
     strange = [

@@ -9,7 +9,12 @@ import numpy as np
 from jaxcore.data.columns import check_index, frame_columns, name_of
 from jaxcore.errors import UserError
 from jaxcore.estimators.arguments import checked_units
-from jaxcore.estimators.checks import Sample, complete_rows, independent_columns
+from jaxcore.estimators.checks import (
+    Sample,
+    cluster_numbers,
+    complete_rows,
+    independent_columns,
+)
 from jaxcore.estimators.columns import column, covariate_columns, label_numbers, single
 from jaxcore.estimators.units import Units
 
@@ -144,11 +149,13 @@ def checked(
         bad |= dict(zip(found[role], parts[role].T, strict=True))
     if x.shape[1]:
         bad["features"] = np.where(np.isfinite(x).all(axis=1), 0.0, np.nan)
+    together = _kinds(clusters, None, n)
+    bad |= {f"cluster {name}": labels for name, labels in together.items()}
     bad |= {kind: labels for kind, labels in kinds.items() if kind not in bad}
     kept, notices = complete_rows(bad, missing)
     units = Units(
         None if weights is None else column(weights, "weights", n=n)[kept],
-        None if clusters is None else np.asarray(clusters)[kept],
+        _numbered([labels[kept] for labels in together.values()]),
     )
     y, x = y[kept], x[kept]
     parts = {role: a[kept] for role, a in parts.items()}
@@ -198,6 +205,12 @@ def _kinds(groups: Any, names: Any, n: int) -> dict[str, np.ndarray]:
         named = names or (["group"] if len(columns) == 1 else [f"g{j}" for j in range(1, 9)])
         parts = list(zip(map(str, named), columns, strict=False))
     return {name: single(labels, name, n=n) for name, labels in parts}
+
+
+def _numbered(kinds: Sequence[np.ndarray]) -> Any:
+    """Numbers of clusters, of several kinds in columns; None without any."""
+    numbers = [cluster_numbers(labels) for labels in kinds]
+    return None if not numbers else numbers[0] if len(numbers) == 1 else np.stack(numbers, axis=1)
 
 
 def _check_apart(

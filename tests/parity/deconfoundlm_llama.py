@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def check_tiny_llama(path: Path) -> None:
     # The reference counts positions on through padding, which is on the right here.
     places = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
 
-    def read(params):
+    def read(params) -> Any:
         return llama.apply(params, tokens, cfg, valid=mask, positions=places)
 
     out, seen = jax.jit(capture(read))(params)
@@ -50,7 +51,7 @@ def check_tiny_llama(path: Path) -> None:
     _close(reward, file["out/reward_score"], "reward_score")
 
     left = file["in/leftpad_ids"].astype(np.int32), file["in/leftpad_mask"].astype(bool)
-    ends = llama.apply(params, left[0], cfg, valid=left[1], logits="last").logits
+    ends: Any = llama.apply(params, left[0], cfg, valid=left[1], logits="last").logits
     _close(ends[:, 0], file["out/leftpad_last_logits"], "leftpad_last_logits")
     packed = file["in/packed_ids"].astype(np.int32), file["in/packed_segment"].astype(np.int32)
     ours = llama.apply(params, packed[0], cfg, segments=packed[1]).logits
@@ -74,7 +75,7 @@ def check_tiny_llama(path: Path) -> None:
     prompt, wanted = file["in/greedy_prompt"].astype(np.int32), file["out/greedy_tokens"]
     new = wanted.shape[1] - prompt.shape[1]
     cache = llama.init_cache(cfg, 1, wanted.shape[1])
-    start = llama.apply(params, prompt, cfg, cache=cache, logits="last")
+    start: Any = llama.apply(params, prompt, cfg, cache=cache, logits="last")
     generated = generate(
         llama.step(params, cfg),
         start.cache,

@@ -229,5 +229,17 @@ def test_settings_that_make_no_route_are_refused(settings, words):
         Deconfound(**settings)
 
 
+def test_clusters_are_labels_of_any_kind_and_widen_the_errors(logs):
+    """Every row twice, with its own name: the errors are those of the rows once."""
+    twice = np.repeat(np.arange(200), 2)
+    given = [logs[name][:200] for name in ("Y", "C")]
+    plain = Deconfound(route="ols_c").fit(*given)
+    names = np.array([f"row {i}" for i in twice])
+    fit = Deconfound(route="ols_c").fit(*[a[twice] for a in given], clusters=names)
+    assert fit.se[0] == pytest.approx(plain.se[0] * np.sqrt(200 / 199))
+    assert "200 clusters" in fit.summary()
+    np.testing.assert_allclose(np.sqrt(np.diag(fit.cov)), fit.se)
+
+
 def test_settings_change_by_name():
     assert dataclasses.replace(Deconfound(route="iv"), kclass="liml").kclass == "liml"
