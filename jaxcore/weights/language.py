@@ -209,7 +209,7 @@ def _from_gguf(path: Path, dtype: str | None, mesh: "jax.sharding.Mesh | None") 
     folder = path if path.is_dir() else path.parent
     beside = (folder / "tokenizer.json").is_file()
     tokenizer = read_tokenizer(folder) if beside else gguf_tokenizer(file.metadata)
-    params = _placed(file.tensors, cfg, mesh, path)
+    params = placed(registry.network("llama"), file.tensors, cfg, mesh, path)
     _check_vocabulary(tokenizer, cfg, path)
     return LanguageModel(
         network=registry.network("llama"), cfg=cfg, params=params, tokenizer=tokenizer
@@ -248,7 +248,7 @@ def _from_folder(
     if seeing is not None:
         from jaxcore.weights.seeing import read_seeing
 
-        params, sight = read_seeing(folder, config, dtype=dtype, **options)
+        params, sight = read_seeing(folder, config, dtype=dtype, mesh=mesh, **options)
         network = registry.network(seeing)
         return LanguageModel(
             network=network, cfg=sight.cfg, params=params, tokenizer=tokenizer, sight=sight
@@ -264,7 +264,7 @@ def _from_folder(
         cfg = _typed(found, file.tensors, dtype)
     except (IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{folder} does not hold the weights of a {kind}: {error}") from None
-    params = _placed(file.tensors, cfg, mesh, folder)
+    params = placed(registry.network("llama"), file.tensors, cfg, mesh, folder)
     _check_vocabulary(tokenizer, cfg, folder)
     return LanguageModel(
         network=registry.network("llama"), cfg=cfg, params=params, tokenizer=tokenizer
@@ -276,27 +276,41 @@ def _typed(cfg: "LlamaConfig", tensors: StateDict, dtype: str | None) -> "LlamaC
     return dataclasses.replace(cfg, dtype=chosen, param_dtype=chosen)
 
 
-def _placed(
-    tensors: StateDict, cfg: "LlamaConfig", mesh: "jax.sharding.Mesh | None", where: Path
+def placed(
+    network: "Network[Any]",
+    tensors: StateDict,
+    cfg: Any,
+    mesh: "jax.sharding.Mesh | None",
+    where: Path,
 ) -> Params:
-    """The parameters, each leaf on its devices."""
+    """The parameters, each leaf on its devices.
+
+    Args:
+      network: `jaxcore.models.llama`, or one around it.
+      tensors: official key -> tensor, under the names of the network's ``rules``.
+      cfg: sizes and options.
+      mesh: devices over which the parameters are split by the fsdp rule; None: the default one.
+      where: the weights, for messages.
+
+    Raises:
+      UserError: weights that do not fit.
+    """
     import jax
 
     from jaxcore.convert import from_state_dict
     from jaxcore.models import llama
     from jaxcore.parallel import state_shardings
 
-    target = llama.param_shapes(cfg)
+    target = network.param_shapes(cfg)
     if mesh is not None:
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             target,
             state_shardings(target, mesh),
         )
+    rules = network.rules(cfg) if callable(network.rules) else network.rules
     try:
-        return from_state_dict(
-            tensors, llama.rules(cfg), target, ignore=(*llama.LEFTOVERS, *_UNUSED)
-        )
+        return from_state_dict(tensors, rules, target, ignore=(*llama.LEFTOVERS, *_UNUSED))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
