@@ -78,9 +78,35 @@ class LanguageModel:
         messages = [] if system is None else [{"role": "system", "content": system}]
         return self.tokenizer.chat([*messages, {"role": "user", "content": question}])
 
-    def answer(
+    def read(
         self,
         prompt: Sequence[int],
+        images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
+        *,
+        room: int = 256,
+    ) -> Prompt:
+        """What the decoder reads of a prompt: pictures are put into their places.
+
+        Args:
+          prompt: ids.
+          images: pictures of 8 bits (`jaxcore.data.images.vision_inputs.as_bytes`), in the order
+            of the image tokens.
+          room: tokens for the answer, at most; fewer where the context ends.
+
+        Raises:
+          UserError: the prompt is empty, or leaves no room in the context; images for a model of
+            text alone, or as many image tokens as images are not there.
+        """
+        options: dict[str, Any] = {"room": room, "pad": self.tokenizer.pad}
+        if self.sight is not None:
+            return self.sight.prompt(self.params, prompt, images, **options)
+        if images:
+            raise UserError("Expected a model that reads images, found one of text alone.")
+        return Prompt.of(prompt, limit=self.cfg.max_positions, **options)
+
+    def answer(
+        self,
+        prompt: Sequence[int] | Prompt,
         *,
         images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
         max_new_tokens: int = 256,
@@ -91,17 +117,15 @@ class LanguageModel:
         """Ids of an answer as they come, a few at a time, without the token that ends it.
 
         Args:
-          prompt: ids.
-          images: pictures of 8 bits (`jaxcore.data.images.vision_inputs.as_bytes`), in the order
-            of the image tokens.
-          max_new_tokens: at most; fewer where the context ends.
+          prompt: ids, or what `read` makes of them and of the pictures.
+          images: see `read`.
+          max_new_tokens: at most; fewer where the context ends, or where less room was made.
           sampler: None takes the likeliest token each time.
           seed: of what the sampler draws.
           chunk: ids at a time; the first comes alone.
 
         Raises:
-          UserError: the prompt is empty, or leaves no room in the context; images for a model of
-            text alone, or as many image tokens as images are not there.
+          UserError: see `read`.
         """
         import jax
 
@@ -109,13 +133,10 @@ class LanguageModel:
         from jaxcore.models import llama
 
         params, cfg = self.decoder
-        options: dict[str, Any] = {"room": max_new_tokens, "pad": self.tokenizer.pad}
-        if self.sight is not None:
-            read = self.sight.prompt(self.params, prompt, images, **options)
-        elif images:
-            raise UserError("Expected a model that reads images, found one of text alone.")
+        if isinstance(prompt, Prompt):
+            read = prompt
         else:
-            read = Prompt.of(prompt, limit=cfg.max_positions, **options)
+            read = self.read(prompt, images, room=max_new_tokens)
         places: dict[str, Any] = {"valid": read.valid, "positions": read.positions}
         logits, cache = llama.prefill(params, read.x, cfg, room=read.room, **places)
         ends = self.tokenizer.eos
@@ -125,7 +146,7 @@ class LanguageModel:
             logits,
             keys=jax.random.split(jax.random.key(seed), 1),
             sampler=GREEDY if sampler is None else sampler,
-            max_new_tokens=read.room,
+            max_new_tokens=min(max_new_tokens, read.room),
             eos=ends,
             chunk=chunk,
         )

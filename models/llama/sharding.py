@@ -23,7 +23,7 @@ _AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def sharding_rules(
-    cfg: LlamaConfig, mesh: Mesh, *, path: str = ""
+    cfg: LlamaConfig, mesh: Mesh, *, below: str = ""
 ) -> tuple[tuple[str, PartitionSpec], ...]:
     """Rules for `jaxcore.parallel.state_shardings`: heads, hidden width and vocabulary by tensor.
 
@@ -33,7 +33,7 @@ def sharding_rules(
     Args:
       cfg: sizes and options.
       mesh: of `jaxcore.parallel.make_mesh`.
-      path: of the decoder in the tree of a larger network, such as "language/".
+      below: path of the decoder in a larger network, such as "language/".
 
     >>> from jaxcore.parallel import make_mesh
     >>> mesh = make_mesh(devices=jax.devices()[:1])
@@ -52,7 +52,7 @@ def sharding_rules(
         ]
         if whole:
             fitting[1] = None
-        rules.append((f"(^|/){path}{name}$", PartitionSpec(*fitting)))
+        rules.append((f"(^|/){below}{name}$", PartitionSpec(*fitting)))
     return tuple(rules)
 
 

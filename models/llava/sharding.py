@@ -33,4 +33,4 @@ def sharding_rules(cfg: HasDecoder, mesh: Mesh) -> tuple[tuple[str, PartitionSpe
     >>> dict(sharding_rules(LlavaConfig.tiny(), mesh))["(^|/)language/head$"]
     P('tensor', 'fsdp')
     """
-    return llama.sharding_rules(cfg.language, mesh, path="language/")
+    return llama.sharding_rules(cfg.language, mesh, below="language/")
