@@ -41,6 +41,7 @@ def restore(
     condition: Path | None = None,
     preset: str | None = None,
     which: Which = "best",
+    part: Annotated[str | None, tyro.conf.arg(name="set")] = None,
     overwrite: bool = False,
 ) -> None:
     """Restore pictures with a run or with official weights.
@@ -67,6 +68,8 @@ def restore(
         beside the picture, such as a mask.
       preset: published configuration, for official files that do not hold theirs (RDDM).
       which: checkpoint of a run directory.
+      part: name of a set of weights in a file of several (net_g_ema); without it the one that fits
+        the network, and of several that do a moving average.
       overwrite: replace existing files.
     """
     import time
@@ -75,7 +78,9 @@ def restore(
 
     jobs = plan(pictures, output, overwrite=overwrite)
     jobs = [dataclasses.replace(job, condition=_condition(job, condition)) for job in jobs]
-    loaded = load(weights, model=model, preset=preset, which=which)
+    loaded = load(weights, model=model, preset=preset, which=which, part=part)
+    for note in loaded.notes:
+        show(note)
     if weights is None:
         own = shipped()
         show(f"weights {own.name} of jaxcore ({loaded.cfg.title}): for {own.what}")
