@@ -4,6 +4,7 @@ Read are float32 and float64 in strips, as they are or deflated, channels interl
 """
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,20 +28,20 @@ _DEFLATE = (8, 32946)
 _MAX_STRIPS = 1_000_000
 
 
-def read_float_tiff(file: Any, limit: int, where: object) -> np.ndarray | None:
+def read_float_tiff(
+    file: Any, check: Callable[[int, int, int], None], where: object
+) -> np.ndarray | None:
     """Samples (height, width, channels) as float32; None for what is no floating-point TIFF.
 
     Args:
       file: opened in binary mode.
-      limit: bytes the pixels may take.
+      check: given width, height and bytes of a pixel before memory is taken; may refuse.
       where: the file, for messages.
 
     Raises:
       UserError: floating point in an arrangement that is not read, too large, or cut off.
     """
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    from jaxcore.data.images.read import check_size
 
     file.seek(0)
     head = file.read(8)
@@ -63,7 +64,7 @@ def read_float_tiff(file: Any, limit: int, where: object) -> np.ndarray | None:
             f"{where}."
         )
     height, width = found["height"], found["width"]
-    check_size(width, height, 4 * max(3, channels), limit, where)
+    check(width, height, 4 * max(3, channels))
     dtype = np.dtype(f"{'<' if head[:2] == b'II' else '>'}f{bits.pop() // 8}")
     rows = min(found["rows"] or height, height)
     across = width * (1 if planes == 2 else channels)

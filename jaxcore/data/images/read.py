@@ -12,6 +12,7 @@ A colour profile is carried along, not applied: numbers in, numbers out.
 """
 
 import dataclasses
+import functools
 import io
 import operator
 import threading
@@ -216,7 +217,8 @@ def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> _Content:
     try:
         image = open_image(file)
     except UnidentifiedImageError:
-        floats = read_float_tiff(file, limit, path)
+        check = functools.partial(check_size, limit=limit, where=path)
+        floats = read_float_tiff(file, check, path)
         if floats is not None:
             return floats, "TIFF", Metadata(), ""
         raise UserError(
