@@ -91,8 +91,7 @@ def train(
       over: makes the recipe anew, with the same options, for another network
       init: weights to start from (fine-tuning), a run directory or an official weight file; the
         network is theirs, whatever the recipe's
-      init_set: name of a set of weights in a file of several; without it the one that fits the
-        network, and of several that do a moving average
+      init_set: name of a set of weights, where the file has several
       fsdp: devices over which parameters are split as well as rows
       dcn: slices of a multi-slice pod; parameters are copied to each
       change_settings: go on with other settings, such as more steps or another learning rate

@@ -243,18 +243,14 @@ _UNPAIRED = "unpaired"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pairs(_Folders):
-    """``root/degraded`` and ``root/clean``, or such folders of scenes; ``tasks`` may name them.
-
-    See `jaxcore.data.images.pairs.two_folders` for folders, `jaxcore.data.images.pairing` for
-    names.
-    """
+    """``root/degraded`` and ``root/clean``, or such folders of scenes; ``tasks`` may name them."""
 
     kind: Literal["pairs"] = "pairs"
     degraded_folder: str = USUAL[0]  # name below root, or below each folder of a scene
     clean_folder: str = USUAL[1]  # name beside it
     condition_folder: str = ""  # name below root of further images, such as masks
-    # rule on names: auto, name, beginning (many to one), index, '{}_hazy => {}_GT',
-    # 're: (\\d+)_.* => \\1'; unpaired for two kinds of pictures without pairs
+    # rule on names (`jaxcore.data.images.pairing`): auto, name, beginning (many to one), index,
+    # '{}_hazy => {}_GT', 're: (\\d+)_.* => \\1'; unpaired for two kinds of pictures without pairs
     pair_by: str = AUTO
     check_sizes: Index = 2000  # pairs whose sizes are compared at the start
 
