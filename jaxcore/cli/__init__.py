@@ -28,6 +28,7 @@ COMMANDS = {
     "info": "Say which network weights are of, its size and its settings.",
     "convert": "Check weights and rewrite them under the official names.",
     "data": "Pack a folder of pairs as a TFDS data set (array_record format).",
+    "ask": "Answer questions with a language model on this machine.",
     "estimate": "Estimate a causal effect from a table; write a report.",
 }
 
