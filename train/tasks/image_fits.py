@@ -24,6 +24,9 @@ from jaxcore.train.step import Frozen, Loss, Mean, Step
 from jaxcore.train.task import GradientTask
 from jaxcore.typing import Batch, Key, Params
 
+HELD_OUT = "held_out_loss"
+"""Name of the loss on units that were not trained on, in evaluations."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ImageFits(GradientTask):
@@ -202,21 +205,21 @@ class ImageFits(GradientTask):
         )
 
     def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
-        """Loss on the units that each fit has not seen; nothing without any."""
-        out = self.outputs(state.eval_params, state.collections)
-        left = self.units.masks == 0
+        """Loss on the units that each fit has not seen, or is judged on; nothing without any."""
+        left = self.units.left
         if not left.any():
             return {}
+        out = self.outputs(state.eval_params, state.collections)
         target = jnp.asarray(self.units.target)
         with jax.numpy_dtype_promotion("standard"):
             judged = functools.partial(self.errors, target=target, key=None)
             every = jax.vmap(lambda out, learned: judged(out, learned=learned))
             errors = np.asarray(every(jnp.asarray(out), state.eval_params))
-        return {"held_out_loss": float(errors[left].mean())}
+        return {HELD_OUT: float(errors[left].mean())}
 
     def metric_names(self) -> tuple[str, ...]:
         """The loss on units not seen."""
-        return ("held_out_loss",) if (self.units.masks == 0).any() else ()
+        return (HELD_OUT,) if self.units.left.any() else ()
 
     def outputs(
         self, params: Params, collections: dict[str, Any], *, chunk: int = 512
