@@ -11,14 +11,23 @@ from jaxcore.nn.conv import (
     PointwiseSplit,
 )
 from jaxcore.nn.drop import drop_out, drop_path
+from jaxcore.nn.edits import (
+    AttentionEdit,
+    edit_scores,
+    edit_weights,
+    edited_attention,
+    layers_of,
+)
 from jaxcore.nn.encoder import Encoder
 from jaxcore.nn.initialise import Normal, Uniform, init_params, init_shapes, torch_uniform
-from jaxcore.nn.norm import BatchNorm, ChannelNorm
+from jaxcore.nn.linear import Linear, SwiGLU
+from jaxcore.nn.norm import BatchNorm, ChannelNorm, RMSNorm
 from jaxcore.nn.stack import apply_block, apply_stack
 from jaxcore.nn.taps import capture, intervene, tap
 from jaxcore.nn.types import Types
 
 __all__ = [
+    "AttentionEdit",
     "BatchNorm",
     "ChannelNorm",
     "Conv",
@@ -28,9 +37,12 @@ __all__ = [
     "DepthwiseSplit",
     "Encoder",
     "Filter",
+    "Linear",
     "Normal",
     "PointwiseConv",
     "PointwiseSplit",
+    "RMSNorm",
+    "SwiGLU",
     "Types",
     "Uniform",
     "apply_block",
@@ -38,9 +50,13 @@ __all__ = [
     "capture",
     "drop_out",
     "drop_path",
+    "edit_scores",
+    "edit_weights",
+    "edited_attention",
     "init_params",
     "init_shapes",
     "intervene",
+    "layers_of",
     "tap",
     "torch_uniform",
 ]

@@ -27,7 +27,7 @@ def resize_bilinear(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[
         if length % target == 0:
             x = _shrink(x, axis, length // target)
         else:
-            weights = jnp.asarray(_weights(length, target), x.dtype)
+            weights = jnp.asarray(bilinear_weights(length, target), x.dtype)
             spec = "th,bhwc->btwc" if axis == 1 else "tw,bhwc->bhtc"
             x = jnp.einsum(spec, weights, x, precision="highest")
     return x
@@ -45,8 +45,8 @@ def _shrink(x: Array, axis: int, factor: int) -> Array:
     return (every(factor // 2 - 1) + middle) * jnp.asarray(0.5, x.dtype)
 
 
-def _weights(length: int, target: int) -> np.ndarray:
-    """Row ``i``: the weights of the samples that make up sample ``i`` of the result.
+def bilinear_weights(length: int, target: int) -> np.ndarray:
+    """Row ``i``: the weights of the samples that make up sample ``i`` of a resized axis.
 
     Positions are formed in double precision; in single precision they would be off by 1e-6.
     """
