@@ -1,6 +1,7 @@
 """What the package causalimages computes otherwise, for comparison with its output only."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,9 +44,9 @@ def mean_over_folds(folds: Float[Array, " k"]) -> tuple[Float[Array, ""], Float[
 
 def over_folds(
     estimate: Estimate,
-    y: Float[np.ndarray, " n"],
-    a: Float[np.ndarray, " n"],
-    e: Float[np.ndarray, " n"],
+    y: Any,
+    a: Any,
+    e: Any,
     ids: Int[np.ndarray, " n"],
 ) -> Estimate:
     """The package's estimate with folds: `mean_over_folds` of Hajek's within each of them.
@@ -66,8 +67,9 @@ def over_folds(
         if np.ptp(a[rows]) == 0:
             raise UserError(f"Expected units of both arms in every fold, found one in {fold}.")
         found.append(float(effect("hajek", y[rows], a[rows], e[rows]).theta))
-    theta, se = mean_over_folds(np.array(found))
-    more = {**estimate.diagnostics, "of_folds": np.array(found)}
+    folds: Any = np.array(found)
+    theta, se = mean_over_folds(folds)
+    more = {**estimate.diagnostics, "of_folds": folds}
     return dataclasses.replace(estimate, theta=theta, se=se, clusters=None, diagnostics=more)
 
 

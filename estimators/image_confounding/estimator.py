@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from scipy.special import expit
 
@@ -89,6 +90,7 @@ class ImageConfounding(ImageSettings):
         covariates: Sequence[str] | None = None,
         run_dir: str | Path | None = None,
         reporter: Reporter | None = None,
+        mesh: Mesh | None = None,
     ) -> ImageConfoundingResult:
         """Estimate from arrays or frames whose rows belong together, and images.
 
@@ -109,6 +111,7 @@ class ImageConfounding(ImageSettings):
           covariates: names of the columns of ``X``.
           run_dir: receives the trainings, which go on from there after a stop; None keeps nothing.
           reporter: receives the progress of trainings; None is a bar on a terminal.
+          mesh: devices that the images of a batch are split over; None: the default device.
 
         Raises:
           UserError: what is wrong with the data.
@@ -158,7 +161,7 @@ class ImageConfounding(ImageSettings):
                 self, sample, fold_ids, binary=model.binary, check=check_training(model, sample)
             )
             for r, (ids, k) in enumerate(parts):
-                learners = self._learners(model, sample, found, r * k, run_dir, reporter)
+                learners = self._learners(model, sample, found, r * k, run_dir, reporter, mesh)
                 raw, trained = self._raw(model, sample, features[found.row], ids, k, learners)
                 every.append(self._estimate(model, sample, raw, ids))
                 networks.append(trained)
@@ -194,6 +197,7 @@ class ImageConfounding(ImageSettings):
         number: int,
         run_dir: str | Path | None,
         reporter: Reporter | None,
+        mesh: Mesh | None = None,
     ) -> dict[str, Any]:
         """The learner of every nuisance."""
         columns, out = columns_of(model, sample), {}
@@ -214,6 +218,7 @@ class ImageConfounding(ImageSettings):
                     number=number,
                     run_dir=run_dir,
                     reporter=reporter,
+                    mesh=mesh,
                 )
             elif name != "ml_m" and self.joint:
                 out[name] = out["ml_m"]

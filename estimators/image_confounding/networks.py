@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from scipy.special import expit
 
@@ -178,6 +179,7 @@ def train_fits(
     title: str,
     run_dir: str | Path | None = None,
     reporter: Reporter | None = None,
+    mesh: Mesh | None = None,
 ) -> Fits:
     """Train the networks of a task, or go on with it, and ask them about all units.
 
@@ -187,6 +189,7 @@ def train_fits(
       title: first part of the name of the run's folder.
       run_dir: receives the run; None keeps nothing.
       reporter: receives the progress; None is a bar on a terminal.
+      mesh: devices that the images of a batch are split over; None: the default device.
     """
     from jaxcore.train.loop import fit  # with checkpoints: a second to import
 
@@ -194,16 +197,16 @@ def train_fits(
     with jax.enable_x64(False), tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary if run_dir is None else run_dir)
         place = place / f"{title}_{task.units.fingerprint()[:8]}_{task.numbers[0]}"
-        found = fit(task, config, place, reporter=reporter)
+        found = fit(task, config, place, reporter=reporter, mesh=mesh)
         if found.interrupted:
             raise KeyboardInterrupt
-        state = found.state if config.patience is None else _best(task, config, place)
+        state = found.state if config.patience is None else _best(task, config, place, mesh)
         outputs = task.outputs(state.eval_params, state.collections)
         params, collections = jax.device_get((state.eval_params, state.collections))
     return Fits(task, params, collections, outputs)
 
 
-def _best(task: ImageFits, config: TrainConfig, place: Path) -> TrainState:
+def _best(task: ImageFits, config: TrainConfig, place: Path, mesh: Mesh | None) -> TrainState:
     """The state with the smallest loss on what was set aside."""
     from jaxcore.train.checkpoint import Checkpointer
     from jaxcore.train.prepare import prepare
@@ -211,7 +214,7 @@ def _best(task: ImageFits, config: TrainConfig, place: Path) -> TrainState:
 
     told = {"best_metric": config.best_metric, "best_mode": config.best_mode}
     with Checkpointer(place / CHECKPOINTS, read_only=True, **told) as checkpointer:
-        abstract = prepare(task, config).abstract
+        abstract = prepare(task, config, mesh).abstract
         return checkpointer.restore(abstract, checkpointer.best_step)[0]
 
 
@@ -234,6 +237,7 @@ class ImageLearner(HostLearner):
       number: of the first fit; fits of other numbers start from other parameters.
       run_dir: receives the runs, which then go on after a stop; None keeps nothing.
       reporter: receives the progress; None is a bar on a terminal.
+      mesh: devices that the images of a batch are split over; None: the default device.
     """
 
     def __init__(
@@ -251,12 +255,13 @@ class ImageLearner(HostLearner):
         number: int = 0,
         run_dir: str | Path | None = None,
         reporter: Reporter | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         self.model, self.network, self.images, self.image = model, network, images, image
         self.mean, self.sd = np.asarray(mean, np.float32), np.asarray(sd, np.float32)
         self.covariates = None if covariates is None else np.asarray(covariates, np.float32)
         self.training, self.seed, self.number = training, seed, number
-        self.run_dir, self.reporter = run_dir, reporter
+        self.run_dir, self.reporter, self.mesh = run_dir, reporter, mesh
         self.binary, self.missing = True, False
         self.trained: list[Fits] = []  # of the last call
 
@@ -288,7 +293,7 @@ class ImageLearner(HostLearner):
         """
         config = self.training.config(self.seed)
         self.trained = [
-            train_fits(task, config, kind, self.run_dir, self.reporter)
+            train_fits(task, config, kind, self.run_dir, self.reporter, self.mesh)
             for task in self.tasks(target, masks, kind)
         ]
         return np.concatenate([one.outputs for one in self.trained]).astype(np.float64)

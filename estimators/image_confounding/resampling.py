@@ -101,19 +101,21 @@ def bootstrap_draws(
     >>> bootstrap_draws(jax.random.key(0), 3, "ipw", y, a, np.full(2, 0.5)).shape
     (3,)
     """
-    given = [None if column is None else np.asarray(column, np.float64) for column in columns]
+    if units.multiway:
+        raise UserError("Expected clusters of one kind for a bootstrap, found several.")
+    given: list[Any] = [None if c is None else np.asarray(c, np.float64) for c in columns]
     if units.weights is not None:
         used = np.asarray(units.weights) > 0
         given = [None if column is None else column[used] for column in given]
         closed: Any = units.closed_up()
         clusters = None if closed.clusters is None else closed.clusters[used]
         units = Units(closed.weights[used], clusters)
-    drawn = units.n_clusters if units.clusters is not None else len(given[0])
+    drawn: Any = units.n_clusters if units.clusters is not None else len(given[0])
     parts = []
     for first in range(0, n_boot, rows):
         count, own = min(rows, n_boot - first), jax.random.fold_in(key, first)
-        weights = bootstrap_weights(own, count, drawn)
-        parts.append(np.asarray(bootstrap(np.asarray(weights), name, *given, units=units)))
+        weights: Any = np.asarray(bootstrap_weights(own, count, drawn))
+        parts.append(np.asarray(bootstrap(weights, name, *given, units=units)))
     return np.concatenate(parts)
 
 
@@ -130,10 +132,11 @@ def with_drawn_error(estimate: Estimate, drawn: Float[np.ndarray, " b"]) -> Esti
     gone = len(drawn) - len(whole)
     if len(whole) < 2:
         raise UserError("Expected bootstrap replicates with units of both arms, found none.")
+    spread: Any = np.std(whole, ddof=1)
     words = (f"left out {gone} of {len(drawn)} bootstrap replicates without one of the arms",)
     return dataclasses.replace(
         estimate,
-        se=np.std(whole, ddof=1),
+        se=spread,
         notices=estimate.notices + (words if gone else ()),
         diagnostics={**estimate.diagnostics, "bootstrap": drawn},
     )

@@ -2,12 +2,16 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from jaxcore.convert import write_safetensors
 from jaxcore.data.geo.keyed import KeyedImages
 from jaxcore.data.geo.tfrecord import write_tfrecord
 from jaxcore.estimators import load_fit
+from jaxcore.models import clip
+from jaxcore.models.clip import CLIPConfig
 
 UNITS, PLACES, SIDE = 120, 80, 8
 TOWNS = np.array([f"town{i}" for i in range(PLACES)])
@@ -145,6 +149,38 @@ def test_kinds_of_places_and_their_effects(estimate, tmp_path, files):
     assert len(content["other_places"]) == PLACES - 1
     fit = load_fit(tmp_path / "fit")
     assert fit.summary() in said and set(fit.propensity) == {0.5}
+
+
+def test_a_pretrained_encoder_of_a_folder_looks_at_images(estimate, files):
+    cfg, rng = CLIPConfig.tiny(num_heads=2), np.random.default_rng(0)
+    drawn = {k: rng.normal(size=v.shape).astype(np.float32) for k, v in shapes_of(cfg).items()}
+    folder = files / "encoder"
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", drawn)
+    vision = {"num_attention_heads": 2, "layer_norm_eps": cfg.epsilon, "hidden_act": cfg.activation}
+    told = {"model_type": "clip", "vision_config": vision, "projection_dim": cfg.projection}
+    (folder / "config.json").write_text(json.dumps(told))
+    _, images = made()
+    three = np.concatenate([images, images[..., :1]], axis=-1)
+    np.savez(files / "three.npz", images=three, keys=TOWNS)
+    np.savez(files / "wide.npz", images=three.astype(np.float32), keys=TOWNS)
+    options = [*TABLE, *IMAGE, *QUICK[2:], "--alone", "--encoder", folder]
+    code, said, err, _ = estimate("three.npz", *options)
+    assert code == 0, err
+    assert "units share 80 images" in said
+    again = estimate("wide.npz", *options, "--span", "0", "255", "--overwrite")
+    assert again[0] == 0 and again[1] == said
+    code, _, err, _ = estimate("wide.npz", *options, "--overwrite")
+    assert code == 2 and "--span" in err
+    options[-1] = files / "nowhere"
+    code, _, err, _ = estimate("three.npz", *options, "--overwrite")
+    assert code == 2 and "nowhere" in err
+
+
+def shapes_of(cfg):
+    """Names and shapes of the weights of an encoder."""
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), clip.param_shapes(cfg))
+    return clip.to_torch(zeros, cfg)
 
 
 @pytest.mark.parametrize(

@@ -315,13 +315,13 @@ def _corners(
 
 def _sharing(raster: Int[np.ndarray, " n"], corner: Int[np.ndarray, "n 2"], size: int) -> int:
     """How many crops have pixels that another one has, too."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     found = 0
     for number in np.unique(raster):
         own = corner[raster == number]
         if len(own) > 1:
-            near = cKDTree(own).query(own, k=2, p=np.inf)[0][:, 1]  # the larger of both distances
+            near = KDTree(own).query(own, k=2, p=np.inf)[0][:, 1]  # the larger of both distances
             found += int(np.sum(near < size))
     return found
 

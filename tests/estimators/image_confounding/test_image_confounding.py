@@ -13,6 +13,7 @@ from jaxcore.errors import UserError
 from jaxcore.estimators import load_fit
 from jaxcore.estimators.image_confounding import ImageConfounding, Training
 from jaxcore.models.convnet import ConvNetConfig
+from jaxcore.parallel import make_mesh
 from jaxcore.train.logging import Silent
 
 RNG = np.random.default_rng(1)
@@ -132,6 +133,11 @@ def test_one_network_for_treatment_and_outcome(trained):
     assert all(np.abs(one.params["targeting"]["shift"]).min() > 0 for one in both.trained)
     assert {"ml_m", "ml_g0", "ml_g1"} <= set(both.nuisances)
     assert np.isfinite(both.theta) and both.theta != trained.theta
+
+
+def test_devices_share_the_images_of_a_batch(trained):
+    found = fit(trained.config, mesh=make_mesh(data=2))
+    np.testing.assert_allclose(found.theta, trained.theta, rtol=1e-4)
 
 
 def test_patience_judges_by_images_set_aside_and_takes_the_best(trained, tmp_path):
