@@ -4,6 +4,7 @@ Touvron et al. 2023, "Llama 2"; with grouped keys and values, biases and the pos
 as options.
 """
 
+import functools
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
@@ -16,7 +17,14 @@ from jaxcore import ops
 from jaxcore.errors import UserError
 from jaxcore.generate.cache import Cache, write
 from jaxcore.models.llama.config import LlamaConfig
+from jaxcore.models.llama.inputs import (
+    allowed_keys,
+    check_inputs,
+    default_positions,
+    next_position,
+)
 from jaxcore.nn import Linear, Normal, RMSNorm, SwiGLU, Types, apply_stack, tap, taps
+from jaxcore.nn.edits import AttentionEdit, edit_scores, edit_weights, edited_attention
 from jaxcore.typing import Key, Params
 
 Logits: TypeAlias = Literal["all", "last", "none"]
@@ -60,7 +68,7 @@ class _Carried:
 class Block(nn.Module):
     """Attention and a gated MLP, each behind a norm and added to its input.
 
-    Taps: ``attention``, the weights (b, heads, t, s), and ``out``.
+    Taps: ``attention``, the weights (b, heads, t, s) after any edit, and ``out``.
 
     Attributes:
       cfg: sizes and options.
@@ -70,18 +78,27 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carried: _Carried, shared: _Shared, layer: Int[Array, ""]
+        self,
+        carried: _Carried,
+        shared: _Shared,
+        layer: Int[Array, ""],
+        edit: AttentionEdit | None,
     ) -> tuple[_Carried, None]:
         """Transform tokens."""
         cfg, types = self.cfg, Types.of(self.cfg)
         x = carried.x
-        mixed, carried = self._attention(self._norm("norm1", x), carried, shared, layer)
+        mixed, carried = self._attention(self._norm("norm1", x), carried, shared, layer, edit)
         x = x + mixed
         x = x + SwiGLU(width=cfg.mlp_width, types=types, name="mlp")(self._norm("norm2", x))
         return carried.replace(x=tap(self, "out", x)), None  # pyright: ignore[reportAttributeAccessIssue]
 
     def _attention(
-        self, x: Array, carried: _Carried, shared: _Shared, layer: Array
+        self,
+        x: Array,
+        carried: _Carried,
+        shared: _Shared,
+        layer: Array,
+        edit: AttentionEdit | None,
     ) -> tuple[Array, _Carried]:
         cfg, types = self.cfg, Types.of(self.cfg)
         # Per head of keys and values: its queries, its key, its value.
@@ -96,16 +113,27 @@ class Block(nn.Module):
             carried = carried.replace(keys=keys, values=values)  # pyright: ignore[reportAttributeAccessIssue]
             k, v = (jax.lax.dynamic_index_in_dim(a, layer, 0, False) for a in (keys, values))
             k, v = k.astype(q.dtype), v.astype(q.dtype)
-        y = self._mixed(q, k, v, shared.allowed)
+        y = self._mixed(q, k, v, shared.allowed, edit)
         y = y.reshape(*x.shape[:2], cfg.num_heads * cfg.head_dim)
         out = Linear(features=(cfg.width,), use_bias=cfg.out_bias, types=types, name="out_proj")
         return out(y), carried
 
-    def _mixed(self, q: Array, k: Array, v: Array, allowed: Array) -> Array:
+    def _mixed(
+        self, q: Array, k: Array, v: Array, allowed: Array, edit: AttentionEdit | None
+    ) -> Array:
         if not taps.active():
-            return ops.token_attention(q, k, v, allowed)
-        weights = tap(self, "attention", ops.attention_weights(q, k, allowed))
-        return ops.weighted_values(weights, v)
+            if edit is None:
+                return ops.token_attention(q, k, v, allowed)
+            inputs = (q, k, v, allowed)
+            edited = functools.partial(edited_attention, edit=edit)
+            return jax.lax.cond(edit.layers, edited, ops.token_attention, *inputs)
+        scores = ops.attention_scores(q, k)
+        if edit is not None:
+            scores = jnp.where(edit.layers, edit_scores(scores, allowed, edit), scores)
+        weights = ops.masked_softmax(scores, allowed[:, None])
+        if edit is not None:
+            weights = jnp.where(edit.layers, edit_weights(weights, allowed, edit), weights)
+        return ops.weighted_values(tap(self, "attention", weights), v)
 
     def _norm(self, name: str, x: Array) -> Array:
         return RMSNorm(epsilon=self.cfg.epsilon, types=Types.of(self.cfg), name=name)(x)
@@ -123,7 +151,9 @@ class Llama(nn.Module):
     cfg: LlamaConfig
 
     @nn.compact
-    def __call__(self, carried: _Carried, shared: _Shared) -> tuple[Array, _Carried]:
+    def __call__(
+        self, carried: _Carried, shared: _Shared, edit: AttentionEdit | None = None
+    ) -> tuple[Array, _Carried]:
         """Hidden states after the last norm, and the keys and values of all layers."""
         cfg = self.cfg
         carried = carried.replace(x=tap(self, "embeddings", carried.x))  # pyright: ignore[reportAttributeAccessIssue]
@@ -132,7 +162,7 @@ class Llama(nn.Module):
             carried,
             length=cfg.depth,
             broadcast=(shared,),
-            scanned=(jnp.arange(cfg.depth),),
+            scanned=(jnp.arange(cfg.depth), None if edit is None else edit.stacked(cfg.depth)),
             scan=cfg.scan_blocks,
             remat=cfg.remat,
         )
@@ -191,6 +221,7 @@ def apply(
     valid: Bool[Array, "b t"] | None = None,
     segments: Int[Array, "b t"] | None = None,
     cache: Cache | None = None,
+    edit: AttentionEdit | None = None,
     logits: Logits = "all",
 ) -> LlamaOutput:
     """Read tokens. Pure: can be jitted (``cfg``, ``logits`` static), mapped, differentiated.
@@ -207,6 +238,7 @@ def apply(
         tokens see those of their own text only, and positions begin anew.
       cache: of `init_cache`; the new tokens are written behind those that it holds (prompts in
         pieces, or one token at a time), and see them.
+      edit: of the attention weights of some layers, heads and rows, for counterfactuals.
       logits: for "all" tokens, for the "last" one, or "none".
 
     Returns:
@@ -224,16 +256,20 @@ def apply(
     (1, 3, 11)
     """
     x = jnp.asarray(x)
-    _check(x, cfg, positions, valid, segments, cache)
+    check_inputs(x, cfg, positions, valid, segments, cache)
+    if edit is not None and edit.layers.shape != (cfg.depth,):
+        raise UserError(
+            f"{cfg.title} expects an edit of {cfg.depth} layers, found {edit.layers.shape}."
+        )
     tokens = jnp.issubdtype(x.dtype, jnp.integer)
     x = embed(params, x, cfg) if tokens else x.astype(cfg.dtype)
     there = jnp.ones(x.shape[:2], bool) if valid is None else valid
-    places = _positions(there, segments, cache) if positions is None else positions
+    places = default_positions(there, segments, cache) if positions is None else positions
     turns = _turns(places, cfg)
     # Order in the row, not position: tokens of an image share positions and see each other's past.
     if cache is None:
-        shared, carried = _Shared(turns, _allowed(there, segments), None), _Carried(x)
-        hidden, _ = _layers(params, carried, shared, cfg)
+        shared, carried = _Shared(turns, allowed_keys(there, segments), None), _Carried(x)
+        hidden, _ = _layers(params, carried, shared, edit, cfg)
     else:
         start, new = cache.length, x.shape[1]
         at = (jnp.zeros((), start.dtype), start)
@@ -241,24 +277,51 @@ def apply(
         order = start + jnp.arange(new, dtype=start.dtype)
         seen = jnp.arange(cache.slots, dtype=start.dtype)[None] <= order[:, None]
         shared = _Shared(turns, seen[None] & written[:, None], start)
-        hidden, carried = _layers(params, _Carried(x, cache.keys, cache.values), shared, cfg)
+        carried = _Carried(x, cache.keys, cache.values)
+        hidden, carried = _layers(params, carried, shared, edit, cfg)
         cache = cache.replace(  # pyright: ignore[reportAttributeAccessIssue]
             keys=carried.keys,
             values=carried.values,
             valid=written,
-            position=_next(places, there, cache.position),
+            position=next_position(places, there, cache.position),
             length=start + new,
         )
     wanted = {"all": hidden, "last": hidden[:, -1:], "none": None}[logits]
     return LlamaOutput(None if wanted is None else project(params, wanted, cfg), hidden, cache)
 
 
+class _Layer(nn.Module):
+    """One block under the name of all of them."""
+
+    cfg: LlamaConfig
+
+    @nn.compact
+    def __call__(self, *inputs: Any) -> tuple[_Carried, None]:
+        return Block(self.cfg, name="layers")(*inputs)
+
+
 def _layers(
-    params: Params, carried: _Carried, shared: _Shared, cfg: LlamaConfig
+    params: Params,
+    carried: _Carried,
+    shared: _Shared,
+    edit: AttentionEdit | None,
+    cfg: LlamaConfig,
 ) -> tuple[Array, _Carried]:
     module = {name: part for name, part in params.items() if name not in ("embed", "head")}
-    out: Any = Llama(cfg).apply({"params": module}, carried, shared)
-    return out
+    if not isinstance(params["layers"], list):
+        out: Any = Llama(cfg).apply({"params": module}, carried, shared, edit)
+        return out
+    edits = None if edit is None else edit.stacked(cfg.depth)
+    seen = []
+    for i, layer in enumerate(params["layers"]):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], edits)
+        with taps.nested(jnp.int32(i)) as values:
+            variables = {"params": {"layers": layer}}
+            found: Any = _Layer(cfg).apply(variables, carried, shared, jnp.int32(i), one)
+            carried, _ = found
+        seen.append(values)
+    taps.add({name: jnp.stack([values[name] for values in seen]) for name in seen[0]})
+    return ops.rms_norm(carried.x, params["norm"]["scale"], cfg.epsilon), carried
 
 
 def _turns(positions: Array, cfg: LlamaConfig) -> ops.Turns:
@@ -266,74 +329,3 @@ def _turns(positions: Array, cfg: LlamaConfig) -> ops.Turns:
     sections = cfg.mrope_sections if positions.ndim == 3 else ()
     cos, sin = ops.rotary_turns(positions, cfg.rates, sections)
     return cos[:, :, None, None], sin[:, :, None, None]
-
-
-def _positions(there: Array, segments: Array | None, cache: Cache | None) -> Array:
-    """How many tokens stand before each, padding left out."""
-    there = there.astype(jnp.int32)
-    count = jnp.cumsum(there, axis=1, dtype=jnp.int32) - 1
-    if segments is not None:
-        first = jnp.concatenate(
-            [jnp.ones((there.shape[0], 1), bool), segments[:, 1:] != segments[:, :-1]], axis=1
-        )
-        before = jax.lax.cummax(jnp.where(first, count - there + 1, 0), axis=1)
-        count = count - before
-    count = jnp.maximum(count, 0)
-    return count if cache is None else cache.position[:, None] + count
-
-
-def _next(places: Array, there: Array, before: Array) -> Array:
-    """Position after the largest so far; Qwen2-VL goes on behind the longest side of an image."""
-    largest = places if places.ndim == 2 else jnp.max(places, axis=0)
-    last = jnp.max(jnp.where(there, largest, -1), axis=1)
-    return jnp.maximum(before, (last + 1).astype(before.dtype))
-
-
-def _allowed(there: Array, segments: Array | None) -> Array:
-    """Which keys a query may see in rows without a cache."""
-    length = there.shape[1]
-    seen = jnp.tri(length, dtype=bool)[None] & there[:, None]
-    if segments is not None:
-        seen = seen & (segments[:, :, None] == segments[:, None])
-    return seen
-
-
-def _check(
-    x: Array,
-    cfg: LlamaConfig,
-    positions: Array | None,
-    valid: Array | None,
-    segments: Array | None,
-    cache: Cache | None,
-) -> None:
-    title, shape = cfg.title, tuple(x.shape)
-    if x.ndim == 2 and 0 not in shape:
-        fits = jnp.issubdtype(x.dtype, jnp.integer)
-    else:
-        fits = x.ndim == 3 and 0 not in shape and shape[2] == cfg.width
-        fits = fits and jnp.issubdtype(x.dtype, jnp.floating)
-    if not fits:
-        raise UserError(
-            f"{title} expects tokens (batch, length) of a whole-number type, or embeddings "
-            f"(batch, length, {cfg.width}) of a floating-point type, found {shape} of {x.dtype}."
-        )
-    kinds = len(cfg.mrope_sections)
-    places = [shape[:2], (kinds, *shape[:2])] if kinds else [shape[:2]]
-    wanted = {"valid": (valid, [shape[:2]]), "segments": (segments, [shape[:2]])}
-    for name, (array, shapes) in {"positions": (positions, places), **wanted}.items():
-        if array is not None and tuple(array.shape) not in shapes:
-            raise UserError(
-                f"{title} expects {name} of shape {' or '.join(map(str, shapes))}, found "
-                f"{tuple(array.shape)}."
-            )
-    if cache is None:
-        return
-    if segments is not None:
-        raise UserError(f"{title} expects either a cache or segments, found both.")
-    expected = (cfg.depth, shape[0], cfg.num_kv_heads, cfg.head_dim)
-    keys = cache.keys.shape
-    if (keys[0], keys[1], *keys[3:]) != expected or shape[1] > cache.slots:
-        raise UserError(
-            f"{title} expects a cache of {expected[0]} layers, {expected[1]} rows, at least "
-            f"{shape[1]} slots and {expected[2]} heads of {expected[3]}, found {keys}."
-        )
