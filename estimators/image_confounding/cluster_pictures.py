@@ -62,7 +62,7 @@ def draw_salience(result: ImageHeterogeneityResult, count: int = 3, *, figure: A
         result.images.pixels[result.images.row[units]],
         result.salience(units, cluster=last),
         [f"cluster {last + 1}:\nprobability {p:.2f}" for p in result.cluster_probs[units, last]],
-        of="probability",
+        of="log-probability",
         figure=figure,
     )
 

@@ -228,7 +228,7 @@ class ImageHeterogeneityResult:
     def salience(
         self, units: Any, method: Method = "gradient", *, cluster: int = 0, **options: Any
     ) -> Float[np.ndarray, "b *t h w c"]:
-        """How the probability of a cluster depends on the pixels of the images of some units.
+        """How the log-probability of a cluster depends on the pixels of the images of some units.
 
         Each image is looked at with the network of the first repetition that has not seen it.
 
