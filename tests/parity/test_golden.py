@@ -17,13 +17,14 @@ from tests.parity import (
     rddm_networks,
     rddm_samplers,
     selective_iv,
+    smollm2,
     swin_deconv,
 )
 from tests.parity.systems import NOT_YET
 
 SYSTEMS = {
     "adair": adair.CHECKS,
-    "causalmm": {**causalmm_vision.CHECKS, **clip.CHECKS, **llama.CHECKS},
+    "causalmm": {**causalmm_vision.CHECKS, **clip.CHECKS, **llama.CHECKS, **smollm2.CHECKS},
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "earth_observation": {**earth_estimators.CHECKS, **earth_observation.CHECKS},
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
