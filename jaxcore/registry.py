@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxcore.estimators.deconfound import Deconfound
     from jaxcore.estimators.did import DID
     from jaxcore.estimators.frames import FitsFrames
     from jaxcore.models.base import Network
@@ -74,6 +73,16 @@ _ESTIMATORS = {
         "DID",
         "Difference in differences: effects on the treated, from changes over time.",
     ),
+    "image-confounding": (
+        "jaxcore.estimators.image_confounding",
+        "ImageConfounding",
+        "Effect of a treatment whose confounders show in images of the places.",
+    ),
+    "image-heterogeneity": (
+        "jaxcore.estimators.image_confounding",
+        "ImageHeterogeneity",
+        "Effects that differ between kinds of places, told from their images.",
+    ),
     "iivm": (
         "jaxcore.estimators.double_ml",
         "IIVM",
@@ -117,7 +126,7 @@ class Estimator:
     """An estimator the command line can reach by name."""
 
     name: str
-    config_class: "type[FitsFrames[Any]] | type[DID] | type[Deconfound]"  # frozen settings that fit
+    config_class: "type[FitsFrames[Any]] | type[DID]"  # frozen settings that fit
     module: ModuleType
 
 

@@ -20,25 +20,22 @@ _AS_FOUND = Reading()
 
 # Commands that read something other than a table.
 _OWN: dict[str, Callable[..., None]] = {
-    estimate_images.NAME: estimate_images.image_confounding,
+    **estimate_images.COMMANDS,
     estimate_logs.NAME: estimate_logs.deconfound,
 }
 
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
     """Name of an estimator -> its command; that of the chosen one alone has its options."""
-    lines = {**registry.estimators(), estimate_images.NAME: estimate_images.LINE}
-    chosen = (argv or [""])[0]
-
-    def made(name: str, line: str) -> Callable[..., None]:
-        if name != chosen:
-            return placeholder(line)
-        return _OWN[name] if name in _OWN else _command(name, line)
-
-    return {name: made(name, line) for name, line in sorted(lines.items())}
+    return {
+        name: _command(name, line) if argv[:1] == [name] else placeholder(line)
+        for name, line in registry.estimators().items()
+    }
 
 
 def _command(name: str, line: str) -> Callable[..., None]:
+    if name in _OWN:
+        return _OWN[name]
     chosen = registry.estimator(name).config_class
     make, run = chosen.options(), estimate
     kind: Any = columns_of(chosen)
