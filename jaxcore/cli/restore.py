@@ -283,9 +283,33 @@ def _find(name: str, output: Path) -> list[tuple[Path, Path]]:
     if below != root.resolve() and below.is_relative_to(root.resolve()):
         # Results of an earlier call are no input.
         files = [f for f in files if not f.resolve().is_relative_to(below)]
+    if path.is_dir():
+        _say_foreign(path, below)
     if not files:
         raise UserError(f"Expected pictures ({', '.join(FORMATS)}), found none in {name}.")
     return [(f, f.relative_to(root)) for f in files]
+
+
+# Files that a user may take for pictures, by their endings.
+_FOREIGN = frozenset(
+    (".avif", ".gif", ".heic", ".heif", ".jxl", ".psd", ".cr2", ".cr3", ".nef", ".arw", ".dng")
+)
+
+
+def _say_foreign(folder: Path, output: Path) -> None:
+    """Name what lies among the pictures of a folder and is none that is read."""
+    from jaxcore.data.images.sources import list_images
+    from jaxcore.data.video import VIDEO_FORMATS
+
+    try:
+        found = list_images(folder, recursive=True, endings=_FOREIGN | VIDEO_FORMATS.keys())
+    except UserError:  # there is none
+        return
+    found = [file for file in found if not file.resolve().is_relative_to(output)]
+    if found:
+        names = ", ".join(str(file) for file in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        show(f"left out, no pictures that are read (videos one at a time): {names}{more}")
 
 
 def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
