@@ -2,7 +2,7 @@
 
 import dataclasses
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,10 +116,11 @@ def restore(
     if len(jobs) == planned == 1:
         _restore_one(jobs[0], run, overwrite)
         return
-    summary = _restore_many(jobs, run, overwrite)
+    summary = _restore_many(jobs, run, overwrite, skip_existing)
+    summary.skipped += planned - len(jobs)
     for note in summary.notes:
         show(note)
-    show(f"{summary.line(planned - len(jobs))} -> {output}")
+    show(f"{summary.line()} -> {output}")
     if summary.failures:
         raise UserError(
             f"{len(summary.failures)} of {len(jobs)} pictures were not restored:", summary.failures
@@ -219,11 +220,14 @@ def _restore_one(job: Job, run: Run, overwrite: bool) -> None:
     show(f"{job.output}  {time.perf_counter() - start:.1f} s")
 
 
-def _restore_many(jobs: list[Job], run: Run, overwrite: bool) -> Summary:
+def _restore_many(jobs: list[Job], run: Run, overwrite: bool, skip_existing: bool) -> Summary:
     from jaxcore.cli.progress import track
     from jaxcore.cli.restoring import restore_many
 
-    return restore_many(jobs, run, overwrite, lambda done, total: track(done, total, "restoring"))
+    def shown(done: Iterator[Any], total: int) -> Iterator[Any]:
+        return track(done, total, "restoring")
+
+    return restore_many(jobs, run, overwrite, shown, skip_existing=skip_existing)
 
 
 def plan(

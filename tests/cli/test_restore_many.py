@@ -237,3 +237,21 @@ def test_what_is_left_out_of_a_folder_is_named(call, weights, folder, tmp_path, 
     assert code == 2 and "found HEIC, which has to be converted first, in" in err
     code, _, err = call("restore", folder, "-o", folder, *argv[4:], "--overwrite")
     assert (code, err) == (0, "")  # in place, where that is asked for
+
+
+def test_two_processes_may_share_a_folder(folder, tmp_path):
+    """What another one has restored meanwhile is left alone, and is no failure."""
+    jobs = [Job(path, tmp_path / "out" / path.name) for path in sorted(folder.iterdir())]
+
+    def network(pixels, progress):
+        write(jobs[-1].output, 9)  # by the other one, after the jobs were planned
+        write(jobs[0].output, 9)
+        return pixels
+
+    summary = restore_many(jobs, network, overwrite=False, skip_existing=True)
+    assert (summary.restored, summary.skipped, summary.failures) == (4, 2, [])
+    np.testing.assert_array_equal(
+        read_rgb(jobs[0].output), np.random.default_rng(9).integers(0, 256, (16, 24, 3), np.uint8)
+    )
+    summary = restore_many(jobs, network, overwrite=False)
+    assert summary.restored == 0 and "exists" in summary.failures[0]
