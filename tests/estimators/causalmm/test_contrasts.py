@@ -65,16 +65,16 @@ def language(decoder, prompt, keys=KEYS, room=NEW, counterfactual=None, **change
 
 
 def test_combination_and_plausible_tokens():
-    l, c = jnp.array([[2.0, 1.5, -3.0]]), jnp.array([[3.0, 0.0, -9.0]])
-    np.testing.assert_allclose(combine_logits(l, [c], 1.0, 0.0), 2 * l - c)
-    np.testing.assert_allclose(combine_logits(l, [c, c], [1.0, 0.5], 0.0), 2.5 * l - 1.5 * c)
-    both = combine_logits(l, [c], 1.0, 0.1)
+    one, c = jnp.array([[2.0, 1.5, -3.0]]), jnp.array([[3.0, 0.0, -9.0]])
+    np.testing.assert_allclose(combine_logits(one, [c], 1.0, 0.0), 2 * one - c)
+    np.testing.assert_allclose(combine_logits(one, [c, c], [1.0, 0.5], 0.0), 2.5 * one - 1.5 * c)
+    both = combine_logits(one, [c], 1.0, 0.1)
     assert both[0, 2] == -jnp.inf and jnp.isfinite(both[0, :2]).all()
-    assert plausibility_mask(l, 1.0).tolist() == [[True, False, False]]
+    assert plausibility_mask(one, 1.0).tolist() == [[True, False, False]]
     with pytest.raises(UserError, match=r"epsilon in \[0, 1\], found 2"):
-        combine_logits(l, [c], 1.0, 2.0)
+        combine_logits(one, [c], 1.0, 2.0)
     with pytest.raises(UserError, match="one gamma for each of 1 branches, found 2"):
-        combine_logits(l, [c], [1.0, 1.0])
+        combine_logits(one, [c], [1.0, 1.0])
 
 
 def test_without_strength_it_is_plain_decoding_of_plausible_tokens(decoder, prompt, greedy):
