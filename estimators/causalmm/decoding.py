@@ -119,7 +119,7 @@ def _edit(decoder: Decoder, config: CausalMMConfig, keys: Key) -> AttentionEdit 
     rows = jnp.asarray(np.repeat([False, *edited], count))
     drawn = None
     if config.language.kind in ("random", "shuffle"):
-        parts = [branch_keys(keys, number) for number in range(-1, len(edited) - 1)]
+        parts = [branch_keys(keys, number) for number in range(-1, len(edited))]
         drawn = jnp.concatenate(parts)
     cfg = decoder.cfg
     edit = language_edit(config.language, cfg.depth, cfg.num_heads, keys=drawn)

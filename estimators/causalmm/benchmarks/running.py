@@ -100,7 +100,7 @@ def table(reports: Mapping[str, Report]) -> str:
     >>> one = {"accuracy": 0.5}
     >>> print(table({"plain": Report(one, [], 0.1, [])}))
     plain: 0.100 s per answer
-      accuracy        greedy   0.5000
+      accuracy                greedy   0.5000
     """
     lines = []
     for way, found in reports.items():
