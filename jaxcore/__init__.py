@@ -24,6 +24,7 @@ _ROOMS = (
     "parallel",
     "registry",
     "serial",
+    "tokenizers",
     "train",
     "typing",
     "weights",

@@ -38,12 +38,16 @@ _NETWORKS = {
     "cnn2023": "jaxcore.models.convnet.cnn2023",
     "convnet": "jaxcore.models.convnet",
     "dea_net": "jaxcore.models.dea_net",
+    "llama": "jaxcore.models.llama",
+    "llava": "jaxcore.models.llava",
+    "qwen2_vl": "jaxcore.models.qwen2_vl",
     "rddm": "jaxcore.models.rddm",
     "sunet": "jaxcore.models.sunet",
     "vit": "jaxcore.models.vit",
 }
 _registered: "dict[str, Network[Any]]" = {}
 _TASKS = {
+    "colour_questions": ("jaxcore.train.tasks.colour_questions", "ColourQuestionsTask"),
     "deconvolution": ("jaxcore.train.tasks.deconvolution", "DeconvolutionTask"),
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
     "image_clusters": ("jaxcore.estimators.image_confounding.cluster_task", "ClusterTask"),

@@ -148,6 +148,15 @@ class Network(Generic[C]):
         raise UserError(f"Expected a network that restores images, found {self.name}.")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TokenNetwork(Network[C]):
+    """A network that reads tokens, with or without images."""
+
+    channels: Callable[[C], int] = lambda cfg: 0
+    multiple: Callable[[C], int] = lambda cfg: 1
+    task: str = ""
+
+
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def drawn(draw: Callable[[Key, Any], Params], key: Key, cfg: Serial) -> Params:
     """`Network.init` of ``draw``."""

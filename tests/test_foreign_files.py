@@ -20,6 +20,7 @@ from jaxcore.data.table_files import read_table
 from jaxcore.errors import UserError
 from jaxcore.train import read_config
 from jaxcore.train.records import read_metrics_file
+from tests.gguf_files import write_gguf
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (24, 20, 3), np.uint8)
@@ -120,6 +121,7 @@ CONFIG = '{"task": "t", "task_config": {"a": [1, 2]}, "train": {"steps": 3}, "ex
 KINDS = {
     "safetensors": Kind(lambda p: write_safetensors(p, TENSORS, {"a": "b"}), "a.bin", weights),
     "index": Kind(write_index, "model.safetensors.index.json", weights),
+    "GGUF": Kind(write_gguf, "a.gguf", weights),
     "torch": Kind(lambda p: write_torch(p, TENSORS, wrap="net"), "a.pth", weights),
     "legacy torch": Kind(
         lambda p: p.write_bytes((LEGACY / "kinds_legacy.pth").read_bytes()), "a.pth", weights

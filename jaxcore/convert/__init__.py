@@ -9,7 +9,7 @@ from jaxcore.convert.files import StateFile, read_state_dict
 from jaxcore.convert.find import PREFERRED, Selection, find_state_dict
 from jaxcore.convert.lazy import LazyTensor
 from jaxcore.convert.prefixes import WRAPPERS, select_prefix, strip_prefix
-from jaxcore.convert.rules import Rule, official_shapes
+from jaxcore.convert.rules import Rule, nested, official_shapes
 from jaxcore.convert.statedict import (
     choose_layout,
     from_state_dict,
@@ -49,6 +49,7 @@ __all__ = [
     "find_state_dict",
     "from_state_dict",
     "lazy_state_dict",
+    "nested",
     "official_shapes",
     "read_state_dict",
     "select_prefix",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxcore.convert import torchfile
+from jaxcore.convert import gguf, gguf_keys, torchfile
 from jaxcore.convert.find import PREFERRED, find_state_dict
 from jaxcore.convert.lazy import LazyTensor
 from jaxcore.convert.prefixes import select_prefix
@@ -21,7 +21,8 @@ from jaxcore.convert.rebuild import SAFETENSORS, Refused, Tensor
 from jaxcore.errors import UserError, readable
 from jaxcore.json_files import parse_json, read_at_most
 
-_EXPECTED = "expected a safetensors or PyTorch file"
+_KINDS = "a safetensors, PyTorch or GGUF file"
+_EXPECTED = f"expected {_KINDS}"
 _MAX_INDEX = 2**26  # bytes; that of a network of 10,000 tensors has about one million
 
 # What people pass by mistake. (The first bytes decide; text is compared in lower case.)
@@ -31,7 +32,6 @@ _FOREIGN = (
     (b"<html", "a web page; download the file itself"),
     (b"<?xml", "XML, perhaps a download error"),
     (b"{", "JSON, perhaps an index or a download error"),
-    (b"gguf", "a GGUF file"),
     (b"\x89hdf", "an HDF5 file"),
     (b"\x93numpy", "a NumPy array"),
     (b"\x1f\x8b", "a gzip file; unpack it first"),
@@ -40,7 +40,7 @@ _FOREIGN = (
 )
 
 # Weights in a folder, best first.
-_IN_FOLDER = ("*.safetensors.index.json", "*.bin.index.json", "*.safetensors", "*.bin")
+_IN_FOLDER = ("*.safetensors.index.json", "*.bin.index.json", "*.safetensors", "*.bin", "*.gguf")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,15 +52,15 @@ class StateFile:
         stay as it is until then (one that is replaced by another of the same name may).
       format: which kind of file it was.
       where: the place of the weights inside the file, ``/``-joined; empty for the top.
-      metadata: text of a safetensors header, or the plain values (``epoch``, ...) that a PyTorch
-        file keeps at its top level.
+      metadata: text of a safetensors header, the plain values (``epoch``, ...) that a PyTorch
+        file keeps at its top level, or the settings of a GGUF file, its tokenizer among them.
       skipped: names among the weights that do not hold a tensor.
       unused: names at the top level of a PyTorch file that were left alone: optimiser states,
         other copies of the weights.
     """
 
     tensors: dict[str, LazyTensor]
-    format: Literal["safetensors", "torch", "torch-legacy"]
+    format: Literal["safetensors", "torch", "torch-legacy", "gguf"]
     where: str = ""
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     skipped: tuple[str, ...] = ()
@@ -96,7 +96,10 @@ def read_state_dict(
     prefix: str = "",
     prefer: Sequence[str] = PREFERRED,
 ) -> StateFile:
-    """Open weights of a safetensors or PyTorch file, without PyTorch and without running code.
+    """Open weights of a safetensors, PyTorch or GGUF file without PyTorch, and run no code.
+
+    Tensors of a GGUF file have the names of Hugging Face's files where its architecture is known
+    (`gguf_keys.ARCHITECTURES`), and are float32 where they are quantised.
 
     Args:
       path: the file; its content decides how it is read. Or the index of several
@@ -184,22 +187,24 @@ def _read_file(path: Path, at: str | None, prefer: Sequence[str]) -> StateFile:
             if os.fstat(file.fileno()).st_size == 0:
                 raise UserError(f"{path} is empty: {_EXPECTED}.")
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            state = _read_torch(path, file, buffer, at, prefer)
+            gguf_file = buffer[: len(gguf.MAGIC)] == gguf.MAGIC
+            state = None if gguf_file else _read_torch(path, file, buffer, at, prefer)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {_EXPECTED}.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     if state is None:
+        kind = "GGUF" if gguf_file else "safetensors"
         if at:
-            raise UserError(f"{path} is a safetensors file, which has no place {at!r} inside.")
-        state = _read_safetensors(path, buffer)
+            raise UserError(f"{path} is a {kind} file, which has no place {at!r} inside.")
+        state = (_read_gguf if gguf_file else _read_safetensors)(path, buffer)
     return state
 
 
 def _read_torch(
     path: Path, file: Any, buffer: mmap.mmap, at: str | None, prefer: Sequence[str]
 ) -> StateFile | None:
-    """Open a PyTorch file; None for safetensors, an error for everything else."""
+    """Open a PyTorch file; None for safetensors, an error for everything else but GGUF."""
     head = buffer[:64]
     if head[5:9] == b"\0\0\0{":  # length of the header in eight bytes, then the header, JSON
         return None
@@ -207,7 +212,7 @@ def _read_torch(
         text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         kind = next((what for start, what in _FOREIGN if text.startswith(start)), None)
         found = f"it is {kind}" if kind else f"it begins with {head[:8]!r}, or was cut off"
-        raise UserError(f"{path} is not a safetensors or PyTorch file: {found}.")
+        raise UserError(f"{path} is not {_KINDS}: {found}.")
     try:
         content = torchfile.read(file, buffer)
         selection = find_state_dict(content.tree, prefer, at=at)
@@ -240,6 +245,15 @@ def _view(path: Path, content: torchfile.TorchFile, tensor: Tensor) -> np.ndarra
         return content.view(tensor)
     except Refused as reason:
         raise _refusal(path, reason) from None
+
+
+def _read_gguf(path: Path, buffer: mmap.mmap) -> StateFile:
+    try:
+        content = gguf.read(buffer)
+        tensors = gguf_keys.official(content.tensors, content.metadata)
+    except Refused as reason:
+        raise _refusal(path, reason) from None
+    return StateFile(tensors=tensors, format="gguf", metadata=content.metadata)
 
 
 def _read_safetensors(path: Path, buffer: mmap.mmap) -> StateFile:

@@ -212,6 +212,28 @@ def _check_owners(table: Sequence[Slot]) -> None:
             raise ValueError(f"A part of {key!r} belongs to no leaf.")
 
 
+def nested(rules: Sequence[Rule], path: str, key: str = "") -> tuple[Rule, ...]:
+    """The key table of a network that is part of a larger one.
+
+    Args:
+      rules: of the part.
+      path: of the part in our tree.
+      key: what stands before its official keys.
+
+    >>> nested([Rule("fc", "fc.weight", tied=("head.weight",))], "tower", "vision.")[0].key
+    'vision.fc.weight'
+    """
+    return tuple(
+        dataclasses.replace(
+            rule,
+            path=f"{path}/(?:{rule.path})",
+            key=key + rule.key if isinstance(rule.key, str) else tuple(key + k for k in rule.key),
+            tied=tuple(key + k for k in rule.tied),
+        )
+        for rule in rules
+    )
+
+
 def official_shapes(target: Any, rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:
     """Every official key with its shape, for a tree of arrays or of ``ShapeDtypeStruct``.
 

@@ -20,7 +20,8 @@ from jaxcore.nn.edits import (
 )
 from jaxcore.nn.encoder import Encoder
 from jaxcore.nn.initialise import Normal, Uniform, init_params, init_shapes, torch_uniform
-from jaxcore.nn.norm import BatchNorm, ChannelNorm
+from jaxcore.nn.linear import Linear, SwiGLU
+from jaxcore.nn.norm import BatchNorm, ChannelNorm, RMSNorm
 from jaxcore.nn.stack import apply_block, apply_stack
 from jaxcore.nn.taps import capture, intervene, tap
 from jaxcore.nn.types import Types
@@ -36,9 +37,12 @@ __all__ = [
     "DepthwiseSplit",
     "Encoder",
     "Filter",
+    "Linear",
     "Normal",
     "PointwiseConv",
     "PointwiseSplit",
+    "RMSNorm",
+    "SwiGLU",
     "Types",
     "Uniform",
     "apply_block",

@@ -1,5 +1,6 @@
 """A transformer from tokens to one vector, with rotated queries and keys and gated updates."""
 
+import functools
 from typing import Literal, TypeAlias
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from jaxcore import ops
 from jaxcore.nn.conv import PointwiseConv
 from jaxcore.nn.drop import drop_out, drop_path
 from jaxcore.nn.initialise import Normal, Uniform
+from jaxcore.nn.norm import RMSNorm
 from jaxcore.nn.stack import apply_stack
 from jaxcore.nn.taps import tap
 from jaxcore.nn.types import Types
@@ -47,24 +49,17 @@ def first_shares(depth: int, start: Start) -> Float[np.ndarray, " l"]:
     return np.clip(float(depth) ** exponents, 1e-6, 1e6)
 
 
+def turned_tokens(x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    """Whole vectors, turned by their place in the row."""
+    places = np.arange(x.shape[1], dtype=ops.accumulation_dtype(x.dtype))[None]
+    return ops.rotary(x, ops.rotary_turns(places, ops.rotary_rates(x.shape[2])))
+
+
 def _near_one(key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
     return 1 + jnp.asarray(1e-4, dtype) * jax.random.normal(key, shape, dtype)
 
 
-class RMSNorm(nn.Module, kw_only=True):
-    """``x / sqrt(1e-3 + mean of x^2)`` times a gain.
-
-    Parameters: ``scale`` (d,), near 1.
-    """
-
-    types: Types = Types()
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        """Normalise over the last axis, in at least float32."""
-        draw = _near_one if self.is_initializing() else nn.initializers.zeros
-        scale = self.param("scale", draw, (x.shape[-1],), jnp.dtype(self.types.param_dtype))
-        return ops.rms_norm(x, scale, 1e-3)
+_Norm = functools.partial(RMSNorm, epsilon=1e-3, draw=_near_one)
 
 
 class Attention(nn.Module, kw_only=True):
@@ -125,11 +120,11 @@ class EncoderBlock(nn.Module, kw_only=True):
           share: of each update before training.
         """
         width, types = x.shape[-1], self.types
-        z = RMSNorm(types=types, name="norm1")(x)
-        turned = ops.rotary(z)
+        z = _Norm(types=types, name="norm1")(x)
+        turned = turned_tokens(z)
         attention = Attention(num_heads=self.num_heads, types=types, name="attention")
         x = self._updated("RightWt1", x, attention(turned, turned, z), share)
-        z = RMSNorm(types=types, name="norm2")(x)
+        z = _Norm(types=types, name="norm2")(x)
         inner = int(3.5 * width)
         wide = [PointwiseConv(features=inner, types=types, name=f"FFWide{i}")(z) for i in (1, 2)]
         hidden = drop_out(self, jax.nn.silu(wide[0]) * wide[1], self.dropout)
@@ -191,6 +186,6 @@ class Encoder(nn.Module, kw_only=True):
         shares = jnp.asarray(shares, types.param_dtype)
         x, _ = apply_stack(block, x, length=self.depth, scanned=(shares,), scan=self.scan)
         pool = Attention(num_heads=self.num_heads, types=types, name="Pool")
-        pooled = pool(x[:, :1], ops.rotary(x), x)[:, 0]
+        pooled = pool(x[:, :1], turned_tokens(x), x)[:, 0]
         project = PointwiseConv(features=width, use_bias=True, types=types, name="PoolProject")
-        return RMSNorm(types=types, name="FinalNorm")(project(pooled))
+        return _Norm(types=types, name="FinalNorm")(project(pooled))

@@ -1,4 +1,6 @@
-"""Normalisation layers of the image networks."""
+"""Normalisation layers."""
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -87,3 +89,26 @@ class BatchNorm(nn.Module, kw_only=True):
 
     def _row(self, a: Array, x: Array) -> Array:
         return a.astype(x.dtype).reshape((1,) * (x.ndim - 1) + a.shape)
+
+
+class RMSNorm(nn.Module, kw_only=True):
+    """``x / sqrt(epsilon + mean of x^2)`` times a gain.
+
+    Parameter: ``scale`` (d,).
+
+    Attributes:
+      epsilon: added to the mean square.
+      draw: of the gain before training.
+      types: of the result and of the parameter.
+    """
+
+    epsilon: float = 1e-6
+    draw: Callable[..., Array] = nn.initializers.ones
+    types: Types = Types()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        """Normalise over the last axis, in at least float32."""
+        draw = self.draw if self.is_initializing() else nn.initializers.zeros
+        scale = self.param("scale", draw, (x.shape[-1],), jnp.dtype(self.types.param_dtype))
+        return ops.rms_norm(x, scale, self.epsilon).astype(self.types.dtype)

@@ -1,7 +1,7 @@
 """Equal blocks one after another, with their parameters stacked along a leading axis."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,31 +9,34 @@ from jaxtyping import Array
 
 from jaxcore.nn import taps
 
+Carried = TypeVar("Carried")
+
 
 def apply_stack(
     block: nn.Module,
-    x: Array,
+    x: Carried,
     *,
     length: int,
     broadcast: tuple[Any, ...] = (),
     scanned: tuple[Any, ...] = (),
     scan: bool = True,
     remat: bool = False,
-) -> tuple[Array, Any]:
+) -> tuple[Carried, Any]:
     """Apply ``length`` blocks like ``block``; to be called in a compact method of their owner.
 
     The block is called as ``block(x, *broadcast, *scanned)``. It returns the next ``x``, of the
-    same shape and type, or a pair of that and further results of the layer. Random numbers
-    (dropout) differ from layer to layer, and are the same with and without ``scan``.
+    same shape and type, or a pair of that and further results of the layer (None if none). Random
+    numbers (dropout) differ from layer to layer, and are the same with and without ``scan``.
 
     Args:
       block: the first of them; its name is the stack's. Every parameter and other variable below
         it has a leading axis of ``length``.
-      x: input of the first block.
+      x: input of the first block: an array, or a tree of arrays. What is changed in place from
+        layer to layer, such as the keys and values of all layers, belongs here.
       length: number of blocks.
       broadcast: trees of arrays that every layer gets as they are: masks, positions.
       scanned: trees of arrays with a leading axis of ``length``, of which every layer gets its
-        own entry: caches.
+        own entry: edits.
       scan: one compiled body in a loop; False unrolls. Same parameters, same numbers.
       remat: recompute each block in the backward pass.
 
@@ -59,7 +62,7 @@ def apply_stack(
     ([4.0, 2.0], (3, 2), (3,))
     """
 
-    def body(block: Any, x: Array, broadcast: Any, scanned: Any, layer: Array | None) -> Any:
+    def body(block: Any, x: Any, broadcast: Any, scanned: Any, layer: Array | None) -> Any:
         with taps.nested(layer) as values:
             out = block(x, *broadcast, *scanned)
         x, per_layer = out if isinstance(out, tuple) else (out, None)

@@ -10,19 +10,30 @@ from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise, repeated_conv2
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate
+from jaxcore.ops.linear import linear
 from jaxcore.ops.norm import channel_norm, group_norm, rms_norm
 from jaxcore.ops.pool import adaptive_pool, global_max
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
 from jaxcore.ops.resize import resize_bilinear
-from jaxcore.ops.rotary import rotary
+from jaxcore.ops.rotary import Turns, llama3_rates, rotary, rotary_rates, rotary_turns
 from jaxcore.ops.shuffle import pixel_shuffle, pixel_unshuffle
+from jaxcore.ops.token_attention import (
+    attention_scores,
+    attention_weights,
+    masked_softmax,
+    token_attention,
+    weighted_values,
+)
 from jaxcore.ops.vision_edits import edit_vision_attention, patch_weights
 from jaxcore.ops.windows import extract_windows, local_max, local_mean, merge_windows
 
 __all__ = [
+    "Turns",
     "accumulation_dtype",
     "adaptive_pool",
+    "attention_scores",
+    "attention_weights",
     "band",
     "channel_attention",
     "channel_norm",
@@ -35,8 +46,11 @@ __all__ = [
     "gelu_gate",
     "global_max",
     "group_norm",
+    "linear",
+    "llama3_rates",
     "local_max",
     "local_mean",
+    "masked_softmax",
     "merge_windows",
     "patch_weights",
     "pixel_shuffle",
@@ -48,8 +62,12 @@ __all__ = [
     "reverse_attention",
     "rms_norm",
     "rotary",
+    "rotary_rates",
+    "rotary_turns",
     "signed_frequencies",
     "soft_band",
     "spectral_split",
+    "token_attention",
     "uniform_attention",
+    "weighted_values",
 ]

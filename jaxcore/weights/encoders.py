@@ -1,13 +1,14 @@
 """Pretrained encoders of images from a folder on this machine; nothing is fetched."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
+from jaxcore.data.images.vision_inputs import CLIP_DEVIATION, CLIP_MEAN
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json
 from jaxcore.typing import Params
@@ -19,7 +20,7 @@ Compat: TypeAlias = Literal["causalimages"]
 
 _BANDS = 3  # that every encoder sees
 _CONSTANTS = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "clip": (CLIP_MEAN, CLIP_DEVIATION),
     "vit": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 """Mean and deviation of each band by family, where a folder does not tell its own."""
@@ -189,12 +190,29 @@ def _constants(folder: Path, family: str) -> tuple[tuple[float, ...], tuple[floa
     path, known = folder / "preprocessor_config.json", _CONSTANTS[family]
     if not path.exists():
         return known
-    settings = read_json(path, what="the constants of an encoder's images")
+    return constants_in(read_json(path, what="the constants of an encoder's images"), known, path)
+
+
+def constants_in(
+    settings: Mapping[str, Any],
+    known: tuple[tuple[float, ...], tuple[float, ...]],
+    path: Path,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each band, of values in [0, 1].
+
+    Args:
+      settings: content of a ``preprocessor_config.json``.
+      known: where it does not tell them.
+      path: the file, for messages.
+
+    Raises:
+      UserError: they cannot be such.
+    """
     found = []
     for name, default in zip(("image_mean", "image_std"), known, strict=True):
         value = settings.get(name, default)
         numbers = isinstance(value, list | tuple) and len(value) == _BANDS
-        if not numbers or not all(isinstance(v, int | float) for v in value):
+        if not numbers or not all(type(v) in (int, float) for v in value):
             raise UserError(f"Expected three numbers as {name} in {path}, found {value!r}.")
         found.append(tuple(float(v) for v in value))
     if not all(d > 0 for d in found[1]):

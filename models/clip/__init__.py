@@ -2,7 +2,7 @@
 
 from jaxcore.models.clip.config import CLIPConfig
 from jaxcore.models.clip.entry import NETWORK, from_torch, init, param_shapes, to_torch
-from jaxcore.models.clip.model import CLIP, Block, apply
+from jaxcore.models.clip.model import CLIP, Block, Seen, apply, features
 from jaxcore.models.clip.params import config_from_state_dict, rules
 
 __all__ = [
@@ -10,8 +10,10 @@ __all__ = [
     "NETWORK",
     "Block",
     "CLIPConfig",
+    "Seen",
     "apply",
     "config_from_state_dict",
+    "features",
     "from_torch",
     "init",
     "param_shapes",

@@ -4,9 +4,11 @@ Radford et al. 2021, "Learning transferable visual models from natural language 
 Dosovitskiy et al. 2021, "An image is worth 16x16 words". Layout NHWC.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,6 +19,19 @@ from jaxcore.models.base import check_images
 from jaxcore.models.clip.config import CLIPConfig
 from jaxcore.nn import ChannelNorm, Conv, Normal, PointwiseConv, Types, apply_stack, tap
 from jaxcore.typing import Key, Params
+
+
+@flax.struct.dataclass
+class Seen:
+    """Tokens behind a block, and how it attended.
+
+    Attributes:
+      tokens: one for the whole image, then its patches row by row.
+      attention: the weights of the block; None where they are not asked for.
+    """
+
+    tokens: Float[Array, "b t d"]
+    attention: Float[Array, "b heads t t"] | None = None
 
 
 class Block(nn.Module):
@@ -31,27 +46,29 @@ class Block(nn.Module):
     cfg: CLIPConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        """Transform tokens."""
-        cfg = self.cfg
-        x = x + self._attention(self._norm("norm1", x))
+    def __call__(self, seen: Seen) -> Seen:
+        """Transform tokens; the attention of the block before is replaced by this one's."""
+        cfg, x = self.cfg, seen.tokens
+        mixed, weights = self._attention(self._norm("norm1", x))
+        x = x + mixed
         hidden = self._linear("fc1", cfg.mlp_width, self._norm("norm2", x))
         if cfg.activation == "gelu":
             hidden = jax.nn.gelu(hidden, approximate=False)
         else:
             hidden = hidden * jax.nn.sigmoid(1.702 * hidden)
-        return tap(self, "out", x + self._linear("fc2", cfg.width, hidden))
+        x = tap(self, "out", x + self._linear("fc2", cfg.width, hidden))
+        return Seen(x, None if seen.attention is None else weights)
 
-    def _attention(self, x: Array) -> Array:
+    def _attention(self, x: Array) -> tuple[Array, Array]:
         cfg = self.cfg
         shape = (*x.shape[:2], cfg.num_heads, cfg.width // cfg.num_heads)
         q, k, v = (self._linear(name, cfg.width, x).reshape(shape) for name in "qkv")
         wide = ops.accumulation_dtype(x.dtype)
         scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
         weights = jax.nn.softmax(scores * shape[-1] ** -0.5, axis=-1)
-        weights = tap(self, "attention", weights).astype(x.dtype)
-        y = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-        return self._linear("out", cfg.width, y.reshape(x.shape))
+        weights = tap(self, "attention", weights)
+        y = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(x.dtype), v)
+        return self._linear("out", cfg.width, y.reshape(x.shape)), weights
 
     def _norm(self, name: str, x: Array) -> Array:
         return ChannelNorm(epsilon=self.cfg.epsilon, types=Types.of(self.cfg), name=name)(x)
@@ -62,19 +79,23 @@ class Block(nn.Module):
 
 
 class CLIP(nn.Module):
-    """The whole network.
+    """The whole network, or its blocks alone.
 
     Taps: ``embeddings``, what enters the first block; those of `Block` below ``layers``.
 
     Attributes:
       cfg: sizes and options.
+      pooled: end with one vector per image; False: with the tokens behind the last block.
+      attention: with ``pooled`` False, return also the attention of the last block.
     """
 
     cfg: CLIPConfig
+    pooled: bool = True
+    attention: bool = False
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b e"]:
-        """Encode images; see :func:`apply`."""
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b e"] | Seen:
+        """Encode images; see :func:`apply` and :func:`features`."""
         cfg, types = self.cfg, Types.of(self.cfg)
         clip, dtype = cfg.family == "clip", jnp.dtype(cfg.param_dtype)
         patches = Conv(
@@ -94,8 +115,15 @@ class CLIP(nn.Module):
         if clip:
             x = self._norm("pre_norm", x)
         x = tap(self, "embeddings", x)
-        x, _ = apply_stack(Block(cfg, name="layers"), x, length=cfg.depth, scan=cfg.scan_blocks)
-        pooled = self._norm("post_norm", x[:, 0])
+        weights = None
+        if self.attention:  # of one block, not of all: each replaces that of the one before
+            shape = (x.shape[0], cfg.num_heads, cfg.tokens, cfg.tokens)
+            weights = jnp.zeros(shape, ops.accumulation_dtype(x.dtype))
+        block, seen = Block(cfg, name="layers"), Seen(x, weights)
+        seen, _ = apply_stack(block, seen, length=cfg.depth, scan=cfg.scan_blocks)
+        if not self.pooled:
+            return seen
+        pooled = self._norm("post_norm", seen.tokens[:, 0])
         if cfg.projection:
             layer = PointwiseConv(
                 features=cfg.projection, use_bias=not clip, types=types, name="projection"
@@ -135,6 +163,52 @@ def apply(params: Params, x: Float[Array, "b h w c"], cfg: CLIPConfig) -> Float[
     >>> jax.eval_shape(lambda params: apply(params, x, cfg), clip.param_shapes(cfg)).shape
     (2, 3)
     """
+    _check(x, cfg)
+    out: Any = CLIP(cfg).apply({"params": params}, x)
+    return out
+
+
+def features(
+    params: Params,
+    x: Float[Array, "b h w c"],
+    cfg: CLIPConfig,
+    *,
+    layer: int = -1,
+    attention: bool = False,
+) -> Seen:
+    """Tokens behind one block, not normalised, as networks that build on CLIP take them.
+
+    Blocks behind it are not computed, and their parameters may be left out.
+
+    Args:
+      params: from ``init`` or ``from_torch``.
+      x: images, as of :func:`apply`.
+      cfg: sizes and options.
+      layer: number of the block, from 1; from the end if negative: -1 is the last one.
+      attention: return the weights of that block's attention too. Only one block's are kept.
+
+    Raises:
+      UserError: there is no such block, or the images do not fit.
+
+    >>> from jaxcore.models import clip
+    >>> cfg = CLIPConfig.tiny()
+    >>> x = jnp.zeros((2, 4, 4, 3))
+    >>> look = lambda params: features(params, x, cfg, layer=-2, attention=True)
+    >>> seen = jax.eval_shape(look, clip.param_shapes(cfg))
+    >>> seen.tokens.shape, seen.attention.shape
+    ((2, 5, 4), (2, 1, 5, 5))
+    """
+    _check(x, cfg)
+    depth = layer + cfg.depth + 1 if layer < 0 else layer
+    if not 1 <= depth <= cfg.depth:
+        raise UserError(f"{cfg.title} expects a layer from 1 to {cfg.depth}, found {layer}.")
+    used = {**params, "layers": jax.tree.map(lambda leaf: leaf[:depth], params["layers"])}
+    network = CLIP(dataclasses.replace(cfg, depth=depth), pooled=False, attention=attention)
+    seen: Any = network.apply({"params": used}, x)
+    return seen
+
+
+def _check(x: Array, cfg: CLIPConfig) -> None:
     side = cfg.image_size
     check_images(cfg.title, x, channels=cfg.in_channels, multiple=side, values="normalised units")
     if x.shape[1:3] != (side, side):
@@ -142,5 +216,3 @@ def apply(params: Params, x: Float[Array, "b h w c"], cfg: CLIPConfig) -> Float[
             f"{cfg.title} expects a height and width of {side}, found {x.shape[1]} and "
             f"{x.shape[2]}."
         )
-    out: Any = CLIP(cfg).apply({"params": params}, x)
-    return out

@@ -128,7 +128,6 @@ def test_files_without_readable_weights(name, options, message):
         (b"\n <HTML>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
         (b'{"weight_map": {}}', "JSON"),
-        (b"GGUF\x03\0\0\0", "GGUF"),
         (b"\x1f\x8b\x08", "gzip"),
         (b"random", "begins with b'random'"),
         (b"PK\x03\x04", "damaged or cut off"),

@@ -13,6 +13,7 @@ import pytest
 from jaxcore import registry
 from jaxcore.convert import Rule
 from jaxcore.errors import UserError
+from jaxcore.models.base import TokenNetwork
 from jaxcore.models.regression import RegressionNetwork
 from tests import tiny_network
 
@@ -41,6 +42,8 @@ def params(network, cfg):
 
 def inputs(network, cfg, *, side=None, channels=None, dtype=jnp.float32):
     """Arguments of ``apply`` between the parameters and the configuration."""
+    if isinstance(network, TokenNetwork):
+        return (jnp.array([[1, 0, 2]]),)
     side = side or max(network.multiple(cfg), network.least(cfg))
     if network.task == "diffusion":
         x = jnp.full((1, side, side, channels or cfg.input_channels), 0.5, dtype)
@@ -118,9 +121,14 @@ def test_one_program_for_one_shape_with_a_finite_output(network, cfg, params):
         return network.apply(params, *arrays, cfg)
 
     compiled, arrays = jax.jit(run), inputs(network, cfg)
+    tokens = isinstance(network, TokenNetwork)
     for scale in (1.0, 0.5):
-        out = compiled(params, scale * arrays[0], *arrays[1:])
+        out = compiled(params, arrays[0] if tokens else scale * arrays[0], *arrays[1:])
     assert len(traced) == 1
+    if tokens:
+        assert out.logits.shape == (1, 3, cfg.vocab_size)
+        assert out.logits.dtype == jnp.float32 and np.isfinite(out.logits).all()
+        return
     image = out[0] if isinstance(out, tuple) else out
     if network.restores(cfg):
         assert image.shape == (*arrays[0].shape[:3], network.channels(cfg))
@@ -153,6 +161,10 @@ def test_inputs_that_do_not_fit_are_refused_in_one_sentence(network, cfg):
         return str(error.value)
 
     title = cfg.title
+    if isinstance(network, TokenNetwork):
+        with pytest.raises(UserError, match=f"{title} expects tokens .*found \\(3,\\) of float32"):
+            network.apply(network.param_shapes(cfg), jnp.ones(3), cfg)
+        return
     assert f"{title} expects images of shape (batch, height, width," in refused(channels=11)
     if network.multiple(cfg) > 1:
         assert f"multiples of {network.multiple(cfg)}" in refused(side=17)
@@ -177,7 +189,7 @@ def test_what_an_image_cannot_be(shape, dtype, message):
 
 
 def test_images_of_any_size_are_restored(network, cfg, params):
-    image = np.random.default_rng(1).random((17, 9, network.channels(cfg)), np.float32)
+    image = np.random.default_rng(1).random((17, 9, network.channels(cfg) or 3), np.float32)
     if not network.restores(cfg):
         with pytest.raises(
             UserError, match=f"a network that restores images, found {network.name}"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.ops import adaptive_pool, global_max, rotary
+from jaxcore.ops import adaptive_pool, global_max
 
 
 def spans(n, count, bins):
@@ -29,13 +29,6 @@ def test_every_bin(bins, kind, size):
     np.testing.assert_allclose(adaptive_pool(x, size, kind, bins), whole, atol=1e-6)
     slopes = jax.grad(lambda x: jnp.sum(adaptive_pool(x, size, kind, bins)))(jnp.asarray(x))
     assert np.isfinite(slopes).all() and slopes.shape == x.shape
-
-
-def test_turned_vectors_see_only_how_far_they_are_apart():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8)), jnp.float32)
-    here, later = rotary(x), rotary(x, start=5)
-    np.testing.assert_allclose(here @ here.T, later @ later.T, atol=1e-5)
-    np.testing.assert_allclose(rotary(x)[0], x[0], atol=1e-7)
 
 
 def test_of_equal_largest_values_the_first_one_is_moved():

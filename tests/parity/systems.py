@@ -1,6 +1,3 @@
 """Systems whose golden files exist and whose implementation does not."""
 
-NOT_YET = (
-    "causalmm",
-    "deconfoundlm",
-)
+NOT_YET = ("deconfoundlm",)

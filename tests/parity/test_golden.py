@@ -6,10 +6,13 @@ import pytest
 
 from tests.parity import (
     adair,
+    causalmm_vision,
+    clip,
     dea_net,
     dea_net_loss,
     earth_estimators,
     earth_observation,
+    llama,
     rddm_diffusion,
     rddm_networks,
     rddm_samplers,
@@ -20,6 +23,7 @@ from tests.parity.systems import NOT_YET
 
 SYSTEMS = {
     "adair": adair.CHECKS,
+    "causalmm": {**causalmm_vision.CHECKS, **clip.CHECKS, **llama.CHECKS},
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "earth_observation": {**earth_estimators.CHECKS, **earth_observation.CHECKS},
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},

@@ -70,10 +70,15 @@ _SUMMARIES = {
         "or your own stamps",
         "swin_deconv_small": "Small SUNet on simulated galaxies of 64 pixels, minutes on a CPU",
     },
+    "llava": {
+        "llava_colours": "Small LLaVA on drawn pictures, with a prior, minutes on a CPU",
+    },
     # Not trained here, or by an estimator.
     "clip": {},
     "cnn2023": {},
     "convnet": {},
+    "llama": {},
+    "qwen2_vl": {},
     "vit": {},
 }
 

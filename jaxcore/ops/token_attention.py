@@ -1,0 +1,149 @@
+"""Attention between tokens, with groups of heads that share keys and values."""
+
+from typing import Literal, overload
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxcore.ops.precision import accumulation_dtype
+
+
+def attention_scores(
+    q: Float[Array, "b t h d"], k: Float[Array, "b s kv d"]
+) -> Float[Array, "b h t s"]:
+    """``q k / sqrt(d)``, head ``i`` with the keys ``i // (h / kv)``, in at least float32.
+
+    >>> attention_scores(jnp.ones((1, 3, 4, 4)), jnp.ones((1, 5, 2, 4)))[0, :, 0, 0].tolist()
+    [2.0, 2.0, 2.0, 2.0]
+    """
+    return _scores(q, k).reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+
+
+def masked_softmax(
+    scores: Float[Array, "*b t s"], allowed: Bool[Array, "*b t s"] | None = None
+) -> Float[Array, "*b t s"]:
+    """Softmax over the last axis; exactly 0 where not allowed, and where a row allows nothing.
+
+    Args:
+      scores: of at least float32.
+      allowed: of as many axes; those of length one count for all.
+
+    >>> masked_softmax(jnp.ones((2, 2)), jnp.array([[True, False], [False, False]])).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+    weights, total = _exponentials(scores, allowed)
+    return weights / total
+
+
+def attention_weights(
+    q: Float[Array, "b t h d"],
+    k: Float[Array, "b s kv d"],
+    allowed: Bool[Array, "_ t s"] | None = None,
+) -> Float[Array, "b h t s"]:
+    """:func:`masked_softmax` of :func:`attention_scores`.
+
+    Args:
+      q: queries.
+      k: keys; their heads divide those of the queries.
+      allowed: which keys a query may see, for every row or for all (first axis of length one).
+
+    >>> q = k = jnp.eye(2).reshape(1, 2, 1, 2)
+    >>> attention_weights(q, k, jnp.array([[[True, False], [False, False]]]))[0, 0].tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+    return masked_softmax(attention_scores(q, k), None if allowed is None else allowed[:, None])
+
+
+def weighted_values(
+    weights: Float[Array, "b h t s"], v: Float[Array, "b s kv d"]
+) -> Float[Array, "b t h d"]:
+    """Sum over the keys of weight times value, in the type of the values.
+
+    >>> weighted_values(jnp.ones((1, 4, 3, 2)), jnp.ones((1, 2, 2, 5))).shape
+    (1, 3, 4, 5)
+    """
+    batch, heads, queries, keys = weights.shape
+    grouped = weights.reshape(batch, v.shape[2], -1, queries, keys).astype(v.dtype)
+    out = jnp.einsum("bkgts,bskd->btkgd", grouped, v)
+    return out.reshape(batch, queries, heads, v.shape[3])
+
+
+@overload
+def token_attention(
+    q: Float[Array, "b t h d"],
+    k: Float[Array, "b s kv d"],
+    v: Float[Array, "b s kv d"],
+    allowed: Bool[Array, "_ t s"] | None = None,
+    *,
+    statistics: Literal[False] = False,
+) -> Float[Array, "b t h d"]: ...
+
+
+@overload
+def token_attention(
+    q: Float[Array, "b t h d"],
+    k: Float[Array, "b s kv d"],
+    v: Float[Array, "b s kv d"],
+    allowed: Bool[Array, "_ t s"] | None = None,
+    *,
+    statistics: Literal[True],
+) -> tuple[Float[Array, "b t h d"], Float[Array, "b t h"]]: ...
+
+
+def token_attention(
+    q: Float[Array, "b t h d"],
+    k: Float[Array, "b s kv d"],
+    v: Float[Array, "b s kv d"],
+    allowed: Bool[Array, "_ t s"] | None = None,
+    *,
+    statistics: bool = False,
+) -> Float[Array, "b t h d"] | tuple[Float[Array, "b t h d"], Float[Array, "b t h"]]:
+    """:func:`weighted_values` of :func:`attention_weights`; 0 for a query that may see no key.
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      allowed: which keys a query may see; None: all.
+      statistics: return also the largest weight of each query and head, from which the results of
+        some other weights follow (`jaxcore.ops.attention_edits`).
+
+    >>> x = jnp.ones((1, 3, 2, 4))
+    >>> causal = jnp.tril(jnp.ones((1, 3, 3), bool))
+    >>> y, largest = token_attention(x, x, x, causal, statistics=True)
+    >>> y.shape, largest[0, :, 0].round(3).tolist()
+    ((1, 3, 2, 4), [1.0, 0.5, 0.3330000042915344])
+    """
+    allowed = None if allowed is None else allowed[:, None, None]
+    weights, total = _exponentials(_scores(q, k), allowed)
+    # Divided afterwards: there are fewer values than weights.
+    out = jnp.einsum(
+        "bkgts,bskd->btkgd", weights.astype(v.dtype), v, preferred_element_type=total.dtype
+    )
+    total = jnp.moveaxis(total, 3, 1)
+    out = (out / total).astype(v.dtype).reshape(*q.shape[:3], v.shape[3])
+    if not statistics:
+        return out
+    return out, (1 / total).reshape(q.shape[:3])
+
+
+def _scores(q: Array, k: Array) -> Array:
+    """Scores of shape (b, kv, h / kv, t, s)."""
+    batch, queries, _, width = q.shape
+    wide = accumulation_dtype(q.dtype)
+    grouped = q.reshape(batch, queries, k.shape[2], -1, width)
+    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, k, preferred_element_type=wide)
+    return scores * jnp.asarray(width**-0.5, wide)
+
+
+def _exponentials(scores: Array, allowed: Array | None) -> tuple[Array, Array]:
+    """``exp(score - largest score)``, and its sum over the keys, 1 where there are none."""
+    if allowed is not None:
+        scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
+    largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - largest)
+    if allowed is not None:  # else a query without any key would see all of them
+        weights = jnp.where(allowed, weights, 0)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return weights, jnp.where(total == 0, 1, total)

@@ -1,0 +1,39 @@
+"""Decoders of the LLaMA family; see README.md beside this file."""
+
+from jaxcore.models.llama.config import LlamaConfig, RopeScaling
+from jaxcore.models.llama.decode import cache_bytes, init_cache, prefill, step
+from jaxcore.models.llama.entry import NETWORK, from_torch, init, param_shapes, to_torch
+from jaxcore.models.llama.model import (
+    Block,
+    Llama,
+    LlamaOutput,
+    apply,
+    embed,
+    project,
+    vocabulary,
+)
+from jaxcore.models.llama.params import LEFTOVERS, config_from_state_dict, rules
+
+__all__ = [
+    "LEFTOVERS",
+    "NETWORK",
+    "Block",
+    "Llama",
+    "LlamaConfig",
+    "LlamaOutput",
+    "RopeScaling",
+    "apply",
+    "cache_bytes",
+    "config_from_state_dict",
+    "embed",
+    "from_torch",
+    "init",
+    "init_cache",
+    "param_shapes",
+    "prefill",
+    "project",
+    "rules",
+    "step",
+    "to_torch",
+    "vocabulary",
+]

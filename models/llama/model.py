@@ -1,0 +1,339 @@
+"""Decoders of the LLaMA family: from tokens, or their embeddings, to logits of the next token.
+
+Touvron et al. 2023, "Llama 2"; with grouped keys and values, biases and the positions of Qwen2-VL
+as options.
+"""
+
+from typing import Any, Literal, TypeAlias
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxcore import ops
+from jaxcore.errors import UserError
+from jaxcore.generate.cache import Cache, write
+from jaxcore.models.llama.config import LlamaConfig
+from jaxcore.nn import Linear, Normal, RMSNorm, SwiGLU, Types, apply_stack, tap, taps
+from jaxcore.typing import Key, Params
+
+Logits: TypeAlias = Literal["all", "last", "none"]
+"""For which tokens logits are computed."""
+
+
+@flax.struct.dataclass
+class LlamaOutput:
+    """What comes out of the network.
+
+    Attributes:
+      logits: of the token after each, at least float32; those of the last token alone (b, 1, v),
+        or None, as asked for.
+      hidden: after the last norm.
+      cache: with the new tokens, if one was given.
+    """
+
+    logits: Float[Array, "b _ v"] | None
+    hidden: Float[Array, "b t d"]
+    cache: Cache | None
+
+
+@flax.struct.dataclass
+class _Shared:
+    """What every layer gets."""
+
+    turns: ops.Turns
+    allowed: Bool[Array, "_ t s"]
+    start: Int[Array, ""] | None  # first slot of the new tokens in a cache
+
+
+@flax.struct.dataclass
+class _Carried:
+    """What goes from layer to layer, and is changed in place."""
+
+    x: Float[Array, "b t d"]
+    keys: Float[Array, "l b s kv d"] | None = None
+    values: Float[Array, "l b s kv d"] | None = None
+
+
+class Block(nn.Module):
+    """Attention and a gated MLP, each behind a norm and added to its input.
+
+    Taps: ``attention``, the weights (b, heads, t, s), and ``out``.
+
+    Attributes:
+      cfg: sizes and options.
+    """
+
+    cfg: LlamaConfig
+
+    @nn.compact
+    def __call__(
+        self, carried: _Carried, shared: _Shared, layer: Int[Array, ""]
+    ) -> tuple[_Carried, None]:
+        """Transform tokens."""
+        cfg, types = self.cfg, Types.of(self.cfg)
+        x = carried.x
+        mixed, carried = self._attention(self._norm("norm1", x), carried, shared, layer)
+        x = x + mixed
+        x = x + SwiGLU(width=cfg.mlp_width, types=types, name="mlp")(self._norm("norm2", x))
+        return carried.replace(x=tap(self, "out", x)), None  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _attention(
+        self, x: Array, carried: _Carried, shared: _Shared, layer: Array
+    ) -> tuple[Array, _Carried]:
+        cfg, types = self.cfg, Types.of(self.cfg)
+        # Per head of keys and values: its queries, its key, its value.
+        shape = (cfg.num_kv_heads, cfg.groups + 2, cfg.head_dim)
+        mixed = Linear(features=shape, use_bias=cfg.qkv_bias, types=types, name="qkv")(x)
+        turned = ops.rotary(mixed[..., :-1, :], shared.turns)
+        q, k, v = turned[..., :-1, :], turned[..., -1, :], mixed[..., -1, :]
+        q = q.reshape(*x.shape[:2], cfg.num_heads, cfg.head_dim)
+        if shared.start is not None and carried.keys is not None and carried.values is not None:
+            keys = write(carried.keys, k, layer, shared.start)
+            values = write(carried.values, v, layer, shared.start)
+            carried = carried.replace(keys=keys, values=values)  # pyright: ignore[reportAttributeAccessIssue]
+            k, v = (jax.lax.dynamic_index_in_dim(a, layer, 0, False) for a in (keys, values))
+            k, v = k.astype(q.dtype), v.astype(q.dtype)
+        y = self._mixed(q, k, v, shared.allowed)
+        y = y.reshape(*x.shape[:2], cfg.num_heads * cfg.head_dim)
+        out = Linear(features=(cfg.width,), use_bias=cfg.out_bias, types=types, name="out_proj")
+        return out(y), carried
+
+    def _mixed(self, q: Array, k: Array, v: Array, allowed: Array) -> Array:
+        if not taps.active():
+            return ops.token_attention(q, k, v, allowed)
+        weights = tap(self, "attention", ops.attention_weights(q, k, allowed))
+        return ops.weighted_values(weights, v)
+
+    def _norm(self, name: str, x: Array) -> Array:
+        return RMSNorm(epsilon=self.cfg.epsilon, types=Types.of(self.cfg), name=name)(x)
+
+
+class Llama(nn.Module):
+    """The whole network but its embeddings and the projection to logits.
+
+    Taps: ``embeddings``, what enters the first block; those of `Block` below ``layers``.
+
+    Attributes:
+      cfg: sizes and options.
+    """
+
+    cfg: LlamaConfig
+
+    @nn.compact
+    def __call__(self, carried: _Carried, shared: _Shared) -> tuple[Array, _Carried]:
+        """Hidden states after the last norm, and the keys and values of all layers."""
+        cfg = self.cfg
+        carried = carried.replace(x=tap(self, "embeddings", carried.x))  # pyright: ignore[reportAttributeAccessIssue]
+        carried, _ = apply_stack(
+            Block(cfg, name="layers"),
+            carried,
+            length=cfg.depth,
+            broadcast=(shared,),
+            scanned=(jnp.arange(cfg.depth),),
+            scan=cfg.scan_blocks,
+            remat=cfg.remat,
+        )
+        norm = RMSNorm(epsilon=cfg.epsilon, types=Types.of(cfg), name="norm")
+        return norm(carried.x), carried
+
+
+def draw(key: Key, cfg: LlamaConfig) -> Params:
+    """Parameters by the initialisers of the modules; tables of the vocabulary likewise."""
+    x = jnp.zeros((1, 1, cfg.width), cfg.dtype)
+    positions = jnp.zeros((1, 1), jnp.int32)
+    shared = _Shared(_turns(positions, cfg), jnp.ones((1, 1, 1), bool), None)
+    variables: Any = Llama(cfg).init(key, _Carried(x), shared)
+    params, names = variables["params"], ("embed",) if cfg.tied else ("embed", "head")
+    for i, name in enumerate(names):
+        shape, dtype = (cfg.vocab_size, cfg.width), jnp.dtype(cfg.param_dtype)
+        params[name] = Normal(0.02)(jax.random.fold_in(key, i), shape, dtype)
+    return params
+
+
+def embed(params: Params, tokens: Int[Array, "b t"], cfg: LlamaConfig) -> Float[Array, "b t d"]:
+    """Embeddings of tokens, to be mixed with those of images before :func:`apply`.
+
+    >>> from jaxcore.models import llama
+    >>> cfg = LlamaConfig.tiny()
+    >>> embed(llama.init(jax.random.key(0), cfg), jnp.zeros((2, 3), jnp.int32), cfg).shape
+    (2, 3, 8)
+    """
+    return jnp.take(params["embed"], tokens, axis=0, mode="clip").astype(cfg.dtype)
+
+
+def vocabulary(params: Params, cfg: LlamaConfig) -> Float[Array, "v d"]:
+    """One row per token, whose product with a hidden state is the token's logit."""
+    return params["embed"] if cfg.tied else params["head"]
+
+
+def project(params: Params, hidden: Float[Array, "*b d"], cfg: LlamaConfig) -> Float[Array, "*b v"]:
+    """Logits of hidden states, at least float32.
+
+    >>> from jaxcore.models import llama
+    >>> cfg = LlamaConfig.tiny()
+    >>> project(llama.init(jax.random.key(0), cfg), jnp.ones((2, 8)), cfg).shape
+    (2, 11)
+    """
+    table = vocabulary(params, cfg).astype(hidden.dtype)
+    wide = ops.accumulation_dtype(cfg.dtype)
+    return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=wide)
+
+
+def apply(
+    params: Params,
+    x: Int[Array, "b t"] | Float[Array, "b t d"],
+    cfg: LlamaConfig,
+    *,
+    positions: Int[Array, "*k b t"] | None = None,
+    valid: Bool[Array, "b t"] | None = None,
+    segments: Int[Array, "b t"] | None = None,
+    cache: Cache | None = None,
+    logits: Logits = "all",
+) -> LlamaOutput:
+    """Read tokens. Pure: can be jitted (``cfg``, ``logits`` static), mapped, differentiated.
+
+    Args:
+      params: from ``init`` or ``from_torch``.
+      x: tokens, or embeddings (see :func:`embed`).
+      cfg: sizes and options.
+      positions: of the tokens, (b, t), or (3, b, t) with ``cfg.mrope_sections``. By default they
+        count the tokens of a row, padding left out, from those in the cache on.
+      valid: False for padding, which no token sees; rows that are generated from are padded on the
+        left. None: no padding.
+      segments: number of the text that a token belongs to, where several are packed into a row:
+        tokens see those of their own text only, and positions begin anew.
+      cache: of `init_cache`; the new tokens are written behind those that it holds (prompts in
+        pieces, or one token at a time), and see them.
+      logits: for "all" tokens, for the "last" one, or "none".
+
+    Returns:
+      Logits, hidden states and, if one was given, the new cache. More tokens than a cache has room
+      for cannot be noticed inside ``jit``: they overwrite its last slots.
+
+    Raises:
+      UserError: a shape or type does not fit.
+
+    >>> from jaxcore.models import llama
+    >>> cfg = LlamaConfig.tiny()
+    >>> tokens = jnp.array([[3, 1, 4]])
+    >>> shapes = llama.param_shapes(cfg)
+    >>> jax.eval_shape(lambda params: apply(params, tokens, cfg).logits, shapes).shape
+    (1, 3, 11)
+    """
+    x = jnp.asarray(x)
+    _check(x, cfg, positions, valid, segments, cache)
+    tokens = jnp.issubdtype(x.dtype, jnp.integer)
+    x = embed(params, x, cfg) if tokens else x.astype(cfg.dtype)
+    there = jnp.ones(x.shape[:2], bool) if valid is None else valid
+    places = _positions(there, segments, cache) if positions is None else positions
+    turns = _turns(places, cfg)
+    # Order in the row, not position: tokens of an image share positions and see each other's past.
+    if cache is None:
+        shared, carried = _Shared(turns, _allowed(there, segments), None), _Carried(x)
+        hidden, _ = _layers(params, carried, shared, cfg)
+    else:
+        start, new = cache.length, x.shape[1]
+        at = (jnp.zeros((), start.dtype), start)
+        written = jax.lax.dynamic_update_slice(cache.valid, there, at)
+        order = start + jnp.arange(new, dtype=start.dtype)
+        seen = jnp.arange(cache.slots, dtype=start.dtype)[None] <= order[:, None]
+        shared = _Shared(turns, seen[None] & written[:, None], start)
+        hidden, carried = _layers(params, _Carried(x, cache.keys, cache.values), shared, cfg)
+        cache = cache.replace(  # pyright: ignore[reportAttributeAccessIssue]
+            keys=carried.keys,
+            values=carried.values,
+            valid=written,
+            position=_next(places, there, cache.position),
+            length=start + new,
+        )
+    wanted = {"all": hidden, "last": hidden[:, -1:], "none": None}[logits]
+    return LlamaOutput(None if wanted is None else project(params, wanted, cfg), hidden, cache)
+
+
+def _layers(
+    params: Params, carried: _Carried, shared: _Shared, cfg: LlamaConfig
+) -> tuple[Array, _Carried]:
+    module = {name: part for name, part in params.items() if name not in ("embed", "head")}
+    out: Any = Llama(cfg).apply({"params": module}, carried, shared)
+    return out
+
+
+def _turns(positions: Array, cfg: LlamaConfig) -> ops.Turns:
+    """For arrays (b, t, kv, groups + 1, d)."""
+    sections = cfg.mrope_sections if positions.ndim == 3 else ()
+    cos, sin = ops.rotary_turns(positions, cfg.rates, sections)
+    return cos[:, :, None, None], sin[:, :, None, None]
+
+
+def _positions(there: Array, segments: Array | None, cache: Cache | None) -> Array:
+    """How many tokens stand before each, padding left out."""
+    there = there.astype(jnp.int32)
+    count = jnp.cumsum(there, axis=1, dtype=jnp.int32) - 1
+    if segments is not None:
+        first = jnp.concatenate(
+            [jnp.ones((there.shape[0], 1), bool), segments[:, 1:] != segments[:, :-1]], axis=1
+        )
+        before = jax.lax.cummax(jnp.where(first, count - there + 1, 0), axis=1)
+        count = count - before
+    count = jnp.maximum(count, 0)
+    return count if cache is None else cache.position[:, None] + count
+
+
+def _next(places: Array, there: Array, before: Array) -> Array:
+    """Position after the largest so far; Qwen2-VL goes on behind the longest side of an image."""
+    largest = places if places.ndim == 2 else jnp.max(places, axis=0)
+    last = jnp.max(jnp.where(there, largest, -1), axis=1)
+    return jnp.maximum(before, (last + 1).astype(before.dtype))
+
+
+def _allowed(there: Array, segments: Array | None) -> Array:
+    """Which keys a query may see in rows without a cache."""
+    length = there.shape[1]
+    seen = jnp.tri(length, dtype=bool)[None] & there[:, None]
+    if segments is not None:
+        seen = seen & (segments[:, :, None] == segments[:, None])
+    return seen
+
+
+def _check(
+    x: Array,
+    cfg: LlamaConfig,
+    positions: Array | None,
+    valid: Array | None,
+    segments: Array | None,
+    cache: Cache | None,
+) -> None:
+    title, shape = cfg.title, tuple(x.shape)
+    if x.ndim == 2 and 0 not in shape:
+        fits = jnp.issubdtype(x.dtype, jnp.integer)
+    else:
+        fits = x.ndim == 3 and 0 not in shape and shape[2] == cfg.width
+        fits = fits and jnp.issubdtype(x.dtype, jnp.floating)
+    if not fits:
+        raise UserError(
+            f"{title} expects tokens (batch, length) of a whole-number type, or embeddings "
+            f"(batch, length, {cfg.width}) of a floating-point type, found {shape} of {x.dtype}."
+        )
+    kinds = len(cfg.mrope_sections)
+    places = [shape[:2], (kinds, *shape[:2])] if kinds else [shape[:2]]
+    wanted = {"valid": (valid, [shape[:2]]), "segments": (segments, [shape[:2]])}
+    for name, (array, shapes) in {"positions": (positions, places), **wanted}.items():
+        if array is not None and tuple(array.shape) not in shapes:
+            raise UserError(
+                f"{title} expects {name} of shape {' or '.join(map(str, shapes))}, found "
+                f"{tuple(array.shape)}."
+            )
+    if cache is None:
+        return
+    if segments is not None:
+        raise UserError(f"{title} expects either a cache or segments, found both.")
+    expected = (cfg.depth, shape[0], cfg.num_kv_heads, cfg.head_dim)
+    keys = cache.keys.shape
+    if (keys[0], keys[1], *keys[3:]) != expected or shape[1] > cache.slots:
+        raise UserError(
+            f"{title} expects a cache of {expected[0]} layers, {expected[1]} rows, at least "
+            f"{shape[1]} slots and {expected[2]} heads of {expected[3]}, found {keys}."
+        )

@@ -1,0 +1,77 @@
+"""Attention between tokens and rotations, against sums written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcore import ops
+
+
+def arrays(*shapes):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def test_every_head_sees_the_keys_of_its_group():
+    q, k, v = arrays((2, 3, 4, 6), (2, 5, 2, 6), (2, 5, 2, 6))
+    allowed = jnp.asarray(np.random.default_rng(1).random((2, 3, 5)) < 0.6).at[0, 1].set(False)
+    out, largest = ops.token_attention(q, k, v, allowed, statistics=True)
+    weights = np.asarray(ops.attention_weights(q, k, allowed))
+    for row in range(2):
+        for head in range(4):
+            scores = np.asarray(q)[row, :, head] @ np.asarray(k)[row, :, head // 2].T / 6**0.5
+            expected = np.exp(scores) * np.asarray(allowed)[row]
+            expected /= np.maximum(expected.sum(-1, keepdims=True), 1e-30)
+            np.testing.assert_allclose(weights[row, head], expected, atol=1e-6)
+            mixed = expected @ np.asarray(v)[row, :, head // 2]
+            np.testing.assert_allclose(out[row, :, head], mixed, atol=1e-6)
+    seen = np.asarray(allowed).any(-1)
+    np.testing.assert_allclose(
+        np.moveaxis(weights.max(-1), 1, 2)[seen], np.asarray(largest)[seen], atol=1e-6
+    )
+    assert np.all(weights[~np.broadcast_to(allowed[:, None], weights.shape)] == 0)
+    np.testing.assert_allclose(ops.weighted_values(jnp.asarray(weights), v), out, atol=1e-6)
+
+
+def test_gradients_are_right_where_a_query_sees_one_key_or_none():
+    q, k, v = arrays((1, 3, 1, 2), (1, 3, 1, 2), (1, 3, 1, 2))
+    allowed = jnp.tri(3, dtype=bool)[None].at[0, 1].set(False)
+
+    def total(q):
+        return jnp.sum(ops.token_attention(q, k, v, allowed) ** 2)
+
+    slopes = np.asarray(jax.grad(total)(q))
+    assert np.all(slopes[0, :2] == 0)  # nothing to choose between
+    for i in range(2):
+        step = jnp.zeros_like(q).at[0, 2, 0, i].set(1e-2)
+        np.testing.assert_allclose(
+            slopes[0, 2, 0, i], (total(q + step) - total(q - step)) / 2e-2, rtol=1e-2
+        )
+
+
+def test_turned_vectors_see_only_how_far_they_are_apart():
+    (x,) = arrays((6, 8))
+    rates = ops.rotary_rates(8)
+
+    def turned(start):
+        return ops.rotary(x, ops.rotary_turns(start + jnp.arange(6), rates))
+
+    np.testing.assert_allclose(turned(0) @ turned(0).T, turned(5) @ turned(5).T, atol=1e-5)
+    np.testing.assert_allclose(turned(0)[0], x[0], atol=1e-7)
+
+
+def test_sections_turn_by_their_own_kind_of_position():
+    """Height for the first pairs and width for the others, each with rates of its own."""
+    (x,) = arrays((3, 8))
+    rates = np.tile(ops.rotary_rates(4), 2)
+    places = jnp.array([[0, 1, 2], [5, 0, 3]])
+    found = np.asarray(ops.rotary(x, ops.rotary_turns(places, rates, (2, 2))))
+    for token in range(3):
+        for pair in range(4):
+            angle = float(places[pair // 2, token]) * rates[pair]
+            a, b = float(x[token, pair]), float(x[token, pair + 4])
+            np.testing.assert_allclose(
+                [found[token, pair], found[token, pair + 4]],
+                [a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)],
+                atol=1e-5,
+            )
