@@ -21,6 +21,7 @@ from jaxcore.estimators.causalmm.combine import combine_logits, plausibility_mas
 from jaxcore.estimators.causalmm.config import CausalMMConfig, LanguageEdit, VisionEdit
 from jaxcore.estimators.causalmm.decoding import causalmm, language_edit
 from jaxcore.estimators.causalmm.effects import Effect, causal_effect
+from jaxcore.estimators.causalmm.maps import attention_maps, attention_picture, on_picture
 
 __all__ = [
     "CausalMMConfig",
@@ -35,6 +36,8 @@ __all__ = [
     "TextOnlyConfig",
     "VCDConfig",
     "VisionEdit",
+    "attention_maps",
+    "attention_picture",
     "causal_effect",
     "causalmm",
     "combine_logits",
@@ -42,6 +45,7 @@ __all__ = [
     "dola",
     "language_edit",
     "noised",
+    "on_picture",
     "pai",
     "plausibility_mask",
     "regular",

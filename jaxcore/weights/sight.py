@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Fit: TypeAlias = Literal["pad", "crop"]
 """How a picture becomes a square: with bars, or without its ends."""
 
+Look: TypeAlias = Callable[[Params, Any, Sequence[Grid]], Any]
+"""``look(params, what the tower gets, grids of patches)``: embeddings of pictures."""
+
 SETTINGS = "preprocessor_config.json"
 _CELLS = 64  # vectors of Qwen2-VL's pictures are filled up to multiples of this
 
@@ -93,6 +96,7 @@ class Sight:
         *,
         bucket: int = 64,
         pad: int = 0,
+        look: Look | None = None,
     ) -> Prompt:
         """Put pictures into a prompt.
 
@@ -103,6 +107,7 @@ class Sight:
           bucket: the prompt is padded on the left to a multiple of this, so that few programs are
             compiled.
           pad: token of the padding.
+          look: makes embeddings of what the tower gets, in the place of the network's own.
 
         Raises:
           UserError: as many image tokens as pictures are expected, or a picture cannot be read.
@@ -114,7 +119,7 @@ class Sight:
                 f"{found}."
             )
         if self.network == "qwen2_vl":
-            return self._patches(params, ids, images, bucket, pad)
+            return self._patches(params, ids, images, bucket, pad, look)
         import jax.numpy as jnp
 
         from jaxcore.models import llava
@@ -127,7 +132,10 @@ class Sight:
         if images:
             assert isinstance(self.inputs, SquareInputs)
             seen = np.stack([self.inputs(image) for image in images])
-            features = _compiled("llava")(params, seen, cfg=self.cfg)
+            if look is None:
+                features = _compiled("llava")(params, seen, cfg=self.cfg)
+            else:
+                features = look(params, seen, ())
         x = llava.embed(params, jnp.asarray(tokens), self.cfg, features)
         return Prompt(x=x, valid=valid, positions=None, tokens=tokens)
 
@@ -156,7 +164,10 @@ class Sight:
         tokens, valid = _padded(ids, bucket, pad)
         if images:
             patches = qwen2_vl.join_patches(rows, grids, cfg.vision, bucket=_CELLS)
-            found = _compiled("qwen2_vl")(params, patches, cfg=cfg)
+            if look is None:
+                found = _compiled("qwen2_vl")(params, patches, cfg=cfg)
+            else:
+                found = look(params, patches, grids)
             features = found[: sum(counts)]
         x = qwen2_vl.embed(params, jnp.asarray(tokens), cfg, features)
         positions, _ = qwen2_vl.position_ids(tokens, grids, cfg, valid)
