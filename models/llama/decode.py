@@ -13,6 +13,7 @@ from jaxcore.generate import cache as caches
 from jaxcore.generate.cache import Cache
 from jaxcore.models.llama.config import LlamaConfig
 from jaxcore.models.llama.model import apply
+from jaxcore.nn.edits import AttentionEdit
 from jaxcore.typing import Params
 
 
@@ -48,11 +49,11 @@ def _sizes(cfg: LlamaConfig) -> dict[str, int]:
     }
 
 
-def step(params: Params, cfg: LlamaConfig) -> Partial:
+def step(params: Params, cfg: LlamaConfig, edit: AttentionEdit | None = None) -> Partial:
     """``step(tokens (b, 1), cache) -> (logits (b, v), cache)`` for `jaxcore.generate`.
 
-    A pytree: handed to a compiled function, it carries the parameters as arguments, and functions
-    of one configuration share a program.
+    A pytree: handed to a compiled function, it carries the parameters (and the edit of `apply`) as
+    arguments, and functions of one configuration share a program.
 
     >>> from jaxcore.models import llama
     >>> cfg = LlamaConfig.tiny()
@@ -61,7 +62,7 @@ def step(params: Params, cfg: LlamaConfig) -> Partial:
     >>> logits.shape, int(cache.length)
     ((3, 11), 1)
     """
-    return Partial(_step(cfg), params)
+    return Partial(_step(cfg), params, edit)
 
 
 def prefill(
@@ -72,6 +73,7 @@ def prefill(
     room: int,
     valid: Bool[Array, "b t"] | None = None,
     positions: Int[Array, "*k b t"] | None = None,
+    edit: AttentionEdit | None = None,
 ) -> tuple[Float[Array, "b v"], Cache]:
     """Read prompts: logits of the token after them, and a cache to go on from. Compiled.
 
@@ -82,6 +84,7 @@ def prefill(
       room: tokens that shall fit into the cache behind the prompts.
       valid: see `apply`.
       positions: see `apply`.
+      edit: see `apply`.
 
     Raises:
       UserError: prompt and room are more than the network was made for, or a shape does not fit.
@@ -99,7 +102,7 @@ def prefill(
             f"{cfg.title} expects at most {cfg.max_positions} tokens, found a prompt of "
             f"{x.shape[1]}, padding counted, and room for {room} more."
         )
-    return _prefill(params, x, valid, positions, cfg=cfg, length=length)
+    return _prefill(params, x, valid, positions, edit, cfg=cfg, length=length)
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "length"))
@@ -108,23 +111,24 @@ def _prefill(
     x: Array,
     valid: Array | None,
     positions: Array | None,
+    edit: AttentionEdit | None,
     *,
     cfg: LlamaConfig,
     length: int,
 ) -> tuple[Array, Cache]:
     cache = init_cache(cfg, x.shape[0], length)
-    options: dict[str, Any] = {"valid": valid, "positions": positions, "cache": cache}
-    out = apply(params, x, cfg, **options, logits="last")
+    options: dict[str, Any] = {"valid": valid, "positions": positions, "edit": edit}
+    out = apply(params, x, cfg, cache=cache, **options, logits="last")
     assert out.logits is not None and out.cache is not None
     return out.logits[:, 0], out.cache
 
 
 @functools.cache
-def _step(
-    cfg: LlamaConfig,
-) -> Callable[[Params, Int[Array, "b 1"], Cache], tuple[Float[Array, "b v"], Cache]]:
-    def one(params: Params, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
-        out = apply(params, tokens, cfg, cache=cache, logits="last")
+def _step(cfg: LlamaConfig) -> Callable[..., tuple[Array, Cache]]:
+    def one(
+        params: Params, edit: AttentionEdit | None, tokens: Array, cache: Cache
+    ) -> tuple[Array, Cache]:
+        out = apply(params, tokens, cfg, cache=cache, edit=edit, logits="last")
         assert out.logits is not None and out.cache is not None
         return out.logits[:, 0], out.cache
 

@@ -4,6 +4,7 @@ Touvron et al. 2023, "Llama 2"; with grouped keys and values, biases and the pos
 as options.
 """
 
+import functools
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from jaxcore.errors import UserError
 from jaxcore.generate.cache import Cache, write
 from jaxcore.models.llama.config import LlamaConfig
 from jaxcore.nn import Linear, Normal, RMSNorm, SwiGLU, Types, apply_stack, tap, taps
+from jaxcore.nn.edits import AttentionEdit, edit_scores, edit_weights, edited_attention
 from jaxcore.typing import Key, Params
 
 Logits: TypeAlias = Literal["all", "last", "none"]
@@ -60,7 +62,7 @@ class _Carried:
 class Block(nn.Module):
     """Attention and a gated MLP, each behind a norm and added to its input.
 
-    Taps: ``attention``, the weights (b, heads, t, s), and ``out``.
+    Taps: ``attention``, the weights (b, heads, t, s) after any edit, and ``out``.
 
     Attributes:
       cfg: sizes and options.
@@ -70,18 +72,27 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carried: _Carried, shared: _Shared, layer: Int[Array, ""]
+        self,
+        carried: _Carried,
+        shared: _Shared,
+        layer: Int[Array, ""],
+        edit: AttentionEdit | None,
     ) -> tuple[_Carried, None]:
         """Transform tokens."""
         cfg, types = self.cfg, Types.of(self.cfg)
         x = carried.x
-        mixed, carried = self._attention(self._norm("norm1", x), carried, shared, layer)
+        mixed, carried = self._attention(self._norm("norm1", x), carried, shared, layer, edit)
         x = x + mixed
         x = x + SwiGLU(width=cfg.mlp_width, types=types, name="mlp")(self._norm("norm2", x))
         return carried.replace(x=tap(self, "out", x)), None  # pyright: ignore[reportAttributeAccessIssue]
 
     def _attention(
-        self, x: Array, carried: _Carried, shared: _Shared, layer: Array
+        self,
+        x: Array,
+        carried: _Carried,
+        shared: _Shared,
+        layer: Array,
+        edit: AttentionEdit | None,
     ) -> tuple[Array, _Carried]:
         cfg, types = self.cfg, Types.of(self.cfg)
         # Per head of keys and values: its queries, its key, its value.
@@ -96,16 +107,27 @@ class Block(nn.Module):
             carried = carried.replace(keys=keys, values=values)  # pyright: ignore[reportAttributeAccessIssue]
             k, v = (jax.lax.dynamic_index_in_dim(a, layer, 0, False) for a in (keys, values))
             k, v = k.astype(q.dtype), v.astype(q.dtype)
-        y = self._mixed(q, k, v, shared.allowed)
+        y = self._mixed(q, k, v, shared.allowed, edit)
         y = y.reshape(*x.shape[:2], cfg.num_heads * cfg.head_dim)
         out = Linear(features=(cfg.width,), use_bias=cfg.out_bias, types=types, name="out_proj")
         return out(y), carried
 
-    def _mixed(self, q: Array, k: Array, v: Array, allowed: Array) -> Array:
+    def _mixed(
+        self, q: Array, k: Array, v: Array, allowed: Array, edit: AttentionEdit | None
+    ) -> Array:
         if not taps.active():
-            return ops.token_attention(q, k, v, allowed)
-        weights = tap(self, "attention", ops.attention_weights(q, k, allowed))
-        return ops.weighted_values(weights, v)
+            if edit is None:
+                return ops.token_attention(q, k, v, allowed)
+            inputs = (q, k, v, allowed)
+            edited = functools.partial(edited_attention, edit=edit)
+            return jax.lax.cond(edit.layers, edited, ops.token_attention, *inputs)
+        scores = ops.attention_scores(q, k)
+        if edit is not None:
+            scores = jnp.where(edit.layers, edit_scores(scores, allowed, edit), scores)
+        weights = ops.masked_softmax(scores, allowed[:, None])
+        if edit is not None:
+            weights = jnp.where(edit.layers, edit_weights(weights, allowed, edit), weights)
+        return ops.weighted_values(tap(self, "attention", weights), v)
 
     def _norm(self, name: str, x: Array) -> Array:
         return RMSNorm(epsilon=self.cfg.epsilon, types=Types.of(self.cfg), name=name)(x)
@@ -123,7 +145,9 @@ class Llama(nn.Module):
     cfg: LlamaConfig
 
     @nn.compact
-    def __call__(self, carried: _Carried, shared: _Shared) -> tuple[Array, _Carried]:
+    def __call__(
+        self, carried: _Carried, shared: _Shared, edit: AttentionEdit | None = None
+    ) -> tuple[Array, _Carried]:
         """Hidden states after the last norm, and the keys and values of all layers."""
         cfg = self.cfg
         carried = carried.replace(x=tap(self, "embeddings", carried.x))  # pyright: ignore[reportAttributeAccessIssue]
@@ -132,7 +156,7 @@ class Llama(nn.Module):
             carried,
             length=cfg.depth,
             broadcast=(shared,),
-            scanned=(jnp.arange(cfg.depth),),
+            scanned=(jnp.arange(cfg.depth), None if edit is None else edit.stacked(cfg.depth)),
             scan=cfg.scan_blocks,
             remat=cfg.remat,
         )
@@ -191,6 +215,7 @@ def apply(
     valid: Bool[Array, "b t"] | None = None,
     segments: Int[Array, "b t"] | None = None,
     cache: Cache | None = None,
+    edit: AttentionEdit | None = None,
     logits: Logits = "all",
 ) -> LlamaOutput:
     """Read tokens. Pure: can be jitted (``cfg``, ``logits`` static), mapped, differentiated.
@@ -207,6 +232,7 @@ def apply(
         tokens see those of their own text only, and positions begin anew.
       cache: of `init_cache`; the new tokens are written behind those that it holds (prompts in
         pieces, or one token at a time), and see them.
+      edit: of the attention weights of some layers, heads and rows, for counterfactuals.
       logits: for "all" tokens, for the "last" one, or "none".
 
     Returns:
@@ -225,6 +251,10 @@ def apply(
     """
     x = jnp.asarray(x)
     _check(x, cfg, positions, valid, segments, cache)
+    if edit is not None and edit.layers.shape != (cfg.depth,):
+        raise UserError(
+            f"{cfg.title} expects an edit of {cfg.depth} layers, found {edit.layers.shape}."
+        )
     tokens = jnp.issubdtype(x.dtype, jnp.integer)
     x = embed(params, x, cfg) if tokens else x.astype(cfg.dtype)
     there = jnp.ones(x.shape[:2], bool) if valid is None else valid
@@ -233,7 +263,7 @@ def apply(
     # Order in the row, not position: tokens of an image share positions and see each other's past.
     if cache is None:
         shared, carried = _Shared(turns, _allowed(there, segments), None), _Carried(x)
-        hidden, _ = _layers(params, carried, shared, cfg)
+        hidden, _ = _layers(params, carried, shared, edit, cfg)
     else:
         start, new = cache.length, x.shape[1]
         at = (jnp.zeros((), start.dtype), start)
@@ -241,7 +271,8 @@ def apply(
         order = start + jnp.arange(new, dtype=start.dtype)
         seen = jnp.arange(cache.slots, dtype=start.dtype)[None] <= order[:, None]
         shared = _Shared(turns, seen[None] & written[:, None], start)
-        hidden, carried = _layers(params, _Carried(x, cache.keys, cache.values), shared, cfg)
+        carried = _Carried(x, cache.keys, cache.values)
+        hidden, carried = _layers(params, carried, shared, edit, cfg)
         cache = cache.replace(  # pyright: ignore[reportAttributeAccessIssue]
             keys=carried.keys,
             values=carried.values,
@@ -254,10 +285,14 @@ def apply(
 
 
 def _layers(
-    params: Params, carried: _Carried, shared: _Shared, cfg: LlamaConfig
+    params: Params,
+    carried: _Carried,
+    shared: _Shared,
+    edit: AttentionEdit | None,
+    cfg: LlamaConfig,
 ) -> tuple[Array, _Carried]:
     module = {name: part for name, part in params.items() if name not in ("embed", "head")}
-    out: Any = Llama(cfg).apply({"params": module}, carried, shared)
+    out: Any = Llama(cfg).apply({"params": module}, carried, shared, edit)
     return out
 
 
