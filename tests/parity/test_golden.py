@@ -6,6 +6,7 @@ import pytest
 
 from tests.parity import (
     adair,
+    causalmm_decoding,
     causalmm_vision,
     clip,
     dea_net,
@@ -23,7 +24,12 @@ from tests.parity.systems import NOT_YET
 
 SYSTEMS = {
     "adair": adair.CHECKS,
-    "causalmm": {**causalmm_vision.CHECKS, **clip.CHECKS, **llama.CHECKS},
+    "causalmm": {
+        **causalmm_decoding.CHECKS,
+        **causalmm_vision.CHECKS,
+        **clip.CHECKS,
+        **llama.CHECKS,
+    },
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "earth_observation": {**earth_estimators.CHECKS, **earth_observation.CHECKS},
     "rddm": {**rddm_diffusion.CHECKS, **rddm_networks.CHECKS, **rddm_samplers.CHECKS},
