@@ -95,6 +95,15 @@ def begin(
     return pai(decoder, factual, other, here, way, room=room)
 
 
+def prompt_ids(model: "LanguageModel", question: str, images: int = 0) -> list[int]:
+    """Ids of a question by the model's template of chats, with places for pictures before it."""
+    if model.sight is None:
+        return model.prompt(question)
+    from jaxcore.weights.sight import chat
+
+    return chat(model.tokenizer, model.sight.network, question, images)
+
+
 def answer(
     model: "LanguageModel",
     ids: Sequence[int],
