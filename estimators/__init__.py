@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxcore.estimators.bootstrap import critical_value, multiplier
+    from jaxcore.estimators.causalmm import CausalMMConfig
     from jaxcore.estimators.crossfit import fold_ids
     from jaxcore.estimators.datasets import load_401k
     from jaxcore.estimators.did import DID
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "bootstrap": ("critical_value", "multiplier"),
+    "causalmm": ("CausalMMConfig",),
     "crossfit": ("fold_ids",),
     "datasets": ("load_401k",),
     "did": ("DID",),
@@ -63,6 +65,7 @@ __all__ = [
     "PLIV",
     "PLR",
     "QTE",
+    "CausalMMConfig",
     "Estimate",
     "ImageConfounding",
     "SelectiveIV",
