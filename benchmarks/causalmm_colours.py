@@ -23,9 +23,17 @@ from jaxtyping import Array
 from benchmarks import harness
 from benchmarks.harness import say
 from jaxcore.atomic import whole_file
-from jaxcore.estimators.causalmm import combine_logits
+from jaxcore.estimators.causalmm import (
+    CausalMMConfig,
+    Decoder,
+    LanguageEdit,
+    Text,
+    causalmm,
+    combine_logits,
+    regular,
+)
 from jaxcore.figures import new_figure
-from jaxcore.generate import pad_left
+from jaxcore.generate import GREEDY, pad_left
 from jaxcore.models import llama
 from jaxcore.nn import AttentionEdit
 from jaxcore.weights import load_language
@@ -44,6 +52,7 @@ BANDS: dict[str, list[int]] = {
 }
 KINDS = ("reverse", "uniform", "random")
 SEEDS = (0, 1, 2)  # of random attention
+NEW = 32  # tokens whose time is taken
 
 
 def items() -> list[tuple[str, str, str]]:
@@ -129,9 +138,34 @@ def main(out: Path = harness.RESULTS / "causalmm_colours.json", smoke: bool = Fa
         ),
     }
     say(str(found["checks"]))
+    found["speed"] = speed(params, cfg, tokens, valid)
+    say(str(found["speed"]))
     harness.write({"environment": harness.environment(), **found}, out)
     with whole_file(out.with_suffix(".png"), overwrite=True) as place:
         picture(found).savefig(place, format="png", dpi=120)
+
+
+def speed(params: Any, cfg: Any, tokens: np.ndarray, valid: np.ndarray) -> dict[str, Any]:
+    """Seconds for 32 tokens behind one sentence, without and with counterfactual branches."""
+    decoder = Decoder(params, cfg, llama)
+    prompt = Text(jnp.asarray(tokens[:1]), jnp.asarray(valid[:1]))
+    keys = jax.random.split(jax.random.key(0), 1)
+    language = LanguageEdit(kind="reverse", layers="middle")
+
+    def run(branches: int) -> Any:
+        if branches == 1:
+            ready = regular(decoder, prompt, room=NEW)
+        else:
+            config = CausalMMConfig(language=language, num_counterfactuals=branches - 1)
+            ready = causalmm(decoder, prompt, config, keys=keys, room=NEW)
+        return ready.generate(keys=keys, sampler=GREEDY, max_new_tokens=NEW).tokens
+
+    calls = {f"{n} branches": functools.partial(run, n) for n in (1, 2, 3)}
+    times = harness.interleaved(calls, 5)
+    base = times["1 branches"]["min_s"]
+    for found in times.values():
+        found["over_one_branch"] = round(found["min_s"] / base, 2)
+    return {"new_tokens": NEW, **times}
 
 
 def _mean(values: Any) -> float:
