@@ -202,10 +202,10 @@ def read(buffer: mmap.mmap) -> GGUFFile:
     for name, shape, kind, offset in lines:
         if name in found:
             raise Refused(f"it has the tensor {name!r} twice")
-        tensor, size = _tensor(buffer, name, shape, kind, start + offset)
         if offset % alignment:
             raise Refused(f"the tensor {name!r} does not begin at a multiple of {alignment} bytes")
-        found[name], used = tensor, used + size
+        found[name], size = _tensor(buffer, name, shape, kind, start + offset)
+        used += size
     if used > len(buffer):
         raise Refused("its tensors share their bytes")
     return GGUFFile(metadata, found)

@@ -1,7 +1,7 @@
 """The tokenizer inside a GGUF file, handed to the library ``tokenizers``."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -47,10 +47,10 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
             f"Expected a tokenizer that cuts texts as one of {', '.join(_CUTS)} in the GGUF file, "
             f"found {cut!r}: put the model's tokenizer.json beside it."
         )
-    tokens, merges, types = (found.get(name) for name in _NAMES)
+    tokens, merges, types = (found.get(name, []) for name in _NAMES)
     if not _texts(tokens) or not _texts(merges) or len(set(tokens)) < len(tokens):
         raise UserError("Expected different tokens and their merges in the GGUF file, found none.")
-    if types is not None and (not isinstance(types, np.ndarray) or len(types) != len(tokens)):
+    if len(types) != len(tokens) or not isinstance(types, np.ndarray):
         raise UserError("Expected a type for each token in the GGUF file, found another number.")
     engine = _engine(tokens, merges, types, cut)
     ids = {name: _id(found, f"{name}_token_id", len(tokens)) for name in ("bos", "eos", "eot")}
@@ -74,7 +74,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     )
 
 
-def _texts(value: Any) -> bool:
+def _texts(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
@@ -87,7 +87,7 @@ def _id(found: Mapping[str, Any], name: str, size: int) -> int | None:
     return value
 
 
-def _engine(tokens: list[str], merges: list[str], types: Any, cut: str) -> Any:
+def _engine(tokens: list[str], merges: list[str], types: np.ndarray, cut: str) -> Any:
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
@@ -113,7 +113,7 @@ def _engine(tokens: list[str], merges: list[str], types: Any, cut: str) -> Any:
     if cut == "qwen2":
         engine.normalizer = normalizers.NFC()
     engine.decoder = decoders.ByteLevel()
-    special = [] if types is None else np.flatnonzero(np.isin(types, _SPECIAL)).tolist()
+    special = np.flatnonzero(np.isin(types, _SPECIAL)).tolist()
     engine.add_special_tokens(
         [tokenizers.AddedToken(tokens[i], special=True, normalized=False) for i in special]
     )

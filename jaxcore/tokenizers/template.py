@@ -8,7 +8,7 @@ run for ever nor fill the memory.
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from jaxcore.errors import UserError, readable
 
@@ -165,7 +165,7 @@ def _environment(budget: _Budget, source: str) -> Any:
     class Generation(Extension):
         """What the assistant says may be marked, for trainings; here it is text like any other."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        tags = frozenset(("generation",))
 
         def parse(self, parser: Any) -> Any:
             next(parser.stream)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jaxcore.errors import UserError
 from jaxcore.typing import StateDict
 
@@ -25,6 +27,22 @@ _SEEING = {
     "LlavaLlamaForCausalLM": "llava",
     "qwen2_vl": "qwen2_vl",
 }
+
+
+_TYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def stored_dtype(tensors: StateDict) -> str:
+    """The type that most numbers of the weights have.
+
+    >>> stored_dtype({"a": np.zeros(3, np.float16), "b": np.zeros(2, np.float32)})
+    'float16'
+    """
+    sizes: dict[str, int] = {}
+    for tensor in tensors.values():
+        sizes[str(tensor.dtype)] = sizes.get(str(tensor.dtype), 0) + int(np.prod(tensor.shape))
+    found = max(sizes, key=lambda name: sizes[name], default="float32")
+    return found if found in _TYPES else "float32"
 
 
 def seeing_network(config: Mapping[str, Any]) -> str | None:
@@ -93,7 +111,7 @@ def _scaling(rope: Mapping[str, Any], path: Path) -> "RopeScaling":
         raise UserError(
             f"Expected rotations of the kind default, linear or llama3 in {path}, found {kind!r}."
         )
-    read = {ours: _number(rope, theirs, path) for ours, theirs in names.items()}
+    read: dict[str, Any] = {ours: _number(rope, name, path) for ours, name in names.items()}
     if "length" in read:
         read["length"] = int(read["length"])
     return RopeScaling(kind=kind, **read)
@@ -198,7 +216,7 @@ def _whole(settings: Mapping[str, Any], name: str, path: Path) -> int:
 
 
 def _number(settings: Mapping[str, Any], name: str, path: Path) -> float:
-    value = settings.get(name)
+    value: Any = settings.get(name)
     if type(value) not in (int, float) or not value > 0:
         raise UserError(f"Expected a number above 0 as {name} in {path}, found {value!r}.")
     return float(value)
