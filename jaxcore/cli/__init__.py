@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "Measure PSNR and SSIM on degraded and clean images.",
     "convert": "Check weights and rewrite them under the official names.",
     "data": "Pack a folder of pairs as a TFDS data set (array_record format).",
+    "ask": "Answer questions with a language model on this machine.",
     "estimate": "Estimate a causal effect from a table; write a report.",
 }
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jaxcore.errors import UserError
 from jaxcore.typing import StateDict
 
@@ -25,6 +27,22 @@ _SEEING = {
     "LlavaLlamaForCausalLM": "llava",
     "qwen2_vl": "qwen2_vl",
 }
+
+
+_TYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def stored_dtype(tensors: StateDict) -> str:
+    """The type that most numbers of the weights have.
+
+    >>> stored_dtype({"a": np.zeros(3, np.float16), "b": np.zeros(2, np.float32)})
+    'float16'
+    """
+    sizes: dict[str, int] = {}
+    for tensor in tensors.values():
+        sizes[str(tensor.dtype)] = sizes.get(str(tensor.dtype), 0) + int(np.prod(tensor.shape))
+    found = max(sizes, key=lambda name: sizes[name], default="float32")
+    return found if found in _TYPES else "float32"
 
 
 def seeing_network(config: Mapping[str, Any]) -> str | None:

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from jaxcore.data.images.vision_inputs import (
     CLIP_DEVIATION,
@@ -30,6 +30,7 @@ Look: TypeAlias = Callable[[Params, Any, Sequence[Grid]], Any]
 """``look(params, what the tower gets, grids of patches)``: embeddings of pictures."""
 
 SETTINGS = "preprocessor_config.json"
+_BUCKET = 64  # prompts are padded to multiples of this, so that few programs are compiled
 _CELLS = 64  # vectors of Qwen2-VL's pictures are filled up to multiples of this
 
 # The templates that the models were trained with, for folders that hold none.
@@ -53,8 +54,8 @@ _QWEN = (
     + _CONTENT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
     + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TEMPLATES = {"llava": _VICUNA, "qwen2_vl": _QWEN}
-"""Templates of chats by network: Vicuna's of LLaVA-1.5, and Qwen2-VL's."""
+_TEMPLATES = {"llava": _VICUNA, "qwen2_vl": _QWEN}
+_MARKS = {"llava": "<image>", "qwen2_vl": "<|image_pad|>"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,16 +63,48 @@ class Prompt:
     """What a decoder reads: the arguments of `jaxcore.models.llama.prefill`.
 
     Attributes:
-      x: tokens (1, t), or embeddings (1, t, d) with pictures in their places.
+      tokens: of the prompt (1, t), an image token once for each vector of a picture.
       valid: False for padding, on the left.
+      room: tokens of an answer that fit behind it.
+      x: ``tokens``, or embeddings (1, t, d) with pictures in their places.
       positions: of tokens; None counts them.
-      tokens: as `x`, an image token once for each vector of a picture.
     """
 
-    x: Any
-    valid: np.ndarray
-    positions: np.ndarray | None
-    tokens: np.ndarray
+    tokens: Int[np.ndarray, "1 t"]
+    valid: Bool[np.ndarray, "1 t"]
+    room: int
+    x: Any = None
+    positions: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, ids: Sequence[int], *, limit: int, room: int, pad: int = 0) -> Self:
+        """A prompt of text, padded to a multiple of 64 tokens where that fits: few programs.
+
+        Args:
+          ids: tokens.
+          limit: of prompt and answer together.
+          room: wanted for the answer; it gets less where the limit is near.
+          pad: token of the padding.
+
+        Raises:
+          UserError: the prompt is empty, or leaves no room.
+
+        >>> prompt = Prompt.of([5, 6], limit=100, room=90)
+        >>> prompt.tokens.shape, prompt.room
+        ((1, 2), 90)
+        """
+        from jaxcore.generate import pad_left
+
+        left = limit - len(ids)
+        if left < 1 or not ids:
+            raise UserError(
+                f"Expected a prompt of 1 to {limit - 1:,} tokens, for which this model was made, "
+                f"found {len(ids):,}."
+            )
+        room = min(room, left)
+        rounded = -(-len(ids) // _BUCKET) * _BUCKET
+        tokens, valid = pad_left([ids], bucket=_BUCKET if rounded + room <= limit else 1, pad=pad)
+        return cls(tokens=tokens, valid=valid, room=room, x=tokens)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,13 +121,42 @@ class Sight:
     cfg: Any
     inputs: SquareInputs | PatchInputs
 
+    def chat(
+        self, tokenizer: "Tokenizer", question: str, images: int, system: str | None = None
+    ) -> list[int]:
+        """Tokens of a question about pictures, one image token for each.
+
+        They follow the tokenizer's template of chats, or that of the training where it has none.
+
+        Args:
+          tokenizer: of the model.
+          question: special tokens in it are but characters.
+          images: how many pictures stand before the question.
+          system: what the model is told about its role.
+
+        Raises:
+          UserError: the template cannot be used.
+        """
+        mark = _MARKS[self.network]
+        if tokenizer.id_of(mark) is None:  # the authors of LLaVA split the text there instead
+            tokenizer.engine.add_special_tokens([mark])
+        template = tokenizer.template or _TEMPLATES[self.network]
+        tokenizer = dataclasses.replace(tokenizer, template=template)
+        content: list[dict[str, str]] = [{"type": "image"}] * images
+        content.append({"type": "text", "text": question})
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        known = tokenizer.id_of(mark)
+        return [self.cfg.image_token if i == known else i for i in tokenizer.chat(messages)]
+
     def prompt(
         self,
         params: Params,
         ids: Sequence[int],
         images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
         *,
-        bucket: int = 64,
+        room: int = 1,
         pad: int = 0,
         look: Look | None = None,
     ) -> Prompt:
@@ -104,13 +166,13 @@ class Sight:
           params: of the whole network.
           ids: tokens of the prompt, with one image token for each picture.
           images: pictures of 8 bits, in the order of the prompt.
-          bucket: the prompt is padded on the left to a multiple of this, so that few programs are
-            compiled.
+          room: see `Prompt.of`.
           pad: token of the padding.
           look: makes embeddings of what the tower gets, in the place of the network's own.
 
         Raises:
-          UserError: as many image tokens as pictures are expected, or a picture cannot be read.
+          UserError: as many image tokens as pictures are expected, a picture cannot be read, or
+            the prompt with its pictures leaves no room in the context.
         """
         found = sum(i == self.cfg.image_token for i in ids)
         if found != len(images):
@@ -119,33 +181,34 @@ class Sight:
                 f"{found}."
             )
         if self.network == "qwen2_vl":
-            return self._patches(params, ids, images, bucket, pad, look)
+            return self._patches(params, ids, images, room, pad, look)
         import jax.numpy as jnp
 
         from jaxcore.models import llava
 
         if len(images) > 1:
             raise UserError(f"Expected one image, all that LLaVA-1.5 knows, found {len(images)}.")
+        assert isinstance(self.inputs, SquareInputs)
+        seen = [self.inputs(image) for image in images]
         ids = expand(ids, self.cfg.image_token, [self.cfg.image_tokens] * len(images))
-        tokens, valid = _padded(ids, bucket, pad)
+        prompt = self._of(ids, room, pad)
         features = None
         if images:
-            assert isinstance(self.inputs, SquareInputs)
-            seen = np.stack([self.inputs(image) for image in images])
             if look is None:
-                features = _compiled("llava")(params, seen, cfg=self.cfg)
+                features = _compiled("llava")(params, np.stack(seen), cfg=self.cfg)
             else:
-                features = look(params, seen, ())
-        x = llava.embed(params, jnp.asarray(tokens), self.cfg, features)
-        return Prompt(x=x, valid=valid, positions=None, tokens=tokens)
+                features = look(params, np.stack(seen), ())
+        x = llava.embed(params, jnp.asarray(prompt.tokens), self.cfg, features)
+        return dataclasses.replace(prompt, x=x)
 
     def _patches(
         self,
         params: Params,
         ids: Sequence[int],
         images: Sequence[np.ndarray],
-        bucket: int,
+        room: int,
         pad: int,
+        look: Look | None,
     ) -> Prompt:
         import jax.numpy as jnp
 
@@ -160,8 +223,7 @@ class Sight:
             rows.append(values)
             grids.append(grid)
         counts = [qwen2_vl.image_tokens(grid, cfg.vision) for grid in grids]
-        ids = expand(ids, cfg.image_token, counts)
-        tokens, valid = _padded(ids, bucket, pad)
+        prompt = self._of(expand(ids, cfg.image_token, counts), room, pad)
         if images:
             patches = qwen2_vl.join_patches(rows, grids, cfg.vision, bucket=_CELLS)
             if look is None:
@@ -169,9 +231,12 @@ class Sight:
             else:
                 found = look(params, patches, grids)
             features = found[: sum(counts)]
-        x = qwen2_vl.embed(params, jnp.asarray(tokens), cfg, features)
-        positions, _ = qwen2_vl.position_ids(tokens, grids, cfg, valid)
-        return Prompt(x=x, valid=valid, positions=positions, tokens=tokens)
+        x = qwen2_vl.embed(params, jnp.asarray(prompt.tokens), cfg, features)
+        positions, _ = qwen2_vl.position_ids(prompt.tokens, grids, cfg, prompt.valid)
+        return dataclasses.replace(prompt, x=x, positions=positions)
+
+    def _of(self, ids: Sequence[int], room: int, pad: int) -> Prompt:
+        return Prompt.of(ids, limit=self.cfg.language.max_positions, room=room, pad=pad)
 
 
 def expand(ids: Sequence[int], image_token: int, counts: Sequence[int]) -> list[int]:
@@ -185,31 +250,6 @@ def expand(ids: Sequence[int], image_token: int, counts: Sequence[int]) -> list[
     for i in ids:
         out += [i] * (next(left) if i == image_token else 1)
     return out
-
-
-def chat(
-    tokenizer: "Tokenizer", network: str, question: str, images: int, system: str | None = None
-) -> list[int]:
-    """Tokens of a question about pictures, by the folder's template or that of the training.
-
-    Args:
-      tokenizer: of the folder.
-      network: "llava" or "qwen2_vl".
-      question: special tokens in it are but characters.
-      images: how many pictures stand before the question.
-      system: what the model is told about its role.
-
-    Raises:
-      UserError: the template does not work.
-    """
-    if tokenizer.template is None:
-        tokenizer = dataclasses.replace(tokenizer, template=TEMPLATES[network])
-    content: list[dict[str, str]] = [{"type": "image"}] * images
-    content.append({"type": "text", "text": question})
-    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    return tokenizer.chat(messages)
 
 
 def read_inputs(
@@ -276,12 +316,6 @@ def _count(value: Any, default: int, path: Path) -> int:
     if type(value) is not int or value < 1:
         raise UserError(f"Expected a number of pixels in {path}, found {value!r}.")
     return value
-
-
-def _padded(ids: Sequence[int], bucket: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-    from jaxcore.generate import pad_left
-
-    return pad_left([ids], bucket=bucket, pad=pad)
 
 
 def _compiled(network: str) -> Callable[..., Any]:

@@ -152,8 +152,8 @@ def config_from_state_dict(
       state_dict: official key -> array (only names and shapes are read).
       vision: fields of the tower that weights cannot tell (heads of 80 channels each, or one), and
         overrides.
-      language: options of `llama.config_from_state_dict`; the M-RoPE sections are 1/4, 3/8 and 3/8
-        of the pairs of a head by default.
+      language: options of `llama.config_from_state_dict`; heads have 128 channels by default, and
+        the M-RoPE sections are 1/4, 3/8 and 3/8 of their pairs.
       **options: further fields.
 
     Raises:
@@ -185,9 +185,9 @@ def config_from_state_dict(
         "out_width": shapes[merger][0],
     }
     decoder = {k: v for k, v in tensors.items() if not k.startswith(_TOWER)}
-    numbers: dict[str, Any] = {"epsilon": 1e-6, "theta": 1e6, **(language or {})}
+    numbers: dict[str, Any] = {"epsilon": 1e-6, "theta": 1e6, "head_dim": 128, **(language or {})}
     if "mrope_sections" not in numbers:
-        pairs = numbers.get("head_dim", 128) // 2
+        pairs = numbers["head_dim"] // 2
         numbers["mrope_sections"] = (pairs - 2 * (3 * pairs // 8), *(3 * pairs // 8,) * 2)
     return Qwen2VLConfig(
         vision=VisionConfig(**{**sizes, **(vision or {})}),

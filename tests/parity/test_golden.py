@@ -18,6 +18,7 @@ from tests.parity import (
     rddm_networks,
     rddm_samplers,
     selective_iv,
+    smollm2,
     swin_deconv,
 )
 from tests.parity.systems import NOT_YET
@@ -29,6 +30,7 @@ SYSTEMS = {
         **causalmm_vision.CHECKS,
         **clip.CHECKS,
         **llama.CHECKS,
+        **smollm2.CHECKS,
     },
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "earth_observation": {**earth_estimators.CHECKS, **earth_observation.CHECKS},

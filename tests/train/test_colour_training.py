@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcore.data.images.colour_questions import as_picture, prompts, questions
 from jaxcore.errors import UserError
-from jaxcore.models import llava
 from jaxcore.models.llava import LlavaConfig
 from jaxcore.train import fit
 from jaxcore.train.logging import Silent
@@ -13,9 +13,10 @@ from jaxcore.train.recipes import recipe
 from jaxcore.train.tasks.colour_questions import (
     ColourQuestionsTask,
     QuestionStage,
+    answer_logits,
     small_network,
 )
-from jaxcore.weights import load
+from jaxcore.weights import load, load_language
 
 STAGES = (
     QuestionStage(steps=2, batch_size=4),
@@ -61,7 +62,7 @@ def test_a_network_for_other_pictures_is_refused():
 
 def test_a_short_run_is_evaluated_drawn_and_loaded(tmp_path):
     chosen = recipe("llava_colours", steps=3)
-    task = ColourQuestionsTask(stages=STAGES, eval_questions=40)
+    task = ColourQuestionsTask(stages=STAGES, eval_questions=8)
     result = fit(task, chosen.train, tmp_path / "run", reporter=Silent())
     assert set(result.metrics) == set(task.metric_names())
     assert all(0 <= value <= 1 for value in result.metrics.values())
@@ -71,7 +72,14 @@ def test_a_short_run_is_evaluated_drawn_and_loaded(tmp_path):
     assert found.network.name == "llava" and found.cfg == small_network()
     again = task.evaluate(result.state.replace(params=found.params), None)
     assert again == result.metrics
-    assert llava.param_shapes(found.cfg).keys() == found.params.keys()
+    model = load_language(tmp_path / "run")
+    prompt = model.prompt("Is there any RED?", images=1)
+    assert prompt == [1, 2, 3, 6]
+    asked = questions(1, noise=0.0)
+    (ids,) = model.answer(prompt, images=[as_picture(asked.images[0], pixel=8)])
+    tokens = prompts(np.array([0]))
+    logits = answer_logits(found.params, asked.images, tokens, found.cfg)
+    assert ids == [int(np.argmax(logits[0]))]
 
 
 @pytest.mark.slow

@@ -62,6 +62,13 @@ def test_pictures_of_all_sizes_become_whole_cells_within_the_bounds(height, widt
     assert np.prod(sides) <= inputs.max_pixels or min(sides) == 28
 
 
+def test_no_side_of_a_narrow_picture_becomes_nothing():
+    """Rounding down to whole cells would leave no pixel of the short side."""
+    assert PatchInputs(max_pixels=20 * 28 * 28).size(31, 639) == (28, 560)
+    assert PatchInputs(max_pixels=28 * 28 * 16).size(15420, 690) == (504, 28)
+    assert PatchInputs().size(3, 500) == (28, 728)
+
+
 def test_what_is_no_picture_of_bytes_or_a_stripe_is_refused():
     for inputs in (SquareInputs(), PatchInputs()):
         for image in (

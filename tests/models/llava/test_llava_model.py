@@ -81,6 +81,14 @@ def test_published_sizes_have_the_published_number_of_parameters(cfg, parameters
 
 
 @pytest.mark.parametrize("layout", ["released", "memory", "original"])
+@pytest.mark.parametrize("cfg", [LlavaConfig.llava_1_5_7b(), LlavaConfig.llava_1_5_13b()])
+def test_published_sizes_are_told_by_names_and_shapes(cfg, layout):
+    shapes = llava.official_keys(cfg, layout)
+    tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    assert llava.config_from_state_dict(tensors) == cfg
+
+
+@pytest.mark.parametrize("layout", ["released", "memory", "original"])
 def test_weights_of_every_layout_go_there_and_back_to_the_bit(params, layout):
     weights = llava.to_torch(params, CFG, layout=layout)
     assert list(weights) == list(llava.official_keys(CFG, layout))

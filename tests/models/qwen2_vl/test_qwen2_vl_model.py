@@ -51,6 +51,15 @@ def test_published_sizes_have_the_published_number_of_parameters():
     assert count(qwen2_vl.param_shapes(Qwen2VLConfig.qwen2_vl_2b())) == 2_208_985_600
 
 
+@pytest.mark.parametrize("cfg", [Qwen2VLConfig.qwen2_vl_7b(), Qwen2VLConfig.qwen2_vl_2b()])
+@pytest.mark.parametrize("layout", ["released", "memory"])
+def test_published_sizes_are_told_by_names_and_shapes(cfg, layout):
+    shapes = qwen2_vl.official_keys(cfg, layout)
+    tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    found = qwen2_vl.config_from_state_dict(tensors, language={"max_positions": 32768})
+    assert found == cfg
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("layout", ["released", "memory"])
 def test_weights_of_both_layouts_go_there_and_back_to_the_bit(layout, tied):
@@ -62,7 +71,8 @@ def test_weights_of_both_layouts_go_there_and_back_to_the_bit(layout, tied):
     weights = qwen2_vl.to_torch(params, cfg, layout=layout)
     assert list(weights) == list(qwen2_vl.official_keys(cfg, layout))
     assert ("lm_head.weight" in weights) != tied
-    jax.tree.map(np.testing.assert_array_equal, qwen2_vl.from_torch(weights, cfg), params)
+    for order in (weights, dict(reversed(weights.items()))):
+        jax.tree.map(np.testing.assert_array_equal, qwen2_vl.from_torch(order, cfg), params)
     if tied:  # some files hold the embeddings twice
         table = weights[
             "model.embed_tokens.weight"
@@ -133,17 +143,20 @@ def test_rows_with_padding_on_the_left_say_the_same_as_alone(params):
         valid = np.arange(length) >= length - lengths[:, None]
         positions, delta = qwen2_vl.position_ids(tokens, grids, CFG, valid)
         options = {"features": features, "positions": positions, "valid": valid}
-        cache = llama.init_cache(CFG.language, len(rows), length)
+        cache = llama.init_cache(CFG.language, len(rows), length + 1)
         out = apply(params, tokens, CFG, **options, cache=cache)
         np.testing.assert_array_equal(out.cache.position, lengths + delta)
-        return [its[-len(row) :] for row, its in zip(rows, out.logits, strict=True)]
+        return [its[-len(row) :] for row, its in zip(rows, out.logits, strict=True)], out.cache
 
-    found = read(rows, grids, features, 7)
+    found, cache = read(rows, grids, features, 7)
+    following = [5, 6, 7]
+    then, _ = llama.step(params["language"], CFG.language)(jnp.array(following)[:, None], cache)
     for i, row in enumerate(rows):
         # Vectors behind those of the images are never looked at: one program for all rows.
         its = jnp.roll(features, -2 * i, axis=0)
-        (alone,) = read([row], grids[i : i + 1], its, 8)
-        np.testing.assert_allclose(found[i], alone, atol=1e-5)
+        (alone,), _ = read([[*row, following[i]]], grids[i : i + 1], its, 9)
+        np.testing.assert_allclose(found[i], alone[:-1], atol=1e-5)
+        np.testing.assert_allclose(then[i], alone[-1], atol=1e-5)
 
 
 @pytest.mark.parametrize(
