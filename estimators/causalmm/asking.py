@@ -1,7 +1,7 @@
 """A language model, or one that sees, asked with any way to decode."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -21,21 +21,27 @@ from jaxcore.estimators.causalmm.baselines import (
     regular,
     without_pictures,
 )
-from jaxcore.estimators.causalmm.branches import Decoder, Start, Text
+from jaxcore.estimators.causalmm.branches import Decoder, Start
 from jaxcore.estimators.causalmm.config import CausalMMConfig, VisionEdit
-from jaxcore.estimators.causalmm.decoding import branch_keys, causalmm
+from jaxcore.estimators.causalmm.decoding import branch_keys, causalmm, language_edit
+from jaxcore.estimators.causalmm.maps import (
+    attention_maps,
+    attention_picture,
+    last_token,
+    on_picture,
+    text_picture,
+)
 from jaxcore.estimators.causalmm.vision import llava_features, qwen2_vl_features
-from jaxcore.generate import GREEDY, Sampler, pad_left
+from jaxcore.generate import GREEDY, Sampler
 from jaxcore.models import llama, llava, qwen2_vl
 from jaxcore.typing import Key, Params
+from jaxcore.weights.sight import Prompt
 
 if TYPE_CHECKING:
     from jaxcore.weights import LanguageModel
 
 Way: TypeAlias = CausalMMConfig | VCDConfig | TextOnlyConfig | PAIConfig | DoLaConfig
 """How to decode; None is as the model says."""
-
-_BUCKET = 64  # prompts are padded to multiples of this, so that few programs are compiled
 
 
 def begin(
@@ -62,16 +68,9 @@ def begin(
     """
     params, cfg = model.decoder
     decoder = Decoder(params, cfg, llama)
-    bucket = _BUCKET if -(-len(ids) // _BUCKET) * _BUCKET + room <= cfg.max_positions else 1
-
-    def prompt(look: Callable[..., Any] | None = None) -> Any:
-        if model.sight is None:
-            tokens, valid = pad_left([ids], bucket=bucket, pad=model.tokenizer.pad)
-            return Text(jnp.asarray(tokens), jnp.asarray(valid))
-        options: dict[str, Any] = {"bucket": bucket, "pad": model.tokenizer.pad, "look": look}
-        return model.sight.prompt(model.params, ids, images, **options)
-
+    prompt = functools.partial(_prompt, model, ids, images, room)
     factual = prompt()
+    room = factual.room
     if way is None:
         return regular(decoder, factual, room=room)
     if isinstance(way, DoLaConfig):
@@ -95,43 +94,110 @@ def begin(
     return pai(decoder, factual, other, here, way, room=room)
 
 
-def prompt_ids(model: "LanguageModel", question: str, images: int = 0) -> list[int]:
-    """Ids of a question by the model's template of chats, with places for pictures before it."""
-    if model.sight is None:
-        return model.prompt(question)
-    from jaxcore.weights.sight import chat
-
-    return chat(model.tokenizer, model.sight.network, question, images)
-
-
 def answer(
     model: "LanguageModel",
     ids: Sequence[int],
     images: Sequence[np.ndarray] = (),
     way: Way | None = None,
     *,
-    max_new_tokens: int = 16,
+    max_new_tokens: int = 256,
     sampler: Sampler = GREEDY,
     key: Key | None = None,
-) -> str:
-    """The whole answer to one prompt, as text.
+    chunk: int = 4,
+) -> Iterator[list[int]]:
+    """Ids of an answer as they come, as of `LanguageModel.answer`.
 
     Args:
       model: see :func:`begin`, like all that follow.
       ids: likewise.
       images: likewise.
       way: likewise.
-      max_new_tokens: at most.
+      max_new_tokens: at most; fewer where the context ends.
       sampler: default: greedy.
       key: of all draws.
+      chunk: ids at a time; the first comes alone.
     """
     keys = (jax.random.key(0) if key is None else key)[None]
     started = begin(model, ids, images, way, keys=keys, room=max_new_tokens)
-    ends = model.tokenizer.eos
-    options: dict[str, Any] = {"sampler": sampler, "max_new_tokens": max_new_tokens, "eos": ends}
-    found = started.generate(keys=keys, **options)
-    said = [int(i) for i in np.asarray(found.tokens[0])[: int(found.lengths[0])]]
-    return model.tokenizer.decode([i for i in said if i not in ends]).strip()
+    options: dict[str, Any] = {"sampler": sampler, "eos": model.tokenizer.eos, "chunk": chunk}
+    for part in started.stream(keys=keys, max_new_tokens=started.room, **options):
+        said = [int(i) for i in part[0]]
+        end = next((place for place, i in enumerate(said) if i in model.tokenizer.eos), None)
+        yield said[:end]
+        if end is not None:
+            return
+
+
+def attention_figure(
+    model: "LanguageModel",
+    ids: Sequence[int],
+    images: Sequence[np.ndarray] = (),
+    config: CausalMMConfig | None = None,
+    *,
+    key: Key | None = None,
+) -> Any:
+    """What the last token of a prompt attends to: on the (first) picture, or word by word.
+
+    Args:
+      model: see :func:`begin`.
+      ids: likewise.
+      images: likewise.
+      config: whose edited attention is drawn below that of the model as it is.
+      key: of random kinds.
+
+    Returns:
+      A figure of Matplotlib.
+    """
+    params, cfg = model.decoder
+    decoder = Decoder(params, cfg, llama)
+    keys = (jax.random.key(0) if key is None else key)[None]
+    prompt = functools.partial(_prompt, model, ids, images, 1)
+    factual = prompt()
+    read: dict[str, tuple[Any, Any]] = {"as it is": (factual, None)}
+    for number, kind in enumerate(config.branches if config else ()):
+        edited, edit = factual, None
+        if config and kind != "language" and images:
+            drawn = branch_keys(keys, number)
+            edited = _edited(prompt, model.cfg, config.vision, len(images), drawn)
+        if config and kind != "vision":
+            drawn = branch_keys(keys, number)
+            edit = language_edit(config.language, cfg.depth, cfg.num_heads, keys=drawn)
+        read.setdefault(f"edited: {kind}", (edited, edit))
+    maps = {name: attention_maps(decoder, text, edit) for name, (text, edit) in read.items()}
+    if not images or model.sight is None:
+        words = [model.tokenizer.decode([int(i)]) for i in factual.tokens[0][factual.valid[0]]]
+        return text_picture(words, {n: last_token(m, factual.valid) for n, m in maps.items()})
+    grid = _grid(model, images[0])
+    places = np.flatnonzero(np.isin(factual.tokens[0], _pictures(model.cfg)))
+    places = places[: grid[0] * grid[1]]
+    found = {name: on_picture(one, places.tolist(), grid) for name, one in maps.items()}
+    return attention_picture(images[0] / 255, found)
+
+
+def _grid(model: Any, image: np.ndarray) -> tuple[int, int]:
+    """Rows and columns of the tokens of a picture."""
+    if isinstance(model.cfg, qwen2_vl.Qwen2VLConfig):
+        _, (_, rows, columns) = model.sight.inputs(image)
+        merge = model.cfg.vision.merge
+        return rows // merge, columns // merge
+    side = int(model.cfg.image_tokens**0.5)
+    return side, side
+
+
+def _prompt(
+    model: Any,
+    ids: Sequence[int],
+    images: Sequence[np.ndarray],
+    room: int,
+    look: Callable[..., Any] | None = None,
+) -> Any:
+    """The prompt of one branch, with pictures as that branch sees them."""
+    options: dict[str, Any] = {"room": room, "pad": model.tokenizer.pad}
+    if model.sight is not None:
+        return model.sight.prompt(model.params, ids, images, look=look, **options)
+    if images:
+        raise UserError("Expected a model that reads images, found one of text alone.")
+    return Prompt.of(ids, limit=model.cfg.max_positions, **options)
 
 
 def _pictures(cfg: Any) -> list[int]:

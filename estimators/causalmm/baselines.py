@@ -171,7 +171,7 @@ def dola(decoder: Decoder, factual: Prompt, config: DoLaConfig, *, room: int) ->
     cache = decoder.network.init_cache(decoder.cfg, text.x.shape[0], slots)
     read = jax.jit(_layered(layers))
     logits, cache = read(decoder, epsilon, text.x, cache, text.valid, text.positions)
-    return Start(Partial(_layered(layers), decoder, epsilon), cache, logits, None, 1)
+    return Start(Partial(_layered(layers), decoder, epsilon), cache, logits, None, 1, room)
 
 
 @functools.cache

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.tree_util import Partial
-from jaxcore.generate import Generated, Sampler, generate, stream
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.causalmm.combine import combiner
+from jaxcore.generate import Generated, Sampler, generate, stream
 from jaxcore.nn import AttentionEdit
 from jaxcore.typing import Key, Params
 
@@ -74,6 +74,7 @@ class Start:
       logits: of the first new token, (branches * b, v).
       combine: makes one row of scores of the branches' logits.
       branches: how many.
+      room: tokens that can be generated at most.
     """
 
     step: Any
@@ -81,6 +82,7 @@ class Start:
     logits: Float[Array, "r v"]
     combine: Any
     branches: int = struct.field(pytree_node=False)
+    room: int = struct.field(pytree_node=False)
 
     @property
     def rows(self) -> int:
@@ -174,7 +176,7 @@ def start(
     logits, cache = _read(decoder, text, edit, slots=length + room, shared=shared)
     combine = combiner(gammas, epsilon)
     step = Partial(_step(shared), decoder, edit)
-    return Start(step, cache, logits, combine, len(prompts))
+    return Start(step, cache, logits, combine, len(prompts), room)
 
 
 def stack(decoder: Decoder, prompts: Sequence[Prompt]) -> Text:

@@ -100,15 +100,18 @@ class _Answer:
     def __call__(self, question: "Question", number: int, seed: int | None) -> str:
         import jax
 
-        from jaxcore.data.images import read_rgb
-        from jaxcore.data.images.crops import eight_bits
-        from jaxcore.estimators.causalmm.asking import answer, prompt_ids
+        from jaxcore.data.images import read_image
+        from jaxcore.data.images.vision_inputs import as_bytes
+        from jaxcore.estimators.causalmm.asking import answer
         from jaxcore.generate import GREEDY, Sampler
 
-        images = [] if question.image is None else [eight_bits(read_rgb(question.image))]
-        ids = prompt_ids(self._model, f"{question.text} {self._asking.suffix}".strip(), len(images))
+        model, asking = self._model, self._asking
+        images = [] if question.image is None else [as_bytes(read_image(question.image))]
+        ids = model.prompt(f"{question.text} {asking.suffix}".strip(), images=len(images))
         key = jax.random.fold_in(jax.random.key(seed or 0), number)
         sampler = GREEDY if seed is None else Sampler()
-        length = self._asking.max_new_tokens
-        options: dict[str, Any] = {"max_new_tokens": length, "sampler": sampler, "key": key}
-        return answer(self._model, ids, images, self._way, **options)
+        options: dict[str, Any] = {"sampler": sampler, "key": key}
+        # All at once: a question has a short answer, and nobody reads it as it comes.
+        options |= {"max_new_tokens": asking.max_new_tokens, "chunk": asking.max_new_tokens}
+        parts = answer(model, ids, images, self._way, **options)
+        return model.tokenizer.decode([i for part in parts for i in part]).strip()

@@ -1,8 +1,12 @@
 """Options of decoding against counterfactual attention, for ``jaxcore ask`` and ``evaluate``."""
 
 import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxcore.cli.output import show
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,3 +85,40 @@ class Contrast:
                 f"Expected --layers to be {', '.join(_BANDS)}, or numbers with commas, found "
                 f"{self.layers!r}."
             ) from None
+
+
+def contrasted(
+    model: Any, ids: Sequence[int], images: Sequence[Any], way: Any, seed: int, options: Any
+) -> Iterator[list[int]]:
+    """Ids of a contrasted answer as they come.
+
+    Args:
+      model: that is asked.
+      ids: of the prompt.
+      images: pictures of 8 bits.
+      way: of `Contrast.way`.
+      seed: of all draws.
+      options: of `jaxcore.estimators.causalmm.asking.answer`.
+    """
+    import jax
+
+    from jaxcore.estimators.causalmm.asking import answer
+
+    yield from answer(model, ids, images, way, key=jax.random.key(seed), **options)
+
+
+def draw_attention(
+    model: Any, ids: Sequence[int], images: Sequence[Any], way: Any, seed: int, path: Path
+) -> None:
+    """A picture of the attention, as it is and edited; the arguments are those of `contrasted`."""
+    import jax
+
+    from jaxcore.atomic import whole_file
+    from jaxcore.estimators.causalmm import CausalMMConfig
+    from jaxcore.estimators.causalmm.asking import attention_figure
+
+    config = way if isinstance(way, CausalMMConfig) else None
+    figure = attention_figure(model, ids, images, config, key=jax.random.key(seed))
+    with whole_file(path, overwrite=True) as place:
+        figure.savefig(place, format="png", dpi=120)
+    show(f"written: {path}", file=sys.stderr)

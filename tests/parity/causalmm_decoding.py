@@ -7,9 +7,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxcore.generate import GREEDY
-from tests.parity.causalmm_vision import llava_network
-from tests.parity.llama import network
 
 from jaxcore.estimators.causalmm import (
     CausalMMConfig,
@@ -22,10 +19,13 @@ from jaxcore.estimators.causalmm import (
 )
 from jaxcore.estimators.causalmm.benchmarks import Question, pope
 from jaxcore.estimators.causalmm.vision import llava_features
+from jaxcore.generate import GREEDY
 from jaxcore.models import llama, llava
 from jaxcore.nn import AttentionEdit, capture
 from jaxcore.ops import edit_vision_attention, patch_weights
+from tests.parity.causalmm_vision import llava_network
 from tests.parity.golden import Golden, close
+from tests.parity.llama import network
 
 TOL = {"atol": 1e-4, "rtol": 0}
 _HALF = 2.0**-10  # one unit of a float16

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxcore.generate import GREEDY, Sampler
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.causalmm import (
@@ -29,6 +28,7 @@ from jaxcore.estimators.causalmm import (
 )
 from jaxcore.estimators.causalmm.baselines import layer_contrast
 from jaxcore.estimators.causalmm.decoding import branch_keys
+from jaxcore.generate import GREEDY, Sampler
 from jaxcore.models import llama
 
 NEW, LENGTH = 3, 5
