@@ -73,7 +73,7 @@ def trained(runs: Path, seed: int, steps: int | None) -> tuple[Any, Any]:
         if steps is not None:
             task = dataclasses.replace(task, eval_questions=20)
         fit(task, dataclasses.replace(chosen.train, seed=seed), run, reporter=Silent())
-    loaded = load(run, which="latest")
+    loaded = load(run, which="last")
     return loaded.params, loaded.cfg
 
 
@@ -229,7 +229,7 @@ def attention(params: Any, cfg: Any) -> Any:
     )
     places = np.flatnonzero(tokens[one] == cfg.image_token)
     maps = {
-        name: on_picture(attention_maps(decoder, prompt, what), places, (2, 2))
+        name: on_picture(attention_maps(decoder, prompt, what), places.tolist(), (2, 2))
         for name, what in (("factual", None), ("reversed, all layers", edit))
     }
     chances = [1 / (1 + np.exp(-o[one])) for o in odds]

@@ -47,6 +47,7 @@ def llava_features(
         tower = _injected(llava.tower, "layers/attention", edit, keys, cfg.vision.depth)
         return llava.project(params, tower(params, images, cfg).tokens, cfg)
     seen = llava.tower(params, images, cfg, attention=True)
+    assert seen.attention is not None
     side = int(cfg.vision.tokens**0.5)
     drawn: dict[str, Any] = {"keys": keys, "rand": rand, "perm": perm}
     weights = patch_weights(seen.attention, (side, side), edit.kind, **drawn)
@@ -95,6 +96,7 @@ def qwen2_vl_features(
         tower = _injected(qwen2_vl.tower, "layers/attention", edit, one, cfg.vision.depth)
         return qwen2_vl.project(params, tower(params, patches, cfg, attention=True).tokens, cfg)
     seen = qwen2_vl.tower(params, patches, cfg, attention=True)
+    assert seen.attention is not None
     weights, at = [], 0
     for image, (frames, rows, columns) in enumerate(grids):
         size = rows * columns

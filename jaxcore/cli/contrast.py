@@ -68,7 +68,7 @@ class Contrast:
                 raise UserError("Expected no --gamma with --contrast dola, which has none.")
             return classes[self.contrast](**given)
         return causalmm.CausalMMConfig(
-            mode=self.causalmm,
+            mode=self.causalmm,  # pyright: ignore[reportArgumentType]  # is not "off" here
             vision=causalmm.VisionEdit(kind=self.vision_kind),
             language=causalmm.LanguageEdit(kind=self.kind, layers=self._layers()),
             num_counterfactuals=self.draws,
