@@ -222,7 +222,7 @@ def attention(params: Any, cfg: Any) -> Any:
     gained = np.where((odds[0] < 0) & (odds[1] > 0), odds[1] - odds[0], -np.inf)
     one = int(np.argmax(gained))
     decoder = Decoder(params["language"], cfg.language, llama)
-    features = llava.image_features(params, asked.images[one : one + 1], cfg)
+    features = llava.image_features(params, jnp.asarray(asked.images[one : one + 1]), cfg)
     prompt = Text(
         llava.embed(params, jnp.asarray(tokens[one : one + 1]), cfg, features),
         jnp.ones((1, tokens.shape[1]), bool),

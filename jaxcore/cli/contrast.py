@@ -21,7 +21,8 @@ class Contrast:
 
     Attributes:
       causalmm: attention that is replaced in further branches: of the vision encoder, of the
-        language model, of each in a branch of its own, or of both in one.
+        language model, of each in a branch of its own, or of both in one; or all settings of the
+        published script for POPE, or of what the paper reports as best.
       contrast: instead, with a noisy picture (vcd), without the picture (text-only), with an
         earlier layer (dola), or raised attention to the picture (pai).
       gamma: strength of the contrast; by default as published.
@@ -32,7 +33,9 @@ class Contrast:
       draws: counterfactual branches of each kind, averaged.
     """
 
-    causalmm: Literal["off", "vision", "language", "both", "joint"] = "off"
+    causalmm: Literal[
+        "off", "vision", "language", "both", "joint", "official-pope", "paper-best"
+    ] = "off"
     contrast: Literal["off", "vcd", "text-only", "dola", "pai"] = "off"
     gamma: float | None = None
     epsilon: float | None = None
@@ -67,6 +70,11 @@ class Contrast:
             if self.contrast == "dola" and "gamma" in given:
                 raise UserError("Expected no --gamma with --contrast dola, which has none.")
             return classes[self.contrast](**given)
+        if self.causalmm in ("official-pope", "paper-best"):
+            config = causalmm.CausalMMConfig
+            official = self.causalmm == "official-pope"
+            preset = config.official_pope() if official else config.paper_best()
+            return dataclasses.replace(preset, **given)
         return causalmm.CausalMMConfig(
             mode=self.causalmm,  # pyright: ignore[reportArgumentType]  # is not "off" here
             vision=causalmm.VisionEdit(kind=self.vision_kind),

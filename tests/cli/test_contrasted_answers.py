@@ -53,6 +53,12 @@ def test_other_contrasts_answer_too(ask, place, way):
     assert isinstance(ask(*told, "--contrast", way), str)
 
 
+def test_published_settings_have_names(call, ask, place):
+    told = ("what?", "--model", place / "llava", "--image", place / "a.png")
+    for name in ("official-pope", "paper-best"):
+        assert isinstance(ask(*told, "--causalmm", name), str)
+
+
 def test_attention_is_drawn_over_the_picture_or_the_words(call, ask, place, tmp_path):
     pytest.importorskip("matplotlib")
     told = ("what?", "--model", place / "llava", "--causalmm", "both")
