@@ -1,7 +1,7 @@
 """A language model, or one that sees, asked with any way to decode."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -35,10 +35,10 @@ from jaxcore.estimators.causalmm.vision import llava_features, qwen2_vl_features
 from jaxcore.generate import GREEDY, Sampler
 from jaxcore.models import llama, llava, qwen2_vl
 from jaxcore.typing import Key, Params
-from jaxcore.weights.sight import Prompt
 
 if TYPE_CHECKING:
     from jaxcore.weights import LanguageModel
+    from jaxcore.weights.sight import Prompt
 
 Way: TypeAlias = CausalMMConfig | VCDConfig | TextOnlyConfig | PAIConfig | DoLaConfig
 """How to decode; None is as the model says."""
@@ -52,6 +52,7 @@ def begin(
     *,
     keys: Key,
     room: int,
+    factual: "Prompt | None" = None,
 ) -> Start:
     """Let a model and its counterfactual branches read one prompt.
 
@@ -62,14 +63,15 @@ def begin(
       way: how to decode.
       keys: one, also for drawing tokens.
       room: tokens that will be generated at most.
+      factual: what ``model.read`` makes of ids and images, where it is known.
 
     Raises:
       UserError: no picture for a way that needs one; a prompt that is too long.
     """
     params, cfg = model.decoder
     decoder = Decoder(params, cfg, llama)
-    prompt = functools.partial(_prompt, model, ids, images, room)
-    factual = prompt()
+    prompt = functools.partial(model.read, ids, images, room=room)
+    factual = prompt() if factual is None else factual
     room = factual.room
     if way is None:
         return regular(decoder, factual, room=room)
@@ -84,7 +86,8 @@ def begin(
         raise UserError(f"Expected pictures for {type(way).__name__}, found none.")
     if isinstance(way, VCDConfig):
         drawn = branch_keys(keys, 0)
-        other = prompt(functools.partial(_noised, cfg=model.cfg, keys=drawn, step=way.step))
+        look = functools.partial(_noised, cfg=model.cfg, keys=drawn, step=way.step)
+        other = prompt(look=look)
         return contrast(decoder, factual, other, way, room=room)
     pictures = _pictures(model.cfg)
     other = without_pictures(factual, pictures, factual.tokens)
@@ -104,6 +107,7 @@ def answer(
     sampler: Sampler = GREEDY,
     key: Key | None = None,
     chunk: int = 4,
+    factual: "Prompt | None" = None,
 ) -> Iterator[list[int]]:
     """Ids of an answer as they come, as of `LanguageModel.answer`.
 
@@ -116,9 +120,11 @@ def answer(
       sampler: default: greedy.
       key: of all draws.
       chunk: ids at a time; the first comes alone.
+      factual: see :func:`begin`.
     """
     keys = (jax.random.key(0) if key is None else key)[None]
-    started = begin(model, ids, images, way, keys=keys, room=max_new_tokens)
+    told: dict[str, Any] = {"keys": keys, "room": max_new_tokens, "factual": factual}
+    started = begin(model, ids, images, way, **told)
     options: dict[str, Any] = {"sampler": sampler, "eos": model.tokenizer.eos, "chunk": chunk}
     for part in started.stream(keys=keys, max_new_tokens=started.room, **options):
         said = [int(i) for i in part[0]]
@@ -151,7 +157,7 @@ def attention_figure(
     params, cfg = model.decoder
     decoder = Decoder(params, cfg, llama)
     keys = (jax.random.key(0) if key is None else key)[None]
-    prompt = functools.partial(_prompt, model, ids, images, 1)
+    prompt = functools.partial(model.read, ids, images, room=1)
     factual = prompt()
     read: dict[str, tuple[Any, Any]] = {"as it is": (factual, None)}
     for number, kind in enumerate(config.branches if config else ()):
@@ -184,22 +190,6 @@ def _grid(model: Any, image: np.ndarray) -> tuple[int, int]:
     return side, side
 
 
-def _prompt(
-    model: Any,
-    ids: Sequence[int],
-    images: Sequence[np.ndarray],
-    room: int,
-    look: Callable[..., Any] | None = None,
-) -> Any:
-    """The prompt of one branch, with pictures as that branch sees them."""
-    options: dict[str, Any] = {"room": room, "pad": model.tokenizer.pad}
-    if model.sight is not None:
-        return model.sight.prompt(model.params, ids, images, look=look, **options)
-    if images:
-        raise UserError("Expected a model that reads images, found one of text alone.")
-    return Prompt.of(ids, limit=model.cfg.max_positions, **options)
-
-
 def _pictures(cfg: Any) -> list[int]:
     """Ids that stand for pictures."""
     return [cfg.image_token, *([cfg.video_token] if hasattr(cfg, "video_token") else [])]
@@ -208,7 +198,7 @@ def _pictures(cfg: Any) -> list[int]:
 def _edited(prompt: Any, cfg: Any, edit: VisionEdit, images: int, keys: Key) -> Any:
     # One row may have several pictures, each with a key of its own.
     each = jax.vmap(jax.random.fold_in, (None, 0))(keys[0], jnp.arange(images))
-    return prompt(functools.partial(_look, cfg=cfg, edit=edit, keys=each))
+    return prompt(look=functools.partial(_look, cfg=cfg, edit=edit, keys=each))
 
 
 def _look(params: Params, seen: Any, grids: Any, *, cfg: Any, edit: VisionEdit, keys: Key) -> Any:
