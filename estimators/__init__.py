@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxcore.estimators.causalmm import CausalMMConfig
     from jaxcore.estimators.crossfit import fold_ids
     from jaxcore.estimators.datasets import load_401k
+    from jaxcore.estimators.deconfound import Deconfound
     from jaxcore.estimators.did import DID
     from jaxcore.estimators.double_ml import IIVM, IRM, PLIV, PLR, iivm, irm, pliv, plr
     from jaxcore.estimators.estimate import Estimate, aggregate_repeats
@@ -42,6 +43,7 @@ _NAMES = {
     "causalmm": ("CausalMMConfig",),
     "crossfit": ("fold_ids",),
     "datasets": ("load_401k",),
+    "deconfound": ("Deconfound",),
     "did": ("DID",),
     "double_ml": ("IIVM", "IRM", "PLIV", "PLR", "iivm", "irm", "pliv", "plr"),
     "estimate": ("Estimate", "aggregate_repeats"),
@@ -66,6 +68,7 @@ __all__ = [
     "PLR",
     "QTE",
     "CausalMMConfig",
+    "Deconfound",
     "Estimate",
     "ImageConfounding",
     "SelectiveIV",
