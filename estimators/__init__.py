@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxcore.estimators.bootstrap import critical_value, multiplier
+    from jaxcore.estimators.causalmm import CausalMMConfig
     from jaxcore.estimators.crossfit import fold_ids
     from jaxcore.estimators.datasets import load_401k
     from jaxcore.estimators.deconfound import Deconfound
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "bootstrap": ("critical_value", "multiplier"),
+    "causalmm": ("CausalMMConfig",),
     "crossfit": ("fold_ids",),
     "datasets": ("load_401k",),
     "deconfound": ("Deconfound",),
@@ -65,6 +67,7 @@ __all__ = [
     "PLIV",
     "PLR",
     "QTE",
+    "CausalMMConfig",
     "Deconfound",
     "Estimate",
     "ImageConfounding",

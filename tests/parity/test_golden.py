@@ -6,6 +6,7 @@ import pytest
 
 from tests.parity import (
     adair,
+    causalmm_decoding,
     causalmm_vision,
     clip,
     dea_net,
@@ -27,7 +28,13 @@ from tests.parity.systems import NOT_YET
 
 SYSTEMS = {
     "adair": adair.CHECKS,
-    "causalmm": {**causalmm_vision.CHECKS, **clip.CHECKS, **llama.CHECKS, **smollm2.CHECKS},
+    "causalmm": {
+        **causalmm_decoding.CHECKS,
+        **causalmm_vision.CHECKS,
+        **clip.CHECKS,
+        **llama.CHECKS,
+        **smollm2.CHECKS,
+    },
     "dea_net": {**dea_net.CHECKS, **dea_net_loss.CHECKS},
     "deconfoundlm": {
         **deconfoundlm_llama.CHECKS,
