@@ -12,13 +12,14 @@ from jaxcore.estimators import fixed_effects, two_stage
 from jaxcore.estimators.checks import independent_columns
 from jaxcore.estimators.deconfound import routes
 from jaxcore.estimators.deconfound.diagnostics import notices_of, overidentification
-from jaxcore.estimators.deconfound.inputs import Inputs, checked
+from jaxcore.estimators.deconfound.inputs import Inputs, Powers, checked
 from jaxcore.estimators.deconfound.result import (
     SENSITIVITY,
     DeconfoundResult,
     GroupEffects,
     centred_effects,
     saved_effects,
+    saved_powers,
 )
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates
 from jaxcore.estimators.partitions import partitions
@@ -61,6 +62,7 @@ class Deconfound(CrossFitting):
     report_pictures: ClassVar[tuple[str, ...]] = (*PICTURES, SENSITIVITY)
 
     route: str  # a name of `ROUTES`
+    degree: int = 1  # powers of the confounders (and instruments): above 1 their effect may bend
     ridge: float = 1.0  # penalty on features of texts, route plm
     kind: routes.Kind = "dml2"  # route plm
     kclass: routes.KClass = "2sls"  # route iv; or "liml"
@@ -84,6 +86,8 @@ class Deconfound(CrossFitting):
         for name in ("ridge", "tol"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"Expected {name} of at least 0, found {getattr(self, name)}.")
+        if not 1 <= self.degree <= 9:
+            raise UserError(f"Expected degree of 1 to 9, found {self.degree}.")
         if not self.double:
             raise UserError("Expected double=True, found False: float32 cannot hold the moments.")
 
@@ -131,10 +135,15 @@ class Deconfound(CrossFitting):
             missing=self.missing,
             names=names,
         )
+        powers = Powers.of(data.C, self.degree)
+        if self.degree > 1:
+            data = data.curved(powers)
         if self.route == "fe":
-            return self._groups(data)
-        every = self._partitions(data, fold_ids) if self.route == "plm" else [self._once(data)]
-        return self._built(data, every)
+            found = self._groups(data)
+        else:
+            every = self._partitions(data, fold_ids) if self.route == "plm" else [self._once(data)]
+            found = self._built(data, every)
+        return dataclasses.replace(found, powers=powers)
 
     def _check_route(self, given: dict[str, Any]) -> None:
         needed = {"iv": ("confounders", "instruments"), "plm": ("confounders", "features")}
@@ -318,6 +327,7 @@ class Deconfound(CrossFitting):
             centre=np.asarray(parts.arrays.get("centre", np.zeros(0))),
             n_features=int(parts.more["n_features"]),
             effects=saved_effects(parts.more, parts.arrays),
+            powers=saved_powers(parts.arrays, self.degree),
         )
 
 

@@ -12,7 +12,7 @@ from jaxcore.errors import UserError
 from jaxcore.estimators.columns import column, covariate_columns, single
 from jaxcore.estimators.deconfound.assumptions import assumptions_of
 from jaxcore.estimators.deconfound.diagnostics import lines_of
-from jaxcore.estimators.deconfound.inputs import Kind
+from jaxcore.estimators.deconfound.inputs import Kind, Powers
 from jaxcore.estimators.deconfound.routes import adjusted
 from jaxcore.estimators.report import PICTURES
 from jaxcore.estimators.result import SeveralResult
@@ -47,6 +47,7 @@ class DeconfoundResult(SeveralResult):
     centre: np.ndarray  # means of the confounders
     n_features: int  # of the texts
     effects: tuple[GroupEffects, ...] = ()
+    powers: Powers | None = None  # of the confounders
 
     @property
     def route(self) -> str:
@@ -91,7 +92,8 @@ class DeconfoundResult(SeveralResult):
           UserError: other columns than in the fit.
         """
         y = column(Y, "outcome")
-        p = len(self.centre)
+        powers = self.powers or Powers(self.centre, np.ones_like(self.centre), 1)
+        p = len(powers.mean)
         if (C is None) != (p == 0):
             found = "none" if C is None else "some"
             raise UserError(f"Expected {p} confounders to adjust for, found {found}.")
@@ -99,6 +101,7 @@ class DeconfoundResult(SeveralResult):
             c = covariate_columns(C, None, len(y))[0]
             if c.shape[1] != p:
                 raise UserError(f"Expected {p} confounders, found {c.shape[1]}.")
+            c = powers.columns(c)
             y = np.asarray(adjusted(y, c, self.delta, self.centre if centred else None))
         if self.effects:
             if groups is None:
@@ -152,6 +155,8 @@ class DeconfoundResult(SeveralResult):
         for j, kind in enumerate(self.effects):
             text = np.frombuffer(json.dumps(kind.labels).encode(), np.uint8)
             arrays[f"kind{j}"] = {"effects": kind.effects, "labels": text}
+        if self.powers is not None:
+            arrays["powers"] = {"mean": self.powers.mean, "scale": self.powers.scale}
         kinds = [kind.name for kind in self.effects]
         return {"kinds": kinds, "n_features": self.n_features}, arrays
 
@@ -167,6 +172,13 @@ def saved_effects(more: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[G
         )
         out.append(GroupEffects(name, labels, np.asarray(kind["effects"])))
     return tuple(out)
+
+
+def saved_powers(arrays: Mapping[str, Any], degree: int) -> Powers:
+    """Powers of the confounders as `DeconfoundResult.more_to_save` has them."""
+    held = arrays.get("powers", {})
+    none = np.zeros(0)
+    return Powers(np.asarray(held.get("mean", none)), np.asarray(held.get("scale", none)), degree)
 
 
 def centred_effects(kind: Kind, effects: np.ndarray) -> GroupEffects:

@@ -234,6 +234,7 @@ def test_data_that_do_not_answer_are_refused_in_one_sentence(settings, given, wo
         ({"route": "magic"}, "found 'magic'"),
         ({"route": "plm", "kind": "dml3"}, "found 'dml3'"),
         ({"route": "plm", "ridge": -1.0}, "found -1.0"),
+        ({"route": "plm", "degree": 0}, "found 0"),
         ({"route": "iv", "double": False}, "double=True"),
     ],
 )
@@ -252,6 +253,24 @@ def test_clusters_are_labels_of_any_kind_and_widen_the_errors(logs):
     assert fit.se[0] == pytest.approx(plain.se[0] * np.sqrt(200 / 199))
     assert "200 clusters" in fit.summary()
     np.testing.assert_allclose(np.sqrt(np.diag(fit.cov)), fit.se)
+
+
+def test_an_effect_that_bends_is_taken_out_by_powers(logs, tmp_path):
+    y = logs["tau"] + logs["C"] ** 2
+    plain = Deconfound(route="plm").fit(y, logs["C"], features=logs["X"])
+    bent = Deconfound(route="plm", degree=2).fit(y, logs["C"], features=logs["X"])
+    assert bent.names == ("c1", "c1^2")
+
+    def apart(fit):
+        gap = fit.adjusted_reward - logs["tau"]
+        return np.std(gap)
+
+    assert apart(bent) < 0.1 < apart(plain)
+    bent.save(tmp_path / "fit")
+    ours = load_fit(tmp_path / "fit").adjust(y[:7], logs["C"][:7])
+    np.testing.assert_allclose(ours, bent.adjusted_reward[:7])
+    with pytest.raises(UserError, match=r"'c1\^2' is one"):
+        Deconfound(route="ols_c", degree=2).fit(y, (logs["C"] > 0) * 1.0)
 
 
 def test_settings_change_by_name():
