@@ -63,13 +63,16 @@ class Powers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Checked data on the host, float64; parts that were not given have no columns."""
+    """Checked data on the host, float64; parts that were not given have no columns.
 
-    Y: np.ndarray
-    C: np.ndarray  # confounders, (n, p)
-    Z: np.ndarray  # instruments, (n, m)
-    X: np.ndarray  # features of the texts, (n, d)
-    W: np.ndarray  # controls, (n, w)
+    The arrays are NumPy's, and go into functions that are typed for JAX's.
+    """
+
+    Y: Any  # outcome, (n,)
+    C: Any  # confounders, (n, p)
+    Z: Any  # instruments, (n, m)
+    X: Any  # features of the texts, (n, d)
+    W: Any  # controls, (n, w)
     kinds: tuple[Kind, ...]  # of groups
     confounders: tuple[str, ...]
     instruments: tuple[str, ...]
@@ -99,15 +102,13 @@ class Inputs:
         kept = self.kept.copy()
         kept[self.kept] = good
         parts = {name: getattr(self, name)[good] for name in ("Y", "C", "Z", "X", "W")}
-        weights, clusters = (
-            None if a is None else np.asarray(a)[good]
-            for a in (self.units.weights, self.units.clusters)
-        )
+        given = (self.units.weights, self.units.clusters)
+        held: list[Any] = [None if a is None else np.asarray(a)[good] for a in given]
         return dataclasses.replace(
             self,
             **parts,
             kinds=tuple(kind_of(k.name, np.array(k.labels)[k.numbers[good]]) for k in self.kinds),
-            units=checked_units(Units(weights, clusters), int(good.sum())),
+            units=checked_units(Units(*held), int(good.sum())),
             kept=kept,
             notices=(*self.notices, notice),
         )
@@ -196,8 +197,9 @@ def checked(
     bad |= {f"cluster {name}": labels for name, labels in together.items()}
     bad |= {kind: labels for kind, labels in kinds.items() if kind not in bad}
     kept, notices = complete_rows(bad, missing)
+    w: Any = None if weights is None else column(weights, "weights", n=n)[kept]
     units = Units(
-        None if weights is None else column(weights, "weights", n=n)[kept],
+        w,
         _numbered([labels[kept] for labels in together.values()]),
     )
     y, x = y[kept], x[kept]

@@ -163,12 +163,23 @@ def test_sensitivity_says_how_far_the_best_texts_depend_on_the_estimate(by_iv):
     assert large.bias == pytest.approx(by_iv.se[0] * np.sqrt(598 * 0.04 / 0.8))
 
 
+def test_the_set_that_weak_instruments_leave_valid_is_near_the_interval_of_strong_ones(by_iv, logs):
+    one = Deconfound(route="iv").fit(logs["Y"], logs["C"], instruments=logs["Z"][:, 0])
+    for fit, near in ((one, 0.1), (by_iv, 0.2)):
+        (interval,) = fit.robust_set().intervals
+        np.testing.assert_allclose(interval, fit.confint()[0], atol=near)
+        assert fit.robust_set().describe() in fit.summary()
+
+
 def test_weak_instruments_and_confounders_that_texts_explain_are_told(logs):
     rng = np.random.default_rng(3)
     weak = Deconfound(route="iv").fit(
         logs["Y"], logs["C"], instruments=rng.normal(size=len(logs["Y"]))
     )
     assert any("weak instruments" in notice for notice in weak.notices)
+    assert "inf" in weak.robust_set().describe() or "whole" in weak.robust_set().describe()
+    with pytest.raises(UserError, match="route iv for this set"):
+        Deconfound(route="ols_c").fit(logs["Y"], logs["C"]).robust_set()
     near = logs["X"][:, 0] + 0.01 * rng.normal(size=len(logs["Y"]))
     told = Deconfound(route="plm").fit(logs["Y"], near, features=logs["X"])
     assert any("the text explains" in notice for notice in told.notices)
