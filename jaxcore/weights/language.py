@@ -92,6 +92,7 @@ class LanguageModel:
           UserError: the prompt is empty, or leaves no room in the context.
         """
         import jax
+        import jax.numpy as jnp
 
         from jaxcore.generate import GREEDY, pad_left, stream
         from jaxcore.models import llama
@@ -107,7 +108,8 @@ class LanguageModel:
         spare = cfg.max_positions - room  # what the padded prompt may have
         bucket = _BUCKET if -(-len(prompt) // _BUCKET) * _BUCKET <= spare else 1
         tokens, valid = pad_left([prompt], bucket=bucket, pad=self.tokenizer.pad)
-        logits, cache = llama.prefill(params, tokens, cfg, room=room, valid=valid)
+        rows = jnp.asarray(tokens), jnp.asarray(valid)
+        logits, cache = llama.prefill(params, rows[0], cfg, room=room, valid=rows[1])
         ends = self.tokenizer.eos
         parts = stream(
             llama.step(params, cfg),
