@@ -51,6 +51,7 @@ _TASKS = {
     "deconvolution": ("jaxcore.train.tasks.deconvolution", "DeconvolutionTask"),
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
     "image_clusters": ("jaxcore.estimators.image_confounding.cluster_task", "ClusterTask"),
+    "lm": ("jaxcore.train.tasks.lm", "LanguageTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
     "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),

@@ -47,6 +47,8 @@ class Network(Generic[C]):
       start: configuration of a training that starts from weights: from theirs and the one it
         would have without them. Refuses, by a `UserError`, weights that cannot be a start.
       deploy: parameters and configuration with merged what is apart only for training.
+      apart: for a training whose configuration comes last, parameters and configuration in which
+        what `deploy` merged is apart again; None where nothing is merged.
       restores: whether a configuration restores images.
       restore_options: further options of `restore`: steps, seed or condition.
       restore_changes: fields of the configuration that may be changed in order to restore.
@@ -71,6 +73,7 @@ class Network(Generic[C]):
     trainable: Callable[[Params, C], Any] = lambda params, cfg: None
     start: Callable[[C, C], C] = computed_like
     deploy: Callable[[Params, C], tuple[Params, C]] | None = None
+    apart: Callable[[Params, C, C], tuple[Params, C]] | None = None
     restores: Callable[[C], bool] = lambda cfg: False
     restore_options: tuple[str, ...] = ()
     restore_changes: tuple[str, ...] = ()

@@ -104,36 +104,41 @@ def test_the_authors_folder_needs_the_tower_of_clip(tmp_path):
 def test_a_picture_stands_in_the_prompt_of_a_llava(llava_folder):
     params, folder = llava_folder
     _, sight = read(folder)
-    prompt = sight.prompt(params, [1, 3, 4, 5], [WIDE], bucket=10)
-    assert prompt.tokens.tolist() == [[0, 0, 0, 1, 3, 3, 3, 3, 4, 5]]
-    assert prompt.valid.tolist() == [[False] * 3 + [True] * 7]
+    prompt = sight.prompt(params, [1, 3, 4, 5], [WIDE], room=300)
+    assert prompt.tokens.tolist() == [[1, 3, 3, 3, 3, 4, 5]] and prompt.room == 249
+    prompt = sight.prompt(params, [1, 3, 4, 5], [WIDE], pad=2)
+    assert prompt.tokens.tolist() == [[2] * 57 + [1, 3, 3, 3, 3, 4, 5]]
+    assert prompt.valid.tolist() == [[False] * 57 + [True] * 7]
     image = SquareInputs(side=4, pad=True)(WIDE)[None]
     expected = llava.image_features(params, image, LLAVA)[0]
-    np.testing.assert_allclose(prompt.x[0, 4:8], expected, atol=1e-6)
-    logits, _ = llama.prefill(
-        params["language"], prompt.x, LLAVA.language, room=1, valid=prompt.valid
-    )
+    np.testing.assert_allclose(prompt.x[0, 58:62], expected, atol=1e-6)
+    decoder = params["language"]
+    logits, _ = llama.prefill(decoder, prompt.x, LLAVA.language, room=1, valid=prompt.valid)
     alone = llava.apply(params, np.array([[1, 3, 3, 3, 3, 4, 5]]), LLAVA, images=image)
+    assert alone.logits is not None
     np.testing.assert_allclose(logits[0], alone.logits[0, -1], atol=1e-5)
-    text = sight.prompt(params, [1, 4], bucket=4)
-    np.testing.assert_array_equal(text.x[0, 2:], params["language"]["embed"][np.array([1, 4])])
+    text = sight.prompt(params, [1, 4])
+    np.testing.assert_array_equal(text.x[0, -2:], decoder["embed"][np.array([1, 4])])
+    with pytest.raises(UserError, match="1 to 255 tokens, for which this model was made, found 25"):
+        sight.prompt(params, [1, 3, *[4] * 251], [WIDE])
 
 
 def test_pictures_of_several_sizes_stand_in_the_prompt_of_a_qwen2_vl(qwen_folder):
     params, folder = qwen_folder
     _, sight = read(folder)
-    prompt = sight.prompt(params, [3, 5, 4, 3, 5, 4, 7], [WIDE, TALL], bucket=8)
+    prompt = sight.prompt(params, [3, 5, 4, 3, 5, 4, 7], [WIDE, TALL])
     inputs = PatchInputs(patch=2, min_pixels=16, max_pixels=128)
     (one, first), (two, second) = inputs(WIDE), inputs(TALL)
     counts = [qwen2_vl.image_tokens(grid, QWEN.vision) for grid in (first, second)]
     row = [3, *[5] * counts[0], 4, 3, *[5] * counts[1], 4, 7]
     assert prompt.tokens[0, -len(row) :].tolist() == row
-    assert prompt.tokens.shape[1] % 8 == 0
+    assert prompt.tokens.shape == (1, 64)
     patches = qwen2_vl.join_patches([one, two], [first, second], QWEN.vision)
     expected = qwen2_vl.image_features(params, patches, QWEN)
     found = prompt.x[0][prompt.tokens[0] == 5]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     positions, _ = qwen2_vl.position_ids(np.array([row]), [first, second], QWEN)
+    assert prompt.positions is not None
     np.testing.assert_array_equal(prompt.positions[:, :, -len(row) :], positions)
 
 
@@ -162,7 +167,10 @@ def test_prompts_and_pictures_that_do_not_fit_are_refused(tmp_path, write, ids, 
         ({"text_config": 3}, "text_config in .* as an object, found 3"),
         ({"text_config": {"num_attention_heads": 0}}, "at least 1 as num_attention_heads"),
         ({"text_config": {"head_dim": 4, "hidden_act": "gelu"}}, "the activation silu"),
-        ({"text_config": {"rope_scaling": {"type": "yarn"}}}, "linear or llama3 in .*'yarn'"),
+        (
+            {"text_config": {"head_dim": 4, "rope_scaling": {"type": "yarn"}}},
+            "linear or llama3 in .*'yarn'",
+        ),
         ({"vision_config": {"model_type": "siglip_vision_model"}}, "tower of CLIP .*siglip"),
         ({"projector_hidden_act": "relu"}, "activation gelu between"),
         ({"image_token_index": "x"}, "image_token"),
@@ -197,7 +205,7 @@ def test_a_file_without_a_projection_to_logits_uses_the_embeddings(tmp_path):
     path.write_text(json.dumps(index))
     kept = {k: np.asarray(v) for k, v in read_state_dict(file).tensors.items()}
     del kept["lm_head.weight"]
-    write_safetensors(file, kept)
+    write_safetensors(file, kept, overwrite=True)
     params, sight = read(tmp_path)
     assert sight.cfg.language.tied and "head" not in params["language"]
 

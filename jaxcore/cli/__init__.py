@@ -24,6 +24,8 @@ COMMANDS = {
     "sample": "Generate pictures, or show how one is restored, step by step.",
     "train": "Train a network by a recipe, or go on with a run.",
     "evaluate": "Measure PSNR and SSIM on degraded and clean images.",
+    "models": "List networks, their recipes and weights, and where official weights are found.",
+    "info": "Say which network weights are of, its size and its settings.",
     "convert": "Check weights and rewrite them under the official names.",
     "data": "Pack a folder of pairs as a TFDS data set (array_record format).",
     "ask": "Answer questions with a language model on this machine.",

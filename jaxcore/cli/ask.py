@@ -4,11 +4,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from jaxcore.cli.output import show
+from jaxcore.data.images import read_image
+from jaxcore.data.images.vision_inputs import as_bytes
 from jaxcore.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ _LONGEST = 2**24  # characters of standard input
 def ask(
     questions: tyro.conf.Positional[tuple[str, ...]] = (),
     model: str = "smollm2",
+    image: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = (),
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     top_k: int = 0,
@@ -29,6 +33,9 @@ def ask(
     raw: bool = False,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     json_lines: bool = False,
+    fit: Literal["pad", "crop"] | None = None,
+    max_pixels: int | None = None,
+    tower: Path | None = None,
 ) -> None:
     """Answer questions with a language model on this machine.
 
@@ -37,7 +44,10 @@ def ask(
 
     Args:
       questions: one or several, each answered by itself; - or none reads one from standard input.
-      model: smollm2, a .gguf file, or a folder with config.json as Hugging Face's libraries write.
+      model: smollm2, a .gguf file, a folder with config.json as Hugging Face's libraries write, or
+        a run of jaxcore train llava_colours.
+      image: a picture that the questions are about, for LLaVA and Qwen2-VL; the option may be
+        repeated for Qwen2-VL.
       max_new_tokens: of each answer, at most.
       temperature: 0 takes the likeliest token each time; 1 draws as the model says.
       top_k: draw from so many likeliest tokens only; 0 from all.
@@ -47,24 +57,35 @@ def ask(
       raw: go on with the text, without the template of chats.
       dtype: of weights and activations; else that of the file (quantised: float32).
       json_lines: print an object of JSON for each question instead: question, answer, seconds.
+      fit: make LLaVA's pictures squares by bars (as it was trained) or by cutting out the middle;
+        else what its folder says, and bars.
+      max_pixels: of Qwen2-VL's pictures, which are reduced to it; else what its folder says.
+      tower: folder of openai/clip-vit-large-patch14-336, for files of LLaVA's authors without it.
     """
     if max_new_tokens < 1:
         raise UserError(f"Expected --max-new-tokens of at least 1, found {max_new_tokens}.")
+    if max_pixels is not None and max_pixels < 1:
+        raise UserError(f"Expected --max-pixels of at least 1, found {max_pixels}.")
     asked = [_whole(question) for question in questions or ("-",)]
+    pictures = [as_bytes(read_image(path)) for path in image]
     began = time.perf_counter()
 
     from jaxcore.generate import Sampler
     from jaxcore.weights import load_language
 
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
-    loaded = load_language(model, dtype=dtype)
-    if not raw and loaded.tokenizer.template is None:
+    loaded = load_language(model, dtype=dtype, fit=fit, max_pixels=max_pixels, tower=tower)
+    if pictures and loaded.sight is None:
+        raise UserError(f"Expected a model that reads images (--image), found {model}.")
+    if not raw and loaded.sight is None and loaded.tokenizer.template is None:
         show("no template of chats: the text is gone on with (--raw)", file=sys.stderr)
-    prompts = [loaded.prompt(question, system=system, raw=raw) for question in asked]
+    told: dict[str, Any] = {"images": len(pictures), "system": system, "raw": raw}
+    prompts = [loaded.prompt(question, **told) for question in asked]
     ready = time.perf_counter() - began
     for question, prompt in zip(asked, prompts, strict=True):
         start = time.perf_counter()
-        options = {"max_new_tokens": max_new_tokens, "sampler": sampler, "seed": seed}
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampler": sampler}
+        options |= {"seed": seed, "images": pictures}
         pieces = _Pieces(loaded, prompt, loaded.answer(prompt, **options))
         if json_lines:
             answer = "".join(pieces)

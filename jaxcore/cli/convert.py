@@ -1,6 +1,7 @@
 """``jaxcore convert``."""
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -15,6 +16,7 @@ def convert(
     model: str | None = None,
     preset: str | None = None,
     which: Which = "best",
+    part: Annotated[str | None, tyro.conf.arg(name="set")] = None,
     deploy: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -30,6 +32,8 @@ def convert(
       model: name of the network, where it cannot be read from the weights.
       preset: published configuration, for official files that do not hold theirs (RDDM).
       which: checkpoint of a run directory.
+      part: name of a set of weights in a file of several (net_g_ema); without it the one that fits
+        the network, and of several that do a moving average.
       deploy: merge what is only apart for training; for networks that have such a form (DEA-Net).
       overwrite: replace an existing output.
     """
@@ -40,7 +44,7 @@ def convert(
     endings = (".safetensors", ".pth", ".pt")
     if output.suffix not in endings:
         raise UserError(f"Expected an output ending in {', '.join(endings)}, found {output}.")
-    loaded = load(source, model=model, preset=preset, which=which)
+    loaded = load(source, model=model, preset=preset, which=which, part=part)
     network, cfg, params = loaded.network, loaded.cfg, loaded.params
     if deploy:
         if network.deploy is None:

@@ -27,6 +27,7 @@ def evaluate(
     model: str | None = None,
     preset: str | None = None,
     which: Which = "best",
+    part: Annotated[str | None, tyro.conf.arg(name="set")] = None,
     images: int | None = None,
     tile: int | None = None,
     steps: int | None = None,
@@ -50,6 +51,8 @@ def evaluate(
       model: name of the network, where it cannot be read from the weights.
       preset: published configuration, for official files that do not hold theirs (RDDM).
       which: checkpoint of a run directory.
+      part: name of a set of weights in a file of several (net_g_ema); without it the one that fits
+        the network, and of several that do a moving average.
       images: at most so many images per degradation.
       tile: side of tiles in pixels; whole images without it.
       steps: calls of a diffusion model's networks.
@@ -74,7 +77,9 @@ def evaluate(
 
     if images is not None and images < 0:
         raise UserError(f"--images must be at least 0, found {images}.")
-    loaded = load(weights, model=model, preset=preset, which=which)
+    loaded = load(weights, model=model, preset=preset, which=which, part=part)
+    for note in loaded.notes:
+        show(note)
     network, cfg, params = loaded.network, loaded.cfg, loaded.params
     if jax.local_device_count() > 1 and jax.default_backend() != "cpu":
         # One image at a time on each; devices that are parts of one CPU would gain nothing.
@@ -109,7 +114,7 @@ def evaluate(
     if not data.comparable:
         raise UserError(
             "Expected pairs that belong together, to be compared, found pictures of two kinds "
-            "(--data.pair-by index)."
+            "(--data.pair-by unpaired)."
         )
     task = dataclasses.replace(
         trained,
@@ -127,6 +132,8 @@ def evaluate(
             f"Expected images to evaluate on, found none in the data of {weights}: name some, "
             "such as --data.kind pairs --data.root FOLDER."
         )
+    for note in task.notes():
+        show(note)
     if own and trained.eval_side is not None:
         side = trained.eval_side
         show(f"on whole pictures (during the training: central squares of {side} pixels)")

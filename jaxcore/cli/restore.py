@@ -2,7 +2,7 @@
 
 import dataclasses
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,19 +11,9 @@ import tyro
 
 from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
+from jaxcore.cli.restoring import Job, Run, Summary
 from jaxcore.errors import UserError
 from jaxcore.weights import Loaded, Which
-
-_BUCKET = 64  # pixels; of several pictures, by default
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One picture to restore."""
-
-    source: Path
-    output: Path
-    condition: Path | None = None  # a further picture the network is shown, such as a mask
 
 
 def restore(
@@ -40,8 +30,11 @@ def restore(
     seed: int | None = None,
     condition: Path | None = None,
     preset: str | None = None,
+    compare: bool = False,
     which: Which = "best",
+    part: Annotated[str | None, tyro.conf.arg(name="set")] = None,
     overwrite: bool = False,
+    skip_existing: bool = False,
 ) -> None:
     """Restore pictures with a run or with official weights.
 
@@ -54,36 +47,47 @@ def restore(
       weights: run directory, or weight file (PyTorch or safetensors), or the name of weights in
         jaxcore/weights; the first of these without it, if there are any.
       model: name of the network, where it cannot be read from the weights.
-      tile: side of tiles in pixels, for pictures too large for the memory; whole ones without it.
+      tile: side of tiles in pixels; 0 restores whole pictures. Without it pictures that are too
+        large for the free memory are cut, and that is said.
       overlap: pixels shared by neighbouring tiles.
       ensemble: average over eight flips and turns.
       bucket: pad to multiples of this, so that a folder of many sizes compiles a few times only;
-        64 for several pictures, and the least the network needs for a single one. Networks that
-        look at the whole picture see the padding too, which changes the result slightly.
+        64 or more for several pictures, as their sizes ask for, and the least the network needs
+        for a single one. Networks that look at the whole picture see the padding too, which
+        changes the result slightly.
       stat_window: take statistics over windows of this side in pixels, not over the whole picture.
       steps: calls of a diffusion model's networks; those of its experiment without it.
       seed: of the noise that a diffusion model starts from.
       condition: picture (or folder of pictures of the same names) that the network is shown
         beside the picture, such as a mask.
       preset: published configuration, for official files that do not hold theirs (RDDM).
+      compare: write the degraded and the restored picture side by side too, as NAME.compare.png.
       which: checkpoint of a run directory.
+      part: name of a set of weights in a file of several (net_g_ema); without it the one that fits
+        the network, and of several that do a moving average.
       overwrite: replace existing files.
+      skip_existing: go on where an earlier call was broken off: leave out what is there.
     """
-    import time
-
     from jaxcore.weights import load, shipped
 
-    jobs = plan(pictures, output, overwrite=overwrite)
+    if overwrite and skip_existing:
+        raise UserError("Expected --overwrite or --skip-existing, found both.")
+    jobs = plan(pictures, output, overwrite=overwrite or skip_existing, compare=compare)
+    planned = len(jobs)
+    if skip_existing:
+        jobs = [job for job in jobs if not job.output.exists()]
+        if not jobs:
+            show(f"0 restored, {planned} skipped (there already)")
+            return
     jobs = [dataclasses.replace(job, condition=_condition(job, condition)) for job in jobs]
-    loaded = load(weights, model=model, preset=preset, which=which)
+    loaded = load(weights, model=model, preset=preset, which=which, part=part)
+    for note in loaded.notes:
+        show(note)
     if weights is None:
         own = shipped()
         show(f"weights {own.name} of jaxcore ({loaded.cfg.title}): for {own.what}")
     if stat_window is not None:
         loaded = _with_window(loaded, stat_window)
-    if bucket is None and len(jobs) > 1:
-        bucket = _BUCKET
-    options = {"tile": tile, "overlap": overlap, "ensemble": ensemble, "bucket": bucket}
     own = {"steps": steps, "seed": seed, "condition": condition}
     given = {name: value for name, value in own.items() if value is not None}
     unknown = [name for name in given if name not in loaded.network.restore_options]
@@ -92,21 +96,20 @@ def restore(
         raise UserError(f"The network {name} has no {unknown[0]}: leave --{unknown[0]} out.")
     if condition is not None and not loaded.cfg.condition_channels:
         raise UserError("Expected no --condition for networks without further channels, found one.")
-    options |= {name: value for name, value in given.items() if name != "condition"}
-    run = _runner(loaded, options)
-    start = time.perf_counter()
-    if len(jobs) == 1:
+    options = {name: value for name, value in given.items() if name != "condition"}
+    options |= {"tile": tile, "overlap": overlap, "ensemble": ensemble, "bucket": bucket}
+    run = _runner(loaded, options, jobs)
+    if len(jobs) == planned == 1:
         _restore_one(jobs[0], run, overwrite)
-        show(f"{jobs[0].output}  {time.perf_counter() - start:.1f} s")
         return
-    failures = _restore_many(jobs, run, overwrite)
-    seconds, done = time.perf_counter() - start, len(jobs) - len(failures)
-    show(f"{done} of {len(jobs)} pictures -> {output}  {seconds:.1f} s")
-    if failures:
-        raise UserError(f"{len(failures)} of {len(jobs)} pictures were not restored:", failures)
-
-
-Run = Callable[..., np.ndarray]  # (pixels, progress, **further) -> restored
+    summary = _restore_many(jobs, run, overwrite)
+    for note in summary.notes:
+        show(note)
+    show(f"{summary.line(planned - len(jobs))} -> {output}")
+    if summary.failures:
+        raise UserError(
+            f"{len(summary.failures)} of {len(jobs)} pictures were not restored:", summary.failures
+        )
 
 
 def _condition(job: Job, given: Path | None) -> Path | None:
@@ -134,67 +137,83 @@ def _with_window(loaded: Loaded, window: int) -> Loaded:
     return dataclasses.replace(loaded, cfg=cfg)
 
 
-def _runner(loaded: Loaded, options: dict[str, Any]) -> Run:
+def _runner(loaded: Loaded, options: dict[str, Any], jobs: Sequence[Job]) -> Run:
+    from jaxcore.cli.restoring import chosen_bucket, chosen_tile, header_sizes
+    from jaxcore.models.base import ImageNetwork
     from jaxcore.tiling import check_options
 
-    network, cfg = loaded.network, loaded.cfg
-    if not network.restores(cfg) or network.channels(cfg) != 3:
-        raise UserError("Expected weights of a network for RGB pictures, found others.")
+    network, cfg, params = loaded.network, loaded.cfg, loaded.params
+    channels = network.channels(cfg)
+    if not network.restores(cfg) or channels not in (1, 3):
+        raise UserError("Expected weights of a network for grey or RGB pictures, found others.")
     multiple = network.multiple(cfg)
-    check_options(multiple, options["tile"], options["overlap"], "linear", options["bucket"])
+    tile = options["tile"] or None
+    check_options(multiple, tile, options["overlap"], "linear", options["bucket"])
+    if network.deploy is not None:  # once, not for each picture
+        params, cfg = network.deploy(params, cfg)
+    sizes = header_sizes(jobs)
+    if options["tile"] is None and isinstance(network, ImageNetwork):
+        tile, said = chosen_tile(sizes, _need(network, params, cfg), multiple)
+        if said:
+            show(said)
+    if options["bucket"] is None and len(jobs) > 1:
+        options = {**options, "bucket": chosen_bucket(sizes, tile, multiple)}
+    options = {**options, "tile": tile}
 
     def run(pixels: np.ndarray, progress: Any, **further: Any) -> np.ndarray:
         if "condition" in further:
             further["condition"] = further["condition"][..., : cfg.condition_channels]
-        return network.restore(loaded.params, pixels, cfg, progress=progress, **options, **further)
+        if channels == 1:
+            return _by_channel(pixels, progress)
+        return network.restore(params, pixels, cfg, progress=progress, **options, **further)
+
+    def _by_channel(pixels: np.ndarray, progress: Any) -> np.ndarray:
+        """Grey networks see one channel of a grey picture, and each of one in colour."""
+        grey = (pixels == pixels[..., :1]).all()
+        planes = np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)[..., None]
+        found = network.restore(params, planes, cfg, progress=progress, **options)
+        return np.repeat(found[0], 3, axis=-1) if grey else np.moveaxis(found[..., 0], 0, -1)
 
     return run
 
 
+def _need(network: Any, params: Any, cfg: Any) -> Callable[[int], int]:
+    """Side of a square picture -> bytes that the network takes for it."""
+    from jaxcore.memory import working_bytes
+
+    def need(side: int) -> int:
+        import jax
+
+        picture = jax.ShapeDtypeStruct((1, side, side, network.channels(cfg)), np.float32)
+        return working_bytes(lambda x: network.apply(params, x, cfg), picture)
+
+    return need
+
+
 def _restore_one(job: Job, run: Run, overwrite: bool) -> None:
+    import time
+
     from jaxcore.cli.progress import steps
+    from jaxcore.cli.restoring import restore_one
 
+    start = time.perf_counter()
     with steps("restoring") as progress:
-        _restore(job, run, overwrite, progress)
+        note = restore_one(job, run, overwrite, progress)
+    if note:
+        show(note)
+    show(f"{job.output}  {time.perf_counter() - start:.1f} s")
 
 
-def _restore_many(jobs: list[Job], run: Run, overwrite: bool) -> list[str]:
+def _restore_many(jobs: list[Job], run: Run, overwrite: bool) -> Summary:
     from jaxcore.cli.progress import track
+    from jaxcore.cli.restoring import restore_many
 
-    failures = []
-    for job in track(jobs, len(jobs), "restoring"):
-        try:
-            _restore(job, run, overwrite)
-        except UserError as error:
-            sentence = str(error)
-            named = str(job.source) in sentence or str(job.output) in sentence
-            failures.append(sentence if named else f"{job.source}: {sentence}")
-    return failures
+    return restore_many(jobs, run, overwrite, lambda done, total: track(done, total, "restoring"))
 
 
-def _restore(
-    job: Job, run: Run, overwrite: bool, progress: Callable[[int, int], None] | None = None
-) -> None:
-    import jax
-
-    from jaxcore.data.images import check_fits, read_image, write_image
-
-    picture = read_image(job.source)
-    check_fits(job.output, picture)
-    further = {} if job.condition is None else {"condition": read_image(job.condition).unit()}
-    try:
-        restored = run(picture.unit(), progress, **further)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        height, width = picture.pixels.shape[:2]
-        raise UserError(
-            f"{job.source} of {width}x{height} pixels does not fit into the memory: use --tile."
-        ) from None
-    write_image(job.output, restored, like=picture, overwrite=overwrite)
-
-
-def plan(pictures: tuple[str, ...], output: Path, *, overwrite: bool) -> list[Job]:
+def plan(
+    pictures: tuple[str, ...], output: Path, *, overwrite: bool, compare: bool = False
+) -> list[Job]:
     """What is to be restored into what; every conflict of names is found here.
 
     Raises:
@@ -216,6 +235,11 @@ def plan(pictures: tuple[str, ...], output: Path, *, overwrite: bool) -> list[Jo
     jobs = [Job(source, output if single else output / below) for source, below in sources]
     for job in jobs:
         check_ending(job.output)
+    if compare:
+        jobs = [
+            dataclasses.replace(job, comparison=job.output.with_suffix(".compare.png"))
+            for job in jobs
+        ]
     _check_outputs(jobs, overwrite)
     return jobs
 
@@ -260,9 +284,16 @@ def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
                 f"for {job.output}."
             )
         origin[job.output] = job.source
+    for job in jobs:
+        if job.comparison in origin:
+            raise UserError(f"Expected a name for the comparison, found {job.comparison} taken.")
+        if job.comparison is not None:
+            origin[job.comparison] = job.source
     taken = [output for output in origin if output.exists()]
     if taken and not overwrite:
         more = f" and {len(taken) - 1} others exist" if len(taken) > 1 else " exists"
-        raise UserError(f"Expected new files, found that {taken[0]}{more} (use --overwrite).")
+        raise UserError(
+            f"Expected new files, found that {taken[0]}{more} (use --overwrite or --skip-existing)."
+        )
     for folder in {output.parent for output in origin}:
         check_writable(folder)

@@ -21,7 +21,7 @@ def sample(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     picture: Path | None = None,
     count: int = 9,
-    size: int | None = None,
+    size: tuple[int, ...] = (),
     steps: int = 10,
     eta: float = 0.0,
     seed: int = 0,
@@ -36,6 +36,7 @@ def sample(
     prediction: Literal["epsilon", "x0", "v"] | None = None,
     preset: str | None = None,
     which: Which = "best",
+    part: Annotated[str | None, tyro.conf.arg(name="set")] = None,
     overwrite: bool = False,
 ) -> None:
     """Generate pictures, or show how one is restored, step by step.
@@ -48,7 +49,7 @@ def sample(
       output: folder for the pictures.
       picture: the picture to restore, for networks that restore.
       count: pictures to generate, or restorations from so many start noises.
-      size: side of generated pictures in pixels; 64 without it.
+      size: side of generated pictures in pixels, or their height and width; 64 without it.
       steps: calls of the networks (in each pass, where residual and noise go one by one).
       eta: fresh noise in the steps, 0 to 1.
       seed: of all noise.
@@ -64,6 +65,7 @@ def sample(
       prediction: what a network of denoising-diffusion-pytorch predicts; v without it.
       preset: published configuration, for official files that do not hold theirs.
       which: checkpoint of a run directory.
+      part: name of a set of weights in a file of several (ema); chosen without it.
       overwrite: replace the pictures of an earlier call.
     """
     import jax
@@ -78,15 +80,18 @@ def sample(
     from jaxcore.ops.padding import pad_to_multiple
 
     check_folder(output, FILES, overwrite=overwrite)
-    side = 64 if size is None else size
-    if count < 1 or side < 1:
-        raise UserError(f"Expected a positive count and size, found {count} and {side}.")
-    if picture is not None and size is not None:
+    sides = size or (64,)
+    if count < 1 or min(sides) < 1 or len(sides) > 2:
+        raise UserError(
+            f"Expected a positive count and one or two positive sizes, found {count} and "
+            f"{' '.join(map(str, sides))}."
+        )
+    if picture is not None and size:
         raise UserError("Expected no --size beside --picture, whose own size is kept, found both.")
     for name, shape, ratio in (("alpha", alpha, ratio_a), ("beta", beta, ratio_b)):
         if shape is None and ratio != 1:
             raise UserError(f"Expected --{name} beside --ratio-{name[0]}, found the ratio alone.")
-    model = _load(weights, preset, which, prediction)
+    model = _load(weights, preset, which, part, prediction)
     schedule = trained = model.schedule
     if alpha is not None or beta is not None:
         model.check_reschedule()
@@ -100,7 +105,7 @@ def sample(
         model.apply_fn,
         model.params,
         None if padded is None else to_signed(jax.numpy.asarray(padded)),
-        shape=None if padded is not None else (count, *model.sides(side), model.channels),
+        shape=None if padded is not None else (count, *model.sides(sides), model.channels),
         table=table,
         objective=model.objective,
         key=jax.random.key(seed),
@@ -193,12 +198,15 @@ class _Model:
                 f"in training, found {self.objective.time_conditioning!r}."
             )
 
-    def sides(self, size: int) -> tuple[int, int]:
+    def sides(self, sizes: tuple[int, ...]) -> tuple[int, int]:
         from jaxcore.errors import UserError
 
-        if size % self.multiple:
-            raise UserError(f"Expected a size that is a multiple of {self.multiple}, found {size}.")
-        return size, size
+        wrong = [size for size in sizes if size % self.multiple]
+        if wrong:
+            raise UserError(
+                f"Expected a size that is a multiple of {self.multiple}, found {wrong[0]}."
+            )
+        return sizes[0], sizes[-1]
 
     def degraded(self, picture: Path | None) -> np.ndarray | None:
         """The picture to restore; None to generate."""
@@ -219,12 +227,14 @@ class _Model:
         return read_image(picture).unit()
 
 
-def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _Model:
+def _load(
+    weights: Path, preset: str | None, which: Which, part: str | None, prediction: Any
+) -> _Model:
     from jaxcore.errors import UserError
     from jaxcore.models import rddm
     from jaxcore.weights import load
 
-    tensors = None if weights.is_dir() else _tensors(weights)
+    tensors = None if weights.is_dir() else _tensors(weights, part)
     if tensors is not None and any(key.endswith("mid_attn.mem_kv") for key in tensors):
         if preset is not None:
             raise UserError(f"The settings of {weights} are read: leave the preset out.")
@@ -234,7 +244,11 @@ def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _
             "Expected no --prediction for networks of RDDM, which have objectives, found "
             f"{prediction!r}."
         )
-    loaded = load(weights, model=None if weights.is_dir() else "rddm", preset=preset, which=which)
+    loaded = load(
+        weights, model=None if weights.is_dir() else "rddm", preset=preset, which=which, part=part
+    )
+    for note in loaded.notes:
+        show(note)
     network, cfg, params = loaded.network, loaded.cfg, loaded.params
     if network.task != "diffusion":
         raise UserError(f"Expected weights of a diffusion model, found weights of {network.name}.")
@@ -251,10 +265,13 @@ def _load(weights: Path, preset: str | None, which: Which, prediction: Any) -> _
     )
 
 
-def _tensors(weights: Path) -> Any:
-    from jaxcore.convert import read_state_dict
+def _tensors(weights: Path, part: str | None) -> Any:
+    """Of the set that is named, or the first in which the search for a network of others ends."""
+    from jaxcore.convert import read_sets
 
-    return read_state_dict(weights).tensors
+    found = [file for file in read_sets(weights) if part in (None, file.where)]
+    averaged = [file for file in found if "ema" in file.where.split("/")[-1]]
+    return next((file.tensors for file in (*averaged, *found)), None)
 
 
 def _third_party(tensors: Any, prediction: Any) -> _Model:

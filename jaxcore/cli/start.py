@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxcore.cli.output import show
 from jaxcore.errors import UserError
 from jaxcore.train.recipes import Recipe
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def started(
-    chosen: Recipe, weights: Path, over: Callable[[Any], Recipe]
+    chosen: Recipe, weights: Path, over: Callable[[Any], Recipe], part: str | None = None
 ) -> "tuple[Recipe, Params]":
     """The recipe with the network of the weights, and these.
 
@@ -20,6 +21,7 @@ def started(
       chosen: a recipe, with options that may ask for another network.
       weights: a run directory or a weight file.
       over: makes the recipe anew from the network of the weights and the same options.
+      part: name of a set of weights in a file of several.
 
     Raises:
       UserError: no weights of such a network, or options that contradict them.
@@ -28,9 +30,19 @@ def started(
 
     from jaxcore.weights import load
 
-    loaded = load(weights, model=chosen.task.model)
+    loaded = load(weights, model=chosen.task.model, part=part)
+    for note in loaded.notes:
+        show(note)
     entry = loaded.network
-    network = entry.start(loaded.cfg, chosen.task.network)
+    cfg, params = loaded.cfg, loaded.params
+    if entry.apart is not None:
+        params, cfg = entry.apart(params, cfg, chosen.task.network)
+    if cfg != loaded.cfg:
+        show(
+            f"the merged kernels of {weights} are one branch of each convolution; the others start "
+            "at zero"
+        )
+    network = entry.start(cfg, chosen.task.network)
     chosen = over(network)
     asked = chosen.task.network
     shapes = [
@@ -42,7 +54,7 @@ def started(
             f"Expected no other network than that of the weights in {weights}, whose {field} is "
             f"{found}, found --network.{field.replace('_', '-')} {wanted}: leave the option out."
         )
-    return chosen, loaded.params
+    return chosen, params
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> Any:

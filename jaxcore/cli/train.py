@@ -54,6 +54,7 @@ def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[.
         out: Annotated[RunPlace, tyro.conf.arg(aliases=["-o"])],
         task: Annotated[NetworkTask, tyro.conf.arg(name="")] = default.task,
         init: RunPlace | None = None,
+        init_set: Annotated[str | None, tyro.conf.arg(name="set")] = None,
         epochs: Annotated[int | None, tyro.conf.arg(help=_EPOCHS)] = default.epochs,
         fsdp: int = 1,
         dcn: int = 1,
@@ -63,7 +64,7 @@ def _command(name: str, default: Recipe, run: Callable[..., None]) -> Callable[.
     ) -> None:
         chosen = Recipe(task=task, train=train, epochs=epochs)
         more = {"change_settings": change_settings, "dry_run": dry_run}
-        run(chosen, out, init=init, fsdp=fsdp, dcn=dcn, **more)
+        run(chosen, out, init=init, init_set=init_set, fsdp=fsdp, dcn=dcn, **more)
 
     options = (inspect.getdoc(train) or "").partition("\n")[-1]
     command.__doc__ = f"{summaries()[name]}.\n\nAll options: --help-all.\n{options}"
@@ -76,6 +77,7 @@ def train(
     *,
     over: Callable[[Any], Recipe],
     init: Path | None = None,
+    init_set: str | None = None,
     fsdp: int = 1,
     dcn: int = 1,
     change_settings: bool = False,
@@ -89,6 +91,7 @@ def train(
       over: makes the recipe anew, with the same options, for another network
       init: weights to start from (fine-tuning), a run directory or an official weight file; the
         network is theirs, whatever the recipe's
+      init_set: name of a set of weights, where the file has several
       fsdp: devices over which parameters are split as well as rows
       dcn: slices of a multi-slice pod; parameters are copied to each
       change_settings: go on with other settings, such as more steps or another learning rate
@@ -108,12 +111,14 @@ def train(
     initialise()
     params = None
     if init is not None:
-        chosen, params = started(chosen, init, over)
+        chosen, params = started(chosen, init, over, init_set)
     chosen = resolve(chosen)
     task = chosen.task
     first = jax.process_index() == 0
     if first:
         print_counts(task.counts())
+        for note in task.notes():
+            show(note)
     task.check()
     alone = jax.device_count() == 1 and fsdp == dcn == 1
     mesh = None if alone else make_mesh(fsdp=fsdp, dcn=dcn)

@@ -5,10 +5,10 @@ One table per network maps its parameter tree to the official keys (`Rule`, `fro
 PyTorch and without running anything a file contains.
 """
 
-from jaxcore.convert.files import StateFile, read_state_dict
+from jaxcore.convert.files import StateFile, read_sets, read_state_dict
 from jaxcore.convert.find import PREFERRED, Selection, find_state_dict
 from jaxcore.convert.lazy import LazyTensor
-from jaxcore.convert.prefixes import WRAPPERS, select_prefix, strip_prefix
+from jaxcore.convert.prefixes import LEFTOVERS, WRAPPERS, select_prefix, strip_prefix
 from jaxcore.convert.rules import Rule, nested, official_shapes
 from jaxcore.convert.statedict import (
     choose_layout,
@@ -34,6 +34,7 @@ __all__ = [
     "CONV_TRANSPOSE",
     "DEPTHWISE",
     "IDENTITY",
+    "LEFTOVERS",
     "LINEAR",
     "POINTWISE",
     "PREFERRED",
@@ -51,6 +52,7 @@ __all__ = [
     "lazy_state_dict",
     "nested",
     "official_shapes",
+    "read_sets",
     "read_state_dict",
     "select_prefix",
     "strip_prefix",

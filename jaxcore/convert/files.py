@@ -7,14 +7,14 @@ import dataclasses
 import functools
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxcore.convert import gguf, gguf_keys, torchfile
-from jaxcore.convert.find import PREFERRED, find_state_dict
+from jaxcore.convert.find import PREFERRED, Selection, all_state_dicts, find_state_dict
 from jaxcore.convert.lazy import LazyTensor
 from jaxcore.convert.prefixes import select_prefix
 from jaxcore.convert.rebuild import SAFETENSORS, Refused, Tensor
@@ -118,13 +118,28 @@ def read_state_dict(
     if path.exists() and not path.is_file():  # to open a pipe would wait for ever
         raise UserError(f"{path} is not a file: {_EXPECTED}.")
     shards = _index(path)
-    state = _joined(path, shards, at, prefer) if shards else _read_file(path, at, prefer)
+    if shards:
+        state = _joined(path, shards, at, prefer)
+    else:
+        state = _one(path, at, prefer)
     if not prefix:
         return state
     tensors = select_prefix(state.tensors, prefix)
     if not tensors:
         raise UserError(f"{path} has no key that begins with {prefix!r}.")
     return dataclasses.replace(state, tensors=tensors)
+
+
+def read_sets(path: str | os.PathLike[str]) -> list[StateFile]:
+    """Open every set of weights of a file, in its order; see `read_state_dict`.
+
+    Several files with an index, and a safetensors file, hold one. Where a file holds none, the
+    refusal of `read_state_dict`.
+    """
+    path = Path(path)
+    whole = path.is_dir() or (path.is_file() and bool(_index(path)))
+    found = [] if whole else _read_file(path, all_state_dicts)
+    return found or [read_state_dict(path)]
 
 
 def _in_folder(folder: Path) -> Path:
@@ -169,7 +184,7 @@ def _joined(path: Path, shards: dict[str, str], at: str | None, prefer: Sequence
             f"{path} names {len(names)} shards, {len(missing)} of them missing: "
             f"{readable(', '.join(missing[:3]))}{' ...' if len(missing) > 3 else ''}."
         )
-    files = {name: _read_file(path.parent / name, at, prefer) for name in names}
+    files = {name: _one(path.parent / name, at, prefer) for name in names}
     lost = [key for key, name in shards.items() if key not in files[name].tensors]
     if lost:
         raise UserError(
@@ -181,29 +196,39 @@ def _joined(path: Path, shards: dict[str, str], at: str | None, prefer: Sequence
     return dataclasses.replace(files[names[0]], tensors={**unlisted, **tensors})
 
 
-def _read_file(path: Path, at: str | None, prefer: Sequence[str]) -> StateFile:
+_WITHOUT_PLACES = {"gguf": "GGUF", "safetensors": "safetensors"}
+
+
+def _one(path: Path, at: str | None, prefer: Sequence[str]) -> StateFile:
+    """The set of weights of a file that is meant."""
+    (state,) = _read_file(path, lambda tree: [find_state_dict(tree, prefer, at=at)])
+    if at and state.format in _WITHOUT_PLACES:
+        kind = _WITHOUT_PLACES[state.format]
+        raise UserError(f"{path} is a {kind} file, which has no place {at!r} inside.")
+    return state
+
+
+def _read_file(path: Path, select: Callable[[Any], list[Selection]]) -> list[StateFile]:
+    """The sets of weights of a file that are selected in what a PyTorch file holds."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise UserError(f"{path} is empty: {_EXPECTED}.")
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             gguf_file = buffer[: len(gguf.MAGIC)] == gguf.MAGIC
-            state = None if gguf_file else _read_torch(path, file, buffer, at, prefer)
+            states = None if gguf_file else _read_torch(path, file, buffer, select)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {_EXPECTED}.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if state is None:
-        kind = "GGUF" if gguf_file else "safetensors"
-        if at:
-            raise UserError(f"{path} is a {kind} file, which has no place {at!r} inside.")
-        state = (_read_gguf if gguf_file else _read_safetensors)(path, buffer)
-    return state
+    if states is None:
+        states = [(_read_gguf if gguf_file else _read_safetensors)(path, buffer)]
+    return states
 
 
 def _read_torch(
-    path: Path, file: Any, buffer: mmap.mmap, at: str | None, prefer: Sequence[str]
-) -> StateFile | None:
+    path: Path, file: Any, buffer: mmap.mmap, select: Callable[[Any], list[Selection]]
+) -> list[StateFile] | None:
     """Open a PyTorch file; None for safetensors, an error for everything else but GGUF."""
     head = buffer[:64]
     if head[5:9] == b"\0\0\0{":  # length of the header in eight bytes, then the header, JSON
@@ -215,25 +240,29 @@ def _read_torch(
         raise UserError(f"{path} is not {_KINDS}: {found}.")
     try:
         content = torchfile.read(file, buffer)
-        selection = find_state_dict(content.tree, prefer, at=at)
-        content.check(selection.tensors)
+        selections = select(content.tree)
+        for selection in selections:
+            content.check(selection.tensors)
     except Refused as reason:
         raise _refusal(path, reason) from None
     except UserError as error:
         raise UserError(f"{path}: {readable(str(error), 1000)}") from None
-    return StateFile(
-        tensors={
-            key: LazyTensor(
-                value.shape, value.dtype, functools.partial(_view, path, content, value)
-            )
-            for key, value in selection.tensors.items()
-        },
-        format="torch-legacy" if content.legacy else "torch",
-        where=selection.where,
-        metadata=_plain(content.tree),
-        skipped=selection.skipped,
-        unused=_unused(content.tree, selection.where),
-    )
+    return [
+        StateFile(
+            tensors={
+                key: LazyTensor(
+                    value.shape, value.dtype, functools.partial(_view, path, content, value)
+                )
+                for key, value in selection.tensors.items()
+            },
+            format="torch-legacy" if content.legacy else "torch",
+            where=selection.where,
+            metadata=_plain(content.tree),
+            skipped=selection.skipped,
+            unused=_unused(content.tree, selection.where),
+        )
+        for selection in selections
+    ]
 
 
 def _refusal(path: Path, reason: Refused) -> UserError:

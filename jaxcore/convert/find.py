@@ -87,6 +87,16 @@ def _descend(tree: Any, at: str) -> Any:
     return node
 
 
+def all_state_dicts(tree: Any) -> list[Selection]:
+    """Every mapping of names to tensors below named entries, in their order.
+
+    >>> tree = {"epoch": 3, "net": {"w": np.zeros(2)}, "net_ema": {"w": np.zeros(2)}}
+    >>> [found.where for found in all_state_dicts(tree)]
+    ['net', 'net_ema']
+    """
+    return [_selection("/".join(names), state) for names, state in _all_states(tree)]
+
+
 def find_state_dict(
     tree: Any, prefer: Sequence[str] = PREFERRED, *, at: str | None = None
 ) -> Selection:

@@ -1,5 +1,6 @@
 """Prefixes of official keys: those of wrappers around a network, and those of its parts."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
@@ -7,6 +8,9 @@ _Value = TypeVar("_Value")
 
 #: What data-parallel wrappers, ``torch.compile`` and Lightning modules put before every key.
 WRAPPERS = ("module.", "_orig_mod.", "net.", "model.")
+
+#: Counters that profilers (thop) leave in the modules they have looked at.
+LEFTOVERS = re.compile(r"(.+\.)?total_(ops|params)")
 
 
 def strip_prefix(

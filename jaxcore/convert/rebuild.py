@@ -105,9 +105,16 @@ _STORAGES = {storage: dtype for storage, dtype in DTYPES.values() if storage}
 
 # Plain values and containers of the standard library; Python 2 had other names for two modules.
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_RENAMED_TYPES = {  # those of Python 2, which protocol 2 writes
+    ("builtins", "long"): "int",
+    ("builtins", "unicode"): "str",
+    ("builtins", "xrange"): "range",
+}
 _HARMLESS = {
     "argparse": {"Namespace"},
     "builtins": {
+        "Ellipsis",
+        "NotImplemented",
         "bool",
         "bytearray",
         "bytes",
@@ -129,6 +136,7 @@ _HARMLESS = {
     "copyreg": {"_reconstructor"},
     "datetime": {"date", "datetime", "timedelta", "timezone"},
     "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
     "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
     "types": {"SimpleNamespace"},
     "typing": {"Any"},
@@ -154,6 +162,7 @@ def named(module: Any, name: Any) -> Symbol:
     if not isinstance(module, str) or not isinstance(name, str):
         raise Refused("it names a global by something other than text")
     module = _RENAMED.get(module, module)
+    name = _RENAMED_TYPES.get((module, name), name)
     if module.split(".")[0] in sys.stdlib_module_names and name not in _HARMLESS.get(module, ()):
         raise Refused(f"it asks for {module}.{name}, which is code and not weights")
     return Symbol(module, name)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.convert.lazy import LazyTensor
-from jaxcore.convert.prefixes import strip_prefix
+from jaxcore.convert.prefixes import LEFTOVERS, strip_prefix
 from jaxcore.convert.rules import Link, Rule, Slot, by_key, slots
 from jaxcore.errors import UserError, readable
 from jaxcore.typing import Params, StateDict
@@ -52,7 +52,8 @@ class _Table:
         self.found: dict[str, Tensor] = {
             key: value if isinstance(value, LazyTensor) else np.asarray(value)
             for key, value in strip_prefix(state_dict, self.expected).items()
-            if key in self.expected or not (dead and dead.fullmatch(key))
+            if key in self.expected
+            or not (LEFTOVERS.fullmatch(key) or (dead and dead.fullmatch(key)))
         }
         # Where a tied tensor is read; other copies of it, which must be equal.
         self.source: dict[str, str] = {}

@@ -7,6 +7,7 @@ from jaxcore.ops.attention_edits import (
     uniform_attention,
 )
 from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise, repeated_conv2d
+from jaxcore.ops.cross_entropy import chunked_cross_entropy
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate
@@ -37,6 +38,7 @@ __all__ = [
     "band",
     "channel_attention",
     "channel_norm",
+    "chunked_cross_entropy",
     "conv2d",
     "conv_transpose2d",
     "depthwise_conv",

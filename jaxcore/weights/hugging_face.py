@@ -111,7 +111,7 @@ def _scaling(rope: Mapping[str, Any], path: Path) -> "RopeScaling":
         raise UserError(
             f"Expected rotations of the kind default, linear or llama3 in {path}, found {kind!r}."
         )
-    read = {ours: _number(rope, theirs, path) for ours, theirs in names.items()}
+    read: dict[str, Any] = {ours: _number(rope, name, path) for ours, name in names.items()}
     if "length" in read:
         read["length"] = int(read["length"])
     return RopeScaling(kind=kind, **read)
@@ -216,7 +216,7 @@ def _whole(settings: Mapping[str, Any], name: str, path: Path) -> int:
 
 
 def _number(settings: Mapping[str, Any], name: str, path: Path) -> float:
-    value = settings.get(name)
+    value: Any = settings.get(name)
     if type(value) not in (int, float) or not value > 0:
         raise UserError(f"Expected a number above 0 as {name} in {path}, found {value!r}.")
     return float(value)

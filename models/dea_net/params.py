@@ -1,7 +1,8 @@
 """Official DEA-Net weights of both forms, in and out."""
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +16,11 @@ from jaxcore.convert import (
     strip_prefix,
 )
 from jaxcore.errors import UserError
+from jaxcore.models.base import shapes_of
 from jaxcore.models.config import computed_like
 from jaxcore.models.dea_net.config import BRANCHES, DEANetConfig, Form
 from jaxcore.models.dea_net.deconv import reparameterize
+from jaxcore.models.dea_net.model import draw
 from jaxcore.typing import Params
 
 
@@ -89,7 +92,8 @@ RULES: tuple[Rule, ...] = (
 _FORMS = {"train": "the five kernels of training", "deploy": "merged kernels"}
 _WAY_OUT = {
     "train": "merge them (jaxcore convert --deploy, or `reparameterize`)",
-    "deploy": "merged kernels cannot be taken apart again, so take the checkpoint of training",
+    "deploy": "take them apart (jaxcore train --init does, and `NETWORK.apart`), or take the "
+    "checkpoint of training",
 }
 
 
@@ -123,6 +127,40 @@ def deploy(params: Params, cfg: DEANetConfig) -> tuple[Params, DEANetConfig]:
     'deploy'
     """
     return (params, cfg) if cfg.form == "deploy" else (_merge(params), cfg.deployed())
+
+
+def apart(params: Params, cfg: DEANetConfig, wanted: DEANetConfig) -> tuple[Params, DEANetConfig]:
+    """Merged kernels as the plain branch of each convolution, beside differences of zero.
+
+    Exact: merged again they are what they were. Anything else comes back as it is.
+
+    >>> from jaxcore.models import dea_net
+    >>> cfg = DEANetConfig.tiny()
+    >>> merged, small = deploy(dea_net.init(jax.random.key(0), cfg), cfg)
+    >>> again, large = apart(merged, small, cfg)
+    >>> large == cfg, jax.tree.all(jax.tree.map(np.array_equal, deploy(again, cfg)[0], merged))
+    (True, True)
+    """
+    if cfg.form != "deploy" or wanted.form != "train":
+        return params, cfg
+    branches = {name: getattr(wanted, name) for name in BRANCHES}
+    cfg = dataclasses.replace(cfg, form="train", **branches)
+
+    def leaf(path: Any, shape: Any) -> Any:
+        names = [step.key for step in path]
+        if "conv1" not in names:
+            return _at(params, names)
+        if names[-2] == "vanilla":
+            return _at(params, [*names[:-2], names[-1]])
+        return np.zeros(shape.shape, shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes_of(draw, cfg)), cfg
+
+
+def _at(tree: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        tree = tree[name]
+    return tree
 
 
 def start(found: DEANetConfig, wanted: DEANetConfig) -> DEANetConfig:

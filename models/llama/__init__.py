@@ -1,8 +1,9 @@
 """Decoders of the LLaMA family; see README.md beside this file."""
 
 from jaxcore.models.llama.config import LlamaConfig, RopeScaling
-from jaxcore.models.llama.decode import cache_bytes, init_cache, prefill, step
+from jaxcore.models.llama.decode import cache_bytes, init_cache, prefill, step, unstacked
 from jaxcore.models.llama.entry import NETWORK, from_torch, init, param_shapes, to_torch
+from jaxcore.models.llama.loss import next_token_loss, next_tokens
 from jaxcore.models.llama.model import (
     Block,
     Llama,
@@ -13,6 +14,7 @@ from jaxcore.models.llama.model import (
     vocabulary,
 )
 from jaxcore.models.llama.params import LEFTOVERS, config_from_state_dict, rules
+from jaxcore.models.llama.sharding import cache_sharding, sharding_rules
 
 __all__ = [
     "LEFTOVERS",
@@ -24,16 +26,21 @@ __all__ = [
     "RopeScaling",
     "apply",
     "cache_bytes",
+    "cache_sharding",
     "config_from_state_dict",
     "embed",
     "from_torch",
     "init",
     "init_cache",
+    "next_token_loss",
+    "next_tokens",
     "param_shapes",
     "prefill",
     "project",
     "rules",
+    "sharding_rules",
     "step",
     "to_torch",
+    "unstacked",
     "vocabulary",
 ]

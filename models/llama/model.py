@@ -17,6 +17,12 @@ from jaxcore import ops
 from jaxcore.errors import UserError
 from jaxcore.generate.cache import Cache, write
 from jaxcore.models.llama.config import LlamaConfig
+from jaxcore.models.llama.inputs import (
+    allowed_keys,
+    check_inputs,
+    default_positions,
+    next_position,
+)
 from jaxcore.nn import Linear, Normal, RMSNorm, SwiGLU, Types, apply_stack, tap, taps
 from jaxcore.nn.edits import AttentionEdit, edit_scores, edit_weights, edited_attention
 from jaxcore.typing import Key, Params
@@ -250,7 +256,7 @@ def apply(
     (1, 3, 11)
     """
     x = jnp.asarray(x)
-    _check(x, cfg, positions, valid, segments, cache)
+    check_inputs(x, cfg, positions, valid, segments, cache)
     if edit is not None and edit.layers.shape != (cfg.depth,):
         raise UserError(
             f"{cfg.title} expects an edit of {cfg.depth} layers, found {edit.layers.shape}."
@@ -258,11 +264,11 @@ def apply(
     tokens = jnp.issubdtype(x.dtype, jnp.integer)
     x = embed(params, x, cfg) if tokens else x.astype(cfg.dtype)
     there = jnp.ones(x.shape[:2], bool) if valid is None else valid
-    places = _positions(there, segments, cache) if positions is None else positions
+    places = default_positions(there, segments, cache) if positions is None else positions
     turns = _turns(places, cfg)
     # Order in the row, not position: tokens of an image share positions and see each other's past.
     if cache is None:
-        shared, carried = _Shared(turns, _allowed(there, segments), None), _Carried(x)
+        shared, carried = _Shared(turns, allowed_keys(there, segments), None), _Carried(x)
         hidden, _ = _layers(params, carried, shared, edit, cfg)
     else:
         start, new = cache.length, x.shape[1]
@@ -277,11 +283,21 @@ def apply(
             keys=carried.keys,
             values=carried.values,
             valid=written,
-            position=_next(places, there, cache.position),
+            position=next_position(places, there, cache.position),
             length=start + new,
         )
     wanted = {"all": hidden, "last": hidden[:, -1:], "none": None}[logits]
     return LlamaOutput(None if wanted is None else project(params, wanted, cfg), hidden, cache)
+
+
+class _Layer(nn.Module):
+    """One block under the name of all of them."""
+
+    cfg: LlamaConfig
+
+    @nn.compact
+    def __call__(self, *inputs: Any) -> tuple[_Carried, None]:
+        return Block(self.cfg, name="layers")(*inputs)
 
 
 def _layers(
@@ -292,8 +308,20 @@ def _layers(
     cfg: LlamaConfig,
 ) -> tuple[Array, _Carried]:
     module = {name: part for name, part in params.items() if name not in ("embed", "head")}
-    out: Any = Llama(cfg).apply({"params": module}, carried, shared, edit)
-    return out
+    if not isinstance(params["layers"], list):
+        out: Any = Llama(cfg).apply({"params": module}, carried, shared, edit)
+        return out
+    edits = None if edit is None else edit.stacked(cfg.depth)
+    seen = []
+    for i, layer in enumerate(params["layers"]):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], edits)
+        with taps.nested(jnp.int32(i)) as values:
+            variables = {"params": {"layers": layer}}
+            found: Any = _Layer(cfg).apply(variables, carried, shared, jnp.int32(i), one)
+            carried, _ = found
+        seen.append(values)
+    taps.add({name: jnp.stack([values[name] for values in seen]) for name in seen[0]})
+    return ops.rms_norm(carried.x, params["norm"]["scale"], cfg.epsilon), carried
 
 
 def _turns(positions: Array, cfg: LlamaConfig) -> ops.Turns:
@@ -301,74 +329,3 @@ def _turns(positions: Array, cfg: LlamaConfig) -> ops.Turns:
     sections = cfg.mrope_sections if positions.ndim == 3 else ()
     cos, sin = ops.rotary_turns(positions, cfg.rates, sections)
     return cos[:, :, None, None], sin[:, :, None, None]
-
-
-def _positions(there: Array, segments: Array | None, cache: Cache | None) -> Array:
-    """How many tokens stand before each, padding left out."""
-    there = there.astype(jnp.int32)
-    count = jnp.cumsum(there, axis=1, dtype=jnp.int32) - 1
-    if segments is not None:
-        first = jnp.concatenate(
-            [jnp.ones((there.shape[0], 1), bool), segments[:, 1:] != segments[:, :-1]], axis=1
-        )
-        before = jax.lax.cummax(jnp.where(first, count - there + 1, 0), axis=1)
-        count = count - before
-    count = jnp.maximum(count, 0)
-    return count if cache is None else cache.position[:, None] + count
-
-
-def _next(places: Array, there: Array, before: Array) -> Array:
-    """Position after the largest so far; Qwen2-VL goes on behind the longest side of an image."""
-    largest = places if places.ndim == 2 else jnp.max(places, axis=0)
-    last = jnp.max(jnp.where(there, largest, -1), axis=1)
-    return jnp.maximum(before, (last + 1).astype(before.dtype))
-
-
-def _allowed(there: Array, segments: Array | None) -> Array:
-    """Which keys a query may see in rows without a cache."""
-    length = there.shape[1]
-    seen = jnp.tri(length, dtype=bool)[None] & there[:, None]
-    if segments is not None:
-        seen = seen & (segments[:, :, None] == segments[:, None])
-    return seen
-
-
-def _check(
-    x: Array,
-    cfg: LlamaConfig,
-    positions: Array | None,
-    valid: Array | None,
-    segments: Array | None,
-    cache: Cache | None,
-) -> None:
-    title, shape = cfg.title, tuple(x.shape)
-    if x.ndim == 2 and 0 not in shape:
-        fits = jnp.issubdtype(x.dtype, jnp.integer)
-    else:
-        fits = x.ndim == 3 and 0 not in shape and shape[2] == cfg.width
-        fits = fits and jnp.issubdtype(x.dtype, jnp.floating)
-    if not fits:
-        raise UserError(
-            f"{title} expects tokens (batch, length) of a whole-number type, or embeddings "
-            f"(batch, length, {cfg.width}) of a floating-point type, found {shape} of {x.dtype}."
-        )
-    kinds = len(cfg.mrope_sections)
-    places = [shape[:2], (kinds, *shape[:2])] if kinds else [shape[:2]]
-    wanted = {"valid": (valid, [shape[:2]]), "segments": (segments, [shape[:2]])}
-    for name, (array, shapes) in {"positions": (positions, places), **wanted}.items():
-        if array is not None and tuple(array.shape) not in shapes:
-            raise UserError(
-                f"{title} expects {name} of shape {' or '.join(map(str, shapes))}, found "
-                f"{tuple(array.shape)}."
-            )
-    if cache is None:
-        return
-    if segments is not None:
-        raise UserError(f"{title} expects either a cache or segments, found both.")
-    expected = (cfg.depth, shape[0], cfg.num_kv_heads, cfg.head_dim)
-    keys = cache.keys.shape
-    if (keys[0], keys[1], *keys[3:]) != expected or shape[1] > cache.slots:
-        raise UserError(
-            f"{title} expects a cache of {expected[0]} layers, {expected[1]} rows, at least "
-            f"{shape[1]} slots and {expected[2]} heads of {expected[3]}, found {keys}."
-        )

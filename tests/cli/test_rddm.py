@@ -135,7 +135,7 @@ def test_training_and_evaluation(pairs, tmp_path, call):
     assert (code, err) == (0, "") and "PSNR in" in out
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert np.isfinite(metrics["lowlight/psnr"])
-    code, _, err = call("evaluate", run, "--data.kind", "pairs", "--data.pair-by", "index")
+    code, _, err = call("evaluate", run, "--data.kind", "pairs", "--data.pair-by", "unpaired")
     assert code == 2 and "Expected pairs that belong together" in err
     code, _, err = call("evaluate", run, "--preset", "deraining")
     assert code == 2 and "A run knows its configuration" in err

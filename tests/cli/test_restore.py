@@ -125,7 +125,7 @@ def test_a_folder_keeps_names_and_kinds(call, weights, album, tmp_path):
     argv = ["restore", album, "-o", out, "--weights", weights / "tiny.pth"]
     code, said, err = call(*argv)
     assert (code, err) == (0, "")
-    assert said.startswith(f"5 of 5 pictures -> {out}")
+    assert said.startswith("5 restored  ") and said.endswith(f" Mpixel/s) -> {out}\n")
     assert tree(out) == ["a.jpg", "deep/clear.webp", "deep/er/b.TIF", "float.npy", "grey.png"]
     for name in tree(out):
         old, new = read_image(album / name), read_image(out / name)
@@ -139,7 +139,11 @@ def test_a_folder_keeps_names_and_kinds(call, weights, album, tmp_path):
     # Again: nothing is overwritten unasked.
     before = {name: (out / name).stat().st_mtime_ns for name in tree(out)}
     code, said, err = call(*argv)
-    assert code == 2 and "and 4 others exist (use --overwrite)" in err and said == ""
+    assert (
+        code == 2
+        and "and 4 others exist (use --overwrite or --skip-existing)" in err
+        and said == ""
+    )
     assert {name: (out / name).stat().st_mtime_ns for name in tree(out)} == before
     assert call(*argv, "--overwrite")[0] == 0
     assert all((out / name).stat().st_mtime_ns > old for name, old in before.items())
@@ -199,7 +203,7 @@ def test_results_below_the_input_are_not_taken_for_input(call, weights, photo):
         ("{empty} -o {out}", "found none in"),
         ("{empty}/*.png -o {out}", "found none in"),
         ("{photo} -o {out}.gif", "Expected a picture ending in"),
-        ("{photo} -o {photo}", "exists (use --overwrite)"),
+        ("{photo} -o {photo}", "exists (use --overwrite or --skip-existing)"),
         ("{photo} -o {photo}/below.png", "Expected a folder that can be written"),
         ("{folder} -o {out}.png", "Expected a folder as output"),
         ("{folder} -o {photo}", "Expected a folder as output"),
@@ -297,7 +301,7 @@ def test_files_are_checked_while_others_go_on(call, weights, album, tmp_path):
     out = tmp_path / "out"
     code, said, err = call("restore", album, "-o", out, "--weights", weights / "tiny.pth")
     assert code == 2
-    assert said.startswith(f"5 of 7 pictures -> {out}")
+    assert said.startswith("5 restored, 2 failed  ")
     first, *rest = err.splitlines()
     assert first == "jaxcore: 2 of 7 pictures were not restored:"
     assert len(rest) == 2

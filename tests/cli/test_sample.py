@@ -45,11 +45,11 @@ def size(path):
 
 
 def test_generation_writes_grid_trajectory_and_schedule(call, files, tmp_path):
-    argv = ("sample", "--weights", files / "makes.safetensors", "--count", 4, "--size", 8)
+    argv = ("sample", "--weights", files / "makes.safetensors", "--count", 4, "--size", 8, 16)
     argv = (*argv, "--steps", 3)
     code, out, err = call(*argv, "-o", tmp_path / "a")
     assert code == 0, err
-    assert "4 pictures of 8x8 pixels, 3 steps" in out
+    assert "4 pictures of 16x8 pixels, 3 steps" in out  # width and height
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(FILES)
     wide, high = size(tmp_path / "a" / "trajectory.png")
     assert wide > 3 * 96 and high > 4 * 96  # a column per step; image, residual, noise, clean
@@ -159,7 +159,7 @@ def test_weights_of_another_package_generate(call, files, tmp_path):
         ("makes", ("--prediction", "x0"), "no --prediction for networks of RDDM"),
         ("restores", ("--picture", "a.png", "--size", 64), "no --size beside --picture"),
         ("third", ("--preset", "deraining"), "leave the preset out"),
-        ("makes", ("--count", 0), "a positive count and size, found 0 and 64"),
+        ("makes", ("--count", 0), "a positive count and one or two positive sizes, found 0 and 64"),
         ("makes", ("--picture", "none.png"), "no --picture for a network that generates"),
         ("restores", (), "--picture for a network that restores, found none"),
         ("restores", ("--alpha", "average"), "time_conditioning='cumulative'"),

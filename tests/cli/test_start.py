@@ -65,8 +65,12 @@ def test_the_network_may_be_another_than_adair(folder, begun, call):
     assert begun[0][0].network == dataclasses.replace(HAZE, scan_blocks=False)
     merged, small = dea_net.deploy(params(cfg=HAZE, module=dea_net), HAZE)
     write_torch(Path("merged.pth"), dea_net.to_torch(merged, small))
-    code, _, err = call("train", "dea_net", "--init", "merged.pth", *data, "-o", "r")
-    assert code == 2 and "take the checkpoint of training" in err
+    code, out, err = call("train", "dea_net", "--init", "merged.pth", *data, "-o", "r", *options)
+    assert code == 0, err
+    assert "the merged kernels of merged.pth are one branch of each convolution" in out
+    start = begun[1][1]
+    again, _ = dea_net.deploy(start, HAZE)
+    jax.tree.map(np.testing.assert_array_equal, again, merged)
 
 
 def test_weights_of_rddm_decide_sizes_and_the_recipe_the_rest(folder, begun, call):

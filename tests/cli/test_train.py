@@ -129,7 +129,7 @@ def test_groups_by_pattern_are_told_and_what_matches_nothing_is_refused(pairs, t
     ("argv", "sentence"),
     [
         ("train adair --data.root {gone} -o {run}", "found no folder"),
-        ("train adair --data.root {empty} -o {run}", "found no folder"),
+        ("train adair --data.root {empty} -o {run}", "found neither"),
         ("train adair_5d --data.root {empty} -o {run}", "Expected"),
         ("train adair -o {run}", "Expected a root folder"),
         ("train adair --data.root {pairs} --init {gone} -o {run}", "found"),

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcore.data.images.colour_questions import COLOURS, as_picture, questions
 from jaxcore.errors import UserError
-from jaxcore.models import llava
 from jaxcore.models.llava import LlavaConfig
 from jaxcore.train import fit
 from jaxcore.train.logging import Silent
@@ -15,7 +15,7 @@ from jaxcore.train.tasks.colour_questions import (
     QuestionStage,
     small_network,
 )
-from jaxcore.weights import load
+from jaxcore.weights import load, load_language
 
 STAGES = (
     QuestionStage(steps=2, batch_size=4),
@@ -61,7 +61,7 @@ def test_a_network_for_other_pictures_is_refused():
 
 def test_a_short_run_is_evaluated_drawn_and_loaded(tmp_path):
     chosen = recipe("llava_colours", steps=3)
-    task = ColourQuestionsTask(stages=STAGES, eval_questions=40)
+    task = ColourQuestionsTask(stages=STAGES, eval_questions=8)
     result = fit(task, chosen.train, tmp_path / "run", reporter=Silent())
     assert set(result.metrics) == set(task.metric_names())
     assert all(0 <= value <= 1 for value in result.metrics.values())
@@ -71,7 +71,9 @@ def test_a_short_run_is_evaluated_drawn_and_loaded(tmp_path):
     assert found.network.name == "llava" and found.cfg == small_network()
     again = task.evaluate(result.state.replace(params=found.params), None)
     assert again == result.metrics
-    assert llava.param_shapes(found.cfg).keys() == found.params.keys()
+    model = load_language(tmp_path / "run")
+    assert model.prompt("Is there any RED?", images=1) == [1, 2, 3, 6]
+    assert model.decoder[1].max_positions == 8
 
 
 @pytest.mark.slow
@@ -82,3 +84,10 @@ def test_the_network_learns_to_see_and_a_prior_that_contradicts_it(tmp_path):
     assert 0.6 < found["conflict_accuracy"] < 0.87
     assert found["conflict_accuracy"] + 0.05 < found["balanced_accuracy"]
     assert found["balanced_accuracy"] > 0.8
+    model, asked = load_language(tmp_path), questions(20, noise=0.3)
+    right = 0
+    for image, colour, answer in zip(*asked, strict=True):
+        prompt = model.prompt(f"Is there any {list(COLOURS)[colour]}?", images=1)
+        (ids,) = model.answer(prompt, images=[as_picture(image, pixel=8)])
+        right += model.tokenizer.decode(ids) == ("yes" if answer else "no")
+    assert right >= 18

@@ -118,7 +118,7 @@ def test_a_search_is_finished_when_its_weight_has_left_the_middle(task):
 
 
 def test_translation_is_not_measured_against_strangers(folder):
-    data = Pairs(root=str(folder), pair_by="index", held_out=1)
+    data = Pairs(root=str(folder), pair_by="unpaired", held_out=1)
     network = RDDMConfig.translation(**TINY, objective={"name": "pred_res"})
     task = DiffusionTask(network=network, data=data, stages=STAGES, sample_steps=1)
     state = task.init_state(jax.random.key(0), optax.identity())

@@ -106,8 +106,8 @@ def _makers(network: str) -> dict[str, Callable[..., Recipe]]:
     return importlib.import_module(module).RECIPES if module else {}
 
 
-def _by_network() -> dict[str, dict[str, str]]:
-    """`_SUMMARIES` with the networks that were registered beside the library's own."""
+def by_network() -> dict[str, dict[str, str]]:
+    """Network -> recipe -> one line, with networks registered beside the library's own."""
     own = {name: _makers(name) for name in registry.networks() if name not in _SUMMARIES}
     return _SUMMARIES | {
         network: {name: _first_line(make) or name for name, make in of.items()}
@@ -125,7 +125,7 @@ def summaries() -> dict[str, str]:
     >>> summaries()["rddm_inpainting"]
     'RDDM experiment 4: the centre of faces'
     """
-    return {name: line for of in _by_network().values() for name, line in of.items()}
+    return {name: line for of in by_network().values() for name, line in of.items()}
 
 
 def names() -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def recipe(name: str, **options: int) -> Recipe:
     >>> recipe("adair_5d").epochs
     150
     """
-    for network, of in _by_network().items():
+    for network, of in by_network().items():
         if name in of:
             return _makers(network)[name](**options)
     raise UserError(f"Unknown recipe {name!r}: expected one of {', '.join(names())}.")

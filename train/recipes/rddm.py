@@ -138,7 +138,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     ),
     "rddm_translation": lambda: _faces(
         RDDMConfig.translation(),
-        Pairs(tasks=("translation",), pair_by="index", prepare=Preparation(size=64, pad=True)),
+        Pairs(tasks=("translation",), pair_by="unpaired", prepare=Preparation(size=64, pad=True)),
         batch=64,
     ),
     "rddm_generation": lambda: _generation(RDDMConfig.generation()),

@@ -29,7 +29,6 @@ from jaxcore.typing import Batch, Key, Params
 
 _EPOCH = 12_800  # pictures are drawn anew for ever; the number only sets the length of an epoch
 _SHOWN = 8  # pictures in a row
-_SPREAD = 4.0  # values from -4 to 4 are shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,8 +60,9 @@ def small_network(**changes: Any) -> LlavaConfig:
     """
     shared: dict[str, Any] = {"width": 64, "num_heads": 4, "mlp_width": 128}
     vision = CLIPConfig(image_size=drawn.SIDE, patch_size=6, depth=3, projection=0, **shared)
+    # Room for a question and the one token of its answer.
     language = LlamaConfig(
-        vocab_size=24, depth=4, num_kv_heads=4, head_dim=16, max_positions=32, **shared
+        vocab_size=24, depth=4, num_kv_heads=4, head_dim=16, max_positions=8, **shared
     )
     parts = {"vision": vision, "language": language, "image_token": drawn.IMAGE}
     return LlavaConfig(**{**parts, **changes})
@@ -173,7 +173,9 @@ class ColourQuestionsTask(NetworkTask):
             for image, colour, chance in zip(
                 questions.images, questions.colours, told.chance, strict=True
             ):
-                shown = np.kron(0.5 + image / (2 * _SPREAD if noise else 2), np.ones((8, 8, 1)))
+                shown = np.kron(
+                    0.5 + image / (2 * drawn.SPREAD if noise else 2), np.ones((8, 8, 1))
+                )
                 cells.append((shown, f"{list(drawn.COLOURS)[colour]}: {chance:.2f}"))
             lines.append(cells)
         return {"questions": grid(lines)}

@@ -134,6 +134,11 @@ class ImageTask(NetworkTask):
         """Name, unique items, repetitions and entries per epoch of every degradation."""
         return describe(_training_groups(self.data))
 
+    def notes(self) -> tuple[str, ...]:
+        """How images were found, where a user should see it."""
+        groups = _training_groups(self.data) or _evaluation_groups(self.data)
+        return tuple(dict.fromkeys(group.note for group in groups if group.note))
+
     def batches(self, seed: int, start_step: int) -> BatchIterator:
         """Random crops of the training images; rows of this process only."""
         return training_batches(

@@ -70,6 +70,10 @@ class NetworkTask(Serial, GradientTask):
     def counts(self) -> list[tuple[str, int, int, int]]:
         """Name, unique items, repetitions and entries per epoch of every part of the data."""
 
+    def notes(self) -> tuple[str, ...]:
+        """How the data were found, where a user should see it."""
+        return ()
+
     def steps_per_epoch(self) -> int:
         """Whole batches in one pass over all entries, at the batch size of the first stage."""
         entries = sum(row[-1] for row in self.counts())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxcore.data.stream import Draw
 from jaxcore.errors import UserError
@@ -24,7 +24,7 @@ COLOURS = {
     "magenta": (1, -1, 1),
     "cyan": (-1, 1, 1),
     "orange": (1, 0, -1),
-    "azure": (0, -1, 1),
+    "violet": (0, -1, 1),
 }
 """Red, green and blue of each, in [-1, 1]; the prior favours the first four."""
 
@@ -34,6 +34,7 @@ WORDS = ("<pad>", "<s>", "<image>", "ask", "yes", "no", *COLOURS)
 BOS, IMAGE, ASK, YES, NO = (WORDS.index(w) for w in ("<s>", "<image>", "ask", "yes", "no"))
 
 SIDE = 12  # of a picture, pixels
+SPREAD = 4.0  # bytes of a picture stand for values from -4 to 4: noise needs room
 _CELLS = 2  # along each side
 _LIKELY = len(COLOURS) // 2
 
@@ -106,6 +107,21 @@ def questions(
     rng = np.random.default_rng((seed, count))
     asking = Asking(noise=noise, prior=prior[answers])
     return _joined([asking.draw(rng) for _ in range(count)])
+
+
+def as_picture(image: Float[np.ndarray, "h w 3"], *, pixel: int = 1) -> UInt8[np.ndarray, "y x 3"]:
+    """A drawn picture as bytes, to be written to a file and asked about.
+
+    Args:
+      image: of `Questions`.
+      pixel: side of each of its pixels.
+
+    >>> as_picture(np.array([[[-1.0, 0.0, 9.0]]])).tolist()
+    [[[96, 128, 255]]]
+    """
+    unit = np.clip(0.5 + np.asarray(image) / (2 * SPREAD), 0, 1)
+    picture = np.round(255 * unit).astype(np.uint8)
+    return np.kron(picture, np.ones((pixel, pixel, 1), np.uint8))
 
 
 def prompts(

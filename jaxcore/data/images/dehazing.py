@@ -8,8 +8,9 @@ Below one root::
     OTS/test/{hazy,clear}        SOTS outdoor: 0001_0.8_0.2 belongs to 0001
     Haze4K/{train,test}/{hazy,clear}
 
-``SOTS/indoor`` and ``SOTS/outdoor`` are taken where there is no ``test``, and ``gt`` for ``clear``,
-as archives of RESIDE have it. Any image ending will do: the clear images of OTS are JPEG.
+``SOTS/indoor`` and ``SOTS/outdoor`` are taken where there is no ``test``, ``ITS/hazy`` and
+``OTS/hazy`` where there is no ``train``, and ``gt`` for ``clear``, as archives of RESIDE have it;
+what was taken is the note of the group. Any image ending will do: the clear images of OTS are JPEG.
 
 The "test" folder of some ITS archives is not SOTS indoor (a network good at one has 20 to 25 dB
 on the other); names tell them apart. Decoders of JPEG differ, and outdoor scores with them.
@@ -43,7 +44,7 @@ class _Part(NamedTuple):
 
 _PARTS: dict[str, tuple[_Part, _Part]] = {  # training, test
     "its": (
-        _Part(("ITS/train",), ((13_990, 1399),), _INDOOR, _BORDER),
+        _Part(("ITS/train", "ITS"), ((13_990, 1399),), _INDOOR, _BORDER),
         _Part(
             ("ITS/test", "SOTS/indoor"),
             ((500, 50),),
@@ -54,7 +55,7 @@ _PARTS: dict[str, tuple[_Part, _Part]] = {  # training, test
         ),
     ),
     "ots": (
-        _Part(("OTS/train",), ((313_950, 8970), (72_135, 2061))),
+        _Part(("OTS/train", "OTS"), ((313_950, 8970), (72_135, 2061))),
         _Part(
             ("OTS/test", "SOTS/outdoor"),
             ((500, 0),),
@@ -79,6 +80,7 @@ def dehazing(
     held_out: int = 0,
     strict: bool = False,
     check_sizes: int = 2000,
+    skip_broken: bool = False,
 ) -> tuple[Group, ...]:
     """Groups of dehazing sets, one per task.
 
@@ -92,6 +94,7 @@ def dehazing(
       strict: unpublished counts or sizes, and the names of another test set, are errors, not
         warnings.
       check_sizes: see `PairedFolder`; the published size is looked for in the same images.
+      skip_broken: see `PairedFolder`.
 
     Raises:
       UserError: an unknown task, missing folders, files without a partner, unequal sizes.
@@ -108,7 +111,17 @@ def dehazing(
     groups = []
     for task in tasks:
         part = _PARTS[task][split == "test"]
-        source = _pairs(Path(root), part, check_sizes)
+        folder, clear = _folders(Path(root), part)
+        source = PairedFolder(
+            folder / "hazy",
+            clear,
+            _scene,
+            recursive=True,
+            spare_clean=True,
+            clean_border=part.border,
+            check_sizes=check_sizes,
+            skip_broken=skip_broken,
+        )
         names = [name.rpartition("/")[2] for name, _, _ in source.files]
         scenes = [_scene(name) for name in names]
         for fault in _faults(task, part, names, len(set(scenes)), source.sizes):
@@ -123,7 +136,8 @@ def dehazing(
             )
         held = split == "held_out"
         kept = source if split == "test" else _side(source, scenes, held_out, held=held)
-        groups.append(Group(task, kept))
+        note = f"{task} from {folder / 'hazy'} and {clear.name}"
+        groups.append(Group(task, kept, note=note))
     return tuple(groups)
 
 
@@ -131,24 +145,18 @@ def _scene(name: str) -> str:
     return name.partition("_")[0]
 
 
-def _pairs(root: Path, part: _Part, check_sizes: int) -> PairedFolder:
-    folder = _there(root, part.folders)
-    return PairedFolder(
-        folder / "hazy",
-        _there(folder, _CLEAR),
-        _scene,
-        recursive=True,
-        spare_clean=True,
-        clean_border=part.border,
-        check_sizes=check_sizes,
-    )
-
-
-def _there(root: Path, names: Sequence[str]) -> Path:
-    folder = next((root / name for name in names if (root / name).is_dir()), None)
+def _folders(root: Path, part: _Part) -> tuple[Path, Path]:
+    """The folder of a part, which holds ``hazy``, and its clear images."""
+    folder = next((root / n for n in part.folders if (root / n / "hazy").is_dir()), None)
     if folder is None:
-        raise UserError(f"Expected a folder {' or '.join(names)} in {root}, found none.")
-    return folder
+        raise UserError(
+            f"Expected a folder {' or '.join(f'{n}/hazy' for n in part.folders)} in {root}, found "
+            "none."
+        )
+    clear = next((folder / name for name in _CLEAR if (folder / name).is_dir()), None)
+    if clear is None:
+        raise UserError(f"Expected a folder {' or '.join(_CLEAR)} in {folder}, found none.")
+    return folder, clear
 
 
 def _faults(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from jaxcore.bounds import AtLeast, Index
+from jaxcore.data.images.broken import whole_files, without_broken
 from jaxcore.data.images.degradations import CLEAN, CLEAN_ANY, degradation
 from jaxcore.data.images.dehazing import dehazing
 from jaxcore.data.images.layouts import (
@@ -23,7 +24,8 @@ from jaxcore.data.images.layouts import (
     cdd11,
     celeba_files,
 )
-from jaxcore.data.images.pairs import Conditioned, PairedByIndex, PairedFolder
+from jaxcore.data.images.pairing import AUTO, check_rule
+from jaxcore.data.images.pairs import USUAL, Conditioned, PairedFolder, Unpaired, two_folders
 from jaxcore.data.images.photos import demo_photos, photos_as_they_are
 from jaxcore.data.images.preparation import Preparation, prepared
 from jaxcore.data.images.sources import (
@@ -33,6 +35,7 @@ from jaxcore.data.images.sources import (
     Source,
     cached,
     hold_out,
+    list_images,
 )
 from jaxcore.data.images.toy import toy_groups, toy_haze
 from jaxcore.errors import UserError
@@ -50,6 +53,7 @@ class ImageData(Serial, abc.ABC):
     tasks: tuple[str, ...] = ()  # names of groups or degradations; none: those of the kind
     prepare: Preparation = dataclasses.field(default_factory=Preparation)
     cache_gb: Annotated[float, AtLeast(0)] = 0.0  # decoded images kept in memory, 1e9 bytes
+    skip_broken: bool = False  # leave images out that cannot be read, and count them
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,6 +144,8 @@ def describe(groups: Iterable[Group]) -> list[tuple[str, int, int, int]]:
 def _prepared(data: ImageData, *, evaluation: bool) -> tuple[Group, ...]:
     """Groups that share a source share its prepared images."""
     groups = data._groups(evaluation=evaluation)
+    if data.skip_broken:
+        groups = without_broken(groups, evaluation=evaluation)
     steps = data.prepare
     if isinstance(data, CelebA):
         steps = dataclasses.replace(steps, crop=steps.crop or CELEBA_BOX)
@@ -217,47 +223,59 @@ class _Folders(_Rooted):
         return dataclasses.replace(self, eval_root=self.root)
 
     def _groups(self, *, evaluation: bool) -> tuple[Group, ...]:
-        if self.eval_root:
-            root = Path(self.eval_root) if evaluation else self.folder
-            return self._of_source(self._source(root))
-        if evaluation and not self.held_out:
+        if evaluation and not (self.eval_root or self.held_out):
             return ()
-        return self._of_source(hold_out(self._source(self.folder), self.held_out)[evaluation])
+        source = self._source(Path((evaluation and self.eval_root) or self.folder))
+        note = source.note if isinstance(source, PairedFolder | Conditioned) else ""
+        if not self.eval_root:
+            source = hold_out(source, self.held_out)[evaluation]
+        return tuple(dataclasses.replace(g, note=note) for g in self._of_source(source))
 
     def _source(self, folder: Path) -> Source:
-        return CleanFolder(folder)
+        return CleanFolder(folder, whole_files(list_images(folder), self.skip_broken))
 
     def _of_source(self, source: Source) -> tuple[Group, ...]:
         return (Group(self.tasks[0] if self.tasks else self.kind, source),)
 
 
+_UNPAIRED = "unpaired"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pairs(_Folders):
-    """``root/degraded`` and ``root/clean`` with files of equal names; ``tasks`` may name them."""
+    """``root/degraded`` and ``root/clean``, or such folders of scenes; ``tasks`` may name them."""
 
     kind: Literal["pairs"] = "pairs"
-    degraded_folder: str = "degraded"  # name below root
-    clean_folder: str = "clean"  # name below root
+    degraded_folder: str = USUAL[0]  # name below root, or below each folder of a scene
+    clean_folder: str = USUAL[1]  # name beside it
     condition_folder: str = ""  # name below root of further images, such as masks
-    pair_by: Literal["name", "index"] = "name"  # "index" for two kinds of pictures without pairs
+    # rule on names (`jaxcore.data.images.pairing`): auto, name, beginning (many to one), index,
+    # '{}_hazy => {}_GT', 're: (\\d+)_.* => \\1'; unpaired for two kinds of pictures without pairs
+    pair_by: str = AUTO
     check_sizes: Index = 2000  # pairs whose sizes are compared at the start
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pair_by == "index" and self.condition_folder:
-            raise UserError("Expected pairs by name beside a condition_folder, found by index.")
+        if self.pair_by != _UNPAIRED:
+            check_rule(self.pair_by)
+        elif self.condition_folder:
+            raise UserError("Expected pairs beside a condition_folder, found unpaired images.")
         _check_one_task(self.tasks)
 
     @property
     def comparable(self) -> bool:
-        """Not where pictures of two kinds are paired by index."""
-        return self.pair_by == "name"
+        """Not where pictures of two kinds have no pairs."""
+        return self.pair_by != _UNPAIRED
 
     def _source(self, folder: Path) -> Source:
-        degraded, clean = folder / self.degraded_folder, folder / self.clean_folder
-        if self.pair_by == "index":
-            return PairedByIndex(degraded, clean)
-        source = PairedFolder(degraded, clean, check_sizes=self.check_sizes)
+        if self.pair_by == _UNPAIRED:
+            return Unpaired(folder / self.degraded_folder, folder / self.clean_folder)
+        source = PairedFolder(
+            *two_folders(folder, self.degraded_folder, self.clean_folder),
+            self.pair_by,
+            check_sizes=self.check_sizes,
+            skip_broken=self.skip_broken,
+        )
         if not self.condition_folder:
             return source
         names = [name for name, _, _ in source.files]
@@ -319,7 +337,8 @@ class _Published(_Rooted):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"strict": self.strict, "check_sizes": self.check_sizes}
+        names = ("strict", "check_sizes", "skip_broken")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

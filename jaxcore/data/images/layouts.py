@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from jaxcore.data.images.broken import whole_files
 from jaxcore.data.images.pairs import PairedFolder
 from jaxcore.data.images.sources import CleanFolder, Group, Source, by_stem, list_images
 from jaxcore.errors import UserError
@@ -109,6 +110,7 @@ def adair_training(
     denoise_list: str | Path = "",
     strict: bool = False,
     check_sizes: int = 2000,
+    skip_broken: bool = False,
 ) -> tuple[Group, ...]:
     """Groups of the all-in-one training, repeated as in the papers.
 
@@ -120,6 +122,7 @@ def adair_training(
         public archives of BSD400 lack the ``a`` of the list. None takes all images.
       strict: counts other than the published ones are an error instead of a warning.
       check_sizes: see `PairedFolder`.
+      skip_broken: see `PairedFolder`.
 
     Raises:
       UserError: an unknown task, missing folders, files without a partner.
@@ -132,7 +135,9 @@ def adair_training(
         task = _TASKS[name]
         if task.train.degraded not in sources:
             listed = denoise_list if task is _DENOISE else ""
-            sources[task.train.degraded] = _source(train, task.train, check_sizes, listed)
+            sources[task.train.degraded] = _source(
+                train, task.train, check_sizes, skip_broken, listed
+            )
         source = sources[task.train.degraded]
         groups.append(Group(name, source, task.repeat, _noise(name)))
     _check_counts(groups, [_TASKS[name].train.published for name in tasks], strict)
@@ -145,6 +150,7 @@ def adair_evaluation(
     *,
     strict: bool = False,
     check_sizes: int = 2000,
+    skip_broken: bool = False,
 ) -> tuple[Group, ...]:
     """Groups of the all-in-one evaluation, named ``<task>_<test set>``.
 
@@ -163,7 +169,7 @@ def adair_evaluation(
         there = {key: f for key, f in sets.items() if (test / f.degraded).is_dir()} or sets
         for key, folders in there.items():
             if folders.degraded not in sources:
-                sources[folders.degraded] = _source(test, folders, check_sizes, "")
+                sources[folders.degraded] = _source(test, folders, check_sizes, skip_broken, "")
             group = Group(f"{name}_{key}", sources[folders.degraded], degradation=_noise(name))
             groups.append(group)
             published.append(folders.published)
@@ -178,6 +184,7 @@ def cdd11(
     *,
     strict: bool = False,
     check_sizes: int = 2000,
+    skip_broken: bool = False,
 ) -> tuple[Group, ...]:
     """Groups of CDD-11, one per single or composite degradation.
 
@@ -187,6 +194,7 @@ def cdd11(
       tasks: of ``CDD11_TASKS``.
       strict: counts other than the published ones are an error instead of a warning.
       check_sizes: see `PairedFolder`.
+      skip_broken: see `PairedFolder`.
 
     Raises:
       UserError: an unknown task, missing folders, files without a partner.
@@ -195,9 +203,9 @@ def cdd11(
     folder = Path(root) / f"CDD-11_{split}"
     if not folder.is_dir() and (Path(root) / split).is_dir():
         folder = Path(root) / split
+    options = {"check_sizes": check_sizes, "skip_broken": skip_broken}
     groups = [
-        Group(name, PairedFolder(folder / name, folder / "clear", check_sizes=check_sizes))
-        for name in tasks
+        Group(name, PairedFolder(folder / name, folder / "clear", **options)) for name in tasks
     ]
     _check_counts(groups, [_CDD11_COUNTS[split]] * len(groups), strict)
     return tuple(groups)
@@ -261,10 +269,17 @@ def _noise(task: str) -> str | None:
     return f"noise{task.removeprefix('denoise_')}" if task.startswith("denoise_") else None
 
 
-def _source(root: Path, folders: _Folders, check_sizes: int, names_file: str | Path) -> Source:
+def _source(
+    root: Path,
+    folders: _Folders,
+    check_sizes: int,
+    skip_broken: bool,
+    names_file: str | Path,
+) -> Source:
     if not folders.clean:
         folder = root / folders.degraded
-        return CleanFolder(folder, listed_images(folder, names_file) if names_file else None)
+        files = listed_images(folder, names_file) if names_file else list_images(folder)
+        return CleanFolder(folder, whole_files(files, skip_broken, check_sizes))
     return PairedFolder(
         root / folders.degraded,
         root / folders.clean,
@@ -272,6 +287,7 @@ def _source(root: Path, folders: _Folders, check_sizes: int, names_file: str | P
         recursive=True,
         spare_clean=folders.spare_clean,
         check_sizes=check_sizes,
+        skip_broken=skip_broken,
     )
 
 

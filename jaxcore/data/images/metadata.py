@@ -54,7 +54,8 @@ def describe(image: Any, orientation: int) -> Metadata:
     except Exception:
         exif = None
     dpi = None
-    if "dpi" in info:
+    invented = image.format == "TIFF" and 282 not in image.tag_v2  # Pillow says 1 dpi then
+    if "dpi" in info and not invented:
         across, down = (float(d) for d in info["dpi"][:: -1 if orientation >= 5 else 1])
         dpi = (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
     xmp = info.get("xmp")

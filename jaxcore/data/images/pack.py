@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from jaxcore.atomic import whole_folder
-from jaxcore.data.images.pairs import PairedFolder
+from jaxcore.data.images.broken import say_left_out
+from jaxcore.data.images.pairing import AUTO, check_rule
+from jaxcore.data.images.pairs import USUAL, Listing, PairedFolder, two_folders
 from jaxcore.data.images.read import open_image
 from jaxcore.data.images.tfds import decode_rgb
 from jaxcore.errors import UserError
@@ -29,17 +31,21 @@ def pack(
     folder: str | Path,
     out: str | Path,
     *,
-    degraded: str = "degraded",
-    clean: str = "clean",
+    degraded: str = USUAL[0],
+    clean: str = USUAL[1],
+    pair_by: str = AUTO,
+    skip_broken: bool = False,
     split: str = "train",
     shard_examples: int = 1000,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, int]:
     """Write pairs of images as a TFDS data set.
 
-    ``folder`` holds two folders with files of equal names, ``degraded`` and ``clean``; or one
-    folder for each split that holds these two. The set is written to ``out/1.0.0`` and named
+    ``folder`` holds two folders of pairs, ``degraded`` and ``clean``, which may lie in folders of
+    scenes (`jaxcore.data.images.pairs.two_folders`); or one folder for each split (called train,
+    test, val ...) that holds these. The set is written to ``out/1.0.0`` and named
     after the last part of ``out``: read it with ``tfds_source(out.name, out.parent, split)``.
 
     The items keep the order of their names and have the features ``degraded``, ``clean`` and
@@ -52,10 +58,13 @@ def pack(
       out: new folder; it appears whole or not at all.
       degraded: name of the folders of degraded images.
       clean: name of the folders of clean images.
+      pair_by: rule on names, see `jaxcore.data.images.pairing`.
+      skip_broken: leave pairs out that cannot be read or differ in size, with a warning.
       split: name of the split if ``folder`` has no folders of splits.
       shard_examples: pairs in one file.
       overwrite: replace ``out`` if it exists.
       progress: called with (pairs done, pairs in all).
+      say: called with how pairs were found, where names are not simply equal.
 
     Returns:
       Pairs of each split.
@@ -70,8 +79,15 @@ def pack(
         )
     if shard_examples < 1:
         raise UserError(f"Expected at least one pair in a file, found {shard_examples}.")
-    sources = _splits(folder, degraded, clean, split)
-    counts = {name: len(source) for name, source in sources.items()}
+    check_rule(pair_by)
+    found = _splits(folder, degraded, clean, split)
+    sources = {
+        name: PairedFolder(*listings, pair_by, skip_broken=skip_broken)
+        for name, listings in found.items()
+    }
+    for note in dict.fromkeys(source.note for source in sources.values()):
+        if note and say is not None:
+            say(note)
     with whole_folder(out, overwrite=overwrite) as temporary:
         write = functools.partial(
             _write,
@@ -79,38 +95,39 @@ def pack(
             temporary / VERSION,
             out.name,
             shard_examples=shard_examples,
+            skip_broken=skip_broken,
             progress=progress,
         )
         try:
-            write(np.uint8)
+            return write(np.uint8)
         except _Deep:
             shutil.rmtree(temporary / VERSION)
-            write(np.uint16)
-    return counts
+            return write(np.uint16)
 
 
 class _Deep(Exception):
     """An image of 16 bits was met in a set that was begun with 8."""
 
 
-def _splits(folder: Path, degraded: str, clean: str, split: str) -> dict[str, PairedFolder]:
+_SPLIT = re.compile(r"(train|test|val|eval|dev)[a-z]*", re.IGNORECASE)
+
+
+def _splits(
+    folder: Path, degraded: str, clean: str, split: str
+) -> dict[str, tuple[Listing, Listing]]:
+    """Name of a split -> its degraded and its clean images."""
     if not folder.is_dir():
         raise UserError(f"Expected a folder of pairs, found no folder {folder}.")
-    if (folder / degraded).is_dir() or (folder / clean).is_dir():
-        found = {split: folder}
-    else:
-        found = {p.name: p for p in sorted(folder.iterdir()) if (p / degraded).is_dir()}
-    if not found:
-        raise UserError(
-            f"Expected folders {degraded} and {clean} in {folder}, or in one folder for each "
-            "split, found neither."
-        )
+    found = {split: folder}
+    if not (folder / degraded).is_dir() and not (folder / clean).is_dir():
+        parts = [p for p in sorted(folder.iterdir()) if p.is_dir() and _SPLIT.match(p.name)]
+        found = {part.name: part for part in parts} or found
     bad = [name for name in found if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
     if bad:
         raise UserError(
             f"Expected names of letters, digits and _ for splits, found {', '.join(bad)}."
         )
-    return {name: PairedFolder(path / degraded, path / clean) for name, path in found.items()}
+    return {name: two_folders(path, degraded, clean) for name, path in found.items()}
 
 
 def _write(
@@ -120,8 +137,10 @@ def _write(
     dtype: type[np.uint8] | type[np.uint16],
     *,
     shard_examples: int,
+    skip_broken: bool,
     progress: Callable[[int, int], None] | None,
-) -> None:
+) -> dict[str, int]:
+    """Pairs that were written, of each split."""
     tfds = _tfds()
     image = tfds.features.Image(shape=(None, None, 3))
     if dtype is np.uint16:
@@ -147,11 +166,18 @@ def _write(
     )
     writer.initialize_splits(list(sources))
     done, total = 0, sum(map(len, sources.values()))
+    counts, faults = dict.fromkeys(sources, 0), []
     for split, source in sources.items():
         waiting = []
         for example in _examples(source, dtype):
-            waiting.append(example)
             done += 1
+            if isinstance(example, UserError):
+                if not skip_broken:
+                    raise example
+                faults.append(str(example))
+                continue
+            waiting.append(example)
+            counts[split] += 1
             if len(waiting) == _WRITTEN_TOGETHER:
                 writer.add_examples({split: waiting})
                 waiting = []
@@ -160,13 +186,21 @@ def _write(
         if waiting:
             writer.add_examples({split: waiting})
         writer.close_splits([split])
+    if faults:
+        say_left_out(faults, total)
+    return counts
 
 
 def _examples(
     source: PairedFolder, dtype: type[np.uint8] | type[np.uint16]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | UserError]:
+    """Examples, or why there is none."""
     for i, (name, *files) in enumerate(source.files):
-        sample = source[i]
+        try:
+            sample = source[i]
+        except UserError as error:
+            yield error
+            continue
         example: dict[str, Any] = {"name": name}
         for key, file in zip(("degraded", "clean"), files, strict=True):
             pixels = sample[key]

@@ -1,31 +1,130 @@
-"""Pairs of images in two folders, by name or by place, with further images beside them."""
+"""Pairs of images in two folders, by a rule on names, with further images beside them."""
 
 import functools
+import glob
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxcore.data.images.metadata import orientation_of
-from jaxcore.data.images.read import MAX_BYTES, check_size, open_image, read_rgb
+from jaxcore.data.images.broken import broken_files, say_left_out
+from jaxcore.data.images.headers import header_size, look
+from jaxcore.data.images.pairing import AUTO, NAME, guess, partners, unknown_pairs
+from jaxcore.data.images.read import read_rgb
 from jaxcore.data.images.sources import Sample, Source, by_stem, list_images
 from jaxcore.errors import UserError
+
+Pair = tuple[str, Path, Path]
+"""Name, degraded file, clean file."""
+
+
+class UnequalSizes(NamedTuple):
+    """A pair whose images are not of one size."""
+
+    file: Path  # the degraded one
+    degraded: tuple[int, ...]  # width, height
+    clean: tuple[int, ...]
+
+
+class Listing(NamedTuple):
+    """Images by name, a path without ending, in its order."""
+
+    where: str  # for messages
+    files: dict[str, Path]
+
+
+def listing(folder: str | Path, *, recursive: bool = True) -> Listing:
+    """The images of a folder.
+
+    Raises:
+      UserError: a missing or empty folder, or files that differ in their ending only.
+    """
+    folder = Path(folder)
+    return Listing(str(folder), by_stem(list_images(folder, recursive=recursive), folder))
+
+
+# Names of folders in published data, for a root without those that were asked for.
+_DEGRADED = ("hazy", "haze", "rainy", "rain", "input", "low", "blur", "noisy", "lq", "LQ", "data")
+_CLEAN = ("clear", "gt", "GT", "target", "high", "sharp", "hq", "HQ", "groundtruth", "norain")
+USUAL = ("degraded", "clean")
+
+
+def two_folders(root: str | Path, degraded: str, clean: str) -> tuple[Listing, Listing]:
+    """The images of two folders below a root, or of such two in each folder of a scene.
+
+    ``root/degraded/...`` and ``root/clean/...``, or ``root/SCENE/degraded`` and
+    ``root/SCENE/clean``, whose images are named ``SCENE/...``. For the usual names, other known
+    ones (hazy and clear, blur and sharp, ...) are taken where only one of each kind is there.
+
+    Raises:
+      UserError: no such folders, or several.
+    """
+    root = Path(root)
+    choices = [(degraded, clean)]
+    if (degraded, clean) == USUAL and not any((root / name).is_dir() for name in USUAL):
+        choices += itertools.product(_DEGRADED, _CLEAN)
+    for scenes in ("", "*/", "*/*/"):  # the nearest to the root
+        found = [
+            (choice, folders)
+            for choice in choices
+            if (folders := _holding(root, scenes, *choice))
+            and (scenes or (root / choice[1]).is_dir())
+        ]
+        different = {tuple(os.path.realpath(f / n) for f in fs for n in c) for c, fs in found}
+        if len(different) > 1:  # a file system may not tell gt from GT
+            names = " and ".join("/".join(choice) for choice, _ in found[:3])
+            raise UserError(
+                f"Expected one folder of degraded and one of clean images in {root}, found "
+                f"{names}: "
+                "name them as degraded_folder and clean_folder."
+            )
+        if found:
+            (first, second), folders = found[0]
+            return _of_scenes(root, folders, first), _of_scenes(root, folders, second)
+    if root.is_dir() and not (root / degraded).is_dir() and not (root / clean).is_dir():
+        raise UserError(
+            f"Expected folders {degraded} and {clean} in {root}, or in one folder for each scene, "
+            "found neither."
+        )
+    return listing(root / degraded), listing(root / clean)
+
+
+def _holding(root: Path, scenes: str, degraded: str, clean: str) -> list[Path]:
+    """Folders that hold the two."""
+    found = sorted(path.parent for path in root.glob(f"{scenes}{glob.escape(degraded)}"))
+    return [folder for folder in found if (folder / clean).is_dir() and folder.is_dir()]
+
+
+def _of_scenes(root: Path, folders: Sequence[Path], name: str) -> Listing:
+    if list(folders) == [root]:
+        return listing(root / name)
+    files = {
+        f"{folder.relative_to(root).as_posix()}/{key}": file
+        for folder in folders
+        for key, file in listing(folder / name).files.items()
+    }
+    return Listing(f"{root}/*/{name}", files)
 
 
 class PairedFolder:
     """Degraded images with their clean ones, paired by name.
 
     Args:
-      degraded_dir: folder of degraded images.
-      clean_dir: folder of clean images.
-      match: name of the clean image (without ending) for that of a degraded one; equal names by
-        default. Several degraded images may share a clean one.
-      recursive: take degraded images of sub-folders too; the folder is not part of the name that
-        is matched.
+      degraded: folder of degraded images, or these themselves.
+      clean: folder of clean images, or these themselves.
+      match: rule of `jaxcore.data.images.pairing`; or a function that gives the name of the clean
+        image (without ending) for the last part of that of a degraded one. Several degraded images
+        may share a clean one.
+      recursive: take images of sub-folders of folders too, for a function degraded ones only.
       spare_clean: allow clean images that no degraded one belongs to.
       clean_border: pixels cut off each side of a clean image that is larger by just these.
       check_sizes: how many pairs, evenly spread, have their sizes compared now, by the headers
         of the files; whatever is not looked at now is when it is read.
+      skip_broken: leave pairs out that are seen now to be broken or of unequal size, with a
+        warning that counts them.
       progress: called with (checked, total) while sizes are compared.
 
     Raises:
@@ -35,33 +134,48 @@ class PairedFolder:
 
     def __init__(
         self,
-        degraded_dir: str | Path,
-        clean_dir: str | Path,
-        match: Callable[[str], str] = str,
+        degraded: str | Path | Listing,
+        clean: str | Path | Listing,
+        match: Callable[[str], str] | str = NAME,
         *,
         recursive: bool = False,
         spare_clean: bool = False,
         clean_border: int = 0,
         check_sizes: int = 2000,
+        skip_broken: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        degraded_dir, clean_dir = Path(degraded_dir), Path(clean_dir)
-        degraded = by_stem(list_images(degraded_dir, recursive=recursive), degraded_dir)
-        clean = by_stem(list_images(clean_dir), clean_dir)
-        partner = {name: match(name.rpartition("/")[2]) for name in degraded}
-        lone = [degraded[name].name for name, other in partner.items() if other not in clean]
-        spare: list[str] = []
-        if not spare_clean:
-            spare = [clean[name].name for name in clean.keys() - set(partner.values())]
+        if not isinstance(degraded, Listing):
+            degraded = listing(degraded, recursive=recursive)
+        if not isinstance(clean, Listing):
+            clean = listing(clean, recursive=recursive and isinstance(match, str))
+        names, others = list(degraded.files), clean.files
+        if not isinstance(match, str):
+            wanted = {name: match(name.rpartition("/")[2]) for name in names}
+            partner = {name: other for name, other in wanted.items() if other in others}
+        elif match == AUTO:
+            match, partner = guess(names, others)
+            if not partner:
+                raise UserError(
+                    f"Expected pairs of images in {degraded.where} and {clean.where}, found "
+                    f"{unknown_pairs(names, others)}."
+                )
+        else:
+            partner = partners(match, names, others)
+        self.rule = match if isinstance(match, str) else ""
+        lone = [degraded.files[name].name for name in names if name not in partner]
+        spare = set() if spare_clean else others.keys() - set(partner.values())
         if lone or spare:
+            by = "" if self.rule in ("", NAME) else f" by the rule {self.rule!r}"
             raise UserError(
-                f"Expected pairs of images, found {len(lone)} of {len(degraded)} images in "
-                f"{degraded_dir} without a clean one{_first(lone)} and {len(spare)} of "
-                f"{len(clean)} in {clean_dir} without a degraded one{_first(spare)}."
+                f"Expected pairs of images{by}, found {len(lone)} of {len(names)} images in "
+                f"{degraded.where} without a clean one{_first(lone)} and {len(spare)} of "
+                f"{len(others)} in {clean.where} without a degraded one"
+                f"{_first([others[name].name for name in spare])}."
             )
-        self._pairs = [(name, degraded[name], clean[partner[name]]) for name in degraded]
+        pairs = [(name, degraded.files[name], others[partner[name]]) for name in names]
         self._clean_border = clean_border
-        self._sizes = _check_sizes(self._pairs, check_sizes, clean_border, progress)
+        self._pairs, self._sizes = _checked(pairs, check_sizes, clean_border, skip_broken, progress)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -76,19 +190,28 @@ class PairedFolder:
         """Name -> width and height of the degraded images that were looked at."""
         return dict(self._sizes)
 
+    @property
+    def note(self) -> str:
+        """How the images were paired, where names are not simply equal."""
+        if self.rule in ("", NAME):
+            return ""
+        _, degraded, clean = self._pairs[0]
+        return f"paired by {self.rule!r}, such as {degraded.name} and {clean.name}"
+
     def __getitem__(self, index: int) -> Sample:
         name, degraded_file, clean_file = self._pairs[index]
         degraded, clean = _same_type(read_rgb(degraded_file), read_rgb(clean_file))
         border = _border(degraded.shape[:2], clean.shape[:2], self._clean_border)
         if border is None:
-            raise _unequal([(degraded_file, degraded.shape[1::-1], clean.shape[1::-1])], 1)
+            sizes = (degraded.shape[1::-1], clean.shape[1::-1])
+            raise _unequal([UnequalSizes(degraded_file, *sizes)], 1)
         if border:
             clean = clean[border:-border, border:-border]
         return {"degraded": degraded, "clean": clean, "name": name}
 
 
-class PairedByIndex:
-    """Images of two folders paired by their place in the sorted lists, of any sizes.
+class Unpaired:
+    """Images of two folders beside each other by their place in the sorted lists, of any sizes.
 
     For translation between two kinds of pictures, where no pair belongs together: as many samples
     as there are degraded (source) images; the clean (target) ones are repeated if they are fewer.
@@ -116,7 +239,7 @@ class Conditioned:
 
     def __init__(self, source: Source, folder: str | Path, names: Sequence[str]) -> None:
         folder = Path(folder)
-        files = by_stem(list_images(folder), folder)
+        files = listing(folder).files
         lone = [name for name in names if name not in files]
         if lone:
             raise UserError(
@@ -127,6 +250,11 @@ class Conditioned:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    @property
+    def note(self) -> str:
+        """That of the source."""
+        return self._source.note if isinstance(self._source, PairedFolder) else ""
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._source[index]
@@ -154,55 +282,51 @@ def _same_type(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def _header_size(path: Path, *, thorough: bool = False) -> tuple[int, int]:
-    """Width and height as `read_rgb` would give them, without decoding.
-
-    A PNG may state its orientation after the pixels; only ``thorough`` looks there, by decoding.
-    """
-    try:
-        with path.open("rb") as file, open_image(file) as image:
-            check_size(image.width, image.height, 3, MAX_BYTES, path)
-            read = thorough or image.format != "PNG" or "exif" in image.info
-            # Pillow turns TIFF by itself, and states its size so.
-            turned = read and image.format != "TIFF" and orientation_of(image) >= 5
-            return (image.height, image.width) if turned else image.size
-    except UserError:
-        raise
-    except Exception as error:  # damaged files make the decoders raise nearly anything
-        raise UserError(f"Expected a readable image, found {path}: {error}.") from None
-
-
 def _border(degraded: tuple[int, ...], clean: tuple[int, ...], allowed: int) -> int | None:
     """Pixels around the clean image that the degraded one lacks: 0, ``allowed``, or no answer."""
     gaps = {b - a for a, b in zip(degraded, clean, strict=True)}
     return next((border for border in (0, allowed) if gaps == {2 * border}), None)
 
 
-def _check_sizes(
-    pairs: Sequence[tuple[str, Path, Path]],
+def _checked(
+    pairs: list[Pair],
     limit: int,
     border: int,
+    skip_broken: bool,
     progress: Callable[[int, int], None] | None,
-) -> dict[str, tuple[int, int]]:
-    total = min(limit, len(pairs))
-    size = functools.lru_cache(maxsize=None)(_header_size)  # a clean image may stand for many
-    seen, bad = {}, []
-    for done in range(total):
-        name, *files = pairs[done * len(pairs) // total]
-        sizes = [size(file) for file in files]
-        if _border(sizes[0], sizes[1], border) is None:
-            sizes = [_header_size(file, thorough=True) for file in files]
-            if _border(sizes[0], sizes[1], border) is None:
-                bad.append((files[0], *sizes))
-        seen[name] = sizes[0]
-        if progress is not None:
-            progress(done + 1, total)
-    if bad:
-        raise _unequal(bad, total)
-    return seen
+) -> tuple[list[Pair], dict[str, tuple[int, int]]]:
+    """The pairs, without broken ones where these may be left out, and sizes that were seen."""
+    size = functools.lru_cache(maxsize=None)(header_size)  # a clean image may stand for many
+
+    def sizes(pair: Pair) -> tuple[int, int] | UnequalSizes:
+        files = pair[1:]
+        found = [size(file) for file in files]
+        if _border(found[0], found[1], border) is None:
+            found = [header_size(file, thorough=True) for file in files]
+            if _border(found[0], found[1], border) is None:
+                return UnequalSizes(files[0], *found)
+        return found[0]
+
+    right, broken = look(pairs, limit, sizes, progress)
+    unequal = [(pair, found) for pair, found in right if isinstance(found, UnequalSizes)]
+    total = len(right) + len(broken)
+    if not skip_broken:
+        if broken:
+            raise broken_files([why for _, why in broken], total)
+        if unequal:
+            raise _unequal([found for _, found in unequal], total)
+    faults = [(pair, why) for pair, why in broken]
+    faults += [(pair, str(_unequal([found], 1))) for pair, found in unequal]
+    left_out = {pair[0] for pair, _ in faults}
+    if left_out:
+        say_left_out([why for _, why in faults], len(pairs))
+    kept = [pair for pair in pairs if pair[0] not in left_out]
+    if not kept:
+        raise broken_files([why for _, why in faults], total)
+    return kept, {pair[0]: size for pair, size in right if pair[0] not in left_out}
 
 
-def _unequal(bad: list[tuple[Path, tuple[int, ...], tuple[int, ...]]], total: int) -> UserError:
+def _unequal(bad: Sequence[UnequalSizes], total: int) -> UserError:
     examples = [f"{path.name} {a[0]}x{a[1]} against {b[0]}x{b[1]}" for path, a, b in bad]
     return UserError(
         f"Expected pairs of equal size, found {len(bad)} of {total} looked at that differ"

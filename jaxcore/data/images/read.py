@@ -1,16 +1,19 @@
 """Reading pictures.
 
 Read are PNG, JPEG, TIFF, WebP, BMP, PPM and PGM of 8 bits, PNG and TIFF of 16, TIFF of
-one floating-point channel, and NumPy arrays (`.npy`) of 8 and 16 bits and floating point. Pillow
-reads colour of 16 bits as 8; here every bit arrives, or the file is refused. Refused in one
-sentence, because any reading would be a guess: animations and files of several pages, CMYK and
-Lab, damaged and truncated files. So is a picture that would take more than `MAX_BYTES`, before
-anything is decoded; decoding takes at most three times what the picture takes, and the file.
+floating point, and NumPy arrays (`.npy`) of 8 and 16 bits and floating point. Pillow reads colour
+of 16 bits as 8; here every bit arrives, or the file is refused. CMYK of 8 bits becomes sRGB through
+the profile of the file, or by Pillow's plain formula where it has none, and `Picture.note` says so.
+Refused in one sentence, because any reading would be a guess: animations and files of several
+pages, Lab, damaged and truncated files. So is a picture that would take more than `MAX_BYTES`,
+before anything is decoded; decoding takes at most three times what the picture takes, and the file.
 
 A colour profile is carried along, not applied: numbers in, numbers out.
 """
 
 import dataclasses
+import functools
+import io
 import operator
 import threading
 from collections.abc import Callable
@@ -21,6 +24,7 @@ import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
 from jaxcore.data.images.crops import to_float
+from jaxcore.data.images.float_tiff import read_float_tiff
 from jaxcore.data.images.formats import FORMATS
 from jaxcore.data.images.metadata import UPRIGHT, Metadata, describe, orientation_of
 from jaxcore.data.npy import open_npy
@@ -45,6 +49,7 @@ class Picture:
       grey: whether the file has one colour channel.
       format: "PNG", "JPEG", ..., "NPY".
       about: colour profile, EXIF, resolution, comments.
+      note: what was done to read it, where that is more than reading.
     """
 
     pixels: np.ndarray
@@ -52,6 +57,7 @@ class Picture:
     grey: bool = False
     format: str = ""
     about: Metadata = dataclasses.field(default_factory=Metadata)
+    note: str = ""
 
     @property
     def depth(self) -> int:
@@ -73,7 +79,7 @@ def read_rgb(
     Raises:
       UserError: missing, damaged, too large, floating-point, or with real transparency.
     """
-    samples, _, _ = _read(Path(path), max_bytes, full=False)
+    samples, *_ = _read(Path(path), max_bytes, full=False)
     if samples.dtype.kind == "f":
         raise UserError(f"Expected a picture of 8 or 16 bits, found floating point in {path}.")
     rgb, alpha, _ = _split(samples)
@@ -93,11 +99,11 @@ def read_image(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Picture:
       UserError: missing, damaged, too large, of a kind that is not read (see the module), or
         floating point outside [0, 1] or not finite.
     """
-    samples, kind, about = _read(Path(path), max_bytes, full=True)
+    samples, kind, about, note = _read(Path(path), max_bytes, full=True)
     if samples.dtype.kind == "f":
         _check_floats(samples, str(path))
     rgb, alpha, grey = _split(samples)
-    return Picture(pixels=rgb, alpha=alpha, grey=grey, format=kind, about=about)
+    return Picture(pixels=rgb, alpha=alpha, grey=grey, format=kind, about=about, note=note)
 
 
 def _check_floats(samples: np.ndarray, where: str) -> None:
@@ -140,14 +146,17 @@ def check_size(width: int, height: int, pixel: int, limit: int, where: str | Pat
         )
 
 
-def _read(path: Path, limit: int, *, full: bool) -> tuple[np.ndarray, str, Metadata]:
-    """Samples (height, width, channels), format and metadata."""
+_Content = tuple[np.ndarray, str, Metadata, str]
+"""Samples (height, width, channels), format, metadata and what was done to read them."""
+
+
+def _read(path: Path, limit: int, *, full: bool) -> _Content:
     try:
         with path.open("rb") as file:
             magic = file.read(6)
             file.seek(0)
             if magic == b"\x93NUMPY":
-                return _read_npy(path, limit), "NPY", Metadata()
+                return _read_npy(path, limit), "NPY", Metadata(), ""
             return _read_pillow(file, path, limit, full)
     except UserError:
         raise
@@ -202,12 +211,16 @@ def open_image(file: Any) -> Any:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> tuple[np.ndarray, str, Metadata]:
+def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> _Content:
     from PIL import UnidentifiedImageError
 
     try:
         image = open_image(file)
     except UnidentifiedImageError:
+        check = functools.partial(check_size, limit=limit, where=path)
+        floats = read_float_tiff(file, check, path)
+        if floats is not None:
+            return floats, "TIFF", Metadata(), ""
         raise UserError(
             f"Expected a picture ({', '.join(FORMATS)}), found other or damaged content in {path}."
         ) from None
@@ -221,10 +234,37 @@ def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> tuple[np.ndar
         kind = "JPEG" if image.format == "MPO" else image.format
         if kind == "PNG":
             open_image(file).verify()  # the checksums, which decoding does not look at
-        samples = _samples(image, file, path)
+        note = ""
+        if image.mode == "CMYK" and _unreadable(image, _raw(image)) is None:
+            shown, note = _from_cmyk(image)
+            samples = _array(shown, channels=3, dtype=np.uint8, take=np.asarray)
+        else:
+            samples = _samples(image, file, path)
         orientation = orientation_of(image)
         about = describe(image, orientation) if full else Metadata()
-    return UPRIGHT[orientation](samples), kind, about
+    return UPRIGHT[orientation](samples), kind, about, note
+
+
+def _from_cmyk(image: Any) -> tuple[Any, str]:
+    """A decoded CMYK image as RGB, and how."""
+    from PIL import ImageCms
+
+    profile = image.info.get("icc_profile")
+    image.load()
+    note = "CMYK without a profile, read as RGB by a plain formula: colours are approximate"
+    if profile:
+        try:
+            made = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+        except (ImageCms.PyCMSError, OSError):
+            note = "CMYK with a profile that cannot be used, read as RGB by a plain formula"
+        else:
+            return made, "CMYK, converted to sRGB through its profile"
+    return image.convert("RGB"), note
 
 
 def _raw(image: Any) -> set[Any]:
@@ -282,7 +322,7 @@ def _samples(image: Any, file: Any, path: Path) -> np.ndarray:
 
 
 _CLEAR = ("PA", "La", "LA", "RGBa", "RGBA")
-_MODES = ("1", "L", "La", "LA", "P", "PA", "RGB", "RGBX", "RGBa", "RGBA", "YCbCr", "F")
+_MODES = ("1", "L", "La", "LA", "P", "PA", "RGB", "RGBX", "RGBa", "RGBA", "YCbCr", "CMYK", "F")
 _WIDE = ("RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N", "LA;16B")
 
 

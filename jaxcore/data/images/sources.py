@@ -35,6 +35,7 @@ class Group:
     source: Source
     repeat: int = 1  # copies in the list of one epoch
     degradation: str | None = None  # made on the fly, see `degradations.degradation`
+    note: str = ""  # how the images were found, where a user should see it
 
     @property
     def entries(self) -> int:

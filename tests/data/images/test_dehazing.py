@@ -164,7 +164,7 @@ def test_the_large_edition_of_ots_is_reported(tmp_path):
 def test_bad_trees_are_refused(tree):
     with pytest.raises(UserError, match="Expected tasks among its, ots, haze4k, found rain"):
         dehazing(tree, "train", ("rain",))
-    with pytest.raises(UserError, match=r"folder Haze4K/test in .*, found none"):
+    with pytest.raises(UserError, match=r"folder Haze4K/test/hazy in .*, found none"):
         dehazing(tree / "ITS", "test", ("haze4k",))
     write(tree / "ITS/train/hazy/77_1_0.9.png", 3)
     with pytest.raises(UserError, match=r"1 of 9 images .* without a clean one \(77_1_0.9.png\)"):
@@ -183,3 +183,14 @@ def test_other_sizes_than_the_known_border_are_refused(tree, shape):
     (group,) = dehazing(tree, "test", check_sizes=0)
     with pytest.raises(UserError, match="of equal size"):
         group.source[0]
+
+
+def test_its_without_a_folder_of_its_training_part(tmp_path):
+    for folder, name in (("hazy", "1_1_0.9"), ("hazy", "2_1_0.9"), ("clear", "1"), ("clear", "2")):
+        path = tmp_path / "ITS" / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(path)
+    with pytest.warns(UserWarning, match="published"):
+        (group,) = dehazing(tmp_path, "train")
+    assert len(group.source) == 2
+    assert group.note == f"its from {tmp_path / 'ITS' / 'hazy'} and clear"

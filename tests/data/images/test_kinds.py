@@ -28,7 +28,7 @@ FLAT = {
     "degraded_folder": "degraded",
     "clean_folder": "gt",
     "condition_folder": "",
-    "pair_by": "name",
+    "pair_by": "auto",
     "prepare": {
         "crop": [1, 2, 3, 4],
         "pad": False,
@@ -72,7 +72,13 @@ def test_every_kind_survives_json_and_reads_the_old_layout(kind):
 
 def test_a_kind_has_its_own_fields_only():
     """The fields of other kinds were accepted, and without effect."""
-    assert {f.name for f in dataclasses.fields(Toy)} == {"kind", "tasks", "prepare", "cache_gb"}
+    assert {f.name for f in dataclasses.fields(Toy)} == {
+        "kind",
+        "tasks",
+        "prepare",
+        "cache_gb",
+        "skip_broken",
+    }
     with pytest.raises(UserError, match="strict is not a field of PlainImages"):
         ImageData.from_dict({"kind": "images", "root": "x", "strict": True})
     with pytest.raises(UserError, match="kind must be images, found 'toy'"):

@@ -89,10 +89,10 @@ def test_mistakes_are_named(tmp_path):
         Preparation(crop=(57, 25, 128, 128))(image(0), name="a")
     with pytest.raises(UserError, match="splits of CelebA, found no file"):
         training_groups(CelebA(root=str(tmp_path)))
-    with pytest.raises(UserError, match="pair_by must be one of name, index, found 'size'"):
+    with pytest.raises(UserError, match=r"Expected as pair_by one of auto, name, .* found 'size'"):
         Pairs(root="x", pair_by="size")  # type: ignore[arg-type]  # the same
-    with pytest.raises(UserError, match="by name beside a condition_folder"):
-        Pairs(root="x", pair_by="index", condition_folder="mask")
+    with pytest.raises(UserError, match="pairs beside a condition_folder"):
+        Pairs(root="x", pair_by="unpaired", condition_folder="mask")
 
 
 def batch(groups, augment="none", images=("degraded", "clean"), side=16, rows=8):
@@ -128,7 +128,7 @@ def test_pairs_by_index_may_differ_in_size_and_number(tmp_path):
         write(tmp_path / "degraded" / f"{name}.png", image(i, 20 + i, 30))
     for i, name in enumerate(("cat7", "cat9")):
         write(tmp_path / "clean" / f"{name}.png", image(10 + i, 40, 26))
-    cfg = Pairs(root=str(tmp_path), pair_by="index", prepare=Preparation(size=16))
+    cfg = Pairs(root=str(tmp_path), pair_by="unpaired", prepare=Preparation(size=16))
     (group,) = training_groups(cfg)
     assert len(group.source) == 3
     third = group.source[2]

@@ -352,3 +352,52 @@ def test_other_arrays_are_refused(tmp_path, array, message):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(UserError, match=message):
         read_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+def test_cmyk_is_converted_and_that_is_said(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    inks = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red
+    inks.save(path)
+    picture = read_image(path)
+    assert picture.note.startswith("CMYK without a profile, read as RGB by a plain formula")
+    assert np.abs(picture.pixels.astype(int) - (255, 0, 0)).max() < 8
+    inks.save(path, icc_profile=b"no profile" * 20)
+    picture = read_image(path)
+    assert picture.note.startswith("CMYK with a profile that cannot be used")
+    np.testing.assert_array_equal(picture.pixels, read_rgb(path))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"rowsperstrip": 3}, {"byteorder": ">"}]
+)
+def test_floating_point_colour_tiff_is_read(tmp_path, options):
+    values = np.random.default_rng(0).random((20, 24, 3), np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", **options)
+    picture = read_image(tmp_path / "a.tif")
+    assert picture.depth == 32
+    np.testing.assert_array_equal(picture.pixels, values)
+    write_image(tmp_path / "b.tif", values, like=picture)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.tif").pixels, values)
+    raw = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(UserError, match="whole picture"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_floating_point_tiff_in_another_arrangement_is_named(tmp_path):
+    values = np.zeros((32, 32, 3), np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", tile=(16, 16))
+    with pytest.raises(UserError, match="a floating-point TIFF of up to four channels"):
+        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", values - 1, photometric="rgb")
+    with pytest.raises(UserError, match=r"values in \[0, 1\], found -1"):
+        read_image(tmp_path / "b.tif")
+
+
+def test_no_resolution_is_invented(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif").about.dpi is None
+    write_image(tmp_path / "b.png", np.zeros((4, 4, 3)), like=read_image(tmp_path / "a.tif"))
+    with Image.open(tmp_path / "b.png") as image:
+        assert "dpi" not in image.info

@@ -8,6 +8,8 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.models import llama
 from jaxcore.models.llama import LlamaConfig, RopeScaling
+from jaxcore.nn import capture
+from jaxcore.nn.edits import AttentionEdit
 
 CFG = LlamaConfig.tiny(qkv_bias=True, depth=3)
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, CFG.vocab_size, (2, 9)), jnp.int32)
@@ -22,6 +24,7 @@ def random_params(cfg):
 
 
 PARAMS = random_params(CFG)
+EDIT = AttentionEdit.create("reverse", [1], 3, rows=jnp.array([False, True]))
 
 
 @jax.jit
@@ -100,6 +103,31 @@ def test_last_logits_and_none():
 def test_unrolled_layers_compute_the_same():
     cfg = LlamaConfig(**{**vars(CFG), "scan_blocks": False})
     close(llama.apply(PARAMS, TOKENS, cfg).logits, whole(PARAMS, TOKENS), atol=1e-5)
+
+
+def test_layers_apart_compute_the_same_and_can_be_looked_at():
+    def run(params):
+        cache = llama.init_cache(CFG, 2, 9)
+        out = llama.apply(params, TOKENS, CFG, cache=cache, edit=EDIT)
+        return out.logits, out.cache
+
+    (logits, cache), seen = capture(run, "layers/*")(PARAMS)
+    (others, second), apart = capture(run, "layers/*")(llama.unstacked(PARAMS))
+    close(others, logits, atol=1e-5)
+    close(run(llama.unstacked(PARAMS))[0], run(PARAMS)[0], atol=1e-5)
+    close(second.keys, cache.keys, atol=1e-5)
+    assert seen.keys() == apart.keys() == {"layers/attention", "layers/out"}
+    close(apart["layers/attention"], seen["layers/attention"], atol=1e-5)
+
+
+def test_an_edit_belongs_to_its_layers_and_rows():
+    plain = whole(PARAMS, TOKENS)
+    edited = llama.apply(PARAMS, TOKENS, CFG, edit=EDIT).logits
+    assert edited is not None
+    close(edited[0], plain[0], atol=1e-6)
+    assert jnp.abs(edited[1] - plain[1]).max() > 1e-2
+    with pytest.raises(UserError, match="an edit of 3 layers"):
+        llama.apply(PARAMS, TOKENS, CFG, edit=AttentionEdit.create("uniform", "all", 2))
 
 
 def test_equal_positions_of_all_kinds_are_plain_positions():

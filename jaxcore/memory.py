@@ -1,0 +1,103 @@
+"""How much memory there is, and about how much a function needs."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
+
+
+def free_memory() -> int | None:
+    """Bytes that the default device can still give; None where it does not tell.
+
+    Of a CPU that of the machine, or of the container where that has less.
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return None if limit is None else limit - stats.get("bytes_in_use", 0)
+    found = [_of_machine(), *map(_of_container, _LIMITS, _USED)]
+    return min((bytes_ for bytes_ in found if bytes_ is not None), default=None)
+
+
+def _of_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _of_container(limit: str, used: str) -> int | None:
+    try:
+        return max(0, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    except (OSError, ValueError):  # no limit, or none that is told
+        return None
+
+
+def working_bytes(function: Callable[..., Any], *args: Any) -> int:
+    """About how many bytes a function has alive at once besides its arguments, at most.
+
+    Found by tracing: what is computed is alive from there to its last use. A compiler joins
+    operations and needs less, seldom more.
+
+    Args:
+      function: of arrays.
+      *args: arrays, or shapes of arrays.
+
+    >>> working_bytes(lambda x: jnp.sum(jnp.sin(x) + 1), jax.ShapeDtypeStruct((10, 100), "f4"))
+    8000
+    """
+    return _peak(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _size(value: Any) -> int:
+    shape, dtype = getattr(value.aval, "shape", ()), getattr(value.aval, "dtype", None)
+    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):  # keys of random numbers
+        return 0
+    return math.prod(shape) * jnp.dtype(dtype).itemsize
+
+
+def _peak(jaxpr: Any) -> int:
+    """Most bytes of results that are alive at once, inputs left out."""
+    last: dict[Any, int] = {}
+    for place, equation in enumerate(jaxpr.eqns):
+        last |= {id(value): place for value in equation.invars}
+    for value in jaxpr.outvars:
+        last[id(value)] = len(jaxpr.eqns)
+    alive, peak = 0, 0
+    made: dict[int, int] = {}  # value -> bytes
+    for place, equation in enumerate(jaxpr.eqns):
+        results = {id(value): _size(value) for value in equation.outvars}
+        inner = max((_peak(part) for part in _parts(equation.params)), default=0)
+        new = sum(results.values())
+        peak = max(peak, alive + max(new, inner))
+        made |= results
+        alive += new
+        for value in {id(v): v for v in (*equation.invars, *equation.outvars)}:
+            if value in made and last.get(value, place) <= place:
+                alive -= made.pop(value)
+    return peak
+
+
+def _parts(params: dict[str, Any]) -> list[Any]:
+    """The programs inside an equation: of loops, branches and calls."""
+    found = []
+    for value in params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns"):
+                found.append(inner)
+    return found
