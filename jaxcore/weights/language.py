@@ -104,26 +104,11 @@ class LanguageModel:
             text alone, or as many image tokens as images are not there.
         """
         import jax
-        import jax.numpy as jnp
 
         from jaxcore.generate import GREEDY, stream
         from jaxcore.models import llama
 
         params, cfg = self.decoder
-<<<<<<< HEAD
-        left = cfg.max_positions - len(prompt)
-        if left < 1 or not prompt:
-            raise UserError(
-                f"Expected a prompt of 1 to {cfg.max_positions - 1:,} tokens, for which this model "
-                f"was made, found {len(prompt):,}."
-            )
-        room = min(max_new_tokens, left)
-        spare = cfg.max_positions - room  # what the padded prompt may have
-        bucket = _BUCKET if -(-len(prompt) // _BUCKET) * _BUCKET <= spare else 1
-        tokens, valid = pad_left([prompt], bucket=bucket, pad=self.tokenizer.pad)
-        rows = jnp.asarray(tokens), jnp.asarray(valid)
-        logits, cache = llama.prefill(params, rows[0], cfg, room=room, valid=rows[1])
-=======
         options: dict[str, Any] = {"room": max_new_tokens, "pad": self.tokenizer.pad}
         if self.sight is not None:
             read = self.sight.prompt(self.params, prompt, images, **options)
@@ -133,7 +118,6 @@ class LanguageModel:
             read = Prompt.of(prompt, limit=cfg.max_positions, **options)
         places: dict[str, Any] = {"valid": read.valid, "positions": read.positions}
         logits, cache = llama.prefill(params, read.x, cfg, room=read.room, **places)
->>>>>>> main
         ends = self.tokenizer.eos
         parts = stream(
             llama.step(params, cfg),
