@@ -68,6 +68,16 @@ _ESTIMATORS = {
         "DID",
         "Difference in differences: effects on the treated, from changes over time.",
     ),
+    "image-confounding": (
+        "jaxcore.estimators.image_confounding",
+        "ImageConfounding",
+        "Effect of a treatment whose confounders show in images of the places.",
+    ),
+    "image-heterogeneity": (
+        "jaxcore.estimators.image_confounding",
+        "ImageHeterogeneity",
+        "Effects that differ between kinds of places, told from their images.",
+    ),
     "iivm": (
         "jaxcore.estimators.double_ml",
         "IIVM",

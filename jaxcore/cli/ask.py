@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -84,9 +84,10 @@ def ask(
     ready = time.perf_counter() - began
     for question, prompt in zip(asked, prompts, strict=True):
         start = time.perf_counter()
+        read = loaded.read(prompt, pictures, room=max_new_tokens)
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampler": sampler}
-        options |= {"seed": seed, "images": pictures}
-        pieces = _Pieces(loaded, prompt, loaded.answer(prompt, **options))
+        parts = loaded.answer(read, **options, seed=seed)
+        pieces = _Pieces(loaded, int(read.valid.sum()), parts)
         if json_lines:
             answer = "".join(pieces)
             about = {"question": question, "answer": answer, **pieces.figures(start)}
@@ -117,11 +118,9 @@ def _whole(question: str) -> str:
 class _Pieces:
     """Text of an answer as it comes, and when it came."""
 
-    def __init__(
-        self, model: "LanguageModel", prompt: Sequence[int], parts: Iterator[list[int]]
-    ) -> None:
+    def __init__(self, model: "LanguageModel", read: int, parts: Iterator[list[int]]) -> None:
         self._stream, self._parts = model.tokenizer.stream(), parts
-        self.read, self.tokens = len(prompt), 0
+        self.read, self.tokens = read, 0
         self.first = self.last = 0.0  # when the first and the last token were there
 
     def __iter__(self) -> Iterator[str]:

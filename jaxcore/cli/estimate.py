@@ -21,16 +21,15 @@ _AS_FOUND = Reading()
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
     """Name of an estimator -> its command; that of the chosen one alone has its options."""
-    found = {
+    return {
         name: _command(name, line) if argv[:1] == [name] else placeholder(line)
         for name, line in registry.estimators().items()
     }
-    chosen = argv[:1] == [estimate_images.NAME]
-    of_images = estimate_images.image_confounding if chosen else placeholder(estimate_images.LINE)
-    return dict(sorted({**found, estimate_images.NAME: of_images}.items()))
 
 
 def _command(name: str, line: str) -> Callable[..., None]:
+    if name in estimate_images.COMMANDS:
+        return estimate_images.COMMANDS[name]
     chosen = registry.estimator(name).config_class
     make, run = chosen.options(), estimate
     kind: Any = columns_of(chosen)

@@ -38,11 +38,12 @@ def restore(
 ) -> None:
     """Restore pictures with a run or with official weights.
 
-    Names, sub-folders, formats, metadata, bit depth, transparency and grey are kept. A picture
-    that cannot be restored does not stop the others; it is named at the end.
+    Or a video, frame by frame, with its sound and times. Names, sub-folders, formats, metadata, bit
+    depth, transparency and grey are kept. A picture that cannot be restored does not stop the
+    others; it is named at the end.
 
     Args:
-      pictures: a file, a folder (everything below it), a quoted pattern, or several files.
+      pictures: a file, a folder (everything below it), a quoted pattern, several files, or a video.
       output: a file for one file, else a folder.
       weights: run directory, or weight file (PyTorch or safetensors), or the name of weights in
         jaxcore/weights; the first of these without it, if there are any.
@@ -68,11 +69,20 @@ def restore(
       overwrite: replace existing files.
       skip_existing: go on where an earlier call was broken off: leave out what is there.
     """
+    from jaxcore.cli.restore_video import check_video, restore_video
+    from jaxcore.cli.restoring import header_sizes
+    from jaxcore.data.video import frame_size
     from jaxcore.weights import load, shipped
 
     if overwrite and skip_existing:
         raise UserError("Expected --overwrite or --skip-existing, found both.")
-    jobs = plan(pictures, output, overwrite=overwrite or skip_existing, compare=compare)
+    replace = overwrite or skip_existing
+    video = check_video(pictures, output, {"compare": compare, "condition": condition})
+    if video is None:
+        jobs = plan(pictures, output, overwrite=replace, compare=compare)
+    else:
+        jobs = [Job(video, output)]
+        _check_outputs(jobs, replace)
     planned = len(jobs)
     if skip_existing:
         jobs = [job for job in jobs if not job.output.exists()]
@@ -80,6 +90,7 @@ def restore(
             show(f"0 restored, {planned} skipped (there already)")
             return
     jobs = [dataclasses.replace(job, condition=_condition(job, condition)) for job in jobs]
+    sizes = header_sizes(jobs) if video is None else [frame_size(video)]
     loaded = load(weights, model=model, preset=preset, which=which, part=part)
     for note in loaded.notes:
         show(note)
@@ -98,7 +109,10 @@ def restore(
         raise UserError("Expected no --condition for networks without further channels, found one.")
     options = {name: value for name, value in given.items() if name != "condition"}
     options |= {"tile": tile, "overlap": overlap, "ensemble": ensemble, "bucket": bucket}
-    run = _runner(loaded, options, jobs)
+    run = _runner(loaded, options, sizes, several=len(jobs) > 1)
+    if video is not None:
+        restore_video(video, output, run, overwrite=overwrite)
+        return
     if len(jobs) == planned == 1:
         _restore_one(jobs[0], run, overwrite)
         return
@@ -137,8 +151,10 @@ def _with_window(loaded: Loaded, window: int) -> Loaded:
     return dataclasses.replace(loaded, cfg=cfg)
 
 
-def _runner(loaded: Loaded, options: dict[str, Any], jobs: Sequence[Job]) -> Run:
-    from jaxcore.cli.restoring import chosen_bucket, chosen_tile, header_sizes
+def _runner(
+    loaded: Loaded, options: dict[str, Any], sizes: Sequence[tuple[int, int]], *, several: bool
+) -> Run:
+    from jaxcore.cli.restoring import chosen_bucket, chosen_tile
     from jaxcore.models.base import ImageNetwork
     from jaxcore.tiling import check_options
 
@@ -151,12 +167,11 @@ def _runner(loaded: Loaded, options: dict[str, Any], jobs: Sequence[Job]) -> Run
     check_options(multiple, tile, options["overlap"], "linear", options["bucket"])
     if network.deploy is not None:  # once, not for each picture
         params, cfg = network.deploy(params, cfg)
-    sizes = header_sizes(jobs)
     if options["tile"] is None and isinstance(network, ImageNetwork):
         tile, said = chosen_tile(sizes, _need(network, params, cfg), multiple)
         if said:
             show(said)
-    if options["bucket"] is None and len(jobs) > 1:
+    if options["bucket"] is None and several:
         options = {**options, "bucket": chosen_bucket(sizes, tile, multiple)}
     options = {**options, "tile": tile}
 

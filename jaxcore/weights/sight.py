@@ -144,8 +144,10 @@ class Sight:
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        known = tokenizer.id_of(mark)
-        return [self.cfg.image_token if i == known else i for i in tokenizer.chat(messages)]
+        known, ids = tokenizer.id_of(mark), tokenizer.chat(messages)
+        if self.network == "llava" and tokenizer.bos is not None and ids[:1] != [tokenizer.bos]:
+            ids.insert(0, tokenizer.bos)  # LLaVA was trained with it, its template leaves it out
+        return [self.cfg.image_token if i == known else i for i in ids]
 
     def prompt(
         self,
