@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from jaxcore import ops
+from jaxcore.cli import main
 from jaxcore.convert import write_safetensors
 from jaxcore.errors import UserError
 from jaxcore.generate import Sampler
 from jaxcore.models import llama
 from jaxcore.models.llama import LlamaConfig, RopeScaling
 from jaxcore.parallel import make_mesh
-from jaxcore.weights import load_language
+from jaxcore.weights import load, load_language
 from tests.gguf_files import plain
 from tests.tiny_language import (
     CFG,
@@ -54,6 +55,20 @@ def test_a_gguf_file_gives_the_same_network(tmp_path, expected):
     narrow = load_language(path, dtype="bfloat16")
     assert narrow.cfg == dataclasses.replace(CFG, dtype="bfloat16", param_dtype="bfloat16")
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(narrow.params)} == {"bfloat16"}
+
+
+def test_a_gguf_file_is_a_weight_file_like_others(capsys, tmp_path, expected):
+    path = write_gguf_model(tmp_path / "m.gguf")
+    found = load(path)
+    assert (found.network.name, found.cfg) == ("llama", CFG)
+    same(found.params, expected)
+    with pytest.raises(UserError, match="Expected weights of adair, found weights of llama"):
+        load(path, model="adair")
+    main(["convert", str(path), str(tmp_path / "m.safetensors")])
+    assert "tensors of llama" in capsys.readouterr().out
+    again = load(tmp_path / "m.safetensors")
+    assert again.cfg == CFG
+    same(again.params, expected)
 
 
 def test_an_answer_is_what_the_network_finds_likeliest(tmp_path, expected):
