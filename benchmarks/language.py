@@ -11,7 +11,8 @@ rows are answered in the same call, and the bytes of a cache per token.
     python -m benchmarks.language --smoke    # a network with random weights, seconds
 
 PyTorch answers in a plain loop over its model with a cache that grows, without the further work of
-`generate`. Without PyTorch and transformers (benchmarks/README.md) the comparison is left out.
+`generate`. Ours runs with the parameters of every layer apart ("jaxcore") and stacked, as they are
+loaded. Without PyTorch and transformers (benchmarks/README.md) the comparison is left out.
 """
 
 import dataclasses
@@ -182,6 +183,7 @@ def measured(plan: Plan, smoke: bool, dtype: DType) -> dict[str, Any]:
     """Everything about one type of numbers."""
     cfg, weights = network(smoke, dtype)
     params = llama.from_torch(weights, cfg)
+    forms = {"jaxcore": llama.unstacked(params), "stacked": params}
     rival, rng = rival_of(cfg, weights), np.random.default_rng(0)
     theirs = None if isinstance(rival, str) else rival
     say(f"{dtype}: rival {rival if theirs is None else 'transformers'}")
@@ -195,24 +197,24 @@ def measured(plan: Plan, smoke: bool, dtype: DType) -> dict[str, Any]:
         "weights_mb": round(size / 1e6, 1),
         "cache_bytes_per_token": llama.cache_bytes(cfg),
     }
-    read = reading(cfg, params, long)
+    read = {name: reading(cfg, form, long) for name, form in forms.items()}
     if theirs is not None:
         logits = theirs.read(long).logits[:, -1].float().numpy()
-        worst = float(np.abs(np.asarray(read.call()[0], np.float32) - logits).max())
+        worst = float(np.abs(np.asarray(read["jaxcore"].call()[0], np.float32) - logits).max())
         found["largest_difference"] = round(worst, 6)
         if worst > AGREE[dtype]:
             raise UserError(f"The logits differ by {worst}.")
     rivals: dict[str, harness.Call] = {}
     if theirs is not None:
         rivals["transformers"] = lambda: theirs.read(long).logits
-    prompt = harness.compare({"jaxcore": read}, rivals, plan.repeats)
+    prompt = harness.compare(read, rivals, plan.repeats)
     machine = {**bandwidth(params), **harness.limits("matrix_product_gflop_s")}
     found["prompt"] = _with_share(
         prompt, plan.long, products(cfg, plan.long) / machine["matrix_product_gflop_s"]
     )
     if theirs is not None:
         rivals["transformers"] = theirs.answers(short, plan.answer)
-    one = {"jaxcore": answering(cfg, params, short, plan.answer)}
+    one = {name: answering(cfg, form, short, plan.answer) for name, form in forms.items()}
     answer = harness.compare(one, rivals, plan.repeats)
     if theirs is not None:
         same = np.asarray(one["jaxcore"].call())[0].tolist() == rivals["transformers"]()
@@ -220,7 +222,7 @@ def measured(plan: Plan, smoke: bool, dtype: DType) -> dict[str, Any]:
     least = (plan.answer - 1) * size / machine["read_gb_s"] / 1e9
     found["answer"] = _with_share(answer, plan.answer - 1, least)
     branches = {
-        f"branches_{n}": answering(cfg, params, short, plan.answer, n)
+        f"branches_{n}": answering(cfg, forms["jaxcore"], short, plan.answer, n)
         for n in range(1, FURTHER + 2)
     }
     times = harness.compare(branches, {}, plan.repeats)
