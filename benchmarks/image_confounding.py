@@ -149,11 +149,11 @@ def tutorial(reps: int | None, smoke: bool, out: Path) -> None:
 
     steps = 2 if smoke else 300
     plans = {
-        "band statistics": (reps or 200, ImageConfounding(backbone="band_stats", n_folds=2)),
         "network": (
             reps or 5,
             ImageConfounding(backbone="vit", n_folds=2, training=Training(steps=steps)),
         ),
+        "band statistics": (reps or 200, ImageConfounding(backbone="band_stats", n_folds=2)),
     }
     content: dict[str, Any] = {"environment": environment(), "effect": 2.0}
     for title, (count, estimator) in plans.items():
@@ -163,12 +163,14 @@ def tutorial(reps: int | None, smoke: bool, out: Path) -> None:
             found = compare(estimator, drawn.Y, drawn.A, drawn.images, drawn.X, reporter=Silent())
             for name, fit in found.fits.items():
                 every.setdefault(name, []).append((fit.theta, fit.se))
+            if r + 1 in (1, 5) or (r + 1) % 20 == 0:
+                say(f"{title}: {r + 1} of {count} samples, {time.perf_counter() - start:.0f} s")
         content[title] = {name: _summary(np.array(values)) for name, values in every.items()} | {
             "samples": count,
             "seconds": round(time.perf_counter() - start, 1),
         }
         say(f"{title}: {content[title]}")
-    write(content, out / "image_confounding_tutorial.json")
+        write(content, out / "image_confounding_tutorial.json")
 
 
 def _summary(values: np.ndarray) -> dict[str, float]:

@@ -178,10 +178,13 @@ def from_tree(tree: Mapping[str, Any], **fields: Any) -> list[Estimate]:
 
 
 def learner_classes() -> dict[str, type]:
-    """Classes of the learners that a saved fit holds whole."""
+    """Classes of the learners, trainings and networks that the settings of a saved fit hold."""
+    from jaxcore import registry
     from jaxcore.estimators import nuisance
+    from jaxcore.estimators.image_confounding.networks import Training
     from jaxcore.estimators.nuisance.tuning import Tuned
     from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
+    from jaxcore.models.regression import RegressionConfig
 
     ours = {name: getattr(nuisance, name) for name in nuisance.__all__}
     classes = {
@@ -189,7 +192,9 @@ def learner_classes() -> dict[str, type]:
         for name, one in ours.items()
         if isinstance(one, type) and dataclasses.is_dataclass(one)
     }
-    more = (PlugIn, VaryingCoefficient, Tuned)
+    networks = (registry.network(name).config_class for name in registry.networks())
+    of_images = (one for one in networks if issubclass(one, RegressionConfig))
+    more = (PlugIn, VaryingCoefficient, Tuned, Training, *of_images)
     return classes | {one.__name__: one for one in more}
 
 
@@ -311,5 +316,5 @@ def _filled(tree: Any) -> Any:
         tree = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
     if isinstance(tree, dict):
         kept = {name: _filled(value) for name, value in tree.items() if value is not None}
-        return {name: value for name, value in kept.items() if np.size(value) or value == {}}
+        return {name: value for name, value in kept.items() if np.size(value)}
     return np.asarray(tree)

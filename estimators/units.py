@@ -77,6 +77,26 @@ class Units:
         members = self.sums(jnp.ones(self._columns.shape[0]))
         return jnp.sum((members > 0).astype(members.dtype))
 
+    def closed_up(self) -> "Units":
+        """The same, with clusters counted among the units of positive weight alone (on the host).
+
+        Units of weight zero whose cluster has no other ones are put into the first cluster, where
+        they change nothing.
+
+        >>> Units(np.array([0.0, 1.0, 1.0]), np.array([0, 1, 2])).closed_up().n_clusters
+        2
+        """
+        if self.clusters is None or self.weights is None:
+            return self
+        rows, used = np.asarray(self.clusters), np.asarray(self.weights) > 0
+        columns = []
+        for column in rows.reshape(len(rows), -1).T:
+            found = np.unique(column[used])
+            place = np.minimum(np.searchsorted(found, column), len(found) - 1)
+            columns.append(np.where(found[place] == column, place, 0))
+        closed: Any = np.stack(columns, axis=1).reshape(rows.shape).astype(np.int32)
+        return Units(self.weights, closed)
+
     def ways(self) -> "list[Units]":
         """The clusters of each kind alone."""
         columns, counts = self._columns, self.n_clusters

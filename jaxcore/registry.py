@@ -63,10 +63,25 @@ _ESTIMATORS = {
         "APOS",
         "Mean outcomes under each of several treatment levels, and their differences.",
     ),
+    "deconfound": (
+        "jaxcore.estimators.deconfound",
+        "Deconfound",
+        "Rewards of texts: outcomes without what recorded confounders did to them.",
+    ),
     "did": (
         "jaxcore.estimators.did",
         "DID",
         "Difference in differences: effects on the treated, from changes over time.",
+    ),
+    "image-confounding": (
+        "jaxcore.estimators.image_confounding",
+        "ImageConfounding",
+        "Effect of a treatment whose confounders show in images of the places.",
+    ),
+    "image-heterogeneity": (
+        "jaxcore.estimators.image_confounding",
+        "ImageHeterogeneity",
+        "Effects that differ between kinds of places, told from their images.",
     ),
     "iivm": (
         "jaxcore.estimators.double_ml",

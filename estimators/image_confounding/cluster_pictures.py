@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 from jaxcore.errors import UserError
 from jaxcore.estimators.image_confounding.cluster_result import ImageHeterogeneityResult
-from jaxcore.estimators.image_confounding.pictures import as_picture
+from jaxcore.estimators.image_confounding.pictures import as_picture, draw_slopes
 from jaxcore.figures import new_figure
 
 
@@ -46,6 +46,25 @@ def draw_typical(result: ImageHeterogeneityResult, count: int = 4, *, figure: An
             ax.set_yticks([])
         axes[c, 0].set_ylabel(f"cluster {c + 1}\neffect {result.effects[c]:.3g}", fontsize=9)
     return figure
+
+
+def draw_salience(result: ImageHeterogeneityResult, count: int = 3, *, figure: Any = None) -> Any:
+    """What makes the cluster of the highest effect more probable (red), or less, in typical images.
+
+    Args:
+      result: of a fit.
+      count: images of the clusters of the lowest and of the highest effect, each.
+      figure: to draw on; None makes one.
+    """
+    last = len(result.effects) - 1
+    units = np.concatenate([typical(result, cluster, count) for cluster in (0, last)])
+    return draw_slopes(
+        result.images.pixels[result.images.row[units]],
+        result.salience(units, cluster=last),
+        [f"cluster {last + 1}:\nprobability {p:.2f}" for p in result.cluster_probs[units, last]],
+        of="log-probability",
+        figure=figure,
+    )
 
 
 def draw_effects(
@@ -94,18 +113,19 @@ def draw_cluster_map(
     """Places by the probability of a cluster, out of fold.
 
     Args:
-      result: of a fit to images with coordinates (`KeyedImages.coords`).
+      result: of a fit with coordinates, of units or of images (`KeyedImages.coords`).
       cluster: counted from 0; -1 is that of the highest effect.
       figure: to draw on; None makes one.
 
     Raises:
-      UserError: the images have no coordinates.
+      UserError: there are none.
     """
-    coords = result.images.keyed.coords
-    if coords is None:
-        raise UserError("Expected images with coordinates, found some without.")
     rows, first = np.unique(result.images.row, return_index=True)
-    coords, number = np.asarray(coords)[rows], range(len(result.effects))[cluster] + 1
+    of_images = result.images.keyed.coords
+    if result.coords is None and of_images is None:
+        raise UserError("Expected coordinates of units or images, found none.")
+    coords = np.asarray(of_images)[rows] if result.coords is None else result.coords[first]
+    number = range(len(result.effects))[cluster] + 1
     figure = new_figure(6.4, 4.8) if figure is None else figure
     ax = figure.subplots()
     shown = ax.scatter(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +12,13 @@ from scipy.special import softmax
 
 from jaxcore.data.geo.keyed import KeyedImages
 from jaxcore.errors import UserError
+from jaxcore.estimators import saved
 from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.image_confounding import kept
 from jaxcore.estimators.image_confounding.cluster_task import CLUSTERS
 from jaxcore.estimators.image_confounding.images import Images
+from jaxcore.estimators.image_confounding.inputs import as_trained
 from jaxcore.estimators.image_confounding.maps import Method, check_request, own_maps
 from jaxcore.estimators.image_confounding.networks import Fits
 from jaxcore.estimators.image_confounding.weighting import columns_of, effect
@@ -33,13 +37,13 @@ class Repetition:
     outputs: Float[np.ndarray, "k n c"]  # of the networks, as they are
 
     @classmethod
-    def of(cls, networks: tuple[Fits, ...], fold_ids: Int[np.ndarray, " n"]) -> "Repetition":
+    def of(cls, networks: Sequence[Fits], fold_ids: Int[np.ndarray, " n"]) -> "Repetition":
         """From what was trained."""
         means = np.concatenate([fits.params[CLUSTERS]["mean"] for fits in networks])
         order = np.argsort(means, axis=1, kind="stable")
         outputs = np.concatenate([fits.outputs for fits in networks]).astype(np.float64)
         means = np.take_along_axis(means.astype(np.float64), order, axis=1)
-        return cls(networks, fold_ids, order, means, outputs)
+        return cls(tuple(networks), fold_ids, order, means, outputs)
 
     def probabilities(self, outputs: Float[np.ndarray, "k m c"]) -> Float[np.ndarray, "k m c"]:
         """Of the clusters, from outputs of these networks."""
@@ -87,6 +91,7 @@ class ImageHeterogeneityResult:
     groups: Estimate  # the same among the units of each most probable cluster
     difference: Estimate | None  # of the last and the first of these; None with one group
     notices: tuple[str, ...]
+    coords: Float[np.ndarray, "n 2"] | None = None  # longitude and latitude of the units
 
     @classmethod
     def build(
@@ -123,7 +128,7 @@ class ImageHeterogeneityResult:
             ate=ate,
             groups=groups,
             difference=difference,
-            notices=(*notices, *words),
+            notices=(*notices, *(text for text in words if text not in notices)),
         )
 
     @property
@@ -136,7 +141,60 @@ class ImageHeterogeneityResult:
         """Mean probability of each cluster over the units."""
         return self.cluster_probs.mean(axis=0)
 
-    def transport(self, images: Any) -> Transported:
+    def save(self, path: str | Path) -> None:
+        """Write everything into a new folder, from which `load` restores the fit.
+
+        Pixels are saved where they are an array in memory; see `with_images`.
+
+        Raises:
+          UserError: the folder exists, the disk is full or may not be written.
+        """
+        more, arrays = kept.of_images(self.images)
+        parts = {str(r): one for r, one in enumerate(self.repetitions)}
+        saved.save_fit(
+            path,
+            _Whole(self.config, self.sample, (self.ate,), self.notices),
+            {"images": more},
+            {
+                "images": arrays,
+                "coords": self.coords,
+                "propensity": self.propensity,
+                "fold_ids": {r: one.fold_ids for r, one in parts.items()},
+                "networks": {r: kept.of_networks(one.networks) for r, one in parts.items()},
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ImageHeterogeneityResult":
+        """Restore a fit that `save` wrote.
+
+        Raises:
+          UserError: no such folder, another kind of folder, or damaged files.
+        """
+        found = saved.load_fit(path)
+        if not isinstance(found, cls):
+            raise UserError(
+                f"Expected a saved {cls.__name__} in {path}, found a {type(found).__name__}."
+            )
+        return found
+
+    def with_images(self, images: Any) -> "ImageHeterogeneityResult":
+        """The same fit with its images, where it was saved without them.
+
+        Args:
+          images: those of the fit: `KeyedImages`, or an array in their order.
+
+        Raises:
+          UserError: other images.
+        """
+        found = kept.given_again(self.images, images)
+        repetitions = tuple(
+            dataclasses.replace(one, networks=tuple(kept.seeing(one.networks, found.pixels)))
+            for one in self.repetitions
+        )
+        return dataclasses.replace(self, images=found, repetitions=repetitions)
+
+    def transport(self, images: Any, X: Any = None) -> Transported:
         """Clusters of other places, by all networks.
 
         Effects are those of the experiment: they hold there if what the images show of a place is
@@ -144,9 +202,10 @@ class ImageHeterogeneityResult:
 
         Args:
           images: `KeyedImages` or an array, in the units, size and bands of those of the fit.
+          X: covariates, one row for each image, where the fit had some.
 
         Raises:
-          UserError: images of another shape, or with missing pixels.
+          UserError: images of another shape, or with missing pixels; other covariates.
         """
         pixels = images.images if isinstance(images, KeyedImages) else images
         shape, wanted = np.shape(pixels), tuple(self.images.pixels.shape[1:])
@@ -154,9 +213,10 @@ class ImageHeterogeneityResult:
             sizes = ", ".join(map(str, wanted))
             raise UserError(f"Expected images of shape (n, {sizes}), as in the fit, found {shape}.")
         pixels = pixels if hasattr(pixels, "shape") else np.asarray(pixels)
+        columns = as_trained(self.sample, X, shape[0])
         probabilities, effects = [], []
         for one in self.repetitions:
-            found = one.probabilities(_asked(one.networks, pixels))
+            found = one.probabilities(_asked(one.networks, pixels, columns))
             probabilities.append(found)
             effects.append(np.einsum("kmc,kc->km", found, one.means))
         every, each = np.concatenate(probabilities), np.concatenate(effects)
@@ -168,7 +228,7 @@ class ImageHeterogeneityResult:
     def salience(
         self, units: Any, method: Method = "gradient", *, cluster: int = 0, **options: Any
     ) -> Float[np.ndarray, "b *t h w c"]:
-        """How the probability of a cluster depends on the pixels of the images of some units.
+        """How the log-probability of a cluster depends on the pixels of the images of some units.
 
         Each image is looked at with the network of the first repetition that has not seen it.
 
@@ -209,6 +269,19 @@ class ImageHeterogeneityResult:
             )
         return rows
 
+    def to_dict(self, level: float = 0.95) -> dict[str, Any]:
+        """Everything but the arrays of units, JSON-able."""
+        return {
+            "clusters": self.rows(level),
+            "average": self.ate.rows(level)[0],
+            "difference": None if self.difference is None else self.difference.rows(level)[0],
+            "implied_average": self.implied_ate,
+            "level": level,
+            "n": self.sample.n,
+            "covariates": list(self.sample.covariates),
+            "notices": list(self.notices),
+        }
+
     def summary(self, level: float = 0.95) -> str:
         """Effects that were learned, those of groups with intervals, and notices, as text."""
         lines = [f"{len(self.effects)} clusters of images, by effect"]
@@ -224,13 +297,26 @@ class ImageHeterogeneityResult:
         return "\n".join([*lines, *self.notices])
 
 
-def _asked(networks: Sequence[Fits], pixels: Any) -> Float[np.ndarray, "k m c"]:
+class _Whole(NamedTuple):
+    """What `saved.save_fit` asks for."""
+
+    config: Any
+    sample: Sample
+    repetitions: tuple[Estimate, ...]
+    notices: tuple[str, ...]
+
+
+def _asked(
+    networks: Sequence[Fits], pixels: Any, covariates: Float[np.ndarray, "m p"] | None
+) -> Float[np.ndarray, "k m c"]:
     """Outputs of networks for other images."""
     found = []
     with jax.enable_x64(False):
         for fits in networks:
             image = np.arange(len(pixels), dtype=np.int32)
-            units = dataclasses.replace(fits.task.units, images=pixels, image=image)
+            units = dataclasses.replace(
+                fits.task.units, images=pixels, image=image, covariates=covariates
+            )
             task = dataclasses.replace(fits.task, units=units)
             found.append(task.outputs(fits.params, fits.collections))
     outputs = np.concatenate(found).astype(np.float64)

@@ -1,6 +1,8 @@
 """`ImageHeterogeneity`: kinds of places, told from their images, with effects of their own."""
 
+import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxcore.data.geo.bands import standardise_table
 from jaxcore.data.image_units import ImageUnits
 from jaxcore.errors import UserError
 from jaxcore.estimators.checks import Sample, check_sample
 from jaxcore.estimators.crossfit import training_masks
 from jaxcore.estimators.double_ml import model as models
 from jaxcore.estimators.double_ml.fitting import check_training
+from jaxcore.estimators.image_confounding import kept
 from jaxcore.estimators.image_confounding import propensity as propensities
 from jaxcore.estimators.image_confounding.cluster_result import (
     ImageHeterogeneityResult,
@@ -22,9 +26,11 @@ from jaxcore.estimators.image_confounding.cluster_result import (
 from jaxcore.estimators.image_confounding.cluster_task import CLUSTERS, ClusterTask
 from jaxcore.estimators.image_confounding.images import Images
 from jaxcore.estimators.image_confounding.inputs import check_inputs
-from jaxcore.estimators.image_confounding.networks import Fits, Training, network_for, train_fits
+from jaxcore.estimators.image_confounding.networks import Training, network_for, train_fits
 from jaxcore.estimators.image_confounding.settings import NETWORKS
+from jaxcore.estimators.image_confounding.spatial import check_coordinates
 from jaxcore.estimators.partitions import partitions
+from jaxcore.estimators.saved import Restored
 from jaxcore.estimators.settings import CrossFitting
 from jaxcore.models.regression import RegressionConfig
 from jaxcore.train.config import TrainConfig
@@ -51,8 +57,9 @@ class ImageHeterogeneity:
     >>> estimator.n_folds, estimator.n_rep, estimator.training.steps
     (3, 2, 500)
 
-    With arrays ``Y``, ``A`` and ``images``, ``estimator.fit(Y, A, images)`` has ``cluster_probs``,
-    ``effects``, ``groups`` and ``cate``, and ``transport(others)`` tells clusters of other images.
+    With arrays ``Y``, ``A``, ``images`` and ``X``, ``estimator.fit(Y, A, images, X)`` has
+    ``cluster_probs``, ``effects``, ``groups`` and ``cate``, and ``transport(others)`` tells
+    clusters of other images.
 
     References:
       Jerzak, Johansson and Daoud (2023), Image-based treatment effect heterogeneity, CLeaR, PMLR
@@ -92,10 +99,13 @@ class ImageHeterogeneity:
         Y: Any,
         A: Any,
         images: Any,
+        X: Any = None,
         *,
         propensity: Any = None,
         image: Any = None,
         clusters: Any = None,
+        coords: Any = None,
+        covariates: Sequence[str] | None = None,
         run_dir: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> ImageHeterogeneityResult:
@@ -106,11 +116,15 @@ class ImageHeterogeneity:
           A: treatment, at random given the propensities.
           images: taken before the treatment: `jaxcore.data.geo.keyed.KeyedImages`, or an array
             (N, h, w, c), of sequences (N, t, h, w, c), whose images have the keys 0, 1, ...
+          X: covariates from before the treatment, (n, p), which networks see beside the images:
+            clusters are then of images and covariates together.
           propensity: probability of treatment by design, one number or one for each unit; None:
             the same for all, as large as the share of treated units.
           image: key of the image of each unit; None: one image per unit, in the same order.
           clusters: labels of units that belong together in errors and folds, such as villages;
             None: the images.
+          coords: longitude and latitude of each unit in degrees, (n, 2), for a map.
+          covariates: names of the columns of ``X``.
           run_dir: receives the trainings, which go on from there after a stop; None keeps nothing.
           reporter: receives the progress of trainings; None is a bar on a terminal.
 
@@ -125,14 +139,19 @@ class ImageHeterogeneity:
             Y,
             A,
             None,
-            np.zeros((n, 0)),
+            np.zeros((n, 0)) if X is None else X,
             clusters=labels if shared else None,
+            covariates=covariates,
             missing=self.missing,
             binary=("treatment",),
             levels=folds.levels,
         )
         found = found.of_units(sample.kept)
-        checked = check_inputs(found.keyed, sample.A, sample.Y, None, found.keys)
+        seen = sample.X if sample.X.shape[1] else None
+        names = sample.covariates
+        checked = check_inputs(
+            found.keyed, sample.A, sample.Y, seen, found.keys, covariate_names=names
+        )
         if np.ptp(sample.Y) == 0:
             raise UserError("Expected an outcome that varies, found one value.")
         e = self._propensity(propensity, sample, n)
@@ -141,16 +160,51 @@ class ImageHeterogeneity:
                 folds, sample, binary=("treatment",), check=check_training(models.IRM, sample)
             )
             repetitions = tuple(
-                Repetition.of(self._trained(sample, found, ids, r * k, k, run_dir, reporter), ids)
+                Repetition.of(
+                    [
+                        train_fits(task, self._config(), CLUSTERS, run_dir, reporter)
+                        for task in self._tasks(sample, found, ids, r * k, k)
+                    ],
+                    ids,
+                )
                 for r, (ids, k) in enumerate(parts)
             )
         if not all(np.all(np.isfinite(one.outputs)) for one in repetitions):
             raise UserError(
                 "Expected finite outputs of the networks, found others: use a lower learning rate."
             )
-        return ImageHeterogeneityResult.build(
-            self, sample, found, e, repetitions, (*sample.notices, *checked.notices)
+        if coords is not None:
+            coords = check_coordinates(coords, n)[sample.kept]
+        notices = (*sample.notices, *checked.notices)
+        built = ImageHeterogeneityResult.build(self, sample, found, e, repetitions, notices)
+        return dataclasses.replace(built, coords=coords)
+
+    @property
+    def clustered(self) -> bool:
+        """Errors are clustered, if there are clusters."""
+        return True
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The scope the arithmetic runs in."""
+        return self._folds.precision()
+
+    def restored(self, parts: Restored) -> ImageHeterogeneityResult:
+        """The result of a fit that was saved."""
+        sample, arrays = parts.sample, parts.arrays
+        images = kept.images_from(parts.more["images"], arrays["images"])
+        repetitions = []
+        for r in range(len(arrays["fold_ids"])):
+            ids = arrays["fold_ids"][str(r)]
+            k = int(ids.max()) + 1
+            with self.precision():
+                tasks = self._tasks(sample, images, ids, r * k, k)
+            found = kept.networks_from(arrays["networks"][str(r)], tasks)
+            repetitions.append(Repetition.of(found, ids))
+        e = arrays["propensity"]
+        built = ImageHeterogeneityResult.build(
+            self, sample, images, e, tuple(repetitions), parts.notices
         )
+        return dataclasses.replace(built, coords=arrays.get("coords"))
 
     def _propensity(self, given: Any, sample: Sample, n: int) -> Float[np.ndarray, " n"]:
         if given is None:
@@ -158,21 +212,21 @@ class ImageHeterogeneity:
         every = np.full(n, given, np.float64) if np.ndim(given) == 0 else given
         return np.clip(propensities.check(every, n)[sample.kept], *self.clip)
 
-    def _trained(
+    def _tasks(
         self,
         sample: Sample,
         images: Images,
         ids: Int[np.ndarray, " n"],
         first: int,
         k: int,
-        run_dir: str | Path | None,
-        reporter: Reporter | None,
-    ) -> tuple[Fits, ...]:
-        """Networks of all folds of a repetition, the first of which has number ``first``."""
+    ) -> list[ClusterTask]:
+        """What the networks of a repetition, the first of which has number ``first``, learn."""
         outcome = (sample.Y - sample.Y.mean()) / sample.Y.std()
         masks = np.asarray(training_masks(jnp.asarray(ids, jnp.int32), k))
         training, size = self.training, self.training.at_once or k
-        name, network = network_for(self.backbone, images, 0)
+        masks, judged = training.set_aside(masks, images.row, self.seed)
+        name, network = network_for(self.backbone, images, sample.X.shape[1])
+        seen = standardise_table(sample.X).astype(np.float32) if sample.X.shape[1] else None
         found = []
         for start in range(0, k, size):
             rows = range(start, min(start + size, k))
@@ -186,6 +240,8 @@ class ImageHeterogeneity:
                     masks=masks[rows].astype(np.float32),
                     mean=images.mean.astype(np.float32),
                     sd=images.sd.astype(np.float32),
+                    covariates=seen,
+                    judged=None if judged is None else judged[rows],
                 ),
                 numbers=tuple(first + row for row in rows),
                 n_clusters=self.n_clusters,
@@ -195,8 +251,8 @@ class ImageHeterogeneity:
                 augment=training.augment,
                 on_device=training.on_device,
             )
-            found.append(train_fits(task, self._config(), CLUSTERS, run_dir, reporter))
-        return tuple(found)
+            found.append(task)
+        return found
 
     def _config(self) -> TrainConfig:
         """That of the training, in which effects learn faster: they have a way of deviations."""

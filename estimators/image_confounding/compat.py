@@ -1,9 +1,15 @@
 """What the package causalimages computes otherwise, for comparison with its output only."""
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+import dataclasses
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxcore.errors import UserError
 from jaxcore.estimators.estimate import Estimate
+from jaxcore.estimators.image_confounding.weighting import effect
 from jaxcore.estimators.precision import in_double
 
 
@@ -34,6 +40,37 @@ def mean_over_folds(folds: Float[Array, " k"]) -> tuple[Float[Array, ""], Float[
     [2.0, 1.0]
     """
     return jnp.mean(folds), jnp.std(folds, ddof=1) / folds.shape[0] ** 0.5
+
+
+def over_folds(
+    estimate: Estimate,
+    y: Any,
+    a: Any,
+    e: Any,
+    ids: Int[np.ndarray, " n"],
+) -> Estimate:
+    """The package's estimate with folds: `mean_over_folds` of Hajek's within each of them.
+
+    Args:
+      estimate: gives everything else.
+      y: outcome.
+      a: treatment, 0 or 1.
+      e: propensities, by networks that have not seen the unit.
+      ids: fold of each unit.
+
+    Raises:
+      UserError: a fold without one of the arms.
+    """
+    found = []
+    for fold in np.unique(ids):
+        rows = ids == fold
+        if np.ptp(a[rows]) == 0:
+            raise UserError(f"Expected units of both arms in every fold, found one in {fold}.")
+        found.append(float(effect("hajek", y[rows], a[rows], e[rows]).theta))
+    folds: Any = np.array(found)
+    theta, se = mean_over_folds(folds)
+    more = {**estimate.diagnostics, "of_folds": folds}
+    return dataclasses.replace(estimate, theta=theta, se=se, clusters=None, diagnostics=more)
 
 
 @in_double

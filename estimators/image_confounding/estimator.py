@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from scipy.special import expit
 
@@ -19,7 +20,9 @@ from jaxcore.estimators.double_ml import model as models
 from jaxcore.estimators.double_ml.fitting import check_training, columns_of, fit_notices
 from jaxcore.estimators.double_ml.model import OUTCOME, TREATMENT, Model
 from jaxcore.estimators.estimate import Estimate
-from jaxcore.estimators.image_confounding import propensity
+from jaxcore.estimators.image_confounding import kept, propensity
+from jaxcore.estimators.image_confounding.compat import over_folds
+from jaxcore.estimators.image_confounding.features import features_of
 from jaxcore.estimators.image_confounding.images import Images
 from jaxcore.estimators.image_confounding.inputs import check_inputs
 from jaxcore.estimators.image_confounding.networks import (
@@ -27,11 +30,7 @@ from jaxcore.estimators.image_confounding.networks import (
     ImageLearner,
     network_for,
 )
-from jaxcore.estimators.image_confounding.representations import (
-    band_stats,
-    gaussian_filters,
-    random_conv_features,
-)
+from jaxcore.estimators.image_confounding.resampling import bootstrap_draws, with_drawn_error
 from jaxcore.estimators.image_confounding.result import ImageConfoundingResult
 from jaxcore.estimators.image_confounding.settings import ImageSettings
 from jaxcore.estimators.image_confounding.spatial import blocks, check_coordinates
@@ -45,9 +44,10 @@ from jaxcore.estimators.image_confounding.weighting import (
 from jaxcore.estimators.nuisance import Logistic, label
 from jaxcore.estimators.nuisance.candidates import learner_for
 from jaxcore.estimators.partitions import partitions
+from jaxcore.estimators.saved import Restored
 from jaxcore.estimators.units import Units
 from jaxcore.train.logging import Reporter
-from jaxcore.train.tasks.image_fits import standardised
+from jaxcore.train.tasks.propensity import Kind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,7 @@ class ImageConfounding(ImageSettings):
         covariates: Sequence[str] | None = None,
         run_dir: str | Path | None = None,
         reporter: Reporter | None = None,
+        mesh: Mesh | None = None,
     ) -> ImageConfoundingResult:
         """Estimate from arrays or frames whose rows belong together, and images.
 
@@ -110,6 +111,7 @@ class ImageConfounding(ImageSettings):
           covariates: names of the columns of ``X``.
           run_dir: receives the trainings, which go on from there after a stop; None keeps nothing.
           reporter: receives the progress of trainings; None is a bar on a terminal.
+          mesh: devices that the images of a batch are split over; None: the default device.
 
         Raises:
           UserError: what is wrong with the data.
@@ -159,11 +161,12 @@ class ImageConfounding(ImageSettings):
                 self, sample, fold_ids, binary=model.binary, check=check_training(model, sample)
             )
             for r, (ids, k) in enumerate(parts):
-                learners = self._learners(model, sample, found, r * k, run_dir, reporter)
+                learners = self._learners(model, sample, found, r * k, run_dir, reporter, mesh)
                 raw, trained = self._raw(model, sample, features[found.row], ids, k, learners)
                 every.append(self._estimate(model, sample, raw, ids))
                 networks.append(trained)
-        notices = [*sample.notices, *checked, *fit_notices(model, sample, every[0])]
+        told = fit_notices(model, sample, every[0])
+        notices = [*sample.notices, *checked, *every[0].notices, *told]
         built: Any = ImageConfoundingResult.build(self, model, sample, every, notices, learners)
         result: ImageConfoundingResult = dataclasses.replace(
             built,
@@ -183,33 +186,8 @@ class ImageConfounding(ImageSettings):
         silent = self.trains and (self.estimator not in AUGMENTED or self.joint)
         if self.backbone == "none" or silent:
             return np.zeros((len(images.keyed), 0)), ()
-        filters = None
-        if self.backbone == "rcf":
-            key = jax.random.key(self.seed)
-            filters = gaussian_filters(key, images.bands, self.rcf_features)
-        scale: Any = [v.astype(np.float32) for v in (images.mean, images.sd)]
-        found = []
-        with jax.enable_x64(False):
-            for batch in images.keyed.batches():
-                pixels = standardised(jnp.asarray(batch), *scale)
-                if self.backbone == "embeddings":
-                    found.append(pixels)
-                elif filters is None:
-                    found.append(band_stats(pixels))
-                else:
-                    found.append(random_conv_features(_frames(pixels), filters))
-        rows = [np.asarray(part, np.float64).reshape(-1) for part in found]
-        every = np.concatenate(rows).reshape(len(images.keyed), -1)
-        # Far-off images would decide: within four standard deviations, as networks see covariates.
-        # Rounding alone, as in means of images without a mean, would be scaled up to a feature.
-        rounding = 0.0 if self.backbone == "embeddings" else 1e-5
-        varies = np.ptp(every, axis=0) > rounding
-        statistics = self.backbone not in ("rcf", "embeddings")
-        names = images.statistics() if statistics else ()
-        if len(names) != len(varies):
-            names = tuple(f"image feature {j + 1}" for j in range(len(varies)))
-        kept = tuple(name for name, v in zip(names, varies, strict=True) if v)
-        return standardise_table(every[:, varies]), kept
+        kind = self.backbone if isinstance(self.backbone, str) else "band_stats"
+        return features_of(images, kind, rcf_features=self.rcf_features, seed=self.seed)
 
     def _learners(
         self,
@@ -219,6 +197,7 @@ class ImageConfounding(ImageSettings):
         number: int,
         run_dir: str | Path | None,
         reporter: Reporter | None,
+        mesh: Mesh | None = None,
     ) -> dict[str, Any]:
         """The learner of every nuisance."""
         columns, out = columns_of(model, sample), {}
@@ -239,6 +218,7 @@ class ImageConfounding(ImageSettings):
                     number=number,
                     run_dir=run_dir,
                     reporter=reporter,
+                    mesh=mesh,
                 )
             elif name != "ml_m" and self.joint:
                 out[name] = out["ml_m"]
@@ -263,13 +243,11 @@ class ImageConfounding(ImageSettings):
         units = sample.units(dtype)
         folds: Any = ids.astype(np.int32)
         network = learners["ml_m"]
-        if self.joint and model.nuisances.keys() > {"ml_m"}:
-            w: Any = None if sample.weights is None else sample.weights.astype(dtype)
-            masks = np.asarray(training_masks(jnp.asarray(folds), k, weights=w))
+        target, masks, kind = self._taught(model, sample, ids, k)
+        if kind == "joint":
             y = columns[OUTCOME]
             centre, scale = np.mean(y), np.std(y)
-            target = np.stack([columns[TREATMENT], (y - centre) / scale], axis=1)
-            every = np.moveaxis(network.fit(target, masks, "joint"), -1, 1)
+            every = np.moveaxis(network.fit(target, masks, kind), -1, 1)
             own = np.asarray(own_fold(jnp.asarray(every), combined(jnp.asarray(folds), k)))
             found = {"ml_m": expit(own[0])}
             found |= {f"ml_g{arm}": centre + scale * own[1 + arm] for arm in (0, 1)}
@@ -294,6 +272,44 @@ class ImageConfounding(ImageSettings):
                 )
         return raw, list(getattr(network, "trained", []))
 
+    def _taught(
+        self, model: Model, sample: Sample, ids: Int[np.ndarray, " n"], k: int
+    ) -> tuple[Float[np.ndarray, "n o"], Float[np.ndarray, "k n"], Kind]:
+        """What networks learn: targets, weights of the units in each fold, and the kind."""
+        dtype = np.dtype(jnp.result_type(float))
+        w: Any = None if sample.weights is None else sample.weights.astype(dtype)
+        masks = np.asarray(training_masks(jnp.asarray(ids, jnp.int32), k, weights=w))
+        y, a = (v.astype(dtype) for v in (sample.Y, sample.A))
+        if self.joint and model.nuisances.keys() > {"ml_m"}:
+            return np.stack([a, (y - np.mean(y)) / np.std(y)], axis=1), masks, "joint"
+        return a[:, None], masks, "propensity"
+
+    def restored(self, parts: Restored) -> ImageConfoundingResult:
+        """The result of a fit that was saved."""
+        model, sample, arrays = self.model, parts.sample, parts.arrays
+        images = kept.images_from(parts.more["images"], arrays["images"])
+        networks, learners = [], {}
+        with self.precision():
+            for r, one in enumerate(parts.repetitions):
+                ids = np.asarray(one.diagnostics["fold_ids"])
+                k = int(ids.max()) + 1
+                learners = self._learners(model, sample, images, r * k, None, None)
+                tasks = []
+                if self.trains:
+                    tasks = learners["ml_m"].tasks(*self._taught(model, sample, ids, k))
+                networks.append(kept.networks_from(arrays["networks"].get(str(r), {}), tasks))
+        built: Any = ImageConfoundingResult.build(
+            self, model, sample, parts.repetitions, parts.notices, learners
+        )
+        return dataclasses.replace(
+            built,
+            images=images,
+            features=arrays.get("features", np.zeros((len(images.keyed), 0))),
+            feature_names=tuple(parts.more["feature_names"]),
+            networks=tuple(networks),
+            coords=arrays.get("coords"),
+        )
+
     def _estimate(
         self, model: Model, sample: Sample, raw: dict[str, np.ndarray], ids: np.ndarray
     ) -> Estimate:
@@ -312,13 +328,13 @@ class ImageConfounding(ImageSettings):
                         f"{1 - self.trim:g}), found none with treatment {arm}."
                     )
             weights: Any = kept.astype(float) * (1.0 if sample.weights is None else sample.weights)
-            units, more["kept"] = Units(weights, units.clusters), kept
+            units, more["kept"] = Units(weights, units.clusters).closed_up(), kept
         y: Any = sample.Y
         a: Any = sample.A
         arms = held.get("ml_g0"), held.get("ml_g1")
         if model.signal:
             more["u"] = columns_of_estimator(self.estimator, y, a, e, *arms)[:, 0]
-        return effect(
+        found = effect(
             self.estimator,
             y,
             a,
@@ -335,11 +351,13 @@ class ImageConfounding(ImageSettings):
                 "fold_ids": ids,
             },
         )
-
-
-def _frames(images: Array) -> Array:
-    """Images of sequences one by one."""
-    return images.reshape(-1, *images.shape[-3:])
+        if self.compat is not None:
+            return over_folds(found, y, a, e, ids)
+        if self.se != "bootstrap":
+            return found
+        key = jax.random.key(self.seed)
+        drawn = bootstrap_draws(key, self.n_boot, self.estimator, y, a, e, *arms, units=units)
+        return with_drawn_error(found, drawn)
 
 
 def _calibrated(

@@ -209,7 +209,16 @@ def first_cluster_score(
     Its gradients with respect to pixels are the salience of the clusters.
     """
     shares = memberships(logits, gumbel, temperature)[..., 0]
-    return jnp.mean(jnp.log(0.99 * shares + 0.005), axis=0)
+    return jnp.mean(score_of(shares), axis=0)
+
+
+def score_of(share: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """``log(0.99 p + 0.005)``: the log of a probability, finite at 0.
+
+    >>> float(score_of(jnp.array(1.0)).round(3))
+    -0.005
+    """
+    return jnp.log(0.99 * share + 0.005)
 
 
 def first_means(

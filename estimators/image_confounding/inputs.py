@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxcore.data.columns import array_of
+from jaxcore.data.geo.bands import standardise_table
 from jaxcore.data.geo.keyed import KeyedImages
 from jaxcore.errors import UserError, readable
+from jaxcore.estimators.checks import Sample
 from jaxcore.estimators.columns import column, covariate_columns, two_levels
 from jaxcore.estimators.image_confounding.separation import words_on_separation
 from jaxcore.estimators.image_confounding.spatial import check_coordinates
@@ -203,3 +205,18 @@ def _pixels(images: KeyedImages) -> list[str]:
 def _some(keys: Any, places: Any) -> str:
     shown = ", ".join(readable(str(keys[i]), 40) for i in places[:_SHOWN])
     return shown if len(places) <= _SHOWN else f"{shown}, ..."
+
+
+def as_trained(sample: Sample, X: Any, n: int) -> Float[np.ndarray, "n p"] | None:
+    """Covariates of other units on the scale of those of a fit; None where it had none.
+
+    Raises:
+      UserError: another number of columns or rows.
+    """
+    wanted = (n, sample.X.shape[1])
+    found = (n, 0) if X is None else np.shape(X)
+    if tuple(found) != wanted:
+        raise UserError(f"Expected covariates of shape {wanted}, as in the fit, found {found}.")
+    if X is None:
+        return None
+    return standardise_table(np.asarray(X, float), sample.X).astype(np.float32)

@@ -63,7 +63,8 @@ def own_maps(
       units: their numbers.
       method: one of `METHODS`, or "table": slopes along covariates.
       options: of the method.
-      cluster: whose probability is the score, in each fold; None takes the log-odds of treatment.
+      cluster: whose `heterogeneity.score_of` is looked at, in each fold; None takes the log-odds of
+        treatment.
     """
     networks = [(fits, i) for fits in trained for i in range(len(fits.task.numbers))]
     folds, counts = np.unique(fold, return_counts=True)
@@ -102,11 +103,11 @@ def _maps(
     def numbers(pixels: Any, covariates: Any) -> Any:
         return entry.apply(entry.join(*tree), pixels, covariates, cfg)
 
-    def probability(pixels: Any, covariates: Any) -> Any:
+    def membership(pixels: Any, covariates: Any) -> Any:
         logits = heterogeneity.against_first(numbers(pixels, covariates)[:, 1:])
-        return jax.nn.softmax(logits)[:, which]
+        return heterogeneity.score_of(jax.nn.softmax(logits)[:, which])
 
-    score = probability
+    score = membership
     if which is None:
         score = salience.log_odds(lambda pixels, x: numbers(pixels, x)[:, 0])
     of = salience.covariate_gradients if method == "table" else METHODS[method]

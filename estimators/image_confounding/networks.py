@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int
 from scipy.special import expit
 
 from jaxcore import registry
@@ -22,10 +23,12 @@ from jaxcore.train.config import TrainConfig
 from jaxcore.train.logging import Reporter, default_reporter
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.schedules import ScheduleConfig
-from jaxcore.train.tasks.image_fits import ImageFits
+from jaxcore.train.state import TrainState
+from jaxcore.train.tasks.image_fits import HELD_OUT, ImageFits
 from jaxcore.train.tasks.propensity import OUTPUTS, Kind, PropensityTask
 from jaxcore.typing import Params
 
+_EVERY = 20  # steps between evaluations with patience
 _RISE, _FLOOR = 0.05, 0.01  # of the learning rate: share of the steps, and of the peak
 
 
@@ -43,17 +46,27 @@ class Training:
     weight_decay: float = 0.0
     augment: bool = True
     label_smoothing: float = 0.05
+    targeting: float = 0.0  # weight of targeted regularisation, see `PropensityTask`
     draw: Draw = "units"
     at_once: int | None = None  # folds that are trained together; None: all
     on_device: bool = True  # all images; else those of each batch are read and sent
+    # End after so many evaluations (one in 20 steps) without a better loss on the images that every
+    # fold sets aside from its training, and take the networks of the best one; None trains to the
+    # end on all. The losses of all folds are averaged.
+    patience: int | None = None
+    held_out: float = 0.1  # share of the images that are set aside with patience
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "at_once"):
+        for name in ("steps", "batch_size", "at_once", "patience"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UserError(f"Expected {name} of at least 1, found {value!r}.")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"Expected label_smoothing in [0, 1), found {self.label_smoothing}.")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"Expected held_out between 0 and 1, found {self.held_out}.")
+        if not 0 <= self.targeting < np.inf:
+            raise UserError(f"Expected targeting of at least 0, found {self.targeting}.")
 
     def config(self, seed: int) -> TrainConfig:
         """Settings of a run: AdamW, a warm-up, half a cosine, gradients of norm 1 at most."""
@@ -75,7 +88,33 @@ class Training:
             save_every=200,
             keep_last=1,
             tensorboard=False,
+            **self._stopping(),
         )
+
+    def _stopping(self) -> dict[str, Any]:
+        if self.patience is None:
+            return {}
+        every = {"eval_every": min(_EVERY, self.steps), "patience": self.patience}
+        return every | {"best_metric": HELD_OUT, "best_mode": "min"}
+
+    def set_aside(
+        self, masks: Float[np.ndarray, "k n"], image: Int[np.ndarray, " n"], seed: int
+    ) -> tuple[Float[np.ndarray, "k n"], Bool[np.ndarray, "k n"] | None]:
+        """Weights of the units that are trained on, and the units that networks are judged on.
+
+        >>> masks, judged = Training(patience=2).set_aside(np.ones((1, 9)), np.arange(9) // 3, 0)
+        >>> int(masks.sum()), int(judged.sum())
+        (6, 3)
+        """
+        if self.patience is None:
+            return masks, None
+        judged = np.zeros(masks.shape, bool)
+        for number, mask in enumerate(masks):
+            images = np.unique(image[mask > 0])
+            count = max(1, round(self.held_out * len(images)))
+            chosen = np.random.default_rng((seed, number)).permutation(images)[:count]
+            judged[number] = (mask > 0) & np.isin(image, chosen)
+        return np.where(judged, 0, masks), judged
 
 
 def default_network(backbone: str, images: Images, covariates: int) -> tuple[str, RegressionConfig]:
@@ -140,6 +179,7 @@ def train_fits(
     title: str,
     run_dir: str | Path | None = None,
     reporter: Reporter | None = None,
+    mesh: Mesh | None = None,
 ) -> Fits:
     """Train the networks of a task, or go on with it, and ask them about all units.
 
@@ -149,6 +189,7 @@ def train_fits(
       title: first part of the name of the run's folder.
       run_dir: receives the run; None keeps nothing.
       reporter: receives the progress; None is a bar on a terminal.
+      mesh: devices that the images of a batch are split over; None: the default device.
     """
     from jaxcore.train.loop import fit  # with checkpoints: a second to import
 
@@ -156,13 +197,25 @@ def train_fits(
     with jax.enable_x64(False), tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary if run_dir is None else run_dir)
         place = place / f"{title}_{task.units.fingerprint()[:8]}_{task.numbers[0]}"
-        found = fit(task, config, place, reporter=reporter)
+        found = fit(task, config, place, reporter=reporter, mesh=mesh)
         if found.interrupted:
             raise KeyboardInterrupt
-        state = found.state
+        state = found.state if config.patience is None else _best(task, config, place, mesh)
         outputs = task.outputs(state.eval_params, state.collections)
         params, collections = jax.device_get((state.eval_params, state.collections))
     return Fits(task, params, collections, outputs)
+
+
+def _best(task: ImageFits, config: TrainConfig, place: Path, mesh: Mesh | None) -> TrainState:
+    """The state with the smallest loss on what was set aside."""
+    from jaxcore.train.checkpoint import Checkpointer
+    from jaxcore.train.prepare import prepare
+    from jaxcore.train.steps import CHECKPOINTS
+
+    told = {"best_metric": config.best_metric, "best_mode": config.best_mode}
+    with Checkpointer(place / CHECKPOINTS, read_only=True, **told) as checkpointer:
+        abstract = prepare(task, config, mesh).abstract
+        return checkpointer.restore(abstract, checkpointer.best_step)[0]
 
 
 class ImageLearner(HostLearner):
@@ -184,6 +237,7 @@ class ImageLearner(HostLearner):
       number: of the first fit; fits of other numbers start from other parameters.
       run_dir: receives the runs, which then go on after a stop; None keeps nothing.
       reporter: receives the progress; None is a bar on a terminal.
+      mesh: devices that the images of a batch are split over; None: the default device.
     """
 
     def __init__(
@@ -201,12 +255,13 @@ class ImageLearner(HostLearner):
         number: int = 0,
         run_dir: str | Path | None = None,
         reporter: Reporter | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         self.model, self.network, self.images, self.image = model, network, images, image
         self.mean, self.sd = np.asarray(mean, np.float32), np.asarray(sd, np.float32)
         self.covariates = None if covariates is None else np.asarray(covariates, np.float32)
         self.training, self.seed, self.number = training, seed, number
-        self.run_dir, self.reporter = run_dir, reporter
+        self.run_dir, self.reporter, self.mesh = run_dir, reporter, mesh
         self.binary, self.missing = True, False
         self.trained: list[Fits] = []  # of the last call
 
@@ -236,16 +291,30 @@ class ImageLearner(HostLearner):
           masks: weights of the units in each fold.
           kind: what the networks tell.
         """
-        every, size = range(len(masks)), self.training.at_once or len(masks)
+        config = self.training.config(self.seed)
         self.trained = [
-            self._trained(target, masks, kind, every[first : first + size])
-            for first in range(0, len(masks), size)
+            train_fits(task, config, kind, self.run_dir, self.reporter, self.mesh)
+            for task in self.tasks(target, masks, kind)
         ]
         return np.concatenate([one.outputs for one in self.trained]).astype(np.float64)
 
-    def _trained(
-        self, target: np.ndarray, masks: np.ndarray, kind: Kind, rows: Sequence[int]
-    ) -> Fits:
+    def tasks(
+        self, target: Float[np.ndarray, "n o"], masks: Float[np.ndarray, "k n"], kind: Kind
+    ) -> list[PropensityTask]:
+        """What the networks of all folds are trained for, those together that are at once."""
+        masks, judged = self.training.set_aside(masks, self.image, self.seed)
+        every, size = range(len(masks)), self.training.at_once or len(masks)
+        groups = (every[first : first + size] for first in range(0, len(masks), size))
+        return [self._task(target, masks, judged, kind, rows) for rows in groups]
+
+    def _task(
+        self,
+        target: np.ndarray,
+        masks: np.ndarray,
+        judged: np.ndarray | None,
+        kind: Kind,
+        rows: Sequence[int],
+    ) -> PropensityTask:
         units = ImageUnits(
             images=self.images,
             image=self.image.astype(np.int32),
@@ -254,9 +323,10 @@ class ImageLearner(HostLearner):
             mean=self.mean,
             sd=self.sd,
             covariates=self.covariates,
+            judged=None if judged is None else judged[rows],
         )
         training = self.training
-        task = PropensityTask(
+        return PropensityTask(
             model=self.model,
             network=dataclasses.replace(self.network, outputs=OUTPUTS[kind]),
             units=units,
@@ -266,7 +336,6 @@ class ImageLearner(HostLearner):
             draw=training.draw,
             augment=training.augment,
             label_smoothing=training.label_smoothing,
+            targeting=training.targeting,
             on_device=training.on_device,
         )
-        config = training.config(self.seed)
-        return train_fits(task, config, kind, self.run_dir, self.reporter)

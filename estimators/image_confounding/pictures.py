@@ -48,21 +48,43 @@ def draw_salience(
       **options: of `ImageConfoundingResult.salience`.
     """
     units = extremes(result) if units is None else np.asarray(units)
-    slopes: Any = result.salience(units, **options)
+    kinds = ["treated" if arm else "not treated" for arm in result.sample.A[units]]
+    told = zip(kinds, result.propensity[units], strict=True)
+    return draw_slopes(
+        result.pixels[result.image_rows[units]],
+        result.salience(units, **options),
+        [f"{kind}\npropensity {e:.2f}" for kind, e in told],
+        of="log-odds",
+        figure=figure,
+    )
+
+
+def draw_slopes(
+    images: Any, slopes: Any, titles: Sequence[str], *, of: str, figure: Any = None
+) -> Any:
+    """Images, and below them how a number depends on their pixels.
+
+    Args:
+      images: (b, h, w, c), or sequences, of which the last images are shown.
+      slopes: maps of them, with bands or, of windows, without.
+      titles: above the images.
+      of: the number.
+      figure: to draw on; None makes one.
+    """
+    images, slopes = np.asarray(images), np.asarray(slopes)
     if slopes.ndim == 3:  # of windows
         slopes = slopes[..., None]
-    if slopes.ndim == 5:  # sequences: the last image
+    if slopes.ndim == 5:
         slopes = slopes[:, -1]
+    images = images[:, -1] if images.ndim == 5 else images
     strength = np.asarray(salience.for_display(salience.magnitude(slopes)))
     sign = np.sign(np.asarray(salience.direction(slopes)))
-    figure = new_figure(2.1 * len(units), 4.6) if figure is None else figure
-    axes, shown = figure.subplots(2, len(units), squeeze=False), None
+    figure = new_figure(2.1 * len(images), 4.6) if figure is None else figure
+    axes, shown = figure.subplots(2, len(images), squeeze=False), None
     top = float(np.max(strength)) or 1.0
-    for j, unit in enumerate(units):
-        image = np.asarray(result.pixels[result.image_rows[[unit]]])[0]
-        axes[0, j].imshow(as_picture(image[-1] if image.ndim == 4 else image))
-        kind = "treated" if result.sample.A[unit] else "not treated"
-        axes[0, j].set_title(f"{kind}\npropensity {result.propensity[unit]:.2f}", fontsize=9)
+    for j, (image, title) in enumerate(zip(images, titles, strict=True)):
+        axes[0, j].imshow(as_picture(image))
+        axes[0, j].set_title(title, fontsize=9)
         shown = axes[1, j].imshow(sign[j] * strength[j], cmap="RdBu_r", vmin=-top, vmax=top)
     for ax in axes.ravel():
         ax.set_xticks([])
@@ -70,7 +92,7 @@ def draw_salience(
     axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel("salience")
     bar = figure.colorbar(shown, ax=axes[1], shrink=0.8)
-    bar.set_label("log-odds per unit of the pixel\n(log scale, per image)", fontsize=8)
+    bar.set_label(f"{of} per unit of the pixel\n(log scale, per image)", fontsize=8)
     return figure
 
 

@@ -1,8 +1,7 @@
 """What `ImageConfounding` returns: the effect, its propensities, and what the networks look at."""
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +9,18 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit
 
-from jaxcore.data.geo.bands import standardise_table
 from jaxcore.data.geo.keyed import Rows
 from jaxcore.errors import UserError
 from jaxcore.estimators.balance import Arm, arms_of, differences
 from jaxcore.estimators.double_ml.result import DoubleMLResult
 from jaxcore.estimators.estimate import frame_from_rows
-from jaxcore.estimators.image_confounding import diagnostics
+from jaxcore.estimators.image_confounding import diagnostics, kept
 from jaxcore.estimators.image_confounding.images import Images
+from jaxcore.estimators.image_confounding.inputs import as_trained
 from jaxcore.estimators.image_confounding.maps import Method, check_request, own_maps
 from jaxcore.estimators.image_confounding.networks import Fits
 from jaxcore.estimators.image_confounding.overlap_report import OverlapReport, overlap_report
+from jaxcore.estimators.units import Units
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -33,16 +33,38 @@ class ImageConfoundingResult(DoubleMLResult):
     networks: tuple[list[Fits], ...] = ()  # of each repetition, if they were trained
     coords: Float[np.ndarray, "n 2"] | None = None  # longitude and latitude of the units
 
-    def save(self, path: str | Path) -> None:
-        """Refuse: images and networks are no part of a saved fit.
+    def more_to_save(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Images, their features, and networks; see `kept` for pixels that are not in memory."""
+        more, arrays = kept.of_images(self._images)
+        networks = {str(r): kept.of_networks(every) for r, every in enumerate(self.networks)}
+        return {"images": more, "feature_names": list(self.feature_names)}, {
+            "images": arrays,
+            "features": self.features,
+            "networks": networks,
+            "coords": self.coords,
+        }
+
+    def with_images(self, images: Any) -> Self:
+        """The same fit with its images, where it was saved without them.
+
+        Args:
+          images: those of the fit: `data.geo.keyed.KeyedImages`, or an array in their order.
 
         Raises:
-          UserError: always.
+          UserError: other images.
         """
-        raise UserError(
-            "Expected a fit without images to save, found one with some: keep its trainings "
-            "(run_dir, --runs), from which the same fit is made again in seconds."
-        )
+        found = kept.given_again(self._images, images)
+        networks = tuple(kept.seeing(every, found.pixels) for every in self.networks)
+        return dataclasses.replace(self, images=found, networks=networks)
+
+    @property
+    def units(self) -> Units:
+        """Weights and clusters of the units: those of trimmed ones count for nothing."""
+        kept, own = self.estimate.diagnostics.get("kept"), super().units
+        if kept is None:
+            return own
+        weights: Any = np.asarray(kept, float) * (1.0 if own.weights is None else own.weights)
+        return Units(weights, own.clusters).closed_up()
 
     @property
     def propensity(self) -> Float[np.ndarray, " n"]:
@@ -73,7 +95,7 @@ class ImageConfoundingResult(DoubleMLResult):
     @property
     def _images(self) -> Images:
         if self.images is None:
-            raise UserError("Expected a fit with its images, found one that was loaded: fit again.")
+            raise UserError("Expected a fit with its images, found one without.")
         return self.images
 
     @property
@@ -84,7 +106,7 @@ class ImageConfoundingResult(DoubleMLResult):
           UserError: none were trained.
         """
         if not (self.networks and self.networks[0]):
-            raise UserError("Expected networks that were trained, found features or a loaded fit.")
+            raise UserError("Expected networks that were trained, found features of images.")
         return self.networks[0]
 
     def overlap(self) -> OverlapReport:
@@ -154,7 +176,7 @@ class ImageConfoundingResult(DoubleMLResult):
         """
         found = []
         for fits in self.trained:
-            covariates = None if X is None else self._as_trained(np.asarray(X, float))
+            covariates = as_trained(self.sample, X, len(images))
             rows = np.arange(len(images), dtype=np.int32)
             units = dataclasses.replace(
                 fits.task.units, images=images, image=rows, covariates=covariates
@@ -163,12 +185,6 @@ class ImageConfoundingResult(DoubleMLResult):
             with jax.enable_x64(False):
                 found.append(task.outputs(fits.params, fits.collections)[..., 0])
         return expit(np.concatenate(found).mean(axis=0).astype(np.float64))
-
-    def _as_trained(self, X: np.ndarray) -> np.ndarray:
-        own = self.sample.X
-        if X.ndim != 2 or X.shape[1] != own.shape[1]:
-            raise UserError(f"Expected {own.shape[1]} covariates, found {X.shape}.")
-        return standardise_table(X, own).astype(np.float32)
 
     def salience(
         self, units: Any, method: Method = "gradient", **options: Any

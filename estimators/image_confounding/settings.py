@@ -20,6 +20,7 @@ BACKBONES = (*NETWORKS, *FEATURES, "none")
 "band_stats" are means, deviations and quantiles of bands, "rcf" random convolutional features, and
 "embeddings" what is given instead of images: an array (N, d) of whatever encoder."""
 
+_ERRORS = ("cluster", "iid", "bootstrap")
 _TARGETS = {"ato": "ATO", "att": "ATT"}
 _TITLES = {
     "difference": "difference in means",
@@ -47,8 +48,13 @@ class ImageSettings(CrossFitting):
     calibrate: bool = True
     clip: tuple[float, float] = (1e-3, 1 - 1e-3)
     trim: float | None = None  # leave out units with propensities outside (trim, 1 - trim)
-    se: Literal["cluster", "iid"] = "cluster"
+    # "bootstrap" draws images (or other clusters) whole, with the networks as they are
+    se: Literal["cluster", "iid", "bootstrap"] = "cluster"
+    n_boot: int = 1000  # replicates of "bootstrap"
     block_km: float | None = None  # clusters and folds of squares of this size, not of images
+    # "causalimages": Hajek's estimate in each fold, their mean and the error of the published
+    # package, for comparison with its output; see `compat`
+    compat: Literal["causalimages"] | None = None
     training: Training = Training()
 
     def __post_init__(self) -> None:
@@ -66,8 +72,22 @@ class ImageSettings(CrossFitting):
             )
         if self.trim is not None and not 0 < self.trim < 0.5:
             raise UserError(f"Expected trim between 0 and 0.5, found {self.trim}.")
-        if self.se not in ("cluster", "iid"):
-            raise UserError(f"Expected se of 'cluster' or 'iid', found {self.se!r}.")
+        if self.se not in _ERRORS:
+            raise UserError(f"Expected se of {', '.join(_ERRORS)}, found {self.se!r}.")
+        if not isinstance(self.n_boot, int) or self.n_boot < 2:
+            raise UserError(f"Expected n_boot of at least 2, found {self.n_boot!r}.")
+        if self.compat not in (None, "causalimages"):
+            raise UserError(f"Expected compat of None or 'causalimages', found {self.compat!r}.")
+        if self.compat and (self.estimator != "hajek" or self.trim or self.se == "bootstrap"):
+            raise UserError(
+                "Expected estimator='hajek' without trimming and bootstrap for "
+                "compat='causalimages', found others."
+            )
+        if self.training.targeting and not self.joint:
+            raise UserError(
+                "Expected outcome_model='network' for targeted regularisation, found "
+                f"{self.outcome_model!r}."
+            )
         if self.joint and not self.trains:
             raise UserError(
                 f"Expected a backbone that is trained for outcome_model='network', found "
@@ -87,7 +107,7 @@ class ImageSettings(CrossFitting):
     @property
     def clustered(self) -> bool:
         """Whether standard errors are clustered, if there are clusters."""
-        return self.se == "cluster"
+        return self.se != "iid" and self.compat is None
 
     @property
     def model(self) -> Model:
@@ -97,9 +117,10 @@ class ImageSettings(CrossFitting):
         nuisances = models.IRM.nuisances
         if self.estimator not in AUGMENTED:
             nuisances = {"ml_m": nuisances["ml_m"]}
+        title = _TITLES[self.estimator]
         return dataclasses.replace(
             models.IRM,
-            title=_TITLES[self.estimator],
+            title=f"{title}, mean over folds as causalimages" if self.compat else title,
             effect=_TARGETS.get(self.estimator, "ATE"),
             nuisances=nuisances,
             signal=False,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxcore import registry
-from jaxcore.cli import estimate_images, placeholder
+from jaxcore.cli import estimate_images, estimate_logs, placeholder
 from jaxcore.cli.estimate_analyses import Analysed, Nothing, analyses_of
 from jaxcore.cli.estimate_columns import Columns, PanelColumns, columns_of
 from jaxcore.cli.output import show
@@ -18,19 +18,24 @@ from jaxcore.errors import UserError
 
 _AS_FOUND = Reading()
 
+# Commands that read something other than a table.
+_OWN: dict[str, Callable[..., None]] = {
+    **estimate_images.COMMANDS,
+    estimate_logs.NAME: estimate_logs.deconfound,
+}
+
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
     """Name of an estimator -> its command; that of the chosen one alone has its options."""
-    found = {
+    return {
         name: _command(name, line) if argv[:1] == [name] else placeholder(line)
         for name, line in registry.estimators().items()
     }
-    chosen = argv[:1] == [estimate_images.NAME]
-    of_images = estimate_images.image_confounding if chosen else placeholder(estimate_images.LINE)
-    return dict(sorted({**found, estimate_images.NAME: of_images}.items()))
 
 
 def _command(name: str, line: str) -> Callable[..., None]:
+    if name in _OWN:
+        return _OWN[name]
     chosen = registry.estimator(name).config_class
     make, run = chosen.options(), estimate
     kind: Any = columns_of(chosen)

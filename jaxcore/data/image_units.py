@@ -6,7 +6,7 @@ import itertools
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxcore.typing import Batch
 
@@ -25,16 +25,33 @@ class ImageUnits:
     mean: Float[np.ndarray, " c"]  # of each band
     sd: Float[np.ndarray, " c"]
     covariates: Float[np.ndarray, "n p"] | None = None  # standardised
+    # Units that each fit is judged on; None: those that it leaves out
+    judged: Bool[np.ndarray, "k n"] | None = None
+
+    @property
+    def left(self) -> Bool[np.ndarray, "k n"]:
+        """Units that the loss of each fit is evaluated on."""
+        return self.masks == 0 if self.judged is None else self.judged
 
     def fingerprint(self) -> str:
         """The same for the same data: whom a run belongs to."""
         found = hashlib.sha256()
         parts = [self.image, self.target, self.masks, self.mean, self.sd, self.covariates]
-        sample = np.unique(np.linspace(0, self.images.shape[0] - 1, 64).astype(int))
-        for part in (*parts, np.asarray(self.images[sample])):
+        parts += [] if self.judged is None else [self.judged]
+        for part in (*parts, sampled(self.images)):
             a = np.ascontiguousarray(np.zeros(0) if part is None else part)
             found.update(f"{a.dtype}{a.shape}".encode() + a.tobytes())
         return found.hexdigest()[:32]
+
+
+def sampled(images: Any) -> np.ndarray:
+    """Some of many images, always the same: enough to tell one set from another.
+
+    >>> sampled(np.arange(1000)).shape
+    (64,)
+    """
+    rows = np.unique(np.linspace(0, images.shape[0] - 1, 64).astype(int))
+    return np.asarray(images[rows])
 
 
 class FitBatches:

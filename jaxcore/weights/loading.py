@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -152,19 +152,16 @@ def _load_file(path: Path, model: str | None, preset: str | None, part: str | No
     return Loaded(network, cfg, params, notes)
 
 
-class _Networks(Sequence["Network[Any]"]):
+class _Networks(Iterable["Network[Any]"]):
     """Networks by name, imported one after the other."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: Any) -> Any:
+    def __iter__(self) -> "Iterator[Network[Any]]":
         from jaxcore import registry
 
-        return registry.network(self._names[index])
+        return map(registry.network, self._names)
 
 
 def _preset(network: "Network[Any]", name: str) -> Any:

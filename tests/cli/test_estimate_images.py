@@ -2,11 +2,16 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from jaxcore.convert import write_safetensors
 from jaxcore.data.geo.keyed import KeyedImages
 from jaxcore.data.geo.tfrecord import write_tfrecord
+from jaxcore.estimators import load_fit
+from jaxcore.models import clip
+from jaxcore.models.clip import CLIPConfig
 
 UNITS, PLACES, SIDE = 120, 80, 8
 TOWNS = np.array([f"town{i}" for i in range(PLACES)])
@@ -65,10 +70,10 @@ def estimate(files, tmp_path, call):
     """Run the command on files of that folder; gives exit code, output, errors and the report."""
     report = tmp_path / "report"
 
-    def run(images, *options, data="units.csv"):
+    def run(images, *options, data="units.csv", command="image-confounding"):
         given = [] if images is None else ["--images", files / images]
         argv = [files / data, *given, *options, "-o", report]
-        return *call("estimate", "image-confounding", *argv), report
+        return *call("estimate", command, *argv), report
 
     return run
 
@@ -118,12 +123,85 @@ def write_raster(path):
 def test_a_network_is_trained_and_its_training_kept(estimate, tmp_path):
     runs = tmp_path / "runs"
     options = ["--image", "town", "--backbone", "cnn", "--folds", "2", "--steps", "2", "--alone"]
-    options += ["--estimator", "hajek", "--runs", runs]
-    code, _, err, report = estimate("images.npz", *TABLE, *options)
+    options += ["--estimator", "hajek", "--runs", runs, "--save", tmp_path / "fit"]
+    code, said, err, report = estimate("images.npz", *TABLE, *options)
     assert code == 0, err
+    assert load_fit(tmp_path / "fit").summary() in said
     assert list(json.loads((report / "estimate.json").read_text())) == [NAMES[-1]]
     assert (report / "salience.png").is_file()
     assert list(runs.glob("**/checkpoints"))
+
+
+def test_kinds_of_places_and_their_effects(estimate, tmp_path, files):
+    options = ["--image", "town", "--backbone", "cnn", "--folds", "2", "--steps", "2"]
+    options += ["--repetitions", "1", "--propensity", "0.5", "--save", tmp_path / "fit"]
+    options += ["--longitude", "longitude", "--latitude", "latitude"]
+    options += ["--others", files / "few.npz"]
+    table = ["--outcome", "y", "--treatment", "aid"]
+    given = {"command": "image-heterogeneity"}
+    code, said, err, report = estimate("images.npz", *table, *options, **given)
+    assert code == 0, err
+    assert sorted(p.name for p in report.iterdir()) == sorted(
+        ["summary.txt", "estimate.json", "clusters.png", "effects.png", "salience.png", "map.png"]
+    )
+    assert "2 clusters of images" in said and f"{PLACES - 1} other places" in said
+    content = json.loads((report / "estimate.json").read_text())
+    assert len(content["other_places"]) == PLACES - 1
+    fit = load_fit(tmp_path / "fit")
+    assert fit.summary() in said and set(fit.propensity) == {0.5}
+
+
+def test_a_pretrained_encoder_of_a_folder_looks_at_images(estimate, files):
+    cfg, rng = CLIPConfig.tiny(num_heads=2), np.random.default_rng(0)
+    drawn = {k: rng.normal(size=v.shape).astype(np.float32) for k, v in shapes_of(cfg).items()}
+    folder = files / "encoder"
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", drawn)
+    vision = {"num_attention_heads": 2, "layer_norm_eps": cfg.epsilon, "hidden_act": cfg.activation}
+    told = {"model_type": "clip", "vision_config": vision, "projection_dim": cfg.projection}
+    (folder / "config.json").write_text(json.dumps(told))
+    _, images = made()
+    three = np.concatenate([images, images[..., :1]], axis=-1)
+    np.savez(files / "three.npz", images=three, keys=TOWNS)
+    np.savez(files / "wide.npz", images=three.astype(np.float32), keys=TOWNS)
+    options = [*TABLE, *IMAGE, *QUICK[2:], "--alone", "--encoder", folder]
+    code, said, err, _ = estimate("three.npz", *options)
+    assert code == 0, err
+    assert "units share 80 images" in said
+    again = estimate("wide.npz", *options, "--span", "0", "255", "--overwrite")
+    assert again[0] == 0 and again[1] == said
+    code, _, err, _ = estimate("wide.npz", *options, "--overwrite")
+    assert code == 2 and "--span" in err
+    options[-1] = files / "nowhere"
+    code, _, err, _ = estimate("three.npz", *options, "--overwrite")
+    assert code == 2 and "nowhere" in err
+
+
+def shapes_of(cfg):
+    """Names and shapes of the weights of an encoder."""
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), clip.param_shapes(cfg))
+    return clip.to_torch(zeros, cfg)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--propensity", "chance"], ["chance"]),
+        (["--propensity", "1.5"], ["1.5"]),
+        (["--n-clusters", "1"], ["at least 2", "found 1"]),
+        (["--weights", "x"], ["--weights"]),
+        (["--covariates", "x", "--others", "few.npz"], ["--others"]),
+        (["--others", "absent.npz"], ["absent.npz"]),
+    ],
+)
+def test_what_is_wrong_with_kinds_of_places_is_told(estimate, files, monkeypatch, options, words):
+    monkeypatch.chdir(files)
+    table = ["--outcome", "y", "--treatment", "aid", "--image", "town", "--steps", "1"]
+    given = {"command": "image-heterogeneity"}
+    code, _, err, report = estimate("images.npz", *table, *options, **given)
+    assert code == 2 and not report.exists()
+    assert err.startswith("jaxcore: Expected") and "Traceback" not in err
+    assert [w for w in words if w not in err] == [], err
 
 
 def test_without_data_it_shows_itself(tmp_path, call):

@@ -71,6 +71,12 @@ def test_folds_learn_at_once_what_they_learn_one_after_another(network, together
         np.testing.assert_allclose(alone[0], together[network.title][number], atol=2e-5)
 
 
+@pytest.mark.parametrize("network", [VIT, CONV], ids=lambda cfg: cfg.title)
+def test_one_product_for_all_folds_teaches_them_the_same(network, together, tmp_path):
+    found = outputs(task(network, in_turn=False), tmp_path)
+    np.testing.assert_allclose(found, together[network.title], atol=2e-5)
+
+
 def test_images_read_for_each_batch_teach_the_same(together, tmp_path):
     class Stored:
         """Images that are there by rows."""

@@ -24,6 +24,9 @@ from jaxcore.train.step import Frozen, Loss, Mean, Step
 from jaxcore.train.task import GradientTask
 from jaxcore.typing import Batch, Key, Params
 
+HELD_OUT = "held_out_loss"
+"""Name of the loss on units that were not trained on, in evaluations."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ImageFits(GradientTask):
@@ -44,6 +47,8 @@ class ImageFits(GradientTask):
     draw: Draw = "units"
     augment: bool = True  # flips, brightness, contrast and noise
     on_device: bool = True  # all images; else those of each batch are read and sent
+    # The fits of a step one after another; None: on processors, where they are faster for it
+    in_turn: bool | None = None
 
     def __post_init__(self) -> None:
         k = len(self.units.masks)
@@ -96,7 +101,7 @@ class ImageFits(GradientTask):
 
     def to_dict(self) -> dict[str, Any]:
         """Settings, and whom the data are."""
-        skipped = ("units", "network", "on_device", "inner_steps", "rows_per_item")
+        skipped = ("units", "network", "on_device", "in_turn", "inner_steps", "rows_per_item")
         plain = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
@@ -157,12 +162,15 @@ class ImageFits(GradientTask):
     def loss(self, variables: Any, batch: Batch, key: Key, frozen: Frozen) -> Loss:
         """Sum over the fits of their mean losses: each gets the gradient of its own."""
         carried = {k: v for k, v in variables.items() if k != "params"}
-        every = jax.vmap(functools.partial(self._one, frozen=frozen, key=key), in_axes=(0, 0, 0, 1))
         fits = jnp.asarray(self.numbers, jnp.int32), jnp.arange(len(self.numbers))
-        means, collections = every(variables["params"], carried, fits, batch)
+        rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
+        of = functools.partial(self._one, frozen=frozen, key=key)
+        values, means, collections = _of_each(
+            of, variables["params"], (carried, fits, rows), self.in_turn
+        )
         one = Mean(jnp.sum(means.total), jnp.sum(means.weight))
         return Loss(
-            jnp.sum(means.value()),
+            jnp.sum(values),
             jnp.ones(()),
             metrics={"mean_loss": one},
             collections=collections,
@@ -202,21 +210,21 @@ class ImageFits(GradientTask):
         )
 
     def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
-        """Loss on the units that each fit has not seen; nothing without any."""
-        out = self.outputs(state.eval_params, state.collections)
-        left = self.units.masks == 0
+        """Loss on the units that each fit has not seen, or is judged on; nothing without any."""
+        left = self.units.left
         if not left.any():
             return {}
+        out = self.outputs(state.eval_params, state.collections)
         target = jnp.asarray(self.units.target)
         with jax.numpy_dtype_promotion("standard"):
             judged = functools.partial(self.errors, target=target, key=None)
             every = jax.vmap(lambda out, learned: judged(out, learned=learned))
             errors = np.asarray(every(jnp.asarray(out), state.eval_params))
-        return {"held_out_loss": float(errors[left].mean())}
+        return {HELD_OUT: float(errors[left].mean())}
 
     def metric_names(self) -> tuple[str, ...]:
         """The loss on units not seen."""
-        return ("held_out_loss",) if (self.units.masks == 0).any() else ()
+        return (HELD_OUT,) if self.units.left.any() else ()
 
     def outputs(
         self, params: Params, collections: dict[str, Any], *, chunk: int = 512
@@ -244,6 +252,53 @@ class ImageFits(GradientTask):
             parts.append(np.asarray(run(*trees, pixels, x, units.mean, units.sd)))
         found = np.concatenate(parts, axis=1)[:, : len(rows)]
         return found if pairs else found[:, units.image]
+
+
+def _of_each(
+    of: Callable[..., tuple[Mean, Any]], learned: Params, rest: Any, in_turn: bool | None
+) -> Any:
+    """Losses of all fits, whose gradients are formed along with them.
+
+    One fit after the other, what each of them holds stays in the caches of a processor;
+    accelerators want them all at once.
+
+    Args:
+      of: from the parameters of a fit and what else there is of it to its mean loss, and more.
+      learned: parameters, with the fits as the first axis.
+      rest: what else there is, the same.
+      in_turn: one after the other; None: on processors.
+    """
+
+    def one(item: Any) -> Any:
+        tree, others = item
+
+        def loss(tree: Params) -> Any:
+            mean, more = of(tree, *others)
+            value = mean.value()
+            return value, (value, mean, more)
+
+        slopes, found = jax.grad(loss, has_aux=True)(tree)
+        return found, slopes
+
+    def forward(learned: Params) -> Any:
+        items, at_once = (learned, rest), jax.vmap(one)
+        if in_turn is None:
+            after = functools.partial(jax.lax.map, one)
+            return jax.lax.platform_dependent(items, cpu=after, default=at_once)
+        return jax.lax.map(one, items) if in_turn else at_once(items)
+
+    def backward(slopes: Params, given: Any) -> tuple[Params]:
+        def times(slope: Array) -> Array:
+            return slope * given[0].reshape(-1, *(1,) * (slope.ndim - 1)).astype(slope.dtype)
+
+        return (jax.tree.map(times, slopes),)
+
+    @jax.custom_vjp
+    def run(learned: Params) -> Any:
+        return forward(learned)[0]
+
+    run.defvjp(forward, backward)
+    return run(learned)
 
 
 def _apart(tx: optax.GradientTransformation) -> optax.GradientTransformation:

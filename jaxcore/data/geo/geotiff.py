@@ -70,7 +70,8 @@ def open_crops(
 
     Returns:
       Images with ``bands`` (scale and offset of the file), ``coords``, and notices on crops that
-      were moved and on rasters of another resolution, with south up or with oblong pixels.
+      were moved or share pixels, and on rasters of another resolution, with south up or with oblong
+      pixels.
 
     Raises:
       UserError: rasterio is missing; a file that is no GeoTIFF, without coordinate system, rotated,
@@ -100,6 +101,11 @@ def open_crops(
     raster, corner, moved = _corners(rasters, place.astype(np.float64), names, size)
     if moved:
         notices.append(f"moved {moved} of {len(place)} crops inward at a border")
+    if shared := _sharing(raster, corner, size):
+        notices.append(
+            f"{shared} of {len(place)} crops share pixels with that of another place: what is "
+            "trained on one has seen part of the other, unless folds are of blocks (block_km)"
+        )
     fitting = (raster, corner, names, chosen, fill, nodata)
     source = Crops(rasters, *fitting, (len(place), size, size, len(chosen)))
     return KeyedImages(
@@ -305,6 +311,19 @@ def _corners(
             f"{shown}): longitude comes first."
         )
     return which, corner, int(moved.sum())
+
+
+def _sharing(raster: Int[np.ndarray, " n"], corner: Int[np.ndarray, "n 2"], size: int) -> int:
+    """How many crops have pixels that another one has, too."""
+    from scipy.spatial import KDTree
+
+    found = 0
+    for number in np.unique(raster):
+        own = corner[raster == number]
+        if len(own) > 1:
+            near = KDTree(own).query(own, k=2, p=np.inf)[0][:, 1]  # the larger of both distances
+            found += int(np.sum(near < size))
+    return found
 
 
 def _pixels(raster: _Raster, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

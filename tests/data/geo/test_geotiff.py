@@ -98,6 +98,23 @@ def test_north_is_up_also_where_a_raster_begins_in_the_south(raster):
     assert images.notices[0] == "turned north up: a.tif"
 
 
+def test_crops_with_pixels_in_common_are_counted(raster):
+    """Networks trained on one such crop have seen part of the other, whatever the folds."""
+    apart = [degrees(20, 30), degrees(20, 38), degrees(40, 30)]
+    assert open_crops(raster(), apart, size=8).notices == ()
+    (told,) = open_crops(raster(), [*apart, degrees(27, 23)], size=8).notices
+    assert told.startswith("2 of 4 crops share pixels with that of another place")
+    (told,) = open_crops(raster(), [apart[0], apart[0], apart[2]], ["a", "b", "c"], size=8).notices
+    assert told.startswith("2 of 3 crops share pixels")
+
+
+@pytest.mark.parametrize("at", [(-1, 30), (-2, 30), (20, -1), (20, -2), (60, 30), (20, 80)])
+def test_places_outside_on_every_side_are_refused(raster, at):
+    """Negative rows and columns have been read from the other end, or as no data."""
+    with pytest.raises(UserError, match=r"found 1 of 2 outside \(keys far\)"):
+        open_crops(raster(), [degrees(20, 30), degrees(*at)], ["near", "far"], size=4)
+
+
 def test_pixels_without_data_are_refused_or_filled(raster):
     pixels = np.ones((1, 60, 80), np.int16) * 7
     pixels[0, 20, 30] = -9999

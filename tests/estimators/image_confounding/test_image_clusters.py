@@ -7,6 +7,7 @@ import pytest
 
 from jaxcore.data.geo.keyed import KeyedImages
 from jaxcore.errors import UserError
+from jaxcore.estimators import load_fit
 from jaxcore.estimators.image_confounding import ImageHeterogeneity, Training
 from jaxcore.estimators.image_confounding import cluster_pictures as pictures
 from jaxcore.models.convnet import ConvNetConfig
@@ -77,21 +78,34 @@ def test_brighter_pixels_make_the_last_cluster_more_probable(found):
     unsure = np.argsort(np.abs(found.cluster_probs[:, 0] - 0.5))[:4]
     last = found.salience(unsure, cluster=1)
     assert last.shape == (4, 13, 13, 1) and last.sum() > 0
-    np.testing.assert_allclose(found.salience(unsure), -last, atol=1e-6)
+    first, p = found.salience(unsure), found.repetitions[0]
+    own = p.own(p.probabilities(p.outputs))[unsure]  # by the network that is looked at
+    slopes = [
+        each * (own[:, c] + 0.005 / 0.99).reshape(4, 1, 1, 1) for c, each in ((0, first), (1, last))
+    ]
+    np.testing.assert_allclose(slopes[0], -slopes[1], atol=1e-6)  # of probabilities
 
 
-def test_two_repetitions_with_shared_images_and_known_propensities_kept_in_a_folder(tmp_path):
+def test_two_repetitions_with_shared_images_covariates_and_known_propensities(tmp_path):
     row, e = np.repeat(np.arange(N // 2), 2), np.where(A > 0, 0.6, 0.4)
-    given = {"images": IMAGES[: N // 2], "image": row, "propensity": e, "run_dir": tmp_path}
-    twice = dataclasses.replace(SHORT, n_rep=2)
+    X = np.stack([RNG.normal(size=N), np.arange(N) % 5], axis=1)
+    given = {"images": IMAGES[: N // 2], "image": row, "propensity": e, "run_dir": tmp_path / "run"}
+    given |= {"X": X, "covariates": ["age", "rooms"]}
+    twice = dataclasses.replace(SHORT, n_rep=2, backbone=ConvNetConfig.tiny(in_channels=1))
     first = fit(twice, **given)
-    assert len(first.repetitions) == 2
+    assert len(first.repetitions) == 2 and first.to_dict()["covariates"] == ["age", "rooms"]
     for one in first.repetitions:
         assert (one.fold_ids[::2] == one.fold_ids[1::2]).all()
     assert first.ate.clusters is not None and first.groups.clusters is not None
-    np.testing.assert_allclose(first.cluster_probs[::2], first.cluster_probs[1::2])
     np.testing.assert_array_equal(first.propensity, e)
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    low, high = first.transport(IMAGES[[0, 0]], [[0, 0], [3, 0]]).effects
+    assert low != high
+    for wrong in (None, X[:3], X[:2, :1]):
+        with pytest.raises(UserError, match=r"Expected covariates of shape \(2, 2\)"):
+            first.transport(IMAGES[:2], wrong)
+    first.save(tmp_path / "fit")
+    np.testing.assert_array_equal(load_fit(tmp_path / "fit").cate, first.cate)
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
     np.testing.assert_array_equal(fit(twice, **given).cate, first.cate)
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}  # not trained again
 
@@ -109,8 +123,18 @@ def test_pictures_are_of_the_places_the_clusters_are_in(found):
     bare = dataclasses.replace(
         found, images=dataclasses.replace(found.images, keyed=KeyedImages(IMAGES, np.arange(N)))
     )
-    with pytest.raises(UserError, match="Expected images with coordinates"):
+    with pytest.raises(UserError, match="Expected coordinates of units or images"):
         pictures.draw_cluster_map(bare)
+
+
+def test_a_fit_comes_back_whole(found, tmp_path):
+    found.save(tmp_path / "fit")
+    again = load_fit(tmp_path / "fit")
+    assert again.summary() == found.summary() and again.config == found.config
+    np.testing.assert_array_equal(again.cluster_probs, found.cluster_probs)
+    np.testing.assert_array_equal(again.salience([1, 2]), found.salience([1, 2]))
+    np.testing.assert_array_equal(*(one.transport(IMAGES[:3]).effects for one in (again, found)))
+    assert again.to_dict() == found.to_dict()
 
 
 @pytest.mark.parametrize(

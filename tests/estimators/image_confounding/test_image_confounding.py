@@ -1,14 +1,19 @@
 """`ImageConfounding`: what images confound is taken out, by every backbone; the rest is refused."""
 
 import dataclasses
+import json
+import types
 
+import jax
 import numpy as np
 import pytest
 
-from jaxcore.data.geo.keyed import KeyedImages
+from jaxcore.data.geo.keyed import Generated, KeyedImages
 from jaxcore.errors import UserError
+from jaxcore.estimators import load_fit
 from jaxcore.estimators.image_confounding import ImageConfounding, Training
 from jaxcore.models.convnet import ConvNetConfig
+from jaxcore.parallel import make_mesh
 from jaxcore.train.logging import Silent
 
 RNG = np.random.default_rng(1)
@@ -93,6 +98,12 @@ def test_neither_order_nor_names_of_images_and_units_matter(stats):
     np.testing.assert_allclose(found.theta, stats.theta, rtol=1e-9)
 
 
+def test_the_unit_that_pixels_are_stored_in_does_not_matter(stats):
+    """Statistics of another sensor, or a division by 255 twice, have crushed images to nothing."""
+    found = fit(images=(IMAGES / 255 / 255 + 7).astype(np.float64))
+    np.testing.assert_allclose(found.theta, stats.theta, rtol=1e-3)
+
+
 def test_networks_give_propensities_of_units_that_they_have_not_seen(trained):
     assert trained.propensity.shape == (N,) and len(np.unique(trained.propensity)) > PLACES
     assert 0 <= trained.overlap().auc <= 1 and "in sample" in trained.summary()
@@ -116,9 +127,39 @@ def test_maps_show_what_the_network_that_has_not_seen_an_image_looks_at(trained)
 
 
 def test_one_network_for_treatment_and_outcome(trained):
-    both = fit(ImageConfounding(backbone=SMALL, n_folds=2, training=FAST, outcome_model="network"))
+    targeted = dataclasses.replace(FAST, targeting=0.5)
+    own = ImageConfounding(backbone=SMALL, n_folds=2, training=targeted, outcome_model="network")
+    both = fit(own)
+    assert all(np.abs(one.params["targeting"]["shift"]).min() > 0 for one in both.trained)
     assert {"ml_m", "ml_g0", "ml_g1"} <= set(both.nuisances)
     assert np.isfinite(both.theta) and both.theta != trained.theta
+
+
+def test_devices_share_the_images_of_a_batch(trained):
+    found = fit(trained.config, mesh=make_mesh(data=2))
+    np.testing.assert_allclose(found.theta, trained.theta, rtol=1e-4)
+
+
+def test_patience_judges_by_images_set_aside_and_takes_the_best(trained, tmp_path):
+    patient = dataclasses.replace(FAST, steps=60, patience=1, held_out=0.2, learning_rate=0.3)
+    own = ImageConfounding(backbone=SMALL, n_folds=2, training=patient)
+    found = fit(own, run_dir=tmp_path / "run")
+    units = found.trained[0].task.units
+    for mask, judged in zip(units.masks, units.judged, strict=True):
+        assert not np.any((mask > 0) & judged)
+        assert not set(ROW[mask > 0]) & set(ROW[judged]) and 0 < judged.sum() < N / 5
+    (record,) = (tmp_path / "run").rglob("metrics.jsonl")
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    losses = [line["held_out_loss"] for line in lines if "held_out_loss" in line]
+    task = found.trained[0].task
+    state = types.SimpleNamespace(
+        eval_params=found.trained[0].params, collections=found.trained[0].collections
+    )
+    with jax.enable_x64(False):
+        assert task.evaluate(state, None)["held_out_loss"] == pytest.approx(min(losses), rel=1e-5)
+    assert fit(own, run_dir=tmp_path / "run").theta == found.theta
+    found.save(tmp_path / "fit")
+    same(found, load_fit(tmp_path / "fit"))
 
 
 def test_trainings_in_a_folder_are_not_done_again(trained, tmp_path):
@@ -130,10 +171,97 @@ def test_trainings_in_a_folder_are_not_done_again(trained, tmp_path):
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
 
 
-def test_a_fit_that_cannot_be_saved_says_what_keeps_it(stats, tmp_path):
-    with pytest.raises(UserError, match="keep its trainings"):
-        stats.save(tmp_path / "fit")
-    assert not any(tmp_path.iterdir())
+def same(one, other):
+    """Whether two fits say the same, networks included."""
+    assert one.summary() == other.summary() and one.config == other.config
+    np.testing.assert_array_equal(one.psi, other.psi)
+    np.testing.assert_array_equal(one.images.keys, other.images.keys)
+    for mine, yours in zip(one.networks, other.networks, strict=True):
+        assert [f.task.to_dict() for f in mine] == [f.task.to_dict() for f in yours]
+
+
+def test_a_fit_with_networks_comes_back_whole(trained, tmp_path):
+    trained.save(tmp_path / "fit")
+    found = load_fit(tmp_path / "fit")
+    same(trained, found)
+    np.testing.assert_array_equal(found.salience([5, 0]), trained.salience([5, 0]))
+    there = [one.predict_propensity(IMAGES[:4], X[:4]) for one in (trained, found)]
+    np.testing.assert_array_equal(*there)
+    with pytest.raises(UserError, match="name of a new folder"):
+        found.save(tmp_path / "fit")
+
+
+def test_a_fit_with_features_and_repetitions_comes_back_too(tmp_path):
+    coords = np.stack([30 + ROW / 100, ROW % 7], axis=1)
+    twice = dataclasses.replace(STATS, n_rep=2, trim=0.1)
+    first = fit(twice, coords=coords)
+    first.save(tmp_path / "fit")
+    found = load_fit(tmp_path / "fit")
+    same(first, found)
+    assert first.balance() == found.balance()
+    np.testing.assert_array_equal(found.places, coords)
+
+
+def test_images_that_are_no_array_in_memory_stay_where_they_are(tmp_path):
+    source = KeyedImages(Generated(lambda rows: IMAGES[rows], IMAGES.shape), KEYS)
+    own = ImageConfounding(backbone=SMALL, n_folds=2, training=FAST)
+    first = own.fit(Y, A, source, X, image=KEYS[ROW], reporter=Silent())
+    first.save(tmp_path / "fit")
+    found = load_fit(tmp_path / "fit")
+    assert found.summary() == first.summary()
+    with pytest.raises(UserError, match="with_images"):
+        found.salience([0])
+    order = RNG.permutation(PLACES)
+    again = found.with_images(KeyedImages(IMAGES[order], KEYS[order]))
+    np.testing.assert_array_equal(again.salience([3]), first.salience([3]))
+    for given, told in (
+        (IMAGES[::-1], "found others with the same keys"),
+        (IMAGES[:, :6], "Expected images of shape"),
+        (KeyedImages(IMAGES[:9], KEYS[:9]), "found none for"),
+    ):
+        with pytest.raises(UserError, match=told):
+            found.with_images(given)
+
+
+def test_a_bootstrap_draws_images_whole(stats):
+    own = dataclasses.replace(STATS, se="bootstrap", n_boot=400)
+    found = fit(own)
+    assert found.theta == stats.theta and abs(found.se / stats.se - 1) < 0.15
+    assert fit(own).se == found.se and fit(dataclasses.replace(own, seed=1)).se != found.se
+    alone = fit(dataclasses.replace(own, trim=0.2))
+    assert len(alone.estimate.diagnostics["bootstrap"]) == 400 and np.isfinite(alone.se)
+
+
+def test_blocks_of_places_are_clusters_of_folds_and_errors():
+    coords = np.stack([ROW % 10, ROW // 10], axis=1).astype(float)
+    found = fit(dataclasses.replace(STATS, block_km=300.0, se="bootstrap"), coords=coords)
+    blocks = found.units.clusters
+    assert found.units.n_clusters < 25
+    folds = found.estimate.diagnostics["fold_ids"]
+    assert all(len(np.unique(folds[blocks == b])) == 1 for b in np.unique(blocks))
+    assert np.isfinite(found.se) and found.estimate.df == found.units.n_clusters - 1
+
+
+def test_clusters_that_are_trimmed_whole_are_not_counted():
+    found = fit(dataclasses.replace(STATS, trim=0.3))
+    kept = found.estimate.diagnostics["kept"]
+    left = len(np.unique(ROW[kept]))
+    assert left < len(np.unique(ROW)) and found.units.n_clusters == left
+    assert f"({left} clusters)" in found.summary() and found.estimate.df == left - 1
+    sums = np.bincount(ROW, weights=found.psi)
+    error = np.sqrt(left / (left - 1) * np.sum(sums**2)) / N
+    np.testing.assert_allclose(found.se, error, rtol=1e-10)
+
+
+def test_the_mean_over_folds_of_the_published_package(stats):
+    found = fit(dataclasses.replace(STATS, estimator="hajek", compat="causalimages"))
+    e, folds = found.propensity, found.estimate.diagnostics["fold_ids"]
+    every = []
+    for f in range(3):
+        weights = [(folds == f) * arm for arm in (A / e, (1 - A) / (1 - e))]
+        every.append(np.subtract(*(np.average(Y, weights=w) for w in weights)))
+    np.testing.assert_allclose(found.theta, np.mean(every))
+    np.testing.assert_allclose(found.se, np.std(every, ddof=1) / np.sqrt(3))
 
 
 def test_trimmed_units_are_counted(stats):
@@ -182,6 +310,10 @@ def test_what_does_not_fit_together_is_refused(changes, told):
         ({"trim": 0.7}, "Expected trim between 0 and 0.5"),
         ({"outcome_model": "network", "backbone": "rcf"}, "Expected a backbone that is trained"),
         ({"n_folds": 1}, "Expected at least 2 folds"),
+        ({"se": "jackknife"}, "Expected se of cluster, iid, bootstrap"),
+        ({"n_boot": 1}, "Expected n_boot of at least 2"),
+        ({"compat": "causalimages"}, "Expected estimator='hajek' without trimming"),
+        ({"training": Training(targeting=1.0)}, "Expected outcome_model='network'"),
     ],
 )
 def test_wrong_settings_are_refused(settings, told):
