@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
+from jaxcore.cli.asking import Asking, evaluate_answers
 from jaxcore.cli.evaluate_metrics import Further, MetricName
 from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from jaxcore.typing import Params
 
 _UNSAID = Photos()
+_UNASKED = Asking()
 
 
 def evaluate(
@@ -38,10 +40,12 @@ def evaluate(
     crop_multiple: int | None = None,
     seed: int = 0,
     legacy_rng: bool = False,
+    asking: Asking = _UNASKED,
 ) -> None:
     """Measure PSNR and SSIM on degraded and clean images.
 
-    Of a run on stamps of galaxies: errors and fluxes after every step, on the data of the run.
+    Of a run on stamps of galaxies: errors and fluxes after every step, on the data of the run. Of a
+    language model (--asking.file): answers to the questions of POPE, MME or VLind-Bench.
     All options of the data: --help-all.
 
     Args:
@@ -71,7 +75,11 @@ def evaluate(
         of the run, or 16 (the protocol of AdaIR) for "rgb" and 1 for the others.
       seed: of degradations that are made on the fly.
       legacy_rng: draw noise 15, 25, 50 from one stream, as the official tester does.
+      asking: questions for a language model, in the place of images to restore.
     """
+    if asking != _UNASKED:
+        evaluate_answers(weights, asking, out, seed)
+        return
     import jax
 
     from jaxcore.cli.progress import track

@@ -2,7 +2,7 @@
 
 import dataclasses
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,10 +116,11 @@ def restore(
     if len(jobs) == planned == 1:
         _restore_one(jobs[0], run, overwrite)
         return
-    summary = _restore_many(jobs, run, overwrite)
+    summary = _restore_many(jobs, run, overwrite, skip_existing)
+    summary.skipped += planned - len(jobs)
     for note in summary.notes:
         show(note)
-    show(f"{summary.line(planned - len(jobs))} -> {output}")
+    show(f"{summary.line()} -> {output}")
     if summary.failures:
         raise UserError(
             f"{len(summary.failures)} of {len(jobs)} pictures were not restored:", summary.failures
@@ -219,11 +220,14 @@ def _restore_one(job: Job, run: Run, overwrite: bool) -> None:
     show(f"{job.output}  {time.perf_counter() - start:.1f} s")
 
 
-def _restore_many(jobs: list[Job], run: Run, overwrite: bool) -> Summary:
+def _restore_many(jobs: list[Job], run: Run, overwrite: bool, skip_existing: bool) -> Summary:
     from jaxcore.cli.progress import track
     from jaxcore.cli.restoring import restore_many
 
-    return restore_many(jobs, run, overwrite, lambda done, total: track(done, total, "restoring"))
+    def shown(done: Iterator[Any], total: int) -> Iterator[Any]:
+        return track(done, total, "restoring")
+
+    return restore_many(jobs, run, overwrite, shown, skip_existing=skip_existing)
 
 
 def plan(
@@ -283,9 +287,33 @@ def _find(name: str, output: Path) -> list[tuple[Path, Path]]:
     if below != root.resolve() and below.is_relative_to(root.resolve()):
         # Results of an earlier call are no input.
         files = [f for f in files if not f.resolve().is_relative_to(below)]
+    if path.is_dir():
+        _say_foreign(path, below)
     if not files:
         raise UserError(f"Expected pictures ({', '.join(FORMATS)}), found none in {name}.")
     return [(f, f.relative_to(root)) for f in files]
+
+
+# Files that a user may take for pictures, by their endings.
+_FOREIGN = frozenset(
+    (".avif", ".gif", ".heic", ".heif", ".jxl", ".psd", ".cr2", ".cr3", ".nef", ".arw", ".dng")
+)
+
+
+def _say_foreign(folder: Path, output: Path) -> None:
+    """Name what lies among the pictures of a folder and is none that is read."""
+    from jaxcore.data.images.sources import list_images
+    from jaxcore.data.video import VIDEO_FORMATS
+
+    try:
+        found = list_images(folder, recursive=True, endings=_FOREIGN | VIDEO_FORMATS.keys())
+    except UserError:  # there is none
+        return
+    found = [file for file in found if not file.resolve().is_relative_to(output)]
+    if found:
+        names = ", ".join(str(file) for file in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        show(f"left out, no pictures that are read (videos one at a time): {names}{more}")
 
 
 def _check_outputs(jobs: list[Job], overwrite: bool) -> None:

@@ -36,15 +36,16 @@ class Summary:
     """What became of many pictures."""
 
     restored: int = 0
+    skipped: int = 0  # whose result was there already
     failures: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)  # what was done to read pictures
     pixels: int = 0
     seconds: float = 0.0
 
-    def line(self, skipped: int) -> str:
+    def line(self) -> str:
         """Restored, skipped, failed, and how fast."""
         parts = [f"{self.restored} restored"]
-        parts += [f"{skipped} skipped (there already)"] if skipped else []
+        parts += [f"{self.skipped} skipped (there already)"] if self.skipped else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         rate = self.restored / self.seconds if self.seconds else 0.0
         speed = f"{rate:.2f} images/s, {self.pixels / 1e6 / max(self.seconds, 1e-9):.2f} Mpixel/s"
@@ -55,7 +56,7 @@ def restore_one(
     job: Job, run: Run, overwrite: bool, progress: Callable[[int, int], None] | None = None
 ) -> str:
     """Read, restore and write one picture; what was done to read it, where that is to be said."""
-    done = _compute(job, _read(job), run, progress)
+    done = _compute(job, _read(job, overwrite), run, progress)
     _write(job, done, overwrite)
     return done.picture.note
 
@@ -65,6 +66,8 @@ def restore_many(
     run: Run,
     overwrite: bool,
     shown: Callable[[Iterator[Any], int], Iterator[Any]] = lambda jobs, _: jobs,
+    *,
+    skip_existing: bool = False,
 ) -> Summary:
     """Restore pictures one after the other, in this thread; others read ahead and write behind.
 
@@ -75,12 +78,16 @@ def restore_many(
       run: the network.
       overwrite: replace files.
       shown: given the finished pictures as they come and their number; gives them on.
+      skip_existing: leave out what is there by the time it is its turn, so that several processes
+        may share a folder.
     """
     summary = Summary()
     start = time.perf_counter()
     for job, error in shown(_finished(jobs, run, overwrite, summary), len(jobs)):
         if error is None:
             summary.restored += 1
+        elif skip_existing and job.output.exists():
+            summary.skipped += 1
         else:
             sentence = str(error)
             named = str(job.source) in sentence or str(job.output) in sentence
@@ -102,7 +109,7 @@ def _finished(
 
         def read_ahead() -> None:
             while len(reading) < _AHEAD and (job := next(waiting, None)) is not None:
-                reading.append((job, readers.submit(_read, job)))
+                reading.append((job, readers.submit(_read, job, overwrite)))
 
         try:
             read_ahead()
@@ -141,10 +148,12 @@ class _Done:
     restored: np.ndarray
 
 
-def _read(job: Job) -> tuple[Any, dict[str, Any]]:
+def _read(job: Job, overwrite: bool) -> tuple[Any, dict[str, Any]]:
     """The picture, and what else the network is shown."""
     from jaxcore.data.images import check_fits, read_image
 
+    if not overwrite and job.output.exists():  # since the jobs were planned
+        raise UserError(f"{job.output} exists.")
     picture = read_image(job.source)
     check_fits(job.output, picture)
     further = {} if job.condition is None else {"condition": read_image(job.condition).unit()}

