@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcore.errors import UserError
 from jaxcore.estimators.deconfound import sensitivity
 from jaxcore.estimators.deconfound.diagnostics import Contrast, hausman
 from jaxcore.estimators.deconfound.estimator import Deconfound
@@ -24,6 +25,7 @@ class Comparison:
 
     chosen: DeconfoundResult
     others: Mapping[str, DeconfoundResult]
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)  # routes, and why
 
     @property
     def fits(self) -> dict[str, DeconfoundResult]:
@@ -47,7 +49,7 @@ class Comparison:
 
         base = self.chosen.report(level)
         parts = [base.text]
-        if self.others:
+        if self.others or self.refused:
             parts.append(self._table())
         contrasts = self.contrasts()
         parts += [_words(self.chosen.route, name, one) for name, one in contrasts.items()]
@@ -64,6 +66,7 @@ class Comparison:
             "hausman": {name: _content(one) for name, one in contrasts.items()},
             "shifts": [dataclasses.asdict(one) for one in moved],
             "omitted": [dataclasses.asdict(one) for one in biases],
+            "refused": dict(self.refused),
         }
         return Report("\n".join(parts), content, pictures)
 
@@ -77,6 +80,7 @@ class Comparison:
                 for name, theta, se in zip(fit.names, fit.theta, fit.se, strict=True)
             ]
             lines.append(f"{route:{width}}  {', '.join(cells)}")
+        lines += [f"{route:{width}}  not possible: {why}" for route, why in self.refused.items()]
         return "\n".join(lines)
 
 
@@ -113,6 +117,8 @@ def _sensitivity_lines(
 def compare(settings: Deconfound, Y: Any, C: Any, **given: Any) -> Comparison:
     """Fit the chosen route, and every other one that the same data allow.
 
+    What another route refuses is told; what the chosen one refuses is raised.
+
     Args:
       settings: of the chosen route.
       Y: outcome.
@@ -131,12 +137,15 @@ def compare(settings: Deconfound, Y: Any, C: Any, **given: Any) -> Comparison:
     chosen = settings.route
     own = {name: given[name] for name in allowed[chosen] if name in given}
     fit = settings.fit(Y, C, **own, **units)
-    others = {}
+    others, refused = {}, {}
     for route in ("iv", "plm", "ols_c"):
         possible = route not in needed or needed[route] in given
         if route == chosen or C is None or not possible:
             continue
         same = dataclasses.replace(settings, route=route)
         more = {name: given[name] for name in allowed[route] if name in given}
-        others[route] = same.fit(Y, C, **more, **units)
-    return Comparison(fit, others)
+        try:
+            others[route] = same.fit(Y, C, **more, **units)
+        except UserError as error:  # the chosen route stands without it
+            refused[route] = str(error)
+    return Comparison(fit, others, refused)

@@ -122,13 +122,23 @@ def _split(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for part in names for name in part.split(",") if name)
 
 
-def _arguments(logs: "Logs", names: Names, settings: Settings) -> dict[str, Any]:
-    """Arguments of `compare`."""
+def _words(logs: "Logs", settings: Settings) -> Any:
+    """Words of the texts as features; route iv can do without the comparison that they allow."""
     from jaxcore.data.logs import bag_of_words
 
+    try:
+        return bag_of_words(logs.texts, settings.words)
+    except UserError:
+        if settings.route == "plm":
+            raise
+        return None
+
+
+def _arguments(logs: "Logs", names: Names, settings: Settings) -> dict[str, Any]:
+    """Arguments of `compare`."""
     features = logs.features
-    if features is None and settings.route == "plm":
-        features = bag_of_words(logs.texts, settings.words)
+    if features is None and settings.route in ("plm", "iv"):
+        features = _words(logs, settings)
     groups = {name: logs.groups[name] for name in _split(names.groups) or logs.groups}
     if names.clusters is not None and not names.groups:
         groups.pop(names.clusters)

@@ -35,7 +35,14 @@ def test_logs_become_rewards_and_a_report(logs, tmp_path, capsys):
     argv = ["estimate", "deconfound", str(logs), "--route", "iv", "-o", str(out)]
     main([*argv, "--report", str(report), "--clusters", "author", "--save", str(tmp_path / "fit")])
     said = capsys.readouterr().out
-    for words in ("first-stage F", "by route", "errors off", "No data can tell", "30 clusters"):
+    for words in (
+        "first-stage F",
+        "by route",
+        "Hausman, iv against plm",
+        "errors off",
+        "No data can tell",
+        "30 clusters",
+    ):
         assert words in said
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     source = [json.loads(line) for line in logs.read_text().splitlines()]

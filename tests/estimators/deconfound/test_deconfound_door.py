@@ -139,6 +139,19 @@ def test_routes_stand_beside_each_other(logs):
     assert "Hausman, iv against plm" in text and "by route" in text and "left out" in text
 
 
+def test_a_route_that_is_not_possible_is_told_and_stops_nothing(logs):
+    """The features explain the confounder wholly: the instrument can do without them."""
+    found = compare(
+        Deconfound(route="iv", ridge=0.0),
+        logs["Y"],
+        logs["C"],
+        instruments=logs["Z"],
+        features=np.column_stack([logs["C"], logs["X"]]),
+    )
+    assert list(found.fits) == ["iv", "ols_c"] and "no function of the text" in found.refused["plm"]
+    assert "plm    not possible" in found.report().text
+
+
 def test_sensitivity_says_how_far_the_best_texts_depend_on_the_estimate(by_iv):
     moved = sensitivity.shifts(by_iv)
     at_zero = next(one for one in moved if one.errors == 0)

@@ -10,7 +10,7 @@ from jaxcore.estimators.deconfound import hausman, routes, simulate, values
 from jaxcore.estimators.linear_iv import ols
 from jaxcore.train.losses import off_policy
 
-N = 200_000
+N = 100_000
 
 
 @functools.cache
