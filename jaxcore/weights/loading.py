@@ -44,8 +44,8 @@ def load(
 
     Args:
       source: a run directory of ours (a folder, or ``gs://bucket/folder``), or a weight file
-        (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code, or the name
-        of weights in this folder (`jaxcore.weights.SHIPPED`). None takes the first of these.
+        (.safetensors, .pth, .pt, .ckpt, .gguf, by content) of ours or of the official code, or the
+        name of weights in this folder (`jaxcore.weights.SHIPPED`). None takes the first of these.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and the one whose keys other files have.
       preset: published configuration of the network, for files of networks whose weights do not
@@ -122,6 +122,10 @@ def _load_file(path: Path, model: str | None, preset: str | None, part: str | No
     from jaxcore.weights.sets import promised_axes, weight_set
 
     files = read_sets(path)
+    if files[0].format == "gguf":
+        from jaxcore.weights.language import gguf_network
+
+        return Loaded(_choose(model, "llama", path), *gguf_network(path, files[0]))
     stored, fields = _stored(files[0].metadata, path)
     given = model or stored
     networks = registry.networks() if given is None else ()
