@@ -90,7 +90,7 @@ def begin(
         other = prompt(look=look)
         return contrast(decoder, factual, other, way, room=room)
     pictures = _pictures(model.cfg)
-    other = without_pictures(factual, pictures, factual.tokens)
+    other = without_pictures(factual, pictures, jnp.asarray(factual.tokens))
     if isinstance(way, TextOnlyConfig):
         return contrast(decoder, factual, other, way, room=room)
     here = jnp.asarray(np.isin(factual.tokens, pictures))
