@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
@@ -114,6 +115,8 @@ def _encoded(kind):
     buffer = io.BytesIO()
     if kind == "NPY":
         np.save(buffer, RGB8)
+    elif kind == "TIFF32":
+        tifffile.imwrite(buffer, RGB8 / np.float32(255), photometric="rgb", compression="zlib")
     elif kind == "PNG16":
         return png(RGB16, 16, 2)
     else:
@@ -144,7 +147,7 @@ def test_flipped_bits_of_a_png_are_noticed(tmp_path):
         read_rgb(tmp_path / "a.png")
 
 
-_KINDS = ("PNG", "PNG16", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "NPY")
+_KINDS = ("PNG", "PNG16", "JPEG", "TIFF", "TIFF32", "WEBP", "BMP", "PPM", "NPY")
 
 
 @pytest.mark.filterwarnings("ignore")
