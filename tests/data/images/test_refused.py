@@ -179,7 +179,7 @@ def test_damaged_files_give_a_picture_or_a_sentence(tmp_path, kind, changes):
         (None, "found no file"),
         (b"", "other or damaged content"),
         (b"<html>404</html>", "other or damaged content"),
-        (b"GIF89a", "other or damaged content"),
+        (b"GIF89a", "a GIF, which has to be converted"),
     ],
 )
 def test_what_is_not_a_picture(tmp_path, content, message):
