@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxcore.estimators.bootstrap import critical_value, multiplier
+    from jaxcore.estimators.causalmm import CausalMMConfig
     from jaxcore.estimators.crossfit import fold_ids
     from jaxcore.estimators.datasets import load_401k
+    from jaxcore.estimators.deconfound import Deconfound
     from jaxcore.estimators.did import DID
     from jaxcore.estimators.double_ml import IIVM, IRM, PLIV, PLR, iivm, irm, pliv, plr
     from jaxcore.estimators.estimate import Estimate, aggregate_repeats
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "bootstrap": ("critical_value", "multiplier"),
+    "causalmm": ("CausalMMConfig",),
     "crossfit": ("fold_ids",),
     "datasets": ("load_401k",),
+    "deconfound": ("Deconfound",),
     "did": ("DID",),
     "double_ml": ("IIVM", "IRM", "PLIV", "PLR", "iivm", "irm", "pliv", "plr"),
     "estimate": ("Estimate", "aggregate_repeats"),
@@ -63,6 +67,8 @@ __all__ = [
     "PLIV",
     "PLR",
     "QTE",
+    "CausalMMConfig",
+    "Deconfound",
     "Estimate",
     "ImageConfounding",
     "SelectiveIV",

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import linear_algebra
+from jaxcore.estimators import two_stage
 from jaxcore.estimators.arguments import on_values
 from jaxcore.estimators.checks import independent_columns
 from jaxcore.estimators.estimate import Estimate
@@ -89,25 +89,16 @@ def _just_identified(
     name: str,
     units: Units,
 ) -> Estimate:
-    w = units.weights_like(Y)
-    regressors = jnp.concatenate([A[:, None], W], axis=1)
-    instruments = jnp.concatenate([Z[:, None], W], axis=1)
-    scale = jnp.sqrt(jnp.mean(regressors**2, axis=0))  # columns of like size: a stable solve
-    scale = jnp.where(scale > 0, scale, 1.0)
-    regressors, instruments = regressors / scale[None], instruments / scale[None]
-    n = Y.shape[0]
-    cross = (instruments * w[:, None]).T @ regressors / n
-    beta = linear_algebra.solve(cross, instruments.T @ (w * Y) / n)
-    residual = w * (Y - regressors @ beta)
-    first = linear_algebra.solve(cross.T, jnp.zeros_like(scale).at[0].set(1))  # row of the inverse
-    psi = residual * (instruments @ first) / scale[0]
+    parts = two_stage.stages(Y, A[:, None], Z[:, None], W, units)
+    found = two_stage.least_squares(parts, units)
+    coefficients = jnp.concatenate([found.theta, found.diagnostics["exogenous"]])
     return Estimate.from_psi(
-        beta[0] / scale[0],
-        psi,
+        found.theta[0],
+        found.psi[:, 0],
         units=units,
         names=("effect",),
         estimator=name,
-        diagnostics={"coefficients": beta / scale},
+        diagnostics={"coefficients": coefficients},
     )
 
 

@@ -24,6 +24,7 @@ from jaxcore.train.task import Task
 from jaxcore.typing import Batch, Key
 
 _STUDIES = {
+    "deconfound": ("jaxcore.estimators.deconfound.studies", "deconfound_study"),
     "images": ("jaxcore.estimators.image_confounding.studies", "image_study"),
     "siv1": ("jaxcore.estimators.selective_iv.studies", "siv1_study"),
     "siv2": ("jaxcore.estimators.selective_iv.studies", "siv2_study"),
@@ -34,7 +35,8 @@ def build_study(name: str, n: int, options: dict[str, Any]) -> Study:
     """A study by name.
 
     Args:
-      name: "images" (`image_confounding.studies`), "siv1" or "siv2" (`selective_iv.studies`).
+      name: "deconfound" or "images" (`deconfound.studies`, `image_confounding.studies`), "siv1"
+        or "siv2" (`selective_iv.studies`).
       n: units per sample.
       options: further arguments of the study.
 

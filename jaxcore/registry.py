@@ -63,6 +63,11 @@ _ESTIMATORS = {
         "APOS",
         "Mean outcomes under each of several treatment levels, and their differences.",
     ),
+    "deconfound": (
+        "jaxcore.estimators.deconfound",
+        "Deconfound",
+        "Rewards of texts: outcomes without what recorded confounders did to them.",
+    ),
     "did": (
         "jaxcore.estimators.did",
         "DID",

@@ -12,7 +12,9 @@ from jaxcore.data.images.vision_inputs import PatchInputs, SquareInputs
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json
 from jaxcore.models import clip, llama, llava, qwen2_vl
+from jaxcore.parallel import make_mesh
 from jaxcore.tokenizers import read_tokenizer
+from jaxcore.weights import load_language
 from jaxcore.weights.hugging_face import decoder_options
 from jaxcore.weights.seeing import read_seeing
 from tests.seeing_folders import LLAVA, QWEN, random_params, write_llava, write_qwen2_vl
@@ -63,6 +65,15 @@ def test_a_qwen2_vl_is_read_with_its_settings(qwen_folder):
     assert read(folder, max_pixels=64)[1].inputs == PatchInputs(
         patch=2, min_pixels=16, max_pixels=64
     )
+
+
+@pytest.mark.parametrize("write", [write_llava, write_qwen2_vl])
+def test_weights_go_straight_to_the_devices_of_a_mesh(tmp_path, write):
+    expected = write(tmp_path)
+    model = load_language(tmp_path, mesh=make_mesh(devices=jax.devices()[:2], fsdp=2))
+    same(model.params, expected)
+    leaves = jax.tree.leaves(model.params)
+    assert {len(leaf.sharding.device_set) for leaf in leaves} == {2}
 
 
 def test_settings_of_transformers_5_are_read_too(tmp_path):
@@ -285,7 +296,10 @@ def test_a_folders_own_template_counts_and_questions_cannot_add_images(llava_fol
     tokenizer = dataclasses.replace(read_tokenizer(folder), template=TEMPLATE)
     ids = read(folder)[1].chat(tokenizer, "is this <image> a cat", 1)
     assert ids.count(LLAVA.image_token) == 1
-    assert texts(tokenizer, ids)[:3] == ["a", "<image>", "is"]
+    # The published template of LLaVA leaves the token out with which all its texts begin.
+    assert texts(tokenizer, ids)[:4] == ["<s>", "a", "<image>", "is"]
+    told = read(folder)[1].chat(tokenizer, "what", 1, system="a dog ")
+    assert texts(tokenizer, told) == ["<s>", "a", "dog", "a", "<image>", "what"]
 
 
 def test_an_image_token_that_no_tokenizer_knows_is_added(llava_folder):

@@ -137,6 +137,12 @@ def test_other_weights_are_of_no_network(file):
         load(file({"a": OTHER, "b": OTHER}))
 
 
+def test_the_state_of_an_optimiser_is_named(file):
+    state = {0: {"step": 1.0}}  # as PyTorch numbers parameters
+    with pytest.raises(UserError, match="it is the state of an optimiser, which stands beside"):
+        load(file({"state": collections.OrderedDict(state), "param_groups": [{"lr": 0.1}]}))
+
+
 def test_the_commands_say_what_they_took(file, call, photo, tmp_path):
     path = file({"net_g": official(1), "net_g_ema": official(2)})
     words = ("restore", photo, "-o", tmp_path / "out.png", "--weights", path)

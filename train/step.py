@@ -47,7 +47,7 @@ class Mean(NamedTuple):
         Raises:
           ValueError: the shapes differ.
         """
-        values = _wide(values)
+        values = at_least_float32(values)
         if weights is None:
             return cls(jnp.sum(values), jnp.full((), values.size, values.dtype))
         if weights.shape != values.shape:
@@ -111,7 +111,7 @@ def _keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name in _KEPT
 
 
-def _wide(x: ArrayLike) -> jax.Array:
+def at_least_float32(x: ArrayLike) -> jax.Array:
     """A number as at least float32, in which sums are taken."""
     x = jnp.asarray(x)
     return wide(x) if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
@@ -172,7 +172,7 @@ def _differentiate(
                 f"{', '.join(collections) or 'none'} in the state (init_collections)."
             )
         means = {**found.metrics, "loss": Mean(found.total, found.weight)}
-        means = {name: Mean(*map(_wide, mean)) for name, mean in means.items()}
+        means = {name: Mean(*map(at_least_float32, mean)) for name, mean in means.items()}
         new = {**collections, **found.collections}
         return jnp.asarray(means["loss"].total), jax.lax.stop_gradient((means, new))
 

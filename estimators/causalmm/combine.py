@@ -4,7 +4,6 @@ Zhou et al. 2025 (CausalMM); Leng et al. 2024 (VCD), whose formula and constrain
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
@@ -54,7 +53,7 @@ def combine_logits(
 
     >>> l, c = jnp.log(jnp.array([0.6, 0.4])), jnp.log(jnp.array([0.9, 0.1]))
     >>> jnp.exp(combine_logits(l, [c], 1.0)).round(3).tolist()
-    [0.4, 1.6]
+    [0.4..., 1.6...]
     """
     gammas = [gamma] * len(counterfactuals) if isinstance(gamma, int | float) else list(gamma)
     if len(gammas) != len(counterfactuals):
@@ -84,12 +83,3 @@ def _combined(gammas: Array, epsilon: Array, stacked: Array) -> Array:
     differences = factual[None] - stacked[1:]
     scores = factual + jnp.tensordot(gammas, differences, axes=1, precision="highest")
     return jnp.where(plausibility_mask(factual, epsilon), scores, -jnp.inf)
-
-
-def averaged(gammas: Sequence[float], times: int) -> list[Any]:
-    """Strengths for ``times`` draws of each branch, whose logits are averaged.
-
-    >>> averaged([1.0, 0.5], 2)
-    [0.5, 0.5, 0.25, 0.25]
-    """
-    return [gamma / times for gamma in gammas for _ in range(times)]

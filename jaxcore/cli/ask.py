@@ -3,12 +3,14 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from jaxcore.atomic import check_writable
+from jaxcore.cli.contrast import Contrast, contrasted, draw_attention
 from jaxcore.cli.output import show
 from jaxcore.data.images import read_image
 from jaxcore.data.images.vision_inputs import as_bytes
@@ -17,6 +19,7 @@ from jaxcore.errors import UserError
 if TYPE_CHECKING:
     from jaxcore.weights import LanguageModel
 
+_PLAIN = Contrast()
 _LONGEST = 2**24  # characters of standard input
 
 
@@ -36,6 +39,8 @@ def ask(
     fit: Literal["pad", "crop"] | None = None,
     max_pixels: int | None = None,
     tower: Path | None = None,
+    against: Annotated[Contrast, tyro.conf.arg(name="")] = _PLAIN,
+    attention: Path | None = None,
 ) -> None:
     """Answer questions with a language model on this machine.
 
@@ -61,11 +66,17 @@ def ask(
         else what its folder says, and bars.
       max_pixels: of Qwen2-VL's pictures, which are reduced to it; else what its folder says.
       tower: folder of openai/clip-vit-large-patch14-336, for files of LLaVA's authors without it.
+      against: how the answer is contrasted (CausalMM and others).
+      attention: PNG of what the last token of the (first) question attends to, as the model is and
+        with the edited attention of --causalmm.
     """
     if max_new_tokens < 1:
         raise UserError(f"Expected --max-new-tokens of at least 1, found {max_new_tokens}.")
     if max_pixels is not None and max_pixels < 1:
         raise UserError(f"Expected --max-pixels of at least 1, found {max_pixels}.")
+    way = against.way()
+    if attention is not None:
+        check_writable(attention.parent)
     asked = [_whole(question) for question in questions or ("-",)]
     pictures = [as_bytes(read_image(path)) for path in image]
     began = time.perf_counter()
@@ -84,9 +95,17 @@ def ask(
     ready = time.perf_counter() - began
     for question, prompt in zip(asked, prompts, strict=True):
         start = time.perf_counter()
+        read = loaded.read(prompt, pictures, room=max_new_tokens)
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampler": sampler}
-        options |= {"seed": seed, "images": pictures}
-        pieces = _Pieces(loaded, prompt, loaded.answer(prompt, **options))
+        if way is None:
+            parts = loaded.answer(read, **options, seed=seed)
+        else:
+            more = {**options, "factual": read}
+            parts = contrasted(loaded, prompt, pictures, way, seed, more)
+        if attention is not None:
+            draw_attention(loaded, prompt, pictures, way, seed, attention)
+            attention = None
+        pieces = _Pieces(loaded, int(read.valid.sum()), parts)
         if json_lines:
             answer = "".join(pieces)
             about = {"question": question, "answer": answer, **pieces.figures(start)}
@@ -117,11 +136,9 @@ def _whole(question: str) -> str:
 class _Pieces:
     """Text of an answer as it comes, and when it came."""
 
-    def __init__(
-        self, model: "LanguageModel", prompt: Sequence[int], parts: Iterator[list[int]]
-    ) -> None:
+    def __init__(self, model: "LanguageModel", read: int, parts: Iterator[list[int]]) -> None:
         self._stream, self._parts = model.tokenizer.stream(), parts
-        self.read, self.tokens = len(prompt), 0
+        self.read, self.tokens = read, 0
         self.first = self.last = 0.0  # when the first and the last token were there
 
     def __iter__(self) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxcore import registry
-from jaxcore.cli import estimate_images, placeholder
+from jaxcore.cli import estimate_images, estimate_logs, placeholder
 from jaxcore.cli.estimate_analyses import Analysed, Nothing, analyses_of
 from jaxcore.cli.estimate_columns import Columns, PanelColumns, columns_of
 from jaxcore.cli.output import show
@@ -17,6 +17,12 @@ from jaxcore.data.table_files import Reading
 from jaxcore.errors import UserError
 
 _AS_FOUND = Reading()
+
+# Commands that read something other than a table.
+_OWN: dict[str, Callable[..., None]] = {
+    **estimate_images.COMMANDS,
+    estimate_logs.NAME: estimate_logs.deconfound,
+}
 
 
 def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
@@ -28,8 +34,8 @@ def commands(argv: Sequence[str]) -> dict[str, Callable[..., None]]:
 
 
 def _command(name: str, line: str) -> Callable[..., None]:
-    if name in estimate_images.COMMANDS:
-        return estimate_images.COMMANDS[name]
+    if name in _OWN:
+        return _OWN[name]
     chosen = registry.estimator(name).config_class
     make, run = chosen.options(), estimate
     kind: Any = columns_of(chosen)

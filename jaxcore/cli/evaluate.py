@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
+from jaxcore.cli.asking import Asking, evaluate_answers
+from jaxcore.cli.evaluate_metrics import Further, MetricName
 from jaxcore.cli.output import show
 from jaxcore.cli.paths import RunPlace
 from jaxcore.data.images.kinds import ImageData, Photos
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from jaxcore.typing import Params
 
 _UNSAID = Photos()
+_UNASKED = Asking()
 
 
 def evaluate(
@@ -32,13 +35,17 @@ def evaluate(
     tile: int | None = None,
     steps: int | None = None,
     protocol: str | None = None,
+    metrics: tuple[MetricName, ...] = (),
+    metric_weights: tuple[Path, ...] = (),
     crop_multiple: int | None = None,
     seed: int = 0,
     legacy_rng: bool = False,
+    asking: Asking = _UNASKED,
 ) -> None:
     """Measure PSNR and SSIM on degraded and clean images.
 
-    Of a run on stamps of galaxies: errors and fluxes after every step, on the data of the run.
+    Of a run on stamps of galaxies: errors and fluxes after every step, on the data of the run. Of a
+    language model (--asking.file): answers to the questions of POPE, MME or VLind-Bench.
     All options of the data: --help-all.
 
     Args:
@@ -59,11 +66,20 @@ def evaluate(
       protocol: PSNR and SSIM in RGB ("rgb"; "rgb_gaussian" for dehazing), on 8-bit luma ("y"), or
         as MATLAB has them for 8-bit RGB ("matlab_rgb"); that of the run, or "rgb". With
         --data.prepare.size 256 --data.prepare.truth matlab, "y" is what RDDM prints.
+      metrics: further ones, for which smaller is better: lpips, dists, and fid between the restored
+        and the clean pictures. None of their weights come with jaxcore.
+      metric_weights: files for them, in any order: torchvision's alexnet or vgg16, LPIPS's linear
+        layers, DISTS's alpha and beta, FID's Inception v3. With torchvision's Inception the
+        distance is called frechet_torchvision, because it is no FID.
       crop_multiple: crop images centrally to sides of multiples of this; 1 keeps all of them. That
         of the run, or 16 (the protocol of AdaIR) for "rgb" and 1 for the others.
       seed: of degradations that are made on the fly.
       legacy_rng: draw noise 15, 25, 50 from one stream, as the official tester does.
+      asking: questions for a language model, in the place of images to restore.
     """
+    if asking != _UNASKED:
+        evaluate_answers(weights, asking, out, seed)
+        return
     import jax
 
     from jaxcore.cli.progress import track
@@ -77,6 +93,7 @@ def evaluate(
 
     if images is not None and images < 0:
         raise UserError(f"--images must be at least 0, found {images}.")
+    further = Further(metrics, metric_weights)
     loaded = load(weights, model=model, preset=preset, which=which, part=part)
     for note in loaded.notes:
         show(note)
@@ -87,7 +104,7 @@ def evaluate(
     if not network.restores(cfg):
         raise UserError(f"Expected weights that restore images, found generation in {weights}.")
     if weights.is_dir() and (stored := read_config(weights)).get("task") == "deconvolution":
-        of_pictures = (tile, steps, protocol, crop_multiple)
+        of_pictures = (tile, steps, protocol, crop_multiple, *metrics)
         if data != _UNSAID or photos or any(value is not None for value in of_pictures):
             raise UserError(
                 f"Expected no options of pictures for a run on stamps, found some for {weights}."
@@ -137,14 +154,17 @@ def evaluate(
     if own and trained.eval_side is not None:
         side = trained.eval_side
         show(f"on whole pictures (during the training: central squares of {side} pixels)")
-    scores, shown = [], {}
+    rows, scores, shown = [], [], {}
     for image in track(task.restored(params), task.evaluation_size(), "evaluating"):
         scores.append(task.score(image))
+        rows.append(scores[-1]._asdict() | further.add(image))
         shown.setdefault(image.group, image)
-    metrics = summarise(iter(scores))
-    print_metrics(metrics)
+    found = summarise(iter(scores))
+    print_metrics(found)
+    for line in further.lines():
+        show(line)
     if out is not None:
-        _write(out, metrics, [s._asdict() for s in scores], comparison(iter(shown.values())))
+        _write(out, found | further.summary(), rows, comparison(iter(shown.values())))
         show(f"written: {out}")
 
 

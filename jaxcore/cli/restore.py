@@ -2,11 +2,10 @@
 
 import dataclasses
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from jaxcore.cli.output import show
@@ -38,11 +37,12 @@ def restore(
 ) -> None:
     """Restore pictures with a run or with official weights.
 
-    Names, sub-folders, formats, metadata, bit depth, transparency and grey are kept. A picture
-    that cannot be restored does not stop the others; it is named at the end.
+    Or a video, frame by frame, with its sound and times. Names, sub-folders, formats, metadata, bit
+    depth, transparency and grey are kept. A picture that cannot be restored does not stop the
+    others; it is named at the end.
 
     Args:
-      pictures: a file, a folder (everything below it), a quoted pattern, or several files.
+      pictures: a file, a folder (everything below it), a quoted pattern, several files, or a video.
       output: a file for one file, else a folder.
       weights: run directory, or weight file (PyTorch or safetensors), or the name of weights in
         jaxcore/weights; the first of these without it, if there are any.
@@ -68,11 +68,20 @@ def restore(
       overwrite: replace existing files.
       skip_existing: go on where an earlier call was broken off: leave out what is there.
     """
+    from jaxcore.cli.restore_video import check_video, restore_video
+    from jaxcore.cli.restoring import header_sizes, runner
+    from jaxcore.data.video import frame_size
     from jaxcore.weights import load, shipped
 
     if overwrite and skip_existing:
         raise UserError("Expected --overwrite or --skip-existing, found both.")
-    jobs = plan(pictures, output, overwrite=overwrite or skip_existing, compare=compare)
+    replace = overwrite or skip_existing
+    video = check_video(pictures, output, {"compare": compare, "condition": condition})
+    if video is None:
+        jobs = plan(pictures, output, overwrite=replace, compare=compare)
+    else:
+        jobs = [Job(video, output)]
+        _check_outputs(jobs, replace)
     planned = len(jobs)
     if skip_existing:
         jobs = [job for job in jobs if not job.output.exists()]
@@ -80,6 +89,7 @@ def restore(
             show(f"0 restored, {planned} skipped (there already)")
             return
     jobs = [dataclasses.replace(job, condition=_condition(job, condition)) for job in jobs]
+    sizes = header_sizes(jobs) if video is None else [frame_size(video)]
     loaded = load(weights, model=model, preset=preset, which=which, part=part)
     for note in loaded.notes:
         show(note)
@@ -98,14 +108,18 @@ def restore(
         raise UserError("Expected no --condition for networks without further channels, found one.")
     options = {name: value for name, value in given.items() if name != "condition"}
     options |= {"tile": tile, "overlap": overlap, "ensemble": ensemble, "bucket": bucket}
-    run = _runner(loaded, options, jobs)
+    run = runner(loaded, options, sizes, several=len(jobs) > 1)
+    if video is not None:
+        restore_video(video, output, run, overwrite=overwrite)
+        return
     if len(jobs) == planned == 1:
         _restore_one(jobs[0], run, overwrite)
         return
-    summary = _restore_many(jobs, run, overwrite)
+    summary = _restore_many(jobs, run, overwrite, skip_existing)
+    summary.skipped += planned - len(jobs)
     for note in summary.notes:
         show(note)
-    show(f"{summary.line(planned - len(jobs))} -> {output}")
+    show(f"{summary.line()} -> {output}")
     if summary.failures:
         raise UserError(
             f"{len(summary.failures)} of {len(jobs)} pictures were not restored:", summary.failures
@@ -137,59 +151,6 @@ def _with_window(loaded: Loaded, window: int) -> Loaded:
     return dataclasses.replace(loaded, cfg=cfg)
 
 
-def _runner(loaded: Loaded, options: dict[str, Any], jobs: Sequence[Job]) -> Run:
-    from jaxcore.cli.restoring import chosen_bucket, chosen_tile, header_sizes
-    from jaxcore.models.base import ImageNetwork
-    from jaxcore.tiling import check_options
-
-    network, cfg, params = loaded.network, loaded.cfg, loaded.params
-    channels = network.channels(cfg)
-    if not network.restores(cfg) or channels not in (1, 3):
-        raise UserError("Expected weights of a network for grey or RGB pictures, found others.")
-    multiple = network.multiple(cfg)
-    tile = options["tile"] or None
-    check_options(multiple, tile, options["overlap"], "linear", options["bucket"])
-    if network.deploy is not None:  # once, not for each picture
-        params, cfg = network.deploy(params, cfg)
-    sizes = header_sizes(jobs)
-    if options["tile"] is None and isinstance(network, ImageNetwork):
-        tile, said = chosen_tile(sizes, _need(network, params, cfg), multiple)
-        if said:
-            show(said)
-    if options["bucket"] is None and len(jobs) > 1:
-        options = {**options, "bucket": chosen_bucket(sizes, tile, multiple)}
-    options = {**options, "tile": tile}
-
-    def run(pixels: np.ndarray, progress: Any, **further: Any) -> np.ndarray:
-        if "condition" in further:
-            further["condition"] = further["condition"][..., : cfg.condition_channels]
-        if channels == 1:
-            return _by_channel(pixels, progress)
-        return network.restore(params, pixels, cfg, progress=progress, **options, **further)
-
-    def _by_channel(pixels: np.ndarray, progress: Any) -> np.ndarray:
-        """Grey networks see one channel of a grey picture, and each of one in colour."""
-        grey = (pixels == pixels[..., :1]).all()
-        planes = np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)[..., None]
-        found = network.restore(params, planes, cfg, progress=progress, **options)
-        return np.repeat(found[0], 3, axis=-1) if grey else np.moveaxis(found[..., 0], 0, -1)
-
-    return run
-
-
-def _need(network: Any, params: Any, cfg: Any) -> Callable[[int], int]:
-    """Side of a square picture -> bytes that the network takes for it."""
-    from jaxcore.memory import working_bytes
-
-    def need(side: int) -> int:
-        import jax
-
-        picture = jax.ShapeDtypeStruct((1, side, side, network.channels(cfg)), np.float32)
-        return working_bytes(lambda x: network.apply(params, x, cfg), picture)
-
-    return need
-
-
 def _restore_one(job: Job, run: Run, overwrite: bool) -> None:
     import time
 
@@ -204,11 +165,14 @@ def _restore_one(job: Job, run: Run, overwrite: bool) -> None:
     show(f"{job.output}  {time.perf_counter() - start:.1f} s")
 
 
-def _restore_many(jobs: list[Job], run: Run, overwrite: bool) -> Summary:
+def _restore_many(jobs: list[Job], run: Run, overwrite: bool, skip_existing: bool) -> Summary:
     from jaxcore.cli.progress import track
     from jaxcore.cli.restoring import restore_many
 
-    return restore_many(jobs, run, overwrite, lambda done, total: track(done, total, "restoring"))
+    def shown(done: Iterator[Any], total: int) -> Iterator[Any]:
+        return track(done, total, "restoring")
+
+    return restore_many(jobs, run, overwrite, shown, skip_existing=skip_existing)
 
 
 def plan(
@@ -268,9 +232,33 @@ def _find(name: str, output: Path) -> list[tuple[Path, Path]]:
     if below != root.resolve() and below.is_relative_to(root.resolve()):
         # Results of an earlier call are no input.
         files = [f for f in files if not f.resolve().is_relative_to(below)]
+    if path.is_dir():
+        _say_foreign(path, below)
     if not files:
         raise UserError(f"Expected pictures ({', '.join(FORMATS)}), found none in {name}.")
     return [(f, f.relative_to(root)) for f in files]
+
+
+# Files that a user may take for pictures, by their endings.
+_FOREIGN = frozenset(
+    (".avif", ".gif", ".heic", ".heif", ".jxl", ".psd", ".cr2", ".cr3", ".nef", ".arw", ".dng")
+)
+
+
+def _say_foreign(folder: Path, output: Path) -> None:
+    """Name what lies among the pictures of a folder and is none that is read."""
+    from jaxcore.data.images.sources import list_images
+    from jaxcore.data.video import VIDEO_FORMATS
+
+    try:
+        found = list_images(folder, recursive=True, endings=_FOREIGN | VIDEO_FORMATS.keys())
+    except UserError:  # there is none
+        return
+    found = [file for file in found if not file.resolve().is_relative_to(output)]
+    if found:
+        names = ", ".join(str(file) for file in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        show(f"left out, no pictures that are read (videos one at a time): {names}{more}")
 
 
 def _check_outputs(jobs: list[Job], overwrite: bool) -> None:

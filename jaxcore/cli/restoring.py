@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxcore.cli.output import show
 from jaxcore.errors import UserError
+from jaxcore.weights import Loaded
 
 Run = Callable[..., np.ndarray]
 """(pixels, progress, **further) -> restored."""
@@ -36,15 +38,16 @@ class Summary:
     """What became of many pictures."""
 
     restored: int = 0
+    skipped: int = 0  # whose result was there already
     failures: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)  # what was done to read pictures
     pixels: int = 0
     seconds: float = 0.0
 
-    def line(self, skipped: int) -> str:
+    def line(self) -> str:
         """Restored, skipped, failed, and how fast."""
         parts = [f"{self.restored} restored"]
-        parts += [f"{skipped} skipped (there already)"] if skipped else []
+        parts += [f"{self.skipped} skipped (there already)"] if self.skipped else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         rate = self.restored / self.seconds if self.seconds else 0.0
         speed = f"{rate:.2f} images/s, {self.pixels / 1e6 / max(self.seconds, 1e-9):.2f} Mpixel/s"
@@ -55,7 +58,7 @@ def restore_one(
     job: Job, run: Run, overwrite: bool, progress: Callable[[int, int], None] | None = None
 ) -> str:
     """Read, restore and write one picture; what was done to read it, where that is to be said."""
-    done = _compute(job, _read(job), run, progress)
+    done = _compute(job, _read(job, overwrite), run, progress)
     _write(job, done, overwrite)
     return done.picture.note
 
@@ -65,6 +68,8 @@ def restore_many(
     run: Run,
     overwrite: bool,
     shown: Callable[[Iterator[Any], int], Iterator[Any]] = lambda jobs, _: jobs,
+    *,
+    skip_existing: bool = False,
 ) -> Summary:
     """Restore pictures one after the other, in this thread; others read ahead and write behind.
 
@@ -75,12 +80,16 @@ def restore_many(
       run: the network.
       overwrite: replace files.
       shown: given the finished pictures as they come and their number; gives them on.
+      skip_existing: leave out what is there by the time it is its turn, so that several processes
+        may share a folder.
     """
     summary = Summary()
     start = time.perf_counter()
     for job, error in shown(_finished(jobs, run, overwrite, summary), len(jobs)):
         if error is None:
             summary.restored += 1
+        elif skip_existing and job.output.exists():
+            summary.skipped += 1
         else:
             sentence = str(error)
             named = str(job.source) in sentence or str(job.output) in sentence
@@ -102,7 +111,7 @@ def _finished(
 
         def read_ahead() -> None:
             while len(reading) < _AHEAD and (job := next(waiting, None)) is not None:
-                reading.append((job, readers.submit(_read, job)))
+                reading.append((job, readers.submit(_read, job, overwrite)))
 
         try:
             read_ahead()
@@ -141,10 +150,12 @@ class _Done:
     restored: np.ndarray
 
 
-def _read(job: Job) -> tuple[Any, dict[str, Any]]:
+def _read(job: Job, overwrite: bool) -> tuple[Any, dict[str, Any]]:
     """The picture, and what else the network is shown."""
     from jaxcore.data.images import check_fits, read_image
 
+    if not overwrite and job.output.exists():  # since the jobs were planned
+        raise UserError(f"{job.output} exists.")
     picture = read_image(job.source)
     check_fits(job.output, picture)
     further = {} if job.condition is None else {"condition": read_image(job.condition).unit()}
@@ -254,3 +265,67 @@ def chosen_tile(
         f"{pixel * largest / 1e9:.1f} GB as a whole, and {free / 1e9:.1f} GB are free (--tile 0 "
         "does not cut)"
     )
+
+
+def runner(
+    loaded: Loaded, options: dict[str, Any], sizes: Sequence[tuple[int, int]], *, several: bool
+) -> Run:
+    """The network as a function of pictures; what it chooses for them is said.
+
+    Args:
+      loaded: network with weights.
+      options: of ``Network.restore``; a tile of None is chosen from the memory, of 0 is none.
+      sizes: width and height of the pictures, as far as they are known.
+      several: pad them to few sizes.
+
+    Raises:
+      UserError: no network for pictures, or options that do not fit.
+    """
+    from jaxcore.models.base import ImageNetwork
+    from jaxcore.tiling import check_options
+
+    network, cfg, params = loaded.network, loaded.cfg, loaded.params
+    channels = network.channels(cfg)
+    if not network.restores(cfg) or channels not in (1, 3):
+        raise UserError("Expected weights of a network for grey or RGB pictures, found others.")
+    multiple = network.multiple(cfg)
+    tile = options["tile"] or None
+    check_options(multiple, tile, options["overlap"], "linear", options["bucket"])
+    if network.deploy is not None:  # once, not for each picture
+        params, cfg = network.deploy(params, cfg)
+    if options["tile"] is None and isinstance(network, ImageNetwork):
+        tile, said = chosen_tile(sizes, _need(network, params, cfg), multiple)
+        if said:
+            show(said)
+    if options["bucket"] is None and several:
+        options = {**options, "bucket": chosen_bucket(sizes, tile, multiple)}
+    options = {**options, "tile": tile}
+
+    def run(pixels: np.ndarray, progress: Any, **further: Any) -> np.ndarray:
+        if "condition" in further:
+            further["condition"] = further["condition"][..., : cfg.condition_channels]
+        if channels == 1:
+            return _by_channel(pixels, progress)
+        return network.restore(params, pixels, cfg, progress=progress, **options, **further)
+
+    def _by_channel(pixels: np.ndarray, progress: Any) -> np.ndarray:
+        """Grey networks see one channel of a grey picture, and each of one in colour."""
+        grey = (pixels == pixels[..., :1]).all()
+        planes = np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)[..., None]
+        found = network.restore(params, planes, cfg, progress=progress, **options)
+        return np.repeat(found[0], 3, axis=-1) if grey else np.moveaxis(found[..., 0], 0, -1)
+
+    return run
+
+
+def _need(network: Any, params: Any, cfg: Any) -> Callable[[int], int]:
+    """Side of a square picture -> bytes that the network takes for it."""
+    from jaxcore.memory import working_bytes
+
+    def need(side: int) -> int:
+        import jax
+
+        picture = jax.ShapeDtypeStruct((1, side, side, network.channels(cfg)), np.float32)
+        return working_bytes(lambda x: network.apply(params, x, cfg), picture)
+
+    return need

@@ -158,6 +158,8 @@ def _describe(node: Any) -> str:
                 f"it has a whole module of the class {item.symbol}, whose state_dict() should "
                 "have been saved"
             )
+    if isinstance(node, dict) and {"state", "param_groups"} <= node.keys():
+        return "it is the state of an optimiser, which stands beside the weights in another file"
     if _is_tensor(node):
         return "it is a single tensor without a name"
     return f"it is a {type(node).__name__} without tensors below names"

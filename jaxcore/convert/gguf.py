@@ -182,8 +182,8 @@ def read(buffer: mmap.mmap) -> GGUFFile:
     version = int.from_bytes(buffer[4:8], "little")
     if version not in _VERSIONS:
         big = int.from_bytes(buffer[4:8], "big") in _VERSIONS
-        found = "of a big-endian machine" if big else f"of version {version}"
-        raise Refused(f"expected a little-endian GGUF file of version 2 or 3, found one {found}")
+        kind = "of a big-endian machine" if big else f"of version {version}"
+        raise Refused(f"expected a little-endian GGUF file of version 2 or 3, found one {kind}")
     cursor = _Cursor(buffer, 8)
     tensors, settings = cursor.count(24, "tensors"), cursor.count(13, "settings")
     metadata: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from jaxcore.ops.cross_entropy import chunked_cross_entropy
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate
-from jaxcore.ops.linear import linear
+from jaxcore.ops.linear import linear, project_rows
 from jaxcore.ops.norm import channel_norm, group_norm, rms_norm
 from jaxcore.ops.pool import adaptive_pool, global_max
 from jaxcore.ops.precision import accumulation_dtype
@@ -59,6 +59,7 @@ __all__ = [
     "pixel_unshuffle",
     "pointwise",
     "product_over_pixels",
+    "project_rows",
     "repeated_conv2d",
     "resize_bilinear",
     "reverse_attention",

@@ -121,7 +121,7 @@ def _official(edited: Array, keep: Array, kind: str, safe: bool) -> Array:
         edited = _kept(edited, keep)
         if safe:
             return _normalised(edited, keep)
-        return _kept(edited / jnp.sum(edited, axis=-1, keepdims=True), keep)
+        return edited / jnp.sum(edited, axis=-1, keepdims=True) * keep.astype(edited.dtype)
     # Their keys are those of the last query: written, and without padding.
     there = jnp.any(keep, axis=2, keepdims=True)
     total = jnp.sum(_kept(edited, there), axis=-1, keepdims=True)

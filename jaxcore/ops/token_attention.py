@@ -77,6 +77,7 @@ def token_attention(
     allowed: Bool[Array, "_ t s"] | None = None,
     *,
     statistics: Literal[False] = False,
+    at_once: int = 1024,
 ) -> Float[Array, "b t h d"]: ...
 
 
@@ -88,6 +89,7 @@ def token_attention(
     allowed: Bool[Array, "_ t s"] | None = None,
     *,
     statistics: Literal[True],
+    at_once: int = 1024,
 ) -> tuple[Float[Array, "b t h d"], Float[Array, "b t h"]]: ...
 
 
@@ -98,6 +100,7 @@ def token_attention(
     allowed: Bool[Array, "_ t s"] | None = None,
     *,
     statistics: bool = False,
+    at_once: int = 1024,
 ) -> Float[Array, "b t h d"] | tuple[Float[Array, "b t h d"], Float[Array, "b t h"]]:
     """:func:`weighted_values` of :func:`attention_weights`; 0 for a query that may see no key.
 
@@ -108,6 +111,7 @@ def token_attention(
       allowed: which keys a query may see; None: all.
       statistics: return also the largest weight of each query and head, from which the results of
         some other weights follow (`jaxcore.ops.attention_edits`).
+      at_once: queries whose weights are held at a time, forward and backward.
 
     >>> x = jnp.ones((1, 3, 2, 4))
     >>> causal = jnp.tril(jnp.ones((1, 3, 3), bool))
@@ -115,6 +119,36 @@ def token_attention(
     >>> y.shape, largest[0, :, 0].round(3).tolist()
     ((1, 3, 2, 4), [1.0, 0.5, 0.3330000042915344])
     """
+    if q.shape[1] <= at_once:
+        out, largest = _attend(q, k, v, allowed)
+    else:
+        out, largest = _in_parts(q, k, v, allowed, at_once)
+    return (out, largest) if statistics else out
+
+
+def _in_parts(
+    q: Array, k: Array, v: Array, allowed: Array | None, size: int
+) -> tuple[Array, Array]:
+    count = q.shape[1]
+    parts = -(-count // size)
+
+    def cut(a: Array) -> Array:
+        rest = ((0, 0), (0, parts * size - count)) + ((0, 0),) * (a.ndim - 2)
+        return jnp.moveaxis(jnp.pad(a, rest).reshape(len(a), parts, size, *a.shape[2:]), 1, 0)
+
+    def one(inputs: tuple[Array, Array | None]) -> tuple[Array, Array]:
+        return _attend(inputs[0], k, v, inputs[1])
+
+    found = jax.lax.map(jax.checkpoint(one), (cut(q), None if allowed is None else cut(allowed)))
+
+    def joined(a: Array) -> Array:
+        return jnp.moveaxis(a, 0, 1).reshape(len(q), -1, *a.shape[3:])[:, :count]
+
+    return joined(found[0]), joined(found[1])
+
+
+def _attend(q: Array, k: Array, v: Array, allowed: Array | None) -> tuple[Array, Array]:
+    """Mixed values (b, t, h, d), and the largest weight of each query and head."""
     allowed = None if allowed is None else allowed[:, None, None]
     weights, total = _exponentials(_scores(q, k), allowed)
     # Divided afterwards: there are fewer values than weights.
@@ -123,8 +157,6 @@ def token_attention(
     )
     total = jnp.moveaxis(total, 3, 1)
     out = (out / total).astype(v.dtype).reshape(*q.shape[:3], v.shape[3])
-    if not statistics:
-        return out
     return out, (1 / total).reshape(q.shape[:3])
 
 

@@ -91,11 +91,9 @@ def _engine(tokens: list[str], merges: list[str], types: np.ndarray, cut: str) -
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
-    if any(len(pair) < 2 for pair in pairs):
-        raise UserError(
-            "Expected merges of two tokens in the GGUF file, found one of another kind."
-        )
+    if not all(" " in merge for merge in merges):
+        raise UserError("Expected merges of two tokens in the GGUF file, found another.")
+    pairs = [(one, two) for one, _, two in (merge.partition(" ") for merge in merges)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     try:
         merge: Any = models.BPE(vocabulary, pairs, ignore_merges=cut == "llama-bpe")

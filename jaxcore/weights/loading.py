@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -44,8 +44,8 @@ def load(
 
     Args:
       source: a run directory of ours (a folder, or ``gs://bucket/folder``), or a weight file
-        (.safetensors, .pth, .pt, .ckpt, by content) of ours or of the official code, or the name
-        of weights in this folder (`jaxcore.weights.SHIPPED`). None takes the first of these.
+        (.safetensors, .pth, .pt, .ckpt, .gguf, by content) of ours or of the official code, or the
+        name of weights in this folder (`jaxcore.weights.SHIPPED`). None takes the first of these.
       model: name of the network. None takes that of the run or of a file written by
         ``jaxcore convert``, and the one whose keys other files have.
       preset: published configuration of the network, for files of networks whose weights do not
@@ -122,6 +122,10 @@ def _load_file(path: Path, model: str | None, preset: str | None, part: str | No
     from jaxcore.weights.sets import promised_axes, weight_set
 
     files = read_sets(path)
+    if files[0].format == "gguf":
+        from jaxcore.weights.language import gguf_network
+
+        return Loaded(_choose(model, "llama", path), *gguf_network(path, files[0]))
     stored, fields = _stored(files[0].metadata, path)
     given = model or stored
     networks = registry.networks() if given is None else ()
@@ -152,19 +156,16 @@ def _load_file(path: Path, model: str | None, preset: str | None, part: str | No
     return Loaded(network, cfg, params, notes)
 
 
-class _Networks(Sequence["Network[Any]"]):
+class _Networks(Iterable["Network[Any]"]):
     """Networks by name, imported one after the other."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: Any) -> Any:
+    def __iter__(self) -> "Iterator[Network[Any]]":
         from jaxcore import registry
 
-        return registry.network(self._names[index])
+        return map(registry.network, self._names)
 
 
 def _preset(network: "Network[Any]", name: str) -> Any:

@@ -15,9 +15,12 @@ from jaxcore.weights.hugging_face import (
     seeing_network,
     stored_dtype,
 )
+from jaxcore.weights.language import placed
 from jaxcore.weights.sight import Fit, Sight, read_inputs
 
 if TYPE_CHECKING:
+    import jax
+
     from jaxcore.tokenizers import Tokenizer
 
 _COLOURS = "colour_questions"
@@ -28,6 +31,7 @@ def read_seeing(
     config: Mapping[str, Any],
     *,
     dtype: str | None = None,
+    mesh: "jax.sharding.Mesh | None" = None,
     tower: str | Path | None = None,
     fit: Fit | None = None,
     max_pixels: int | None = None,
@@ -38,6 +42,7 @@ def read_seeing(
       folder: with ``config.json`` and the weights, in one file or in shards.
       config: content of ``config.json``.
       dtype: of activations and parameters; None keeps that of the weights.
+      mesh: devices over which the parameters are split by the fsdp rule.
       tower: folder of openai/clip-vit-large-patch14-336, for files of LLaVA's authors without it.
       fit: see `jaxcore.weights.sight.read_inputs`.
       max_pixels: likewise.
@@ -61,7 +66,7 @@ def read_seeing(
     read = {"llava": llava_config, "qwen2_vl": qwen2_vl_config}[name]
     try:
         cfg = _typed(read(config, tensors, path), dtype or stored_dtype(tensors))
-        params = network.from_torch(tensors, cfg)
+        params = placed(network, network.module.released(tensors), cfg, mesh, folder)
     except (IndexError, ValueError, ZeroDivisionError) as error:
         if isinstance(error, UserError):
             raise

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class WeightSet:
 def weight_set(
     path: Path,
     files: list[StateFile],
-    networks: "Sequence[Network[Any]]",
+    networks: "Iterable[Network[Any]]",
     part: str | None = None,
 ) -> tuple[WeightSet, tuple[str, ...]]:
     """The one set of weights that fits a network; of several the averaged one.
@@ -114,7 +114,7 @@ def _named(
     )
 
 
-def _all_fitting(file: StateFile, networks: "Sequence[Network[Any]]") -> list[WeightSet]:
+def _all_fitting(file: StateFile, networks: "Iterable[Network[Any]]") -> list[WeightSet]:
     """The whole set if it fits, else the parts of it below a prefix that do."""
     whole = _fitting(file, ("",), networks)
     if whole.network is not None:
@@ -136,7 +136,7 @@ def _all_fitting(file: StateFile, networks: "Sequence[Network[Any]]") -> list[We
 
 
 def _fitting(
-    file: StateFile, prefixes: tuple[str, ...], networks: "Sequence[Network[Any]]"
+    file: StateFile, prefixes: tuple[str, ...], networks: "Iterable[Network[Any]]"
 ) -> WeightSet:
     (prefix,) = prefixes
     tensors = select_prefix(file.tensors, prefix) if prefix else file.tensors

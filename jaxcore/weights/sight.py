@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Fit: TypeAlias = Literal["pad", "crop"]
 """How a picture becomes a square: with bars, or without its ends."""
 
+Look: TypeAlias = Callable[[Params, Any, Sequence[Grid]], Any]
+"""``look(params, what the tower gets, grids of patches)``: embeddings of pictures."""
+
 SETTINGS = "preprocessor_config.json"
 _BUCKET = 64  # prompts are padded to multiples of this, so that few programs are compiled
 _CELLS = 64  # vectors of Qwen2-VL's pictures are filled up to multiples of this
@@ -143,9 +146,12 @@ class Sight:
         content.append({"type": "text", "text": question})
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        known = tokenizer.id_of(mark)
-        return [self.cfg.image_token if i == known else i for i in tokenizer.chat(messages)]
+            told = [{"type": "text", "text": system}]  # some templates know lists only
+            messages.insert(0, {"role": "system", "content": told})
+        known, ids = tokenizer.id_of(mark), tokenizer.chat(messages)
+        if self.network == "llava" and tokenizer.bos is not None and ids[:1] != [tokenizer.bos]:
+            ids.insert(0, tokenizer.bos)  # LLaVA was trained with it, its template leaves it out
+        return [self.cfg.image_token if i == known else i for i in ids]
 
     def prompt(
         self,
@@ -155,6 +161,7 @@ class Sight:
         *,
         room: int = 1,
         pad: int = 0,
+        look: Look | None = None,
     ) -> Prompt:
         """Put pictures into a prompt.
 
@@ -164,6 +171,7 @@ class Sight:
           images: pictures of 8 bits, in the order of the prompt.
           room: see `Prompt.of`.
           pad: token of the padding.
+          look: makes embeddings of what the tower gets, in the place of the network's own.
 
         Raises:
           UserError: as many image tokens as pictures are expected, a picture cannot be read, or
@@ -176,7 +184,7 @@ class Sight:
                 f"{found}."
             )
         if self.network == "qwen2_vl":
-            return self._patches(params, ids, images, room, pad)
+            return self._patches(params, ids, images, room, pad, look)
         import jax.numpy as jnp
 
         from jaxcore.models import llava
@@ -189,7 +197,10 @@ class Sight:
         prompt = self._of(ids, room, pad)
         features = None
         if images:
-            features = _compiled("llava")(params, np.stack(seen), cfg=self.cfg)
+            if look is None:
+                features = _compiled("llava")(params, np.stack(seen), cfg=self.cfg)
+            else:
+                features = look(params, np.stack(seen), ())
         x = llava.embed(params, jnp.asarray(prompt.tokens), self.cfg, features)
         return dataclasses.replace(prompt, x=x)
 
@@ -200,6 +211,7 @@ class Sight:
         images: Sequence[np.ndarray],
         room: int,
         pad: int,
+        look: Look | None,
     ) -> Prompt:
         import jax.numpy as jnp
 
@@ -217,7 +229,10 @@ class Sight:
         prompt = self._of(expand(ids, cfg.image_token, counts), room, pad)
         if images:
             patches = qwen2_vl.join_patches(rows, grids, cfg.vision, bucket=_CELLS)
-            found = _compiled("qwen2_vl")(params, patches, cfg=cfg)
+            if look is None:
+                found = _compiled("qwen2_vl")(params, patches, cfg=cfg)
+            else:
+                found = look(params, patches, grids)
             features = found[: sum(counts)]
         x = qwen2_vl.embed(params, jnp.asarray(prompt.tokens), cfg, features)
         positions, _ = qwen2_vl.position_ids(prompt.tokens, grids, cfg, prompt.valid)

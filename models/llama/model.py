@@ -207,9 +207,7 @@ def project(params: Params, hidden: Float[Array, "*b d"], cfg: LlamaConfig) -> F
     >>> project(llama.init(jax.random.key(0), cfg), jnp.ones((2, 8)), cfg).shape
     (2, 11)
     """
-    table = vocabulary(params, cfg).astype(hidden.dtype)
-    wide = ops.accumulation_dtype(cfg.dtype)
-    return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=wide)
+    return ops.project_rows(hidden, vocabulary(params, cfg))
 
 
 def apply(

@@ -22,7 +22,9 @@ _AXES: dict[str, tuple[str | None, ...]] = {
 }
 
 
-def sharding_rules(cfg: LlamaConfig, mesh: Mesh) -> tuple[tuple[str, PartitionSpec], ...]:
+def sharding_rules(
+    cfg: LlamaConfig, mesh: Mesh, *, below: str = ""
+) -> tuple[tuple[str, PartitionSpec], ...]:
     """Rules for `jaxcore.parallel.state_shardings`: heads, hidden width and vocabulary by tensor.
 
     A matrix is split along the axis tensor as in Megatron (the first of two by columns, the second
@@ -31,6 +33,7 @@ def sharding_rules(cfg: LlamaConfig, mesh: Mesh) -> tuple[tuple[str, PartitionSp
     Args:
       cfg: sizes and options.
       mesh: of `jaxcore.parallel.make_mesh`.
+      below: path of the decoder in a larger network, such as "language/".
 
     >>> from jaxcore.parallel import make_mesh
     >>> mesh = make_mesh(devices=jax.devices()[:1])
@@ -49,7 +52,7 @@ def sharding_rules(cfg: LlamaConfig, mesh: Mesh) -> tuple[tuple[str, PartitionSp
         ]
         if whole:
             fitting[1] = None
-        rules.append((f"(^|/){name}$", PartitionSpec(*fitting)))
+        rules.append((f"(^|/){below}{name}$", PartitionSpec(*fitting)))
     return tuple(rules)
 
 

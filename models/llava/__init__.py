@@ -19,6 +19,7 @@ from jaxcore.models.llava.params import (
     released,
     rules,
 )
+from jaxcore.models.llava.sharding import sharding_rules
 
 __all__ = [
     "NETWORK",
@@ -38,6 +39,7 @@ __all__ = [
     "project",
     "released",
     "rules",
+    "sharding_rules",
     "to_torch",
     "tower",
 ]

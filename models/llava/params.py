@@ -30,7 +30,6 @@ _INNER = "vision_model."  # a level that transformers 5.24 left out
 _TOWER_ORIGINAL = "model.vision_tower.vision_tower."
 _EMBED = _LANGUAGE + "model.embed_tokens.weight"
 _KNOWN = (_EMBED, "model." + _LANGUAGE + "embed_tokens.weight", "model.embed_tokens.weight")
-_IGNORED = (*llama.LEFTOVERS, r".*image_newline")
 _TEXT = re.compile(r"text_model\.|text_projection\.|visual_projection\.|logit_scale")
 
 
@@ -119,7 +118,7 @@ def from_torch(
             "Expected the weights of the tower too, found none: these files leave it to "
             "openai/clip-vit-large-patch14-336, whose tensors are to be given as vision."
         )
-    return from_state_dict(tensors, rules(cfg), shapes_of(draw, cfg), ignore=_IGNORED)
+    return from_state_dict(tensors, rules(cfg), shapes_of(draw, cfg), ignore=llama.LEFTOVERS)
 
 
 def to_torch(

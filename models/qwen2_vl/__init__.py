@@ -1,5 +1,6 @@
 """Qwen2-VL; see README.md beside this file."""
 
+from jaxcore.models.llava.sharding import sharding_rules
 from jaxcore.models.qwen2_vl.config import Qwen2VLConfig, VisionConfig
 from jaxcore.models.qwen2_vl.entry import NETWORK, from_torch, init, param_shapes, to_torch
 from jaxcore.models.qwen2_vl.model import (
@@ -49,6 +50,7 @@ __all__ = [
     "project",
     "released",
     "rules",
+    "sharding_rules",
     "to_torch",
     "tower",
 ]

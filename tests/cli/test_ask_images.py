@@ -64,7 +64,7 @@ def test_llava_speaks_of_a_picture(ask, place, llava_params):
         expected = greedy(lambda tokens, seen=seen: apply(tokens, seen).logits, whole, 2)
         (found,) = ask("what is this?", "--model", folder, "--image", place / "wide.png", *words)
         assert found["answer"] == model.tokenizer.decode(expected)
-        assert found["prompt_tokens"] == len(prompt)
+        assert found["prompt_tokens"] == len(whole)
 
 
 def test_qwen2_vl_speaks_of_several_pictures_of_other_sizes(ask, place, qwen_params):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxcore import convert
-from jaxcore.convert import read_state_dict, write_torch
+from jaxcore.convert import read_sets, read_state_dict, write_torch
 from jaxcore.data.images import read_image, read_rgb
 from jaxcore.models import rddm
 from jaxcore.models.rddm import PRESETS, RDDMConfig
@@ -92,9 +92,9 @@ def test_convert_says_what_it_leaves_alone(call, files, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "shadow_removal", lambda: MASKED)
 
     def with_optimiser(path):
-        return dataclasses.replace(read_state_dict(path), unused=("model", "opt0"))
+        return [dataclasses.replace(file, unused=("model", "opt0")) for file in read_sets(path)]
 
-    monkeypatch.setattr(convert, "read_state_dict", with_optimiser)
+    monkeypatch.setattr(convert, "read_sets", with_optimiser)
     out = tmp_path / "clean.pt"
     given = ("--model", "rddm", "--preset", "shadow_removal")
     code, text, err = call("convert", files / "model-80.pt", out, *given)

@@ -4,6 +4,7 @@ import dataclasses
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -209,6 +210,8 @@ def test_memory_that_is_free_and_that_is_needed():
         lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=5)[0], small
     )
     assert once == 8 * 8 * 4 and once <= looped <= 4 * once
+    joined = memory.working_bytes(lambda x: jnp.exp(2 * (x @ x) + 1) @ x, small)
+    assert joined == 2 * once  # two products; what is between them takes nothing
 
 
 def test_a_failure_of_the_network_names_its_picture(folder, tmp_path):
@@ -220,3 +223,38 @@ def test_a_failure_of_the_network_names_its_picture(folder, tmp_path):
     summary = restore_many(jobs, network, overwrite=False)
     assert summary.restored == 0 and len(summary.failures) == 6
     assert summary.failures[0].startswith(str(jobs[0].source))
+
+
+def test_what_is_left_out_of_a_folder_is_named(call, weights, folder, tmp_path, inverted):
+    for name in ("clip.mp4", "IMG_1.HEIC", "Thumbs.db", ".DS_Store", "._0.png"):
+        (folder / name).write_bytes(b"\0\0\0\x18ftypheic")
+    (folder / "Пруд 1.png").write_bytes((folder / "0.png").read_bytes())
+    argv = ["restore", folder, "-o", tmp_path / "out", "--weights", weights / "tiny.pth"]
+    code, said, err = call(*argv)
+    assert (code, err) == (0, "")
+    first, last = said.splitlines()
+    assert "left out" in first and "clip.mp4" in first and "IMG_1.HEIC" in first
+    assert "Thumbs" not in first and last.startswith("7 restored  ")
+    assert (tmp_path / "out" / "Пруд 1.png").exists()
+    code, _, err = call(*argv[:1], folder / "IMG_1.HEIC", "-o", tmp_path / "a.png", *argv[4:])
+    assert code == 2 and "found HEIC, which has to be converted first, in" in err
+    code, _, err = call("restore", folder, "-o", folder, *argv[4:], "--overwrite")
+    assert (code, err) == (0, "")  # in place, where that is asked for
+
+
+def test_two_processes_may_share_a_folder(folder, tmp_path):
+    """What another one has restored meanwhile is left alone, and is no failure."""
+    jobs = [Job(path, tmp_path / "out" / path.name) for path in sorted(folder.iterdir())]
+
+    def network(pixels, progress):
+        write(jobs[-1].output, 9)  # by the other one, after the jobs were planned
+        write(jobs[0].output, 9)
+        return pixels
+
+    summary = restore_many(jobs, network, overwrite=False, skip_existing=True)
+    assert (summary.restored, summary.skipped, summary.failures) == (4, 2, [])
+    np.testing.assert_array_equal(
+        read_rgb(jobs[0].output), np.random.default_rng(9).integers(0, 256, (16, 24, 3), np.uint8)
+    )
+    summary = restore_many(jobs, network, overwrite=False)
+    assert summary.restored == 0 and "exists" in summary.failures[0]

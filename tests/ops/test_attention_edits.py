@@ -132,7 +132,7 @@ def test_what_the_official_functions_do():
     uniform = edit_language_attention(attn, allowed, "uniform", mode="official")
     np.testing.assert_allclose(uniform.sum(-1)[0, 0], share, atol=1e-6)
     bad = edit_language_attention(attn, allowed, "reverse_and_normalize", mode="official")
-    assert np.isnan(bad[:, :, 0, 0]).all() and np.isfinite(bad[:, :, 1:]).all()
+    assert np.isnan(bad[:, :, 0]).all() and np.isfinite(bad[:, :, 1:]).all()
     good = edit_language_attention(
         attn, allowed, "reverse_and_normalize", mode="official", safe=True
     )

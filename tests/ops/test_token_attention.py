@@ -33,6 +33,29 @@ def test_every_head_sees_the_keys_of_its_group():
     np.testing.assert_allclose(ops.weighted_values(jnp.asarray(weights), v), out, atol=1e-6)
 
 
+def test_queries_in_parts_are_all_at_once():
+    q, k, v = arrays((2, 7, 4, 6), (2, 7, 2, 6), (2, 7, 2, 6))
+    allowed = jnp.tri(7, dtype=bool)[None]
+
+    def run(q, at_once):
+        return ops.token_attention(q, k, v, allowed, statistics=True, at_once=at_once)
+
+    for whole, parts in zip(run(q, 9), run(q, 3), strict=True):
+        np.testing.assert_allclose(parts, whole, atol=1e-6)
+    whole, parts = (jax.grad(lambda q, n=n: jnp.sum(run(q, n)[0] ** 2))(q) for n in (9, 3))
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+
+
+def test_half_precision_of_one_row_and_of_many():
+    x, kernel = arrays((5, 16), (16, 3, 4))
+    exact = np.einsum("bi,ihd->bhd", x, kernel)
+    x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    for rows, wanted in ((x, exact), (x[:1], exact[:1]), (x[0], exact[0])):
+        found = ops.linear(rows, kernel)
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.15)
+
+
 def test_gradients_are_right_where_a_query_sees_one_key_or_none():
     q, k, v = arrays((1, 3, 1, 2), (1, 3, 1, 2), (1, 3, 1, 2))
     allowed = jnp.tri(3, dtype=bool)[None].at[0, 1].set(False)

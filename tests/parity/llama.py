@@ -25,11 +25,11 @@ _FIELDS = {
 }
 
 
-def network(file: Golden):
-    """Configuration and parameters of the decoder of a file."""
+def network(file: Golden, weights=None):
+    """Configuration and parameters of the decoder of a file, or of some of its weights."""
     sizes = {ours: file.config[theirs] for theirs, ours in _FIELDS.items()}
     head_dim = file.config["hidden_size"] // file.config["num_attention_heads"]
-    weights = file.group("param")
+    weights = file.group("param") if weights is None else weights
     cfg = llama.config_from_state_dict(weights, head_dim=head_dim)
     assert {name: getattr(cfg, name) for name in sizes} == sizes
     return cfg, llama.from_torch(weights, cfg)

@@ -221,8 +221,9 @@ def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> _Content:
         floats = read_float_tiff(file, check, path)
         if floats is not None:
             return floats, "TIFF", Metadata(), ""
+        found = _foreign(file) or "other or damaged content"
         raise UserError(
-            f"Expected a picture ({', '.join(FORMATS)}), found other or damaged content in {path}."
+            f"Expected a picture ({', '.join(FORMATS)}), found {found} in {path}."
         ) from None
     with image:
         check_size(image.width, image.height, _pixel(image), limit, path)
@@ -243,6 +244,32 @@ def _read_pillow(file: Any, path: Path, limit: int, full: bool) -> _Content:
         orientation = orientation_of(image)
         about = describe(image, orientation) if full else Metadata()
     return UPRIGHT[orientation](samples), kind, about, note
+
+
+# What people have besides: (place in the file, bytes) -> name.
+_FOREIGN = {
+    (0, b"GIF8"): "a GIF",
+    (4, b"ftypheic"): "HEIC",
+    (4, b"ftypheix"): "HEIC",
+    (4, b"ftypmif1"): "HEIC",
+    (4, b"ftypavif"): "AVIF",
+    (0, b"\xff\x0a"): "JPEG XL",
+    (4, b"JXL "): "JPEG XL",
+    (0, b"8BPS"): "a Photoshop file",
+    (0, b"%PDF"): "a PDF",
+    (0, b"<svg"): "an SVG",
+    (4, b"ftypisom"): "a video",
+    (4, b"ftypmp42"): "a video",
+}
+
+
+def _foreign(file: Any) -> str | None:
+    """Name of a known format that is not read here."""
+    file.seek(0)
+    head = file.read(16)
+    found = (name for (at, sign), name in _FOREIGN.items() if head[at:].startswith(sign))
+    name = next(found, None)
+    return None if name is None else f"{name}, which has to be converted first,"
 
 
 def _from_cmyk(image: Any) -> tuple[Any, str]:
