@@ -83,7 +83,7 @@ def test_questions_of_pope_are_asked_greedily_and_by_draws(call, place, tmp_path
         (["ask", "a", "--gamma", "1"], "Expected --causalmm or --contrast with --gamma"),
         (["ask", "a", "--causalmm", "both", "--contrast", "vcd"], "found both"),
         (["ask", "a", "--causalmm", "both", "--model", "llava"], "Expected pictures for the mode"),
-        (["ask", "a", "--contrast", "vcd", "--model", "llava"], "Expected pictures for VCDConfig"),
+        (["ask", "a", "--contrast", "vcd", "--model", "llava"], "Expected pictures for vcd"),
         (["ask", "a", "--causalmm", "language", "--layers", "deep"], "or numbers with commas"),
         (["ask", "a", "--causalmm", "language", "--gamma", "-1"], "gamma must be"),
         (["ask", "a", "--contrast", "dola", "--gamma", "1"], "which has none"),
