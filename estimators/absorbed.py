@@ -89,8 +89,9 @@ def _moments(
     blocks: Callable[[], Iterable[Block]], n_groups: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """Sums and rows of every group, products of columns (outcome last), all less a shift."""
-    shift = sums = gram = None
-    counts, n = np.zeros(n_groups), 0
+    shift: np.ndarray | None = None
+    none = np.zeros((0, 0))
+    sums, gram, counts, n = none, none, np.zeros(n_groups), 0
     for block in blocks():
         z, ids = _checked(block, n_groups)
         if shift is None:  # close to the means: products then lose few digits
@@ -105,7 +106,7 @@ def _moments(
         _add(sums, z, ids)
         counts += np.bincount(ids, minlength=n_groups)
         n += len(z)
-    if shift is None or sums is None or gram is None:
+    if shift is None:
         raise UserError("Expected blocks of rows, found none.")
     return sums, counts, gram, shift, n
 

@@ -298,6 +298,8 @@ def test_a_folders_own_template_counts_and_questions_cannot_add_images(llava_fol
     assert ids.count(LLAVA.image_token) == 1
     # The published template of LLaVA leaves the token out with which all its texts begin.
     assert texts(tokenizer, ids)[:4] == ["<s>", "a", "<image>", "is"]
+    told = read(folder)[1].chat(tokenizer, "what", 1, system="a dog ")
+    assert texts(tokenizer, told) == ["<s>", "a", "dog", "a", "<image>", "what"]
 
 
 def test_an_image_token_that_no_tokenizer_knows_is_added(llava_folder):

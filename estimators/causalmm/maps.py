@@ -92,14 +92,15 @@ def attention_picture(
     figure = new_figure(2.1 * (1 + len(names)), 0.4 + 2.2 * len(thirds))
     axes = figure.subplots(len(thirds), 1 + len(names), squeeze=False)
     height, width = image.shape[:2]
+    grey = np.clip(image, 0, 1).mean(axis=-1)  # colours are those of the weights
     extent = (0, width, height, 0)
     shown = None
     for line, (branch, parts) in zip(axes, thirds.items(), strict=True):
         line[0].imshow(np.clip(image, 0, 1), extent=extent)
         line[0].set_title(branch, fontsize=9)
         for place, (name, weights) in zip(line[1:], parts.items(), strict=True):
-            place.imshow(np.clip(image, 0, 1), extent=extent)
-            shown = place.imshow(weights, extent=extent, cmap="magma", vmin=0, vmax=top, alpha=0.75)
+            place.imshow(grey, extent=extent, cmap="gray", vmin=0, vmax=1)
+            shown = place.imshow(weights, extent=extent, cmap="magma", vmin=0, vmax=top, alpha=0.8)
             place.set_title(f"{name}\nsum {weights.sum():.2f}", fontsize=8)
         for place in line:
             place.set_axis_off()

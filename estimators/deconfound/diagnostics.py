@@ -22,6 +22,11 @@ LITTLE = 0.05
 """Share of a confounder's variance below which the text leaves little of it."""
 
 
+def _tail(statistic: Any, df: int) -> float:
+    """p-value of a statistic on the host."""
+    return ChiSquared(statistic, df).pvalue()
+
+
 class Contrast(NamedTuple):
     """Whether two routes agree on the same effects."""
 
@@ -57,8 +62,8 @@ def hausman(one: Any, other: Any, *, form: Form = "influence") -> Contrast:
             "Expected two fits of the same confounders on the same rows, found "
             f"{a.psi.shape} and {b.psi.shape} rows and confounders."
         )
-    kept = [getattr(getattr(fit, "sample", None), "kept", None) for fit in (one, other)]
-    if kept[0] is not None and kept[1] is not None and not np.array_equal(*kept):
+    kept: list[Any] = [getattr(getattr(f, "sample", None), "kept", None) for f in (one, other)]
+    if all(k is not None for k in kept) and not np.array_equal(kept[0], kept[1]):
         raise UserError("Expected two fits on the same rows, found different ones.")
     units = Units(clusters=a.clusters)
     with jax.enable_x64(True):
@@ -73,7 +78,7 @@ def hausman(one: Any, other: Any, *, form: Form = "influence") -> Contrast:
     d = np.asarray(a.theta, np.float64) - np.asarray(b.theta, np.float64)
     rank = int(np.linalg.matrix_rank(spread, hermitian=True))
     statistic = float(d @ np.linalg.pinv(spread, hermitian=True) @ d)
-    p = ChiSquared(np.asarray(statistic), rank).pvalue() if statistic >= 0 else float("nan")
+    p = _tail(statistic, rank) if statistic >= 0 else float("nan")
     with np.errstate(invalid="ignore"):
         return Contrast(d, np.sqrt(np.diag(spread)), statistic, rank, p)
 
@@ -88,6 +93,13 @@ def overidentification(
         out["sargan"] = two_stage.sargan(parts, theta).statistic
         out["hansen"] = two_stage.hansen(parts, theta, units).statistic
     return out
+
+
+def stages_on_host(Y: Any, C: Any, Z: Any, W: Any, units: Units) -> Stages:
+    """`two_stage.stages` with a constant among the exogenous regressors, in float64."""
+    with jax.enable_x64(True):
+        exogenous = np.concatenate([np.ones((len(Y), 1)), W], axis=1)
+        return jax.device_get(two_stage.stages(*map(jnp.asarray, (Y, C, Z, exogenous)), units))
 
 
 def robust_set(parts: Stages, units: Units, level: float = 0.95) -> ConfidenceSet:
@@ -112,13 +124,14 @@ def robust_set(parts: Stages, units: Units, level: float = 0.95) -> ConfidenceSe
     outside = np.column_stack([c, y]) - np.asarray(q) @ inside
     limit = q.shape[1] / parts.free * fdtri(q.shape[1], parts.free, level)
     m = inside.T @ inside - limit * outside.T @ outside
-    quadratic = np.array([m[0, 0], -2 * m[0, 1], m[1, 1]])
+    quadratic: Any = np.array([m[0, 0], -2 * m[0, 1], m[1, 1]])
     root = quadratic[1] ** 2 - 4 * quadratic[0] * quadratic[2]
     if root < 0 and quadratic[0] > 0:
         return ConfidenceSet(())
     with np.errstate(invalid="ignore"):
-        ends = (-quadratic[1] + np.array([-1, 1]) * np.sqrt(root)) / (2 * quadratic[0])
-    return RobustSet(quadratic, np.sort(ends), quadratic[0] > 0).pieces()
+        middle, half = -quadratic[1], np.sqrt(root)
+        ends: Any = np.sort((middle + np.array([-1, 1]) * half) / (2 * quadratic[0]))
+    return RobustSet(quadratic, ends, quadratic[0] > 0).pieces()
 
 
 # --- in words -----------------------------------------------------------------------------------
@@ -169,11 +182,11 @@ def lines_of(result: Any) -> list[str]:
     tests = {"sargan": ("Sargan", m - p), "hansen": ("Hansen J", m - p)}
     for name, (said, df) in (tests | {"anderson_rubin": ("Anderson-Rubin", m)}).items():
         if name in d:
-            test = ChiSquared(np.asarray(d[name]), df)
+            p_value = _tail(d[name], df)
             null = "no effect" if name == "anderson_rubin" else "valid instruments"
-            lines.append(
-                f"{said}: {float(test.statistic):.4g}, chi2({df}), p {test.pvalue():.4f} of {null}"
-            )
+            lines.append(f"{said}: {float(d[name]):.4g}, chi2({df}), p {p_value:.4f} of {null}")
+    if result.route == "iv" and p == 1:
+        lines.append(f"robust to weak instruments: {result.robust_set().describe()}")
     if "left" in d:
         each = ", ".join(
             f"{name} {100 * float(share):.3g} %"

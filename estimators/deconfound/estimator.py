@@ -8,24 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import fixed_effects, two_stage
+from jaxcore.estimators import fixed_effects
 from jaxcore.estimators.checks import independent_columns
 from jaxcore.estimators.deconfound import routes
-from jaxcore.estimators.deconfound.diagnostics import notices_of, overidentification
-from jaxcore.estimators.deconfound.inputs import Inputs, checked
+from jaxcore.estimators.deconfound.diagnostics import (
+    notices_of,
+    overidentification,
+    stages_on_host,
+)
+from jaxcore.estimators.deconfound.inputs import Inputs, Powers, checked
 from jaxcore.estimators.deconfound.result import (
     SENSITIVITY,
     DeconfoundResult,
     GroupEffects,
     centred_effects,
     saved_effects,
+    saved_powers,
 )
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates
 from jaxcore.estimators.partitions import partitions
 from jaxcore.estimators.report import PICTURES
 from jaxcore.estimators.saved import Restored
 from jaxcore.estimators.settings import CrossFitting
-from jaxcore.estimators.units import Units
 
 ROUTES = {
     "iv": "instruments that move the confounders",
@@ -61,6 +65,7 @@ class Deconfound(CrossFitting):
     report_pictures: ClassVar[tuple[str, ...]] = (*PICTURES, SENSITIVITY)
 
     route: str  # a name of `ROUTES`
+    degree: int = 1  # powers of the confounders (and instruments): above 1 their effect may bend
     ridge: float = 1.0  # penalty on features of texts, route plm
     kind: routes.Kind = "dml2"  # route plm
     kclass: routes.KClass = "2sls"  # route iv; or "liml"
@@ -84,6 +89,8 @@ class Deconfound(CrossFitting):
         for name in ("ridge", "tol"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"Expected {name} of at least 0, found {getattr(self, name)}.")
+        if not 1 <= self.degree <= 9:
+            raise UserError(f"Expected degree of 1 to 9, found {self.degree}.")
         if not self.double:
             raise UserError("Expected double=True, found False: float32 cannot hold the moments.")
 
@@ -131,10 +138,15 @@ class Deconfound(CrossFitting):
             missing=self.missing,
             names=names,
         )
+        powers = Powers.of(data.C, self.degree)
+        if self.degree > 1:
+            data = data.curved(powers)
         if self.route == "fe":
-            return self._groups(data)
-        every = self._partitions(data, fold_ids) if self.route == "plm" else [self._once(data)]
-        return self._built(data, every)
+            found = self._groups(data)
+        else:
+            every = self._partitions(data, fold_ids) if self.route == "plm" else [self._once(data)]
+            found = self._built(data, every)
+        return dataclasses.replace(found, powers=powers)
 
     def _check_route(self, given: dict[str, Any]) -> None:
         needed = {"iv": ("confounders", "instruments"), "plm": ("confounders", "features")}
@@ -159,13 +171,15 @@ class Deconfound(CrossFitting):
         if self.route == "ols_c":
             return routes.ols_c(data.Y, data.C, controls, data.units)
         found = routes.iv(data.Y, data.C, data.Z, controls, data.units, kclass=self.kclass)
-        told = overidentification(stages_of(data), np.asarray(found.theta), data.units)
+        parts = stages_on_host(data.Y, data.C, data.Z, data.W, data.units)
+        told = overidentification(parts, found.theta, data.units)
         return dataclasses.replace(found, diagnostics=found.diagnostics | told)
 
     def _partitions(self, data: Inputs, fold_ids: Any) -> list[Estimate]:
         if data.X.shape[1] == 0:
             raise UserError("Expected features of the texts, found no column.")
         every = []
+        ids: Any
         for ids, k in partitions(self, data.sample(), fold_ids, binary=(), check=_enough):
             every.append(
                 routes.plm(
@@ -187,7 +201,7 @@ class Deconfound(CrossFitting):
         every = [dataclasses.replace(e, names=names).on_host() for e in every]
         notices = [*data.notices, *notices_of(self.route, names, every[0].diagnostics)]
         w = data.units.weights_like(data.Y)
-        centre = np.asarray(w @ data.C) / len(data.Y)
+        centre: Any = np.asarray(w @ data.C) / len(data.Y)
         with self.precision():
             estimate = aggregate_estimates(every, how=self.aggregate).on_host()
         reward = routes.adjusted(data.Y, data.C, estimate.theta, centre)
@@ -198,8 +212,9 @@ class Deconfound(CrossFitting):
 
     def _groups(self, data: Inputs) -> DeconfoundResult:
         if self.drop_singletons:
-            numbers = np.column_stack([kind.numbers for kind in data.kinds])
-            kept = fixed_effects.without_singletons(numbers)
+            kept = fixed_effects.without_singletons(
+                np.column_stack([kind.numbers for kind in data.kinds])
+            )
             if not kept.any():
                 raise UserError("Expected repeated groups, found that each has one row.")
             if not kept.all():
@@ -218,10 +233,10 @@ class Deconfound(CrossFitting):
                     f"{alone} of {len(kind.labels)} groups of {kind.name} have one row: their "
                     "reward is the mean (drop_singletons=True leaves them out)"
                 )
-        regressors = np.concatenate([data.C, data.X], axis=1)
-        numbers = np.column_stack([kind.numbers for kind in data.kinds])
-        free = fixed_effects.demean(
-            np.concatenate([data.Y[:, None], regressors], axis=1),
+        columns: Any = np.concatenate([data.Y[:, None], data.C, data.X], axis=1)
+        numbers: Any = np.column_stack([kind.numbers for kind in data.kinds])
+        free: Any = fixed_effects.demean(
+            columns,
             numbers,
             weights=data.units.weights,
             method=self.method,
@@ -232,11 +247,10 @@ class Deconfound(CrossFitting):
         residual = y - x @ beta
         effects = [e[:, 0] - e[:, 1:] @ beta for e in free.effects]
         if self.shrink:
+            counts: list[Any] = [kind.counts.astype(np.float64) for kind in data.kinds]
             effects = [
-                np.asarray(
-                    fixed_effects.shrunken(residual, e, k.counts.astype(float), len(beta)).effects
-                )
-                for e, k in zip(effects, data.kinds, strict=True)
+                fixed_effects.shrunken(residual, e, n, len(beta)).effects
+                for e, n in zip(effects, counts, strict=True)
             ]
         tables = tuple(centred_effects(k, e) for k, e in zip(data.kinds, effects, strict=True))
         p = data.C.shape[1]
@@ -248,7 +262,7 @@ class Deconfound(CrossFitting):
         estimate = dataclasses.replace(estimate, diagnostics=told).on_host()
         return self._result(data, _told(estimate, notices), [estimate], reward, centre, tables)
 
-    def _within(self, data: Inputs, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Estimate]:
+    def _within(self, data: Inputs, y: Any, x: Any) -> tuple[np.ndarray, Estimate]:
         """Coefficients within groups (zero where groups explain a column), and their estimate."""
         size = np.sqrt(np.mean(np.concatenate([data.C, data.X], axis=1) ** 2, axis=0))
         weights: Any = data.units.weights
@@ -262,17 +276,17 @@ class Deconfound(CrossFitting):
             )
         beta = np.zeros(x.shape[1])
         title = "deconfound, effects of groups"
+        fit = None
         if free.any():
             fit = fixed_effects.within(y, x[:, free], data.units, estimator=title)
             beta[free] = fit.theta
-        if not p:  # nothing but groups is adjusted for
+        if fit is None or not p:  # nothing but groups is adjusted for
             w = np.asarray(data.units.weights_like(data.Y))
             mean = np.mean(w * data.Y)
             with self.precision():
                 psi = jnp.asarray((w * (data.Y - mean))[:, None])
-                return beta, Estimate.from_psi(
-                    jnp.asarray([mean]), psi, data.units, names=("mean outcome",), estimator=title
-                )
+                told: dict[str, Any] = {"names": ("mean outcome",), "estimator": title}
+                return beta, Estimate.from_psi(jnp.asarray([mean]), psi, data.units, **told)
         return beta, dataclasses.replace(
             fit,
             theta=fit.theta[:p],
@@ -318,20 +332,8 @@ class Deconfound(CrossFitting):
             centre=np.asarray(parts.arrays.get("centre", np.zeros(0))),
             n_features=int(parts.more["n_features"]),
             effects=saved_effects(parts.more, parts.arrays),
+            powers=saved_powers(parts.arrays, self.degree),
         )
-
-
-def stages_of(data: Inputs) -> two_stage.Stages:
-    """What tests of instruments are made of."""
-    import jax
-
-    with jax.enable_x64(True):
-        one = np.concatenate([np.ones((len(data.Y), 1)), data.W], axis=1)
-        units = Units(data.units.weights, data.units.clusters)
-        parts = two_stage.stages(
-            jnp.asarray(data.Y), jnp.asarray(data.C), jnp.asarray(data.Z), jnp.asarray(one), units
-        )
-        return jax.device_get(parts)
 
 
 def _told(estimate: Estimate, notices: Sequence[str]) -> Estimate:

@@ -33,15 +33,46 @@ class Kind:
         return np.bincount(self.numbers, minlength=len(self.labels))
 
 
+@dataclasses.dataclass(frozen=True)
+class Powers:
+    """Confounders and powers of them, standardised so that these are of like size.
+
+    >>> Powers.of(np.array([[1.0], [3.0]]), 2).columns(np.array([[3.0], [5.0]])).tolist()
+    [[3.0, 1.0], [5.0, 9.0]]
+    """
+
+    mean: np.ndarray  # of each confounder
+    scale: np.ndarray
+    degree: int
+
+    @classmethod
+    def of(cls, values: np.ndarray, degree: int) -> "Powers":
+        """Up to a degree; 1 leaves columns as they are."""
+        return cls(values.mean(axis=0), values.std(axis=0), degree)
+
+    def columns(self, values: np.ndarray) -> np.ndarray:
+        """The columns, then their squares, and so on."""
+        z = (values - self.mean[None]) / np.where(self.scale > 0, self.scale, 1)[None]
+        return np.concatenate([values, *(z**k for k in range(2, self.degree + 1))], axis=1)
+
+    def names(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Names of the columns."""
+        more = [f"{name}^{k}" for k in range(2, self.degree + 1) for name in names]
+        return (*names, *more)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Checked data on the host, float64; parts that were not given have no columns."""
+    """Checked data on the host, float64; parts that were not given have no columns.
 
-    Y: np.ndarray
-    C: np.ndarray  # confounders, (n, p)
-    Z: np.ndarray  # instruments, (n, m)
-    X: np.ndarray  # features of the texts, (n, d)
-    W: np.ndarray  # controls, (n, w)
+    The arrays are NumPy's, and go into functions that are typed for JAX's.
+    """
+
+    Y: Any  # outcome, (n,)
+    C: Any  # confounders, (n, p)
+    Z: Any  # instruments, (n, m)
+    X: Any  # features of the texts, (n, d)
+    W: Any  # controls, (n, w)
     kinds: tuple[Kind, ...]  # of groups
     confounders: tuple[str, ...]
     instruments: tuple[str, ...]
@@ -51,20 +82,33 @@ class Inputs:
     notices: tuple[str, ...]
     outcome: str = "outcome"
 
+    def curved(self, powers: Powers) -> "Inputs":
+        """The same with powers of the confounders, and as many of the instruments."""
+        of_z = Powers.of(self.Z, powers.degree)
+        new = dataclasses.replace(
+            self,
+            C=powers.columns(self.C),
+            Z=of_z.columns(self.Z),
+            confounders=powers.names(self.confounders),
+            instruments=of_z.names(self.instruments),
+        )
+        parts = {"confounders": new.C, "instruments": new.Z, "controls": new.W}
+        named = {"confounders": new.confounders, "instruments": new.instruments}
+        _check_apart(parts, named, self.units)
+        return new
+
     def rows(self, good: np.ndarray, notice: str) -> "Inputs":
         """Some rows alone, and a word on the others."""
         kept = self.kept.copy()
         kept[self.kept] = good
         parts = {name: getattr(self, name)[good] for name in ("Y", "C", "Z", "X", "W")}
-        weights, clusters = (
-            None if a is None else np.asarray(a)[good]
-            for a in (self.units.weights, self.units.clusters)
-        )
+        given = (self.units.weights, self.units.clusters)
+        held: list[Any] = [None if a is None else np.asarray(a)[good] for a in given]
         return dataclasses.replace(
             self,
             **parts,
             kinds=tuple(kind_of(k.name, np.array(k.labels)[k.numbers[good]]) for k in self.kinds),
-            units=checked_units(Units(weights, clusters), int(good.sum())),
+            units=checked_units(Units(*held), int(good.sum())),
             kept=kept,
             notices=(*self.notices, notice),
         )
@@ -153,8 +197,9 @@ def checked(
     bad |= {f"cluster {name}": labels for name, labels in together.items()}
     bad |= {kind: labels for kind, labels in kinds.items() if kind not in bad}
     kept, notices = complete_rows(bad, missing)
+    w: Any = None if weights is None else column(weights, "weights", n=n)[kept]
     units = Units(
-        None if weights is None else column(weights, "weights", n=n)[kept],
+        w,
         _numbered([labels[kept] for labels in together.values()]),
     )
     y, x = y[kept], x[kept]

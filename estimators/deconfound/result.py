@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 from jaxcore.errors import UserError
 from jaxcore.estimators.columns import column, covariate_columns, single
 from jaxcore.estimators.deconfound.assumptions import assumptions_of
-from jaxcore.estimators.deconfound.diagnostics import lines_of
-from jaxcore.estimators.deconfound.inputs import Kind
+from jaxcore.estimators.deconfound.diagnostics import lines_of, robust_set, stages_on_host
+from jaxcore.estimators.deconfound.inputs import Kind, Powers
 from jaxcore.estimators.deconfound.routes import adjusted
+from jaxcore.estimators.linear_iv import ConfidenceSet
 from jaxcore.estimators.report import PICTURES
 from jaxcore.estimators.result import SeveralResult
 from jaxcore.json_files import parse_json
@@ -47,6 +48,7 @@ class DeconfoundResult(SeveralResult):
     centre: np.ndarray  # means of the confounders
     n_features: int  # of the texts
     effects: tuple[GroupEffects, ...] = ()
+    powers: Powers | None = None  # of the confounders
 
     @property
     def route(self) -> str:
@@ -64,7 +66,7 @@ class DeconfoundResult(SeveralResult):
         from jaxcore.estimators.variance import covariance
 
         with self.config.precision():
-            found = np.asarray(covariance(np.asarray(self.estimate.psi), self.units))
+            found = np.asarray(covariance(self.estimate.psi, self.units))
         own = np.sqrt(np.diag(found))
         ratio = np.divide(self.se, own, out=np.ones_like(own), where=own > 0)
         return found * ratio[:, None] * ratio[None]
@@ -90,16 +92,20 @@ class DeconfoundResult(SeveralResult):
         Raises:
           UserError: other columns than in the fit.
         """
-        y = column(Y, "outcome")
-        p = len(self.centre)
+        y: Any = column(Y, "outcome")
+        centre: Any = self.centre
+        powers = self.powers or Powers(centre, np.ones_like(centre), 1)
+        p = len(powers.mean)
         if (C is None) != (p == 0):
             found = "none" if C is None else "some"
             raise UserError(f"Expected {p} confounders to adjust for, found {found}.")
         if p:
-            c = covariate_columns(C, None, len(y))[0]
+            c: Any = covariate_columns(C, None, len(y))[0]
             if c.shape[1] != p:
                 raise UserError(f"Expected {p} confounders, found {c.shape[1]}.")
-            y = np.asarray(adjusted(y, c, self.delta, self.centre if centred else None))
+            c = powers.columns(c)
+            delta: Any = self.delta
+            y = np.asarray(adjusted(y, c, delta, centre if centred else None))
         if self.effects:
             if groups is None:
                 raise UserError("Expected labels of groups to adjust for, found none.")
@@ -108,6 +114,17 @@ class DeconfoundResult(SeveralResult):
             for kind, own in zip(self.effects, columns, strict=True):
                 y = y - kind.of(own)
         return y
+
+    def robust_set(self, level: float = 0.95) -> ConfidenceSet:
+        """Set of Anderson and Rubin, valid however weak the instruments are; of route iv.
+
+        Raises:
+          UserError: another route, or several confounders.
+        """
+        if self.route != "iv":
+            raise UserError(f"Expected route iv for this set, found {self.route}.")
+        s = self.sample
+        return robust_set(stages_on_host(s.Y, s.A, s.Z, s.X, self.units), self.units, level)
 
     def assumptions(self) -> str:
         """What must hold for this route, what was checked, and what cannot be."""
@@ -152,6 +169,8 @@ class DeconfoundResult(SeveralResult):
         for j, kind in enumerate(self.effects):
             text = np.frombuffer(json.dumps(kind.labels).encode(), np.uint8)
             arrays[f"kind{j}"] = {"effects": kind.effects, "labels": text}
+        if self.powers is not None:
+            arrays["powers"] = {"mean": self.powers.mean, "scale": self.powers.scale}
         kinds = [kind.name for kind in self.effects]
         return {"kinds": kinds, "n_features": self.n_features}, arrays
 
@@ -167,6 +186,13 @@ def saved_effects(more: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[G
         )
         out.append(GroupEffects(name, labels, np.asarray(kind["effects"])))
     return tuple(out)
+
+
+def saved_powers(arrays: Mapping[str, Any], degree: int) -> Powers:
+    """Powers of the confounders as `DeconfoundResult.more_to_save` has them."""
+    held = arrays.get("powers", {})
+    none = np.zeros(0)
+    return Powers(np.asarray(held.get("mean", none)), np.asarray(held.get("scale", none)), degree)
 
 
 def centred_effects(kind: Kind, effects: np.ndarray) -> GroupEffects:

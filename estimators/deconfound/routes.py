@@ -24,6 +24,12 @@ Kind = Literal["dml2", "dml1"]
 KClass = Literal["2sls", "liml"]
 
 
+def _check_columns(**given: Array | None) -> None:
+    for name, values in given.items():
+        if values is not None and values.ndim != 2:
+            raise UserError(f"Expected {name} as columns (n, p), found shape {values.shape}.")
+
+
 def _with_constant(like: Float[Array, " n"], W: Float[Array, "n w"] | None) -> Float[Array, "n w1"]:
     one = jnp.ones((like.shape[0], 1), like.dtype)
     return one if W is None else jnp.concatenate([one, W], axis=1)
@@ -45,6 +51,7 @@ def ols_c(
     >>> round(float(ols_c(1 + 2 * c[:, 0], c).theta[0]), 6)
     2.0
     """
+    _check_columns(C=C, W=W)
     parts = stages(Y, C, C, _with_constant(Y, W), units)
     return least_squares(parts, units, estimator="deconfound, outcome on confounders")
 
@@ -94,6 +101,7 @@ def iv(
       Diagnostics hold ``first_stage_F`` of every confounder and ``cragg_donald``, the smallest
       over their combinations.
     """
+    _check_columns(C=C, Z=Z, W=W)
     if Z.shape[1] < C.shape[1]:
         raise UserError(
             f"Expected at least as many instruments as confounders ({C.shape[1]}), found "
@@ -148,6 +156,7 @@ def plm(
     References:
       Robinson (1988); Chernozhukov et al. (2018), definitions 3.1 and 3.2, sections 4.1 and 4.2.
     """
+    _check_columns(C=C, features=features, Z=Z)
     p = C.shape[1]
     columns = [Y[:, None], C] + ([] if Z is None else [Z])
     targets = jnp.concatenate(columns, axis=1)

@@ -20,6 +20,7 @@ from jaxcore.errors import printable
 COMMANDS = {
     "demo": "Fine-tune a small network on photographs and restore held-out ones.",
     "restore": "Restore pictures with a run or with official weights.",
+    "serve": "Restore photographs on a page in the browser, on this machine only.",
     "deconvolve": "Deconvolve FITS images with their PSF.",
     "sample": "Generate pictures, or show how one is restored, step by step.",
     "train": "Train a network by a recipe, or go on with a run.",

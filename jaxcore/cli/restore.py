@@ -2,11 +2,10 @@
 
 import dataclasses
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from jaxcore.cli.output import show
@@ -70,7 +69,7 @@ def restore(
       skip_existing: go on where an earlier call was broken off: leave out what is there.
     """
     from jaxcore.cli.restore_video import check_video, restore_video
-    from jaxcore.cli.restoring import header_sizes
+    from jaxcore.cli.restoring import header_sizes, runner
     from jaxcore.data.video import frame_size
     from jaxcore.weights import load, shipped
 
@@ -109,7 +108,7 @@ def restore(
         raise UserError("Expected no --condition for networks without further channels, found one.")
     options = {name: value for name, value in given.items() if name != "condition"}
     options |= {"tile": tile, "overlap": overlap, "ensemble": ensemble, "bucket": bucket}
-    run = _runner(loaded, options, sizes, several=len(jobs) > 1)
+    run = runner(loaded, options, sizes, several=len(jobs) > 1)
     if video is not None:
         restore_video(video, output, run, overwrite=overwrite)
         return
@@ -150,60 +149,6 @@ def _with_window(loaded: Loaded, window: int) -> Loaded:
     except UserError as error:
         raise UserError(f"--{str(error).replace('stat_window', 'stat-window')}") from None
     return dataclasses.replace(loaded, cfg=cfg)
-
-
-def _runner(
-    loaded: Loaded, options: dict[str, Any], sizes: Sequence[tuple[int, int]], *, several: bool
-) -> Run:
-    from jaxcore.cli.restoring import chosen_bucket, chosen_tile
-    from jaxcore.models.base import ImageNetwork
-    from jaxcore.tiling import check_options
-
-    network, cfg, params = loaded.network, loaded.cfg, loaded.params
-    channels = network.channels(cfg)
-    if not network.restores(cfg) or channels not in (1, 3):
-        raise UserError("Expected weights of a network for grey or RGB pictures, found others.")
-    multiple = network.multiple(cfg)
-    tile = options["tile"] or None
-    check_options(multiple, tile, options["overlap"], "linear", options["bucket"])
-    if network.deploy is not None:  # once, not for each picture
-        params, cfg = network.deploy(params, cfg)
-    if options["tile"] is None and isinstance(network, ImageNetwork):
-        tile, said = chosen_tile(sizes, _need(network, params, cfg), multiple)
-        if said:
-            show(said)
-    if options["bucket"] is None and several:
-        options = {**options, "bucket": chosen_bucket(sizes, tile, multiple)}
-    options = {**options, "tile": tile}
-
-    def run(pixels: np.ndarray, progress: Any, **further: Any) -> np.ndarray:
-        if "condition" in further:
-            further["condition"] = further["condition"][..., : cfg.condition_channels]
-        if channels == 1:
-            return _by_channel(pixels, progress)
-        return network.restore(params, pixels, cfg, progress=progress, **options, **further)
-
-    def _by_channel(pixels: np.ndarray, progress: Any) -> np.ndarray:
-        """Grey networks see one channel of a grey picture, and each of one in colour."""
-        grey = (pixels == pixels[..., :1]).all()
-        planes = np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)[..., None]
-        found = network.restore(params, planes, cfg, progress=progress, **options)
-        return np.repeat(found[0], 3, axis=-1) if grey else np.moveaxis(found[..., 0], 0, -1)
-
-    return run
-
-
-def _need(network: Any, params: Any, cfg: Any) -> Callable[[int], int]:
-    """Side of a square picture -> bytes that the network takes for it."""
-    from jaxcore.memory import working_bytes
-
-    def need(side: int) -> int:
-        import jax
-
-        picture = jax.ShapeDtypeStruct((1, side, side, network.channels(cfg)), np.float32)
-        return working_bytes(lambda x: network.apply(params, x, cfg), picture)
-
-    return need
 
 
 def _restore_one(job: Job, run: Run, overwrite: bool) -> None:

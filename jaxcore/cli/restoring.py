@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxcore.cli.output import show
 from jaxcore.errors import UserError
+from jaxcore.weights import Loaded
 
 Run = Callable[..., np.ndarray]
 """(pixels, progress, **further) -> restored."""
@@ -263,3 +265,67 @@ def chosen_tile(
         f"{pixel * largest / 1e9:.1f} GB as a whole, and {free / 1e9:.1f} GB are free (--tile 0 "
         "does not cut)"
     )
+
+
+def runner(
+    loaded: Loaded, options: dict[str, Any], sizes: Sequence[tuple[int, int]], *, several: bool
+) -> Run:
+    """The network as a function of pictures; what it chooses for them is said.
+
+    Args:
+      loaded: network with weights.
+      options: of ``Network.restore``; a tile of None is chosen from the memory, of 0 is none.
+      sizes: width and height of the pictures, as far as they are known.
+      several: pad them to few sizes.
+
+    Raises:
+      UserError: no network for pictures, or options that do not fit.
+    """
+    from jaxcore.models.base import ImageNetwork
+    from jaxcore.tiling import check_options
+
+    network, cfg, params = loaded.network, loaded.cfg, loaded.params
+    channels = network.channels(cfg)
+    if not network.restores(cfg) or channels not in (1, 3):
+        raise UserError("Expected weights of a network for grey or RGB pictures, found others.")
+    multiple = network.multiple(cfg)
+    tile = options["tile"] or None
+    check_options(multiple, tile, options["overlap"], "linear", options["bucket"])
+    if network.deploy is not None:  # once, not for each picture
+        params, cfg = network.deploy(params, cfg)
+    if options["tile"] is None and isinstance(network, ImageNetwork):
+        tile, said = chosen_tile(sizes, _need(network, params, cfg), multiple)
+        if said:
+            show(said)
+    if options["bucket"] is None and several:
+        options = {**options, "bucket": chosen_bucket(sizes, tile, multiple)}
+    options = {**options, "tile": tile}
+
+    def run(pixels: np.ndarray, progress: Any, **further: Any) -> np.ndarray:
+        if "condition" in further:
+            further["condition"] = further["condition"][..., : cfg.condition_channels]
+        if channels == 1:
+            return _by_channel(pixels, progress)
+        return network.restore(params, pixels, cfg, progress=progress, **options, **further)
+
+    def _by_channel(pixels: np.ndarray, progress: Any) -> np.ndarray:
+        """Grey networks see one channel of a grey picture, and each of one in colour."""
+        grey = (pixels == pixels[..., :1]).all()
+        planes = np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)[..., None]
+        found = network.restore(params, planes, cfg, progress=progress, **options)
+        return np.repeat(found[0], 3, axis=-1) if grey else np.moveaxis(found[..., 0], 0, -1)
+
+    return run
+
+
+def _need(network: Any, params: Any, cfg: Any) -> Callable[[int], int]:
+    """Side of a square picture -> bytes that the network takes for it."""
+    from jaxcore.memory import working_bytes
+
+    def need(side: int) -> int:
+        import jax
+
+        picture = jax.ShapeDtypeStruct((1, side, side, network.channels(cfg)), np.float32)
+        return working_bytes(lambda x: network.apply(params, x, cfg), picture)
+
+    return need

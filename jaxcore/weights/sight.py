@@ -146,7 +146,8 @@ class Sight:
         content.append({"type": "text", "text": question})
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
+            told = [{"type": "text", "text": system}]  # some templates know lists only
+            messages.insert(0, {"role": "system", "content": told})
         known, ids = tokenizer.id_of(mark), tokenizer.chat(messages)
         if self.network == "llava" and tokenizer.bos is not None and ids[:1] != [tokenizer.bos]:
             ids.insert(0, tokenizer.bos)  # LLaVA was trained with it, its template leaves it out

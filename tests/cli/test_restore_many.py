@@ -4,6 +4,7 @@ import dataclasses
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -209,6 +210,8 @@ def test_memory_that_is_free_and_that_is_needed():
         lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=5)[0], small
     )
     assert once == 8 * 8 * 4 and once <= looped <= 4 * once
+    joined = memory.working_bytes(lambda x: jnp.exp(2 * (x @ x) + 1) @ x, small)
+    assert joined == 2 * once  # two products; what is between them takes nothing
 
 
 def test_a_failure_of_the_network_names_its_picture(folder, tmp_path):

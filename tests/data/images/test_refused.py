@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
@@ -114,6 +115,8 @@ def _encoded(kind):
     buffer = io.BytesIO()
     if kind == "NPY":
         np.save(buffer, RGB8)
+    elif kind == "TIFF32":
+        tifffile.imwrite(buffer, RGB8 / np.float32(255), photometric="rgb", compression="zlib")
     elif kind == "PNG16":
         return png(RGB16, 16, 2)
     else:
@@ -144,7 +147,7 @@ def test_flipped_bits_of_a_png_are_noticed(tmp_path):
         read_rgb(tmp_path / "a.png")
 
 
-_KINDS = ("PNG", "PNG16", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "NPY")
+_KINDS = ("PNG", "PNG16", "JPEG", "TIFF", "TIFF32", "WEBP", "BMP", "PPM", "NPY")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -176,7 +179,7 @@ def test_damaged_files_give_a_picture_or_a_sentence(tmp_path, kind, changes):
         (None, "found no file"),
         (b"", "other or damaged content"),
         (b"<html>404</html>", "other or damaged content"),
-        (b"GIF89a", "other or damaged content"),
+        (b"GIF89a", "a GIF, which has to be converted"),
     ],
 )
 def test_what_is_not_a_picture(tmp_path, content, message):

@@ -104,6 +104,7 @@ def test_every_branch_with_a_cache_is_the_whole_text_read_again(decoder, prompt,
     edits = language_edit(edit, CFG.depth, CFG.num_heads, keys=branch_keys(KEYS, 0))
     for branch, one in ((0, None), (1, edits)):
         out = llama.apply(decoder.params, text, CFG, valid=valid, edit=one)
+        assert out.logits is not None
         whole = out.logits[:, LENGTH - 1 : -1]
         cached = jnp.moveaxis(found.kept["logits"][:, branch], 0, 1)
         np.testing.assert_allclose(cached, whole, atol=1e-4)

@@ -76,6 +76,7 @@ def test_patches_of_qwen2_vl_get_the_weights_of_their_own_image():
     edit = VisionEdit(kind="reverse")
     ours = qwen2_vl_features(params, patches, grids, QWEN, edit)
     seen = qwen2_vl.tower(params, patches, QWEN, attention=True)
+    assert seen.attention is not None
     tokens = np.array(seen.tokens)
     for number, grid in enumerate(grids):
         own = slice(8 * number, 8 * number + 8)

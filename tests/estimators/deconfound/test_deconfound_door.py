@@ -163,12 +163,23 @@ def test_sensitivity_says_how_far_the_best_texts_depend_on_the_estimate(by_iv):
     assert large.bias == pytest.approx(by_iv.se[0] * np.sqrt(598 * 0.04 / 0.8))
 
 
+def test_the_set_that_weak_instruments_leave_valid_is_near_the_interval_of_strong_ones(by_iv, logs):
+    one = Deconfound(route="iv").fit(logs["Y"], logs["C"], instruments=logs["Z"][:, 0])
+    for fit, near in ((one, 0.1), (by_iv, 0.2)):
+        (interval,) = fit.robust_set().intervals
+        np.testing.assert_allclose(interval, fit.confint()[0], atol=near)
+        assert fit.robust_set().describe() in fit.summary()
+
+
 def test_weak_instruments_and_confounders_that_texts_explain_are_told(logs):
     rng = np.random.default_rng(3)
     weak = Deconfound(route="iv").fit(
         logs["Y"], logs["C"], instruments=rng.normal(size=len(logs["Y"]))
     )
     assert any("weak instruments" in notice for notice in weak.notices)
+    assert "inf" in weak.robust_set().describe() or "whole" in weak.robust_set().describe()
+    with pytest.raises(UserError, match="route iv for this set"):
+        Deconfound(route="ols_c").fit(logs["Y"], logs["C"]).robust_set()
     near = logs["X"][:, 0] + 0.01 * rng.normal(size=len(logs["Y"]))
     told = Deconfound(route="plm").fit(logs["Y"], near, features=logs["X"])
     assert any("the text explains" in notice for notice in told.notices)
@@ -234,6 +245,7 @@ def test_data_that_do_not_answer_are_refused_in_one_sentence(settings, given, wo
         ({"route": "magic"}, "found 'magic'"),
         ({"route": "plm", "kind": "dml3"}, "found 'dml3'"),
         ({"route": "plm", "ridge": -1.0}, "found -1.0"),
+        ({"route": "plm", "degree": 0}, "found 0"),
         ({"route": "iv", "double": False}, "double=True"),
     ],
 )
@@ -252,6 +264,24 @@ def test_clusters_are_labels_of_any_kind_and_widen_the_errors(logs):
     assert fit.se[0] == pytest.approx(plain.se[0] * np.sqrt(200 / 199))
     assert "200 clusters" in fit.summary()
     np.testing.assert_allclose(np.sqrt(np.diag(fit.cov)), fit.se)
+
+
+def test_an_effect_that_bends_is_taken_out_by_powers(logs, tmp_path):
+    y = logs["tau"] + logs["C"] ** 2
+    plain = Deconfound(route="plm").fit(y, logs["C"], features=logs["X"])
+    bent = Deconfound(route="plm", degree=2).fit(y, logs["C"], features=logs["X"])
+    assert bent.names == ("c1", "c1^2")
+
+    def apart(fit):
+        gap = fit.adjusted_reward - logs["tau"]
+        return np.std(gap)
+
+    assert apart(bent) < 0.1 < apart(plain)
+    bent.save(tmp_path / "fit")
+    ours = load_fit(tmp_path / "fit").adjust(y[:7], logs["C"][:7])
+    np.testing.assert_allclose(ours, bent.adjusted_reward[:7])
+    with pytest.raises(UserError, match=r"'c1\^2' is one"):
+        Deconfound(route="ols_c", degree=2).fit(y, (logs["C"] > 0) * 1.0)
 
 
 def test_settings_change_by_name():

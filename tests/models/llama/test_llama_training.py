@@ -134,6 +134,7 @@ def test_heads_that_do_not_divide_stay_together():
     assert rules["(^|/)embed$"] == PartitionSpec("tensor", "fsdp")
 
 
+@pytest.mark.slow
 def test_eight_devices_compute_the_same():
     code = (
         "from tests.models.llama.test_llama_training import compare_on\n"

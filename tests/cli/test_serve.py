@@ -1,0 +1,188 @@
+"""``jaxcore serve``: the page on this machine, and what it refuses."""
+
+import http.client
+import json
+import threading
+import urllib.parse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcore.cli.web import Limits, Page
+from jaxcore.data.images import read_rgb
+from jaxcore.errors import UserError
+from jaxcore.models.base import ImageNetwork
+
+LIMITS = Limits(bytes=200_000, pixels=600 * 700, seconds=60)
+
+
+@pytest.fixture
+def serving(weights, run):
+    """A page with a file and a run to choose among, and how it is asked."""
+    pages = []
+
+    def start(limits=LIMITS):
+        page = Page([weights / "tiny.pth", run], 0, limits)
+        thread = threading.Thread(target=page.serve, daemon=True)
+        thread.start()
+        pages.append((page, thread))
+
+        def ask(method, path, body=None, **headers):
+            place = urllib.parse.urlsplit(page.address).netloc
+            connection = http.client.HTTPConnection(place, timeout=60)
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, named)
+            answer = connection.getresponse()
+            content = answer.read()
+            connection.close()
+            return answer, content
+
+        return ask
+
+    yield start
+    for page, thread in pages:
+        page.stop()
+        thread.join()
+        page.__exit__(None, None, None)
+
+
+@pytest.fixture
+def inverted(monkeypatch):
+    seen = []
+
+    def restore(self, params, pixels, cfg, *, progress=None, **options):
+        seen.append(options)
+        for done in range(1, 4):
+            if progress is not None:
+                progress(done, 3)
+        return 1 - pixels
+
+    monkeypatch.setattr(ImageNetwork, "restore", restore)
+    return seen
+
+
+def picture(tmp_path, name="a.png", height=30, width=40):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+    return pixels, (tmp_path / name).read_bytes()
+
+
+def path(model, name="photo.png"):
+    return "/restore?" + urllib.parse.urlencode({"model": str(model), "name": name})
+
+
+def test_a_picture_is_restored_by_a_file_and_by_a_run(serving, inverted, weights, run, tmp_path):
+    ask = serving()
+    answer, html = ask("GET", "/")
+    assert answer.status == 200 and b"Restore a photograph" in html
+    assert b"http:" not in html and b"https:" not in html  # nothing is fetched from elsewhere
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    _, content = ask("GET", "/models")
+    names = [one["name"] for one in json.loads(content)["models"]]
+    assert names[:2] == [str(weights / "tiny.pth"), str(run)] and "photos" in names
+    pixels, body = picture(tmp_path)
+    for model in names[:2]:
+        answer, content = ask("POST", path(model), body, X_Jaxcore="page")
+        found = json.loads(content)
+        assert answer.status == 200, found
+        assert found["name"] == "photo_restored.png" and found["said"].startswith("40x30 pixels")
+        _, restored = ask("GET", found["download"])
+        (tmp_path / "b.png").write_bytes(restored)
+        np.testing.assert_array_equal(read_rgb(tmp_path / "b.png"), 255 - pixels)
+        for which in ("before", "after"):
+            answer, content = ask("GET", found[which])
+            assert answer.headers["Content-Type"] == "image/jpeg" and content[:2] == b"\xff\xd8"
+    assert inverted[-1]["tile"] is None
+
+
+def test_large_pictures_are_cut_and_end_in_time(serving, inverted, weights, tmp_path):
+    ask = serving(Limits(bytes=10**7, pixels=10**6, seconds=0))
+    _, body = picture(tmp_path, "a.jpg", 600, 650)
+    answer, content = ask("POST", path(weights / "tiny.pth"), body, X_Jaxcore="page")
+    assert answer.status == 400 and "takes more than 0 s" in json.loads(content)["error"]
+    assert inverted[-1]["tile"] == 512
+    answer, _ = ask("GET", "/")
+    assert answer.status == 200
+
+
+def test_no_file_is_reachable(serving):
+    ask = serving()
+    for place in (
+        *("/etc/passwd", "/../pyproject.toml", "/%2e%2e/pyproject.toml", "/page.html"),
+        *("/result/x/before", "/result/../../etc/passwd", "//etc/passwd", "/file=/etc/passwd"),
+    ):
+        answer, _ = ask("GET", place)
+        assert answer.status == 404, place
+
+
+def test_what_other_pages_or_hosts_send_is_refused(serving, weights, tmp_path):
+    ask = serving()
+    _, body = picture(tmp_path)
+    assert ask("POST", path(weights / "tiny.pth"), body)[0].status == 403
+    assert ask("GET", "/", Host="evil.example:7860")[0].status == 403
+    assert ask("POST", path("photos"), body, Host="evil.example", X_Jaxcore="page")[0].status == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "status", "sentence"),
+    [
+        (b"no picture", None, 400, "other or damaged content in photo.png"),
+        (b"x" * 200_001, None, 413, "at most 0.2 MB"),
+        (b"", None, 413, "at most 0.2 MB"),
+        (b"x", "/etc/passwd", 400, "Expected a network of the list"),
+        ("wide", None, 400, "at most 1,260,000 bytes of pixels"),
+    ],
+)
+def test_what_is_too_large_or_no_picture_ends_in_a_sentence(
+    serving, weights, tmp_path, body, model, status, sentence
+):
+    ask = serving()
+    if body == "wide":
+        Image.new("RGB", (800, 800)).save(tmp_path / "a.png")
+        body = (tmp_path / "a.png").read_bytes()
+    answer, content = ask("POST", path(model or weights / "tiny.pth"), body, X_Jaxcore="page")
+    assert answer.status == status and sentence in json.loads(content)["error"]
+
+
+def test_one_picture_at_a_time(serving, weights, tmp_path, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def restore(self, params, pixels, cfg, **options):
+        begun.set()
+        assert go_on.wait(30)
+        return pixels
+
+    monkeypatch.setattr(ImageNetwork, "restore", restore)
+    ask = serving()
+    _, body = picture(tmp_path)
+    words = ("POST", path(weights / "tiny.pth"), body)
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(ask(*words, X_Jaxcore="page")))
+    first.start()
+    assert begun.wait(30)
+    answer, content = ask(*words, X_Jaxcore="page")
+    assert answer.status == 503 and "Another picture" in json.loads(content)["error"]
+    go_on.set()
+    first.join()
+    assert answers[0][0].status == 200
+
+
+def test_few_results_are_kept(serving, inverted, weights, tmp_path):
+    ask = serving()
+    _, body = picture(tmp_path)
+    found = [
+        json.loads(ask("POST", path(weights / "tiny.pth"), body, X_Jaxcore="page")[1])
+        for _ in range(4)
+    ]
+    assert ask("GET", found[0]["after"])[0].status == 404
+    assert ask("GET", found[-1]["after"])[0].status == 200
+
+
+def test_what_cannot_be_served_is_told(call, weights, tmp_path):
+    code, _, err = call("serve", tmp_path / "gone")
+    assert code == 2 and "found nothing at" in err
+    with Page([weights / "tiny.pth"], 0, LIMITS) as page:
+        port = urllib.parse.urlsplit(page.address).port
+        with pytest.raises(UserError, match=f"a free port, found {port}"):
+            Page([weights / "tiny.pth"], port, LIMITS)
