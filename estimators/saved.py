@@ -184,7 +184,9 @@ def learner_classes() -> dict[str, type]:
     from jaxcore.estimators.image_confounding.networks import Training
     from jaxcore.estimators.nuisance.tuning import Tuned
     from jaxcore.estimators.selective_iv.learners import PlugIn, VaryingCoefficient
-    from jaxcore.models.regression import RegressionConfig
+    from jaxcore.models.convnet import ConvNetConfig
+    from jaxcore.models.convnet.cnn2023 import CNN2023Config
+    from jaxcore.models.vit import ViTConfig
 
     ours = {name: getattr(nuisance, name) for name in nuisance.__all__}
     classes = {
@@ -192,9 +194,9 @@ def learner_classes() -> dict[str, type]:
         for name, one in ours.items()
         if isinstance(one, type) and dataclasses.is_dataclass(one)
     }
-    networks = (registry.network(name).config_class for name in registry.networks())
-    of_images = (one for one in networks if issubclass(one, RegressionConfig))
-    more = (PlugIn, VaryingCoefficient, Tuned, Training, *of_images)
+    own = (network.config_class for network in registry.registered())
+    networks = (ViTConfig, ConvNetConfig, CNN2023Config, *own)
+    more = (PlugIn, VaryingCoefficient, Tuned, Training, *networks)
     return classes | {one.__name__: one for one in more}
 
 

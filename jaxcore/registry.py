@@ -174,6 +174,11 @@ def register(network: "Network[Any]") -> None:
     _registered[network.name] = network
 
 
+def registered() -> "tuple[Network[Any], ...]":
+    """Networks that joined those of this library."""
+    return tuple(_registered.values())
+
+
 def task_class(name: str) -> type[Any]:
     """Look the class of a training task up by name.
 

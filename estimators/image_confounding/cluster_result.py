@@ -25,6 +25,8 @@ from jaxcore.estimators.image_confounding.weighting import columns_of, effect
 from jaxcore.estimators.projection import group_effects
 from jaxcore.estimators.units import Units
 
+_UNEVEN = 3.0  # t of treatment less propensity in a group, above which a notice tells it
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Repetition:
@@ -327,6 +329,26 @@ def _asked(
     return outputs
 
 
+def _uneven(more: Estimate) -> list[str]:
+    """A notice if a group has more or fewer treated units than a lottery gives it.
+
+    Args:
+      more: mean of treatment less propensity, in each group.
+    """
+    theta, se = np.asarray(more.theta), np.asarray(more.se)
+    t = np.divide(theta, se, out=np.zeros_like(theta), where=se > 0)
+    worst = int(np.argmax(np.abs(t)))
+    if abs(t[worst]) < _UNEVEN:
+        return []
+    points, which = 100 * abs(theta[worst]), "more" if theta[worst] > 0 else "less"
+    return [
+        f"treatment is {points:.3g} points {which} frequent in {more.names[worst]} than its "
+        f"propensities say (t = {t[worst]:.1f}): it was not drawn by lot alike everywhere, and "
+        "effects are confounded; give the right propensities, or adjust for the images "
+        "(ImageConfounding)"
+    ]
+
+
 def _names(clusters: int) -> list[str]:
     return [f"cluster {c + 1}" for c in range(clusters)]
 
@@ -358,6 +380,7 @@ def _evidence(
     if clusters is not None and not kept.all():
         clusters = np.unique(clusters, return_inverse=True)[1]
     groups = group_effects(u[kept], names[hard[kept]], Units(None, clusters))
+    words += _uneven(group_effects((a - e)[kept], names[hard[kept]], Units(None, clusters)))
     difference = None
     if len(groups.names) > 1:
         with jax.enable_x64(True):

@@ -191,6 +191,8 @@ def image_heterogeneity(
     given = units_of(data, pictures, columns, reading, settings.seed, propensity)
     if other is not None and "X" in given:
         raise UserError("Expected no covariates with --others, whose covariates no file has.")
+    if other is not None:
+        _check_alike(other.images, getattr(given["images"], "images", given["images"]))
     result = estimator.fit(**given, run_dir=runs)
     told = None if other is None else result.transport(other)
     report = ClusterReport(result, told, () if other is None else list(map(str, other.keys)))
@@ -202,6 +204,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "image-heterogeneity": image_heterogeneity,
 }
 """By the names in `jaxcore.registry`."""
+
+
+def _check_alike(others: Any, own: Any) -> None:
+    """Refuse images of other places, before any training, that networks could not look at."""
+    if tuple(others.shape[1:]) != tuple(own.shape[1:]):
+        raise UserError(
+            f"Expected images of shape (n, {', '.join(map(str, own.shape[1:]))}) for --others, as "
+            f"those of the units, found {tuple(others.shape)}."
+        )
 
 
 def _check_folders(

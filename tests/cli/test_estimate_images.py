@@ -57,6 +57,7 @@ def files(tmp_path_factory):
     missing = images.astype(np.float32)
     missing[3, 0, 0, 0] = np.nan
     np.savez(folder / "missing.npz", images=missing, keys=TOWNS)
+    np.savez(folder / "narrow.npz", images=images[:, :, 2:], keys=TOWNS)
     np.savez(folder / "few.npz", images=images[1:], keys=TOWNS[1:])
     np.savez(folder / "other.npz", pictures=images)
     whole = (folder / "images.npz").read_bytes()
@@ -192,6 +193,7 @@ def shapes_of(cfg):
         (["--weights", "x"], ["--weights"]),
         (["--covariates", "x", "--others", "few.npz"], ["--others"]),
         (["--others", "absent.npz"], ["absent.npz"]),
+        (["--others", "narrow.npz"], ["(n, 8, 8, 2) for --others", "(80, 8, 6, 2)"]),
     ],
 )
 def test_what_is_wrong_with_kinds_of_places_is_told(estimate, files, monkeypatch, options, words):

@@ -61,6 +61,14 @@ def test_effects_of_groups_bear_it_out(found):
     ]
 
 
+def test_a_treatment_that_follows_the_images_is_told(found):
+    assert "drawn by lot" not in found.summary()
+    chosen = (RNG.random(N) < np.where(BRIGHT, 0.8, 0.2)).astype(float)
+    effect = np.where(BRIGHT, 2.0, 0.0) * chosen
+    told = fit(ESTIMATOR, A=chosen, Y=0.5 * BRIGHT + effect + 0.3 * RNG.normal(size=N)).notices
+    assert any("than its propensities say" in text and "drawn by lot" in text for text in told)
+
+
 def test_clusters_of_other_places(found):
     other = (RNG.normal(size=(6, 13, 13, 1)) + 3 * (np.arange(6) % 2)[:, None, None, None]).astype(
         np.float32
