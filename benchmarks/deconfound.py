@@ -92,7 +92,7 @@ def equal(smoke: bool) -> dict[str, Any]:
 
 def two_kinds(smoke: bool) -> dict[str, Any]:
     """Two kinds of groups, poorly connected: most authors write in two neighbouring weeks."""
-    n, d, groups = (2000, 2, 100) if smoke else (200_000, 8, 20_000)
+    n, d, groups = (2000, 2, 100) if smoke else (40_000, 2, 4_000)
     y, x, author = block(1, n, d, groups)
     week = (author * 50 // groups + np.random.default_rng(2).integers(0, 2, n)).astype(int)
     ids, x = np.stack([author, week], axis=1), x.astype(np.float64)
@@ -123,7 +123,7 @@ def _timed(
     if agreeing:
         times[best] |= ratios(times, best, agreeing)
     say("  " + ", ".join(f"{name} {t['median_s']:.2f} s" for name, t in times.items()))
-    shape = {"rows": len(y), "features": x.shape[1], "groups": ids.max(axis=0).tolist()}
+    shape = {"rows": len(y), "features": x.shape[1], "groups": (ids.max(axis=0) + 1).tolist()}
     return {**shape, "apart": apart, "times": times}
 
 

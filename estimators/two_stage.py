@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcore.estimators import linear_algebra
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.units import INDEPENDENT, Units
 
@@ -77,7 +78,8 @@ def least_squares(
       **fields: further fields of the estimate; diagnostics gain the coefficients of the exogenous
         regressors as ``exogenous``.
     """
-    inner, upper = jnp.linalg.qr(parts.cc)
+    cc = parts.cc if theta is None else linear_algebra.after(parts.cc, theta)
+    inner, upper = jnp.linalg.qr(cc)
 
     def back(b: Array, **more: Any) -> Array:
         return jax.lax.linalg.triangular_solve(upper, b, left_side=True, **more)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 Way: TypeAlias = CausalMMConfig | VCDConfig | TextOnlyConfig | PAIConfig | DoLaConfig
 """How to decode; None is as the model says."""
 
+_NAMES = {VCDConfig: "vcd", TextOnlyConfig: "text-only", PAIConfig: "pai"}
+
 
 def begin(
     model: "LanguageModel",
@@ -83,7 +85,7 @@ def begin(
             edited = functools.partial(_edited, prompt, model.cfg, way.vision, len(images))
         return causalmm(decoder, factual, way, keys=keys, room=room, counterfactual=edited)
     if not images or model.sight is None:
-        raise UserError(f"Expected pictures for {type(way).__name__}, found none.")
+        raise UserError(f"Expected pictures for {_NAMES[type(way)]}, found none.")
     if isinstance(way, VCDConfig):
         drawn = branch_keys(keys, 0)
         look = functools.partial(_noised, cfg=model.cfg, keys=drawn, step=way.step)

@@ -159,7 +159,7 @@ def dola(decoder: Decoder, factual: Prompt, config: DoLaConfig, *, room: int) ->
       UserError: the network has no such layer.
     """
     depth = decoder.cfg.depth
-    layers = config.layers or tuple(range(depth // 2, depth - 1, 2))
+    layers = config.layers or tuple(range(depth // 2, depth - 1, 2)) or tuple(range(depth - 1))
     if not layers or max(layers) >= depth - 1:
         raise UserError(
             f"Expected layers below the last one, {depth - 1}, to contrast it with, found "

@@ -175,7 +175,8 @@ def plm(
     }
     theta = None
     if kind == "dml1":
-        theta = _per_fold(y, c, z, fold_ids, n_folds, units)
+        last = linear_algebra.after(z, parts.cy)
+        theta = _per_fold(y, c, last, fold_ids, n_folds, units)
     elif kind != "dml2":
         raise UserError(f"Expected kind='dml2' or 'dml1', found {kind!r}.")
     name = f"deconfound, partially linear{'' if Z is None else ' with instruments'}"

@@ -24,8 +24,8 @@ def deconfound_study(n: int, *, n_folds: int = 5, penalty: float = 2.0) -> Study
         s = linear(of_data, n)
         ids = jax.random.permutation(of_folds, n) % n_folds
         plm = routes.plm(s.Y, s.C, s.features, ids, n_folds, penalty=penalty)
-        iv = routes.iv(after(s.Y, plm.theta), s.C, s.Z)
-        alone = routes.ols_c(after(s.Y, iv.theta), s.C)
+        iv = routes.iv(s.Y, s.C, after(s.Z, plm.theta))  # what is factorised waits its turn
+        alone = routes.ols_c(s.Y, after(s.C, iv.theta))
         every = (plm, iv, alone)
         theta, se = (jnp.concatenate([getattr(e, name) for e in every]) for name in ("theta", "se"))
         return Replication(theta, se)

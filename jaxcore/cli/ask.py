@@ -110,12 +110,15 @@ def ask(
             answer = "".join(pieces)
             about = {"question": question, "answer": answer, **pieces.figures(start)}
             show(json.dumps(about, ensure_ascii=False))
-            continue
-        for text in pieces:
-            show(text, end="", flush=True)
-        show("")
-        show(pieces.sentence(start, ready), file=sys.stderr)
+        else:
+            for text in pieces:
+                show(text, end="", flush=True)
+            show("")
+            show(pieces.sentence(start, ready), file=sys.stderr)
         ready = 0.0
+        if attention is not None:
+            draw_attention(loaded, prompt, pictures, way, seed, attention)
+            attention = None
 
 
 def _whole(question: str) -> str:

@@ -20,6 +20,7 @@ _THREADS = 2  # that read, and that write
 _AHEAD = 4  # pictures that are read or wait to be written; more would only take memory
 _PROGRAMS = 8  # sizes that are compiled for a folder, at most where that can be had
 _SIDES = (64, 128, 256, 512, 1024)  # pixels, to whose multiples pictures are padded
+_LOOKED_AT = 2000  # headers of a folder, evenly spread
 _GAP = 4  # pixels between the two halves of a comparison
 
 
@@ -225,10 +226,10 @@ def chosen_bucket(sizes: Sequence[tuple[int, int]], tile: int | None, multiple: 
 
 
 def header_sizes(jobs: Sequence[Job]) -> list[tuple[int, int]]:
-    """Width and height of the pictures whose headers tell; the others speak when they are read."""
+    """Width and height of pictures, evenly spread, whose headers tell."""
     from jaxcore.data.images.headers import header_size, look
 
-    found, _ = look(jobs, len(jobs), lambda job: header_size(job.source))
+    found, _ = look(jobs, _LOOKED_AT, lambda job: header_size(job.source))
     return [size for _, size in found]
 
 

@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import fractions
+import importlib
 import queue
 import threading
 from collections import deque
@@ -120,7 +121,7 @@ def convert_video(
 
 def _av() -> Any:
     try:
-        import av
+        av: Any = importlib.import_module("av")
     except ImportError:
         raise UserError(
             "Expected PyAV to read videos, found none: install jaxcore[video]."
@@ -132,8 +133,7 @@ def _av() -> Any:
 @contextlib.contextmanager
 def _errors(source: Path) -> Iterator[None]:
     """A damaged file in one sentence."""
-    import av
-
+    av = _av()
     try:
         yield
     except av.error.FFmpegError as error:

@@ -72,7 +72,7 @@ def alexnet(weights: Weights, x: Float[Array, "b h w 3"]) -> list[Array]:
 def vgg16(
     weights: Weights,
     x: Float[Array, "b h w 3"],
-    pool: "Sequence[Array] | None" = None,
+    pool: Sequence[float] | None = None,
 ) -> list[Array]:
     """What VGG16 shows at the end of each of its five blocks.
 
@@ -92,15 +92,16 @@ def vgg16(
     return found
 
 
-def _root_pooled(x: Array, taps: "Sequence[Array]") -> Array:
+def _root_pooled(x: Array, taps: Sequence[float]) -> Array:
     line = jnp.asarray(taps, x.dtype)
     kernel = jnp.outer(line, line)
     kernel = jnp.broadcast_to(kernel / kernel.sum(), (x.shape[-1], 1, *kernel.shape))
+    half = len(taps) // 2
     squares = jax.lax.conv_general_dilated(
         x * x,
         jnp.transpose(kernel, (2, 3, 1, 0)),
         (2, 2),
-        [(len(taps) // 2,) * 2] * 2,
+        [(half, half), (half, half)],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
         precision="highest",

@@ -6,6 +6,7 @@ maxima.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,9 +120,9 @@ def _block(
     found = []
     for branch in branches:
         y = x
-        for layer in branch:
-            fork = layer if isinstance(layer[0], tuple) else (layer,)
-            ends = [_basic(weights, y, (f"Mixed_{name}.{one[0]}", *one[1:])) for one in fork]
+        for step in branch:
+            layers: Any = step if isinstance(step[0], tuple) else (step,)
+            ends = [_basic(weights, y, (f"Mixed_{name}.{n}", at, pad)) for n, at, pad in layers]
             y = jnp.concatenate(ends, axis=-1) if len(ends) > 1 else ends[0]
         found.append(y)
     pooled = pool(x)
