@@ -89,12 +89,11 @@ def _moments(
     blocks: Callable[[], Iterable[Block]], n_groups: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """Sums and rows of every group, products of columns (outcome last), all less a shift."""
-    shift: np.ndarray | None = None
-    none = np.zeros((0, 0))
-    sums, gram, counts, n = none, none, np.zeros(n_groups), 0
+    shift, sums, gram = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0))
+    counts, n = np.zeros(n_groups), 0
     for block in blocks():
         z, ids = _checked(block, n_groups)
-        if shift is None:  # close to the means: products then lose few digits
+        if not n:  # close to the means: products then lose few digits
             shift = z.mean(axis=0)
             sums, gram = np.zeros((n_groups, z.shape[1])), np.zeros((z.shape[1], z.shape[1]))
         if z.shape[1] != len(shift):
@@ -106,7 +105,7 @@ def _moments(
         _add(sums, z, ids)
         counts += np.bincount(ids, minlength=n_groups)
         n += len(z)
-    if shift is None:
+    if not n:
         raise UserError("Expected blocks of rows, found none.")
     return sums, counts, gram, shift, n
 

@@ -99,7 +99,8 @@ def stages_on_host(Y: Any, C: Any, Z: Any, W: Any, units: Units) -> Stages:
     """`two_stage.stages` with a constant among the exogenous regressors, in float64."""
     with jax.enable_x64(True):
         exogenous = np.concatenate([np.ones((len(Y), 1)), W], axis=1)
-        return jax.device_get(two_stage.stages(*map(jnp.asarray, (Y, C, Z, exogenous)), units))
+        y, c, z, w = map(jnp.asarray, (Y, C, Z, exogenous))
+        return jax.device_get(two_stage.stages(y, c, z, w, units))
 
 
 def robust_set(parts: Stages, units: Units, level: float = 0.95) -> ConfidenceSet:

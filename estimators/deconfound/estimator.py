@@ -252,7 +252,9 @@ class Deconfound(CrossFitting):
                 fixed_effects.shrunken(residual, e, n, len(beta)).effects
                 for e, n in zip(effects, counts, strict=True)
             ]
-        tables = tuple(centred_effects(k, e) for k, e in zip(data.kinds, effects, strict=True))
+        tables = tuple(
+            centred_effects(k, np.asarray(e)) for k, e in zip(data.kinds, effects, strict=True)
+        )
         p = data.C.shape[1]
         centre = np.asarray(data.units.weights_like(data.Y) @ data.C) / len(data.Y)
         reward = data.Y - (data.C - centre[None]) @ beta[:p]
