@@ -44,7 +44,7 @@ def evaluate_answers(model: Path, asking: Asking, out: Path | None, seed: int) -
       out: folder for ``answers.json``.
       seed: of the first of the draws.
     """
-    from jaxcore.atomic import write_json
+    from jaxcore.atomic import check_writable, write_json
     from jaxcore.cli.progress import track
     from jaxcore.estimators.causalmm.benchmarks import BENCHMARKS, report
     from jaxcore.estimators.causalmm.benchmarks.running import table
@@ -54,6 +54,8 @@ def evaluate_answers(model: Path, asking: Asking, out: Path | None, seed: int) -
         raise UserError("Expected a file of questions (--asking.file), found none.")
     if asking.seeds < 0 or (asking.limit is not None and asking.limit < 1):
         raise UserError("Expected --asking.seeds from 0 and --asking.limit from 1.")
+    if out is not None:
+        check_writable(out)
     benchmark = BENCHMARKS[asking.benchmark]
     questions = benchmark.load(asking.file, asking.images)[: asking.limit]
     _check_images(questions)
@@ -73,6 +75,7 @@ def evaluate_answers(model: Path, asking: Asking, out: Path | None, seed: int) -
         reports[name] = report(benchmark, questions, answer, seeds=seeds, track=shown)
     show(table(reports))
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         content = {
             name: {"settings": None if one is None else one.to_dict(), **reports[name]._asdict()}
             for name, one in ways.items()

@@ -70,10 +70,10 @@ def test_attention_is_drawn_over_the_picture_or_the_words(call, ask, place, tmp_
 
 def test_questions_of_pope_are_asked_greedily_and_by_draws(call, place, tmp_path):
     words = ("--asking.file", place / "pope.json", "--asking.seeds", 2, "--asking.causalmm", "both")
-    code, out, err = call("evaluate", place / "llava", *words, "-o", tmp_path)
+    code, out, err = call("evaluate", place / "llava", *words, "-o", tmp_path / "new")
     assert code == 0, err
     assert "regular: " in out and "contrast: " in out and "yes_ratio" in out and "+-" in out
-    found = json.loads((tmp_path / "answers.json").read_text())
+    found = json.loads((tmp_path / "new" / "answers.json").read_text())
     assert found["contrast"]["settings"]["mode"] == "both" and found["regular"]["settings"] is None
     assert len(found["regular"]["answers"]) == 2 and len(found["contrast"]["sampled"]) == 2
 
