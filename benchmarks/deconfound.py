@@ -79,9 +79,12 @@ def equal(smoke: bool) -> dict[str, Any]:
     y, x, ids = block(0, n, d, groups)
     x = x.astype(np.float64)
 
+    columns: Any = np.column_stack([y, x])
+    numbers: Any = ids
+
     def in_memory() -> np.ndarray:
-        left = fixed_effects.demean(np.column_stack([y, x]), ids, n_groups=groups).values
-        return fixed_effects.within(left[:, 0], left[:, 1:]).theta
+        left = fixed_effects.demean(columns, numbers, n_groups=groups).values
+        return np.asarray(fixed_effects.within(left[:, 0], left[:, 1:]).theta)
 
     calls: dict[str, Call] = {
         "blocks": lambda: absorb(lambda: [(y, x, ids)], groups).beta,
@@ -98,10 +101,13 @@ def two_kinds(smoke: bool) -> dict[str, Any]:
     ids, x = np.stack([author, week], axis=1), x.astype(np.float64)
     y = y + np.cos(week)
 
+    columns: Any = np.column_stack([y, x])
+    numbers: Any = ids
+
     def ours(method: Any) -> np.ndarray:
-        left = fixed_effects.demean(np.column_stack([y, x]), ids, method=method)
+        left = fixed_effects.demean(columns, numbers, method=method)
         passes[method] = int(left.n_iter)
-        return fixed_effects.within(left.values[:, 0], left.values[:, 1:]).theta
+        return np.asarray(fixed_effects.within(left.values[:, 0], left.values[:, 1:]).theta)
 
     passes: dict[str, int] = {}
     calls: dict[str, Call] = {name: lambda name=name: ours(name) for name in ("cg", "alternating")}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -76,7 +76,7 @@ def read_texts(
     return Rows(tokens, segments, counted.astype(bool))
 
 
-def _whole_numbers(tokens: Any, limit: int) -> bool:
+def _whole_numbers(tokens: Any, limit: int) -> TypeGuard[list[int]]:
     if not isinstance(tokens, list):
         return False
     return all(type(token) is int and 0 <= token < limit for token in tokens)

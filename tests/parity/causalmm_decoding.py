@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +116,8 @@ def check_branches(path: Path) -> None:
     @jax.jit
     def last(params, features, edit=None):
         options = {"features": features, "edit": edit, "logits": "last"}
-        return llava.apply(params, tokens, cfg, **options).logits[:, 0]
+        found: Any = llava.apply(params, tokens, cfg, **options).logits
+        return found[:, 0]
 
     plain = llava.project(params, seen.tokens, cfg)
     logits = {"": last(params, plain)}
