@@ -215,7 +215,7 @@ def first_cluster_score(
 def score_of(share: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """``log(0.99 p + 0.005)``: the log of a probability, finite at 0.
 
-    >>> float(score_of(jnp.array(1.0)).round(3))
+    >>> round(float(score_of(jnp.array(1.0))), 3)
     -0.005
     """
     return jnp.log(0.99 * share + 0.005)
