@@ -248,7 +248,7 @@ def main(
     plan = plan if repeats is None else dataclasses.replace(plan, repeats=repeats)
 
     def run(part: str) -> dict[str, Any]:
-        return {"smoke": smoke, **measured(plan, smoke, part)}  # type: ignore[arg-type]
+        return {"smoke": smoke, **measured(plan, smoke, part)}  # type: ignore[arg-type]  # a Part
 
     harness.record_parts(output, parts, run, "torch", "transformers")
 

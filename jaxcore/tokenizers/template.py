@@ -165,7 +165,7 @@ def _environment(budget: _Budget, source: str) -> Any:
     class Generation(Extension):
         """What the assistant says may be marked, for trainings; here it is text like any other."""
 
-        tags = {"generation"}  # noqa: RUF012
+        tags = {"generation"}  # noqa: RUF012  # as Jinja declares it
 
         def parse(self, parser: Any) -> Any:
             next(parser.stream)
@@ -212,7 +212,8 @@ def _environment(budget: _Budget, source: str) -> Any:
                 raise UserError("it repeats a text or a list, which chats do not need")
             return budget.checked(super().call_binop(context, operator, left, right))
 
-        def call(self, context: Any, called: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        # Jinja names its arguments otherwise, so that a call may use any name.
+        def call(self, context: Any, called: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # as said
             budget.spend()
             owner = getattr(called, "__self__", None)
             if isinstance(owner, str | list | tuple | dict):
