@@ -153,12 +153,7 @@ class Result:
         Raises:
           UserError: no such folder, another kind of folder, or damaged files.
         """
-        found = saved.load_fit(path)
-        if not isinstance(found, cls):
-            raise UserError(
-                f"Expected a saved {cls.__name__} in {path}, found a {type(found).__name__}."
-            )
-        return found
+        return saved.load_result(cls, path)
 
     def _aggregated(self, of: Callable[[Estimate], Estimate]) -> Estimate:
         """An estimate from that of every partition, aggregated."""

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -21,6 +21,8 @@ from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.nuisance import HostLearner, label
 from jaxcore.estimators.nuisance.host import is_outside_learner
 from jaxcore.places import local_place
+
+R = TypeVar("R")
 
 
 class NamedLearner(HostLearner):
@@ -124,6 +126,20 @@ def save_fit(
         "more": dict(arrays or {}),
     }
     return write_fit(path, meta, tree, config.precision())
+
+
+def load_result(kind: type[R], path: str | Path) -> R:
+    """The result of a class that `save_fit` wrote.
+
+    Raises:
+      UserError: see `load_fit`; a result of another class.
+    """
+    found = load_fit(path)
+    if not isinstance(found, kind):
+        raise UserError(
+            f"Expected a saved {kind.__name__} in {path}, found a {type(found).__name__}."
+        )
+    return found
 
 
 def load_fit(path: str | Path) -> Any:

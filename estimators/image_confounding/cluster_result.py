@@ -173,12 +173,7 @@ class ImageHeterogeneityResult:
         Raises:
           UserError: no such folder, another kind of folder, or damaged files.
         """
-        found = saved.load_fit(path)
-        if not isinstance(found, cls):
-            raise UserError(
-                f"Expected a saved {cls.__name__} in {path}, found a {type(found).__name__}."
-            )
-        return found
+        return saved.load_result(cls, path)
 
     def with_images(self, images: Any) -> "ImageHeterogeneityResult":
         """The same fit with its images, where it was saved without them.

@@ -170,6 +170,32 @@ vectors of images, 4, found 2.
         )
 
 
+def checked_prompt(title: str, tokens: Any, images: Any, features: Any) -> Int[Array, "b t"]:
+    """Tokens of prompts, of which images come once at most.
+
+    Args:
+      title: the network's name in messages.
+      tokens: of the prompts.
+      images: None if there are none.
+      features: the same.
+
+    Raises:
+      UserError: tokens of another shape or type; both images and features.
+
+    >>> checked_prompt("LLaVA", [[1, 2]], None, None).shape
+    (1, 2)
+    """
+    tokens = jnp.asarray(tokens)
+    if tokens.ndim != 2 or not tokens.size or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise UserError(
+            f"{title} expects tokens (batch, length) of a whole-number type, found "
+            f"{tuple(tokens.shape)} of {tokens.dtype}."
+        )
+    if images is not None and features is not None:
+        raise UserError(f"{title} expects either images or their features, found both.")
+    return tokens
+
+
 def embed(
     params: Params,
     tokens: Int[Array, "b t"],
@@ -232,15 +258,8 @@ def apply(
     >>> jax.eval_shape(read, llava.param_shapes(cfg)).shape
     (1, 6, 11)
     """
-    x = jnp.asarray(x)
-    if x.ndim != 2 or not x.size or not jnp.issubdtype(x.dtype, jnp.integer):
-        raise UserError(
-            f"{cfg.title} expects tokens (batch, length) of a whole-number type, found "
-            f"{tuple(x.shape)} of {x.dtype}."
-        )
+    x = checked_prompt(cfg.title, x, images, features)
     if images is not None:
-        if features is not None:
-            raise UserError(f"{cfg.title} expects either images or their features, found both.")
         features = image_features(params, images, cfg)
     embeddings = embed(params, x, cfg, features)
     return llama.apply(params["language"], embeddings, cfg.language, **options)

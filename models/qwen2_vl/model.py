@@ -18,7 +18,7 @@ from jaxcore.models import llama
 from jaxcore.models.clip import Seen
 from jaxcore.models.llama import LlamaOutput
 from jaxcore.models.llama.model import draw as draw_decoder
-from jaxcore.models.llava import merge
+from jaxcore.models.llava import checked_prompt, merge
 from jaxcore.models.qwen2_vl.config import Qwen2VLConfig, VisionConfig
 from jaxcore.models.qwen2_vl.positions import Patches
 from jaxcore.nn import ChannelNorm, Linear, Types, apply_stack, tap
@@ -293,15 +293,8 @@ def apply(
     >>> jax.eval_shape(read, qwen2_vl.param_shapes(cfg)).shape
     (1, 4, 11)
     """
-    x = jnp.asarray(x)
-    if x.ndim != 2 or not x.size or not jnp.issubdtype(x.dtype, jnp.integer):
-        raise UserError(
-            f"{cfg.title} expects tokens (batch, length) of a whole-number type, found "
-            f"{tuple(x.shape)} of {x.dtype}."
-        )
+    x = checked_prompt(cfg.title, x, images, features)
     if images is not None:
-        if features is not None:
-            raise UserError(f"{cfg.title} expects either images or their features, found both.")
         features = image_features(params, images, cfg)
     if features is not None and positions is None:
         raise UserError(f"{cfg.title} expects positions where there are images, found none.")
