@@ -17,6 +17,7 @@ from jaxcore.estimators.causalmm import (
     VisionEdit,
     causalmm,
     combine_logits,
+    regular,
 )
 from jaxcore.estimators.causalmm.benchmarks import Question, pope
 from jaxcore.estimators.causalmm.vision import llava_features
@@ -56,7 +57,7 @@ def check_edits(path: Path) -> None:
     middle = file.config["mid_layers"]
     for layers in ("mid", "all"):
         chosen = middle if layers == "mid" else range(cfg.depth)
-        for mode, rows in (("official", 1), ("masked", 2)):
+        for mode, rows in (("official", 1), ("masked", len(tokens))):
             last = {"official": "reverse_and_normalize", "masked": "shuffle"}[mode]
             for kind in ("reverse", "random", "uniform", last):
                 edit = AttentionEdit.create(kind, list(chosen), cfg.depth, mode=mode)
@@ -187,6 +188,9 @@ def check_loop(path: Path) -> None:
         keep = {"keep": ("logits", "scores")}
         return ready.generate(keys=keys, sampler=GREEDY, max_new_tokens=steps, **keep)
 
+    plain = regular(decoder, factual, room=steps)
+    found = plain.generate(keys=keys, sampler=GREEDY, max_new_tokens=steps)
+    np.testing.assert_array_equal(found.tokens[0], file["out/regular_tokens"])
     branches = ("logits", "cf_vision_logits", "cf_language_logits")
     for name, mode in (("sm", "vision"), ("mm", "both")):
         found = run(mode, "official", "official")

@@ -1,6 +1,7 @@
 """Checks of the golden files of pictures and of networks that see and speak."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from jaxcore.convert import official_shapes
 from jaxcore.data.images.vision_inputs import PatchInputs, SquareInputs
 from jaxcore.models import clip, llama, llava, qwen2_vl
-from jaxcore.nn import capture
+from jaxcore.nn import AttentionEdit, capture
 from tests.parity.golden import Golden, close, equal
 
 TOL = {"atol": 1e-4, "rtol": 0}
@@ -22,12 +23,15 @@ def check_preprocess(path: Path) -> None:
     """Pillow's versions round differently by one step of a byte."""
     file = Golden(path)
     constants = {"mean": tuple(file.config["mean"]), "deviation": tuple(file.config["std"])}
-    sizes = {"patch": 7, "min_pixels": 392, "max_pixels": 2352}
+    said = file.config["qwen"].split(";")[0]
+    names = ("patch", "merge", "min_pixels", "max_pixels")
+    numbers = dict(re.findall(r"(\w+) (\d+)", said))
+    sizes = {name: int(numbers[name]) for name in names}
     for name, image in file.group("in").items():
         number = name.removeprefix("image_")
         for pad, key in ((False, "clip336"), (True, "llava_pad")):
-            ours = SquareInputs(side=56, pad=pad, **constants)(image)
             golden = np.moveaxis(file[f"out/{key}_{number}"], 0, -1)
+            ours = SquareInputs(side=golden.shape[0], pad=pad, **constants)(image)
             close(ours, golden, atol=_ROUNDING, rtol=0, what=f"{key} of {name}")
         rows, grid = PatchInputs(**sizes, **constants)(image)
         golden = file[f"out/qwen_pixel_values_{number}"]
@@ -114,7 +118,7 @@ def check_qwen2_vl(path: Path) -> None:
         return qwen2_vl.tower(params, patches, cfg)
 
     def read(params, tokens, features, positions):
-        cache = llama.init_cache(cfg.language, 1, tokens.shape[1] + following.shape[1])
+        cache = llama.init_cache(cfg.language, len(tokens), tokens.shape[1] + following.shape[1])
         options = {"features": features, "positions": positions, "cache": cache}
         return qwen2_vl.apply(params, tokens, cfg, **options)
 
@@ -135,6 +139,26 @@ def check_qwen2_vl(path: Path) -> None:
     for i in range(following.shape[1]):
         logits, cache = step(jnp.asarray(following[:, i : i + 1]), cache)
         close(logits, file["out/decode_logits"][:, i], what=f"decode_logits {i}", **TOL)
+    _check_edits(file, cfg, params, tokens, features, positions)
+
+
+def _check_edits(file, cfg, params, tokens, features, positions):
+    """Edited layers of the decoder, whose random numbers are the same in all of them."""
+
+    @jax.jit
+    def read(params, features, edit):
+        options = {"features": features, "positions": positions, "edit": edit}
+        return qwen2_vl.apply(params, tokens, cfg, **options).logits
+
+    layers, depth = file.config["mid_layers"], cfg.language.depth
+    rand = jnp.asarray(file["in/rand_language"])
+    for mode in ("official", "masked"):
+        for kind in ("reverse", "uniform", "random"):
+            edit = AttentionEdit.create(kind, layers, depth, mode=mode)
+            if kind == "random":
+                edit = edit.replace(rand=jnp.broadcast_to(rand, (depth, *rand.shape)))
+            name = f"{mode}_mid_{kind}_logits"
+            close(read(params, features, edit), file[f"out/{name}"], what=name, **TOL)
 
 
 def check_names(path: Path) -> None:
