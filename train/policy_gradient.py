@@ -36,8 +36,8 @@ class PolicyGradient(Serial):
     others of its prompt and have the divergence in the reward; so has "ppo", with a value per
     token.
 
-    >>> PolicyGradient(algorithm="rloo").before_update
-    True
+    >>> PolicyGradient(algorithm="rloo").before_update, PolicyGradient().before_update
+    (True, False)
     """
 
     algorithm: Annotated[str, OneOf(ALGORITHMS)] = "grpo"
@@ -76,7 +76,7 @@ class PolicyGradient(Serial):
     @property
     def before_update(self) -> bool:
         """Whether log-probabilities are needed before the first update on a batch."""
-        return self.algorithm in ("rloo", "reinforce", "ppo")
+        return self.valued or (self.algorithm in ("rloo", "reinforce") and self.beta > 0)
 
 
 def counted(rollout: Rollout, rewards: Rewards, settings: PolicyGradient) -> Bool[Array, "b n"]:
@@ -136,12 +136,11 @@ def targets(
     """
     mask = counted(rollout, rewards, settings)
     scores = final_rewards(rollout, rewards, settings)
-    there = jnp.any(mask, axis=1)
 
     def by_group(x: Array) -> Array:
         return x.reshape(-1, group)
 
-    equal = advantages.zero_variance(by_group(scores), by_group(there))
+    equal = advantages.zero_variance(by_group(scores), by_group(rewards.valid))
     out: dict[str, Any] = {
         "mask": mask,
         "reward": rewards.total,
@@ -165,10 +164,12 @@ def targets(
             assert old is not None
             scores = policy.kl_in_reward(scores, old, reference, mask, settings.beta)
         found = advantages.rloo(
-            by_group(scores), normalize=settings.normalize, valid=by_group(there)
+            by_group(scores), normalize=settings.normalize, valid=by_group(rewards.valid)
         )
     else:
-        found = advantages.group(by_group(scores), scale=settings.scale, valid=by_group(there))
+        found = advantages.group(
+            by_group(scores), scale=settings.scale, valid=by_group(rewards.valid)
+        )
     return out | {"advantages": found.reshape(-1)}
 
 
