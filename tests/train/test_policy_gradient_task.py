@@ -1,6 +1,7 @@
 """A decoder learns from what its own completions earn, on the one loop."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
+from jaxcore.parallel import make_mesh
 from jaxcore.train import OptimConfig, TrainConfig, fit, rewards
 from jaxcore.train.logging import Silent
 from jaxcore.train.lora import LoRA
@@ -89,6 +91,17 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_completions(task, trained,
     again = fit(task, config(16), run, reporter=Silent(), change_settings=True)
     jax.tree.map(np.testing.assert_array_equal, again.state.params, result.state.params)
     assert [line["reward"] for line in logged(run)] == [line["reward"] for line in logged(whole)]
+
+
+@pytest.mark.slow
+def test_several_devices_learn_the_same(task, tmp_path):
+    runs = {}
+    for name, mesh in (("one", None), ("two", make_mesh(fsdp=2))):
+        result = fit(task, config(1), tmp_path / name, mesh=mesh, reporter=Silent())
+        runs[name] = result.state.params, logged(tmp_path / name)[0]["reward"]
+    assert runs["one"][1] == runs["two"][1]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, runs["one"][0], runs["two"][0])
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "ppo"])

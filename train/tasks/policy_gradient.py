@@ -154,7 +154,7 @@ class PolicyGradientTask(FineTuningTask):
 
     def experience(self, state: TrainState, batch: Batch, key: Key, frozen: Frozen) -> Batch:
         """Completions of the prompts, their rewards, and what the loss compares with."""
-        weights = _for_sampling(state.params, frozen, policy=self.policy)
+        weights = _for_sampling(state.params, frozen, self.policy)
         lines = [self.prompts().lines[entry] for entry in np.asarray(batch["entries"])]
         rollout, rewards = self._scored(weights, batch, lines, key, self.sampling)
         for again in range(1, self.resample + 1):
@@ -251,7 +251,7 @@ class PolicyGradientTask(FineTuningTask):
         """One completion of each of the first held-out prompts, always by the same key."""
         prompts, count = self.prompts(self.held_out), self.evaluation_size()
         size, params = min(count, self.stages[0].batch_size), state.eval_params
-        weights = _for_sampling(params, frozen, policy=self.policy)
+        weights = _for_sampling(params, frozen, self.policy)
         sampling = dataclasses.replace(self.sampling, group=1)
         found: dict[str, list[np.ndarray]] = {name: [] for name in self.metric_names()}
         for first in range(0, count, size):
@@ -286,12 +286,16 @@ def _chosen(rows: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(either, new, old)
 
 
-@functools.partial(jax.jit, static_argnames="policy")
-def _for_sampling(params: Params, frozen: Frozen, *, policy: Policy) -> Params:
-    """Weights of the policy, on a CPU apart for every layer, which is faster token by token."""
+def _for_sampling(params: Params, frozen: Frozen, policy: Policy) -> Params:
+    """Weights of the policy, on one CPU apart for every layer, which is faster token by token."""
+    alone = all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves((params, frozen)))
+    return _merged(params, frozen, policy=policy, apart=alone and jax.default_backend() == "cpu")
+
+
+@functools.partial(jax.jit, static_argnames=("policy", "apart"))
+def _merged(params: Params, frozen: Frozen, *, policy: Policy, apart: bool) -> Params:
     weights = policy.weights(params, frozen)
-    alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-    return llama.unstacked(weights) if alone else weights
+    return llama.unstacked(weights) if apart else weights
 
 
 def _log_probs(
