@@ -174,6 +174,10 @@ class Task(abc.ABC):
         """Named pictures to look at, uint8 (height, width, 3)."""
         return {}
 
+    def about(self) -> dict[str, Any]:
+        """JSON-able facts besides the settings, for ``extra`` in ``config.json``."""
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able description, enough to build the task again."""
         return dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcore.bounds import Count
-from jaxcore.data.completions import Encoder
+from jaxcore.data.completions import Completions, Encoder
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models import llama
@@ -39,6 +39,7 @@ class FineTuningTask(NetworkTask):
 
     referred: ClassVar[bool] = False  # whether the loss compares with the network as it was
     unit: ClassVar[str] = "rows"
+    start_option: ClassVar[str] = "--model"
     changeable: ClassVar[tuple[str, ...]] = ("held_out",)
     model: str = dataclasses.field(default="llama", metadata={"option": False})
     network: LlamaConfig = dataclasses.field(default_factory=LlamaConfig)
@@ -79,6 +80,8 @@ class FineTuningTask(NetworkTask):
             return self
         decoder = _loaded(self.base, self.network.param_dtype)
         changes: dict[str, Any] = {"network": computed_like(decoder.cfg, self.network)}
+        if self.network not in (changes["network"], computed_like(LlamaConfig(), self.network)):
+            self.start()
         if self.adapters_from is not None:
             changes["lora"] = _adapters(self.adapters_from, changes["network"])[1]
         return dataclasses.replace(self, **changes)
@@ -153,6 +156,18 @@ class FineTuningTask(NetworkTask):
         """Decoders as `llama.sharding_rules` has them; adapters whole on every device."""
         whole = (f"(^|/){ADAPTERS}/", PartitionSpec())
         return (*self.sharding_rules, whole, *llama.sharding_rules(self.network, mesh))
+
+    def cut_note(self, completions: Completions) -> tuple[str, ...]:
+        """A sentence on texts that do not fit into rows, if there are any."""
+        longest = max(stage.patch for stage in self.stages)
+        count = completions.longer(longest)
+        if not count:
+            return ()
+        return (
+            f"{count} of {len(completions)} texts have more than {longest} tokens "
+            "(--stages.0.patch): the start of their prompt is left out, then the end of the "
+            "completion",
+        )
 
     def weights(self, variables: Mapping[str, Any], frozen: Frozen) -> Params:
         """Weights of the decoder inside a loss."""
