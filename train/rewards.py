@@ -90,15 +90,15 @@ def look_up(name: str) -> Reward:
     return _registered[name]
 
 
-def rewards_of(name: str, completions: Sequence[Completion]) -> Float[np.ndarray, " n"]:
+def given(name: str, completions: Sequence[Completion]) -> Float[np.ndarray, " n"]:
     """What one reward gives, NaN where it gives none.
 
     Raises:
       UserError: it is unknown, or gives something else than a number for each completion.
     """
-    given = look_up(name)(completions)
+    values = look_up(name)(completions)
     try:
-        found = np.array([math.nan if x is None else float(x) for x in given], np.float32)
+        found = np.array([math.nan if x is None else float(x) for x in values], np.float32)
     except (TypeError, ValueError):
         raise UserError(f"Expected numbers of the reward {name!r}, found others.") from None
     if len(found) != len(completions):

@@ -117,8 +117,7 @@ def sample(
     >>> found.tokens.shape, bool(jnp.all(found.ended == jnp.any(found.tokens == 2, axis=1)))
     ((6, 5), True)
     """
-    if eos and set(eos) <= set(settings.banned):
-        raise UserError(f"Expected a token that may end a completion, found {sorted(eos)} banned.")
+    check_ends(eos, settings)
     count, group, new = len(prompts), settings.group, settings.max_new_tokens
     logits, cache = llama.prefill(params, prompts, cfg, room=new, valid=valid)
     found = generate(
@@ -148,6 +147,16 @@ def sample(
         drawn_logps=together(found.kept["drawn_logps"].T),
         ended=jnp.any(last == ends[None], axis=1),
     )
+
+
+def check_ends(eos: Sequence[int], settings: Sampling) -> None:
+    """Refuse to ban all tokens that end a completion.
+
+    Raises:
+      UserError: all are banned.
+    """
+    if eos and set(eos) <= set(settings.banned):
+        raise UserError(f"Expected a token that may end a completion, found {sorted(eos)} banned.")
 
 
 def _keys(key: Key, count: int, group: int) -> Key:

@@ -103,12 +103,14 @@ def read_tuned(
     from jaxcore.models import llama
     from jaxcore.parallel import state_shardings
     from jaxcore.train import load_params
+    from jaxcore.train.tasks.fine_tuning import FineTuningTask
 
     task = tuned_task(run)
     if task is None:
         raise UserError(f"Expected the run of a language model, found none in {run}.")
     params = load_params(run, which)
-    frozen = task.frozen() if task.policy.lora is not None else None
+    lora = task.policy.lora is not None
+    frozen = FineTuningTask.frozen(task) if lora else None  # and nothing that training alone needs
     weights = task.policy.merged(params, frozen)
     cfg = task.network
     if dtype is not None:

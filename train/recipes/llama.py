@@ -13,6 +13,7 @@ from jaxcore.train.recipes import Recipe
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.fine_tuning import FineTuningTask
 from jaxcore.train.tasks.lm import LanguageTask
+from jaxcore.train.tasks.policy_gradient import PolicyGradientTask
 from jaxcore.train.tasks.preference import PreferenceTask
 from jaxcore.train.tasks.reward import RewardTask
 from jaxcore.weights.language import SMOLLM2
@@ -54,4 +55,21 @@ def _dpo() -> Recipe:
     return _recipe(PreferenceTask, 5e-6, 1, 8)
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {"lm_sft": _sft, "lm_reward": _reward, "lm_dpo": _dpo}
+def _grpo(steps: int = 200) -> Recipe:
+    """Language model on what its own completions earn (GRPO, RLOO, PPO).
+
+    Rewards are those of a model (--reward-models) or of functions (--rewards). Other algorithms:
+    --method.algorithm.
+    """
+    task = PolicyGradientTask(base=SMOLLM2, adapters=True)
+    optim = OptimConfig(learning_rate=1e-5, betas=(0.9, 0.99), weight_decay=0.0, clip_norm=1.0)
+    train = TrainConfig(steps=steps, optim=optim, log_every=1, save_every=20, keep_last=2)
+    return Recipe(task=task, train=train)
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "lm_sft": _sft,
+    "lm_reward": _reward,
+    "lm_dpo": _dpo,
+    "lm_grpo": _grpo,
+}

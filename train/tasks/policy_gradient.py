@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +17,32 @@ from jaxcore.data.prompts import Prompts, read_prompts
 from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.models import llama
-from jaxcore.train import policy_gradient
+from jaxcore.train import load_params, policy_gradient
 from jaxcore.train.losses.advantages import Rewards, combined, zero_variance
 from jaxcore.train.losses.sequences import sequence_sum
 from jaxcore.train.policy import Policy
 from jaxcore.train.policy_gradient import PolicyGradient
-from jaxcore.train.rewards import Completion, look_up, rewards_of
-from jaxcore.train.rollouts import Rollout, Sampling, sample
+from jaxcore.train.rewards import Completion, given, look_up, names
+from jaxcore.train.rollouts import Rollout, Sampling, check_ends, sample
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss
 from jaxcore.train.tasks.fine_tuning import FineTuningTask
+from jaxcore.train.tasks.reward import RewardTask, rewards_of
 from jaxcore.typing import Batch, Key, Params
+from jaxcore.weights.decoders import tuned_task
 
 VALUE = "value"
 """Name of the head of values among the parameters of PPO."""
+SCORING = "scoring"
+"""Name of the reward models in what is frozen."""
+
+
+class _RewardModel(NamedTuple):
+    """What a training has left of it."""
+
+    task: RewardTask
+    params: Params
+    frozen: Frozen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,12 +57,13 @@ class PolicyGradientTask(FineTuningTask):
     True
     """
 
-    name: ClassVar[str] = "policy_gradient"
+    name: ClassVar[str] = "lm_grpo"
     unit: ClassVar[str] = "prompts"
     changeable: ClassVar[tuple[str, ...]] = ("held_out", "eval_prompts")
     data: Path = Path("prompts.jsonl")  # JSON lines with a "prompt"
-    rewards: tuple[str, ...] = ("match",)  # names of `jaxcore.train.rewards`
-    reward_weights: tuple[float, ...] = ()  # of several rewards; (): all count once
+    rewards: tuple[str, ...] = ()  # names of `jaxcore.train.rewards`: match, contains, brevity
+    reward_models: tuple[Path, ...] = ()  # runs of lm-reward
+    reward_weights: tuple[float, ...] = ()  # of all rewards in this order; (): all count once
     method: PolicyGradient = dataclasses.field(default_factory=PolicyGradient)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     ends: tuple[Index, ...] = ()  # tokens that end a completion; (): those of the tokenizer
@@ -64,11 +77,10 @@ class PolicyGradientTask(FineTuningTask):
         found = super().problems()
         if self.sampling.group < 2 and not self.method.valued:
             found.append("sampling.group must be at least 2, to be compared with, found 1")
-        if not self.rewards:
-            found.append("rewards must be at least one, found none")
-        if self.reward_weights and len(self.reward_weights) != len(self.rewards):
+        count = len(self.rewards) + len(self.reward_models)
+        if self.reward_weights and len(self.reward_weights) != count:
             found.append(
-                f"reward_weights must be as many as the {len(self.rewards)} rewards, found "
+                f"reward_weights must be as many as the {count} rewards, found "
                 f"{len(self.reward_weights)}"
             )
         return found
@@ -97,13 +109,21 @@ class PolicyGradientTask(FineTuningTask):
                 f"Expected one process, as rewards look at all completions, found "
                 f"{jax.process_count()}."
             )
+        if not self.rewards and not self.reward_models:
+            raise UserError(
+                f"Expected something to reward (--rewards {' '.join(names())} or --reward-models "
+                "RUN), found nothing."
+            )
         for name in self.rewards:
             look_up(name)
+        for run in self.reward_models:
+            self._check_words(run)
         if not self.end_tokens() and self.method.truncated != "keep":
             raise UserError(
                 "Expected tokens that end a completion (--ends), or --method.truncated keep, found "
                 "no tokenizer that knows some."
             )
+        check_ends(self.end_tokens(), self.sampling)
         for path in (self.data, self.held_out):
             prompts = self.prompts(path)
             length = prompts.tokens.shape[1] + self.sampling.max_new_tokens
@@ -112,6 +132,27 @@ class PolicyGradientTask(FineTuningTask):
                     f"Expected prompts and completions of at most {self.network.max_positions} "
                     f"tokens, found {length}: see --sampling.max-new-tokens."
                 )
+
+    def _check_words(self, run: Path) -> None:
+        """Refuse a reward model that reads other tokens."""
+        theirs, ours = _reward_model(run).task.words(), self.words()
+        same = (theirs is None) == (ours is None)
+        if theirs is not None and ours is not None:
+            same = theirs.fingerprint == ours.fingerprint
+        if not same or _reward_model(run).task.network.vocab_size < self.network.vocab_size:
+            raise UserError(
+                f"Expected a reward model with the tokenizer of the language model, found another "
+                f"one in {run}."
+            )
+
+    def notes(self) -> tuple[str, ...]:
+        """Reward models of which it is not known what their rewards are free of."""
+        return tuple(
+            f"the rewards of {run} are not known to be free of what confounders did: they were "
+            "trained without --deconfounder"
+            for run in self.reward_models
+            if _reward_model(run).task.deconfounder is None
+        )
 
     def end_tokens(self) -> tuple[int, ...]:
         """Tokens that end a completion."""
@@ -150,18 +191,25 @@ class PolicyGradientTask(FineTuningTask):
             params[VALUE] = {"kernel": jnp.zeros((width, 1)), "bias": jnp.zeros((1,))}
         return params
 
+    def frozen(self) -> Frozen:
+        """The base, where it stays or is the reference, and the reward models."""
+        models = [_reward_model(run) for run in self.reward_models]
+        scoring = [{"params": model.params, "frozen": model.frozen} for model in models]
+        own = super().frozen()
+        return {**(own or {}), SCORING: scoring} if scoring else own
+
     # --- a step -----------------------------------------------------------------------------------
 
     def experience(self, state: TrainState, batch: Batch, key: Key, frozen: Frozen) -> Batch:
         """Completions of the prompts, their rewards, and what the loss compares with."""
         weights = _for_sampling(state.params, frozen, self.policy)
         lines = [self.prompts().lines[entry] for entry in np.asarray(batch["entries"])]
-        rollout, rewards = self._scored(weights, batch, lines, key, self.sampling)
+        rollout, rewards = self._scored(weights, frozen, batch, lines, key)
         for again in range(1, self.resample + 1):
             stale = zero_variance(*(x.reshape(len(lines), -1) for x in rewards))
             if not bool(jnp.any(stale)):
                 break
-            other = self._scored(weights, batch, lines, jax.random.fold_in(key, again))
+            other = self._scored(weights, frozen, batch, lines, jax.random.fold_in(key, again))
             rows = jnp.repeat(stale, self.sampling.group)
             rollout, rewards = _chosen(rows, other, (rollout, rewards))
         before: dict[str, Any] = {}
@@ -178,22 +226,28 @@ class PolicyGradientTask(FineTuningTask):
     def _scored(
         self,
         weights: Params,
+        frozen: Frozen,
         batch: Batch,
         lines: Sequence[Mapping[str, Any]],
         key: Key,
-        sampling: Sampling | None = None,
+        *,
+        group: int | None = None,
     ) -> tuple[Rollout, Rewards]:
         """Completions and their rewards, added up."""
-        words, sampling = self.words(), sampling or self.sampling
+        words = self.words()
+        sampling = dataclasses.replace(self.sampling, group=group or self.sampling.group)
         ends, pad = self.end_tokens(), 0 if words is None else words.pad
         if words is not None and pad not in (*ends, *sampling.banned):
             sampling = dataclasses.replace(sampling, banned=(*sampling.banned, pad))
         tokens, valid = jnp.asarray(batch["prompts"]), jnp.asarray(batch["valid"])
         rollout = sample(weights, self.network, tokens, valid, key, sampling, eos=ends, pad=pad)
         completions = list(self._completions(rollout, lines, sampling.group))
-        each = np.stack([rewards_of(name, completions) for name in self.rewards])
+        each = [jnp.asarray(given(name, completions)) for name in self.rewards]
+        for run, model in zip(self.reward_models, (frozen or {}).get(SCORING, ()), strict=True):
+            policy = _reward_model(run).task.policy
+            each.append(_model_rewards(**model, rollout=rollout, policy=policy))
         parts = jnp.asarray(self.reward_weights) if self.reward_weights else None
-        return rollout, combined(jnp.asarray(each), parts)
+        return rollout, combined(jnp.stack(each), parts)
 
     def _completions(
         self, rollout: Rollout, lines: Sequence[Mapping[str, Any]], group: int
@@ -252,7 +306,6 @@ class PolicyGradientTask(FineTuningTask):
         prompts, count = self.prompts(self.held_out), self.evaluation_size()
         size, params = min(count, self.stages[0].batch_size), state.eval_params
         weights = _for_sampling(params, frozen, self.policy)
-        sampling = dataclasses.replace(self.sampling, group=1)
         found: dict[str, list[np.ndarray]] = {name: [] for name in self.metric_names()}
         for first in range(0, count, size):
             # The last batch begins anew at the first prompt, so that one program serves all.
@@ -260,7 +313,7 @@ class PolicyGradientTask(FineTuningTask):
             rows = {"prompts": prompts.tokens[which], "valid": prompts.valid[which]}
             key = jax.random.fold_in(jax.random.key(0), first)
             lines = [prompts.lines[entry] for entry in which]
-            rollout, rewards = self._scored(weights, rows, lines, key, sampling)
+            rollout, rewards = self._scored(weights, frozen, rows, lines, key, group=1)
             kept = slice(None, min(size, count - first))
             missing = jnp.where(rewards.valid, rewards.total, jnp.nan)
             found["reward"].append(np.asarray(missing)[kept])
@@ -337,6 +390,21 @@ def _read(
     weights = policy.reference(frozen) if reference else policy.weights(params, frozen)
     sizes: dict[str, Any] = {"new": new, "chunk": chunk, "temperature": temperature}
     return _log_probs(weights, texts, valid, params.get(VALUE), policy=policy, **sizes)
+
+
+@functools.partial(jax.jit, static_argnames="policy")
+def _model_rewards(
+    params: Params, frozen: Frozen, rollout: Rollout, *, policy: Policy
+) -> Float[Array, " b"]:
+    return rewards_of(params, frozen, rollout.texts, rollout.valid, policy)
+
+
+@functools.lru_cache(maxsize=4)
+def _reward_model(run: Path) -> _RewardModel:
+    task = tuned_task(run)
+    if not isinstance(task, RewardTask):
+        raise UserError(f"Expected the run of a reward model (lm-reward), found none in {run}.")
+    return _RewardModel(task, load_params(run, "best"), task.frozen())
 
 
 @functools.lru_cache(maxsize=4)
