@@ -135,7 +135,7 @@ def test_what_is_printed_of_fits_images_works(tmp_path, monkeypatch, call, page,
     fits.HDUList([fits.PrimaryHDU(pixels), *maps]).writeto("cube.fits")
     fits.writeto("psf.fits", psf)
     fits.writeto("psfs.fits", np.stack([psf, psf]))
-    quasar = np.zeros((128, 128))
+    quasar = np.zeros((96, 108))
     quasar[84:93, 97:106] = 3000 * psf  # with its middle where the command says
     fits.writeto("quasar.fits", (quasar + rng.normal(size=quasar.shape)).astype(np.float32))
     for name in ("swin", "a", "b"):

@@ -18,7 +18,7 @@ from tests.cli.reader import FIVE, printed
 from tests.data.images.test_layouts import grow
 from tests.tiny_weights import params, write_run
 
-UNET = {"dim": 8, "dim_mults": (1,), "groups": 8}
+UNET = {"dim": 8, "dim_mults": (1, 2, 2), "groups": 8}  # attention sees a sixteenth of the pixels
 HAZE = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 1, 1, 1))
 SIDE = 288  # pixels, more than the crops of the recipes
 
@@ -54,6 +54,7 @@ def test_the_published_training_and_evaluation_of_adair(folder, begun, run_print
 
 
 @pytest.mark.filterwarnings("ignore:Expected the published numbers")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of a data set that is smaller than published
 def test_trainings_of_dea_net(folder, begun, run_printed, monkeypatch):
     write(Path("PHOTOS/large.png"))
     for below in ("hazy/1_1_0.9.png", "clear/1.png"):
@@ -105,8 +106,11 @@ def test_trainings_of_rddm(experiments, begun, run_printed):
     assert [task.data.root for task, _ in begun] == ["RAINDROP", "MY_PAIRS", "FOLDER"]
 
 
+@pytest.mark.slow  # commands on runs and samples of small networks are in the default run
 def test_runs_of_rddm(experiments, run_printed):
     cfg = RDDMConfig.low_light(unet=UNET)
+    for below in ("degraded", "clean"):
+        write(Path("PAIRS", below, "one.png"), (16, 24))
     data = {"kind": "pairs", "root": "PAIRS", "eval_root": "PAIRS"}
     write_run(Path("runs/raindrop"), cfg, "rddm", data=data)
     write_run(Path("runs/mine"), cfg, "rddm")

@@ -18,9 +18,26 @@ from jaxcore.models.base import ImageNetwork
 LIMITS = Limits(bytes=200_000, pixels=600 * 700, seconds=60)
 
 
+class Visitor:
+    """Asks a page."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def __call__(self, method, path, body=None, **headers):
+        place = urllib.parse.urlsplit(self.address).netloc
+        connection = http.client.HTTPConnection(place, timeout=60)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer, content
+
+
 @pytest.fixture
 def serving(weights, run):
-    """A page with a file and a run to choose among, and how it is asked."""
+    """A page with a file and a run to choose among, and who asks it."""
     pages = []
 
     def start(limits=LIMITS):
@@ -28,19 +45,7 @@ def serving(weights, run):
         thread = threading.Thread(target=page.serve, daemon=True)
         thread.start()
         pages.append((page, thread))
-
-        def ask(method, path, body=None, **headers):
-            place = urllib.parse.urlsplit(page.address).netloc
-            connection = http.client.HTTPConnection(place, timeout=60)
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, named)
-            answer = connection.getresponse()
-            content = answer.read()
-            connection.close()
-            return answer, content
-
-        ask.address = page.address
-        return ask
+        return Visitor(page.address)
 
     yield start
     for page, thread in pages:
