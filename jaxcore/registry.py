@@ -53,6 +53,7 @@ _TASKS = {
     "image_clusters": ("jaxcore.estimators.image_confounding.cluster_task", "ClusterTask"),
     "lm": ("jaxcore.train.tasks.lm", "LanguageTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
+    "policy_gradient": ("jaxcore.train.tasks.policy_gradient", "PolicyGradientTask"),
     "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }
@@ -177,6 +178,11 @@ def register(network: "Network[Any]") -> None:
 def registered() -> "tuple[Network[Any], ...]":
     """Networks that joined those of this library."""
     return tuple(_registered.values())
+
+
+def has_task(name: str) -> bool:
+    """Whether a training task of the library has the name."""
+    return name in _TASKS
 
 
 def task_class(name: str) -> type[Any]:
