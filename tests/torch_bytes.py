@@ -6,7 +6,6 @@ import zipfile
 
 import numpy as np
 
-
 _KINDS = {"float32": "FloatStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
 
 
