@@ -55,6 +55,7 @@ _TASKS = {
     "lm_dpo": ("jaxcore.train.tasks.preference", "PreferenceTask"),
     "lm_reward": ("jaxcore.train.tasks.reward", "RewardTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
+    "policy_gradient": ("jaxcore.train.tasks.policy_gradient", "PolicyGradientTask"),
     "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }
