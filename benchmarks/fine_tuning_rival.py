@@ -125,7 +125,10 @@ def dpo(
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    rows = [{name: text(row[name]) for name in ("prompt", "chosen", "rejected")} for row in pairs]
+    rows = [
+        {"prompt": text(row["prompt"]), **{n: f" {text(row[n])}" for n in ("chosen", "rejected")}}
+        for row in pairs
+    ]
     model, words = Rival(cfg, weights).model.train(), _tokenizer(cfg.vocab_size)
 
     def make(callbacks: list[Any]) -> Any:

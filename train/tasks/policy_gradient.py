@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxcore.data.prompts import Prompts, read_prompts
 from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.models import llama
-from jaxcore.train import load_params, policy_gradient
+from jaxcore.train import policy_gradient
 from jaxcore.train.losses.advantages import Rewards, combined, zero_variance
 from jaxcore.train.losses.sequences import sequence_sum
 from jaxcore.train.policy import Policy
@@ -27,22 +28,13 @@ from jaxcore.train.rollouts import Rollout, Sampling, check_ends, sample
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss
 from jaxcore.train.tasks.fine_tuning import FineTuningTask
-from jaxcore.train.tasks.reward import RewardTask, rewards_of
 from jaxcore.typing import Batch, Key, Params
-from jaxcore.weights.decoders import tuned_task
+from jaxcore.weights.rewards import RewardModel, load_reward
 
 VALUE = "value"
 """Name of the head of values among the parameters of PPO."""
 SCORING = "scoring"
 """Name of the reward models in what is frozen."""
-
-
-class _RewardModel(NamedTuple):
-    """What a training has left of it."""
-
-    task: RewardTask
-    params: Params
-    frozen: Frozen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,11 +127,12 @@ class PolicyGradientTask(FineTuningTask):
 
     def _check_words(self, run: Path) -> None:
         """Refuse a reward model that reads other tokens."""
-        theirs, ours = _reward_model(run).task.words(), self.words()
-        same = (theirs is None) == (ours is None)
+        model, ours = _reward_model(run), self.words()
+        theirs = model.tokenizer
+        same = model.policy.cfg.vocab_size >= self.network.vocab_size
         if theirs is not None and ours is not None:
-            same = theirs.fingerprint == ours.fingerprint
-        if not same or _reward_model(run).task.network.vocab_size < self.network.vocab_size:
+            same = same and theirs.fingerprint == ours.fingerprint
+        if not same or (theirs is None) != (ours is None):
             raise UserError(
                 f"Expected a reward model with the tokenizer of the language model, found another "
                 f"one in {run}."
@@ -151,7 +144,7 @@ class PolicyGradientTask(FineTuningTask):
             f"the rewards of {run} are not known to be free of what confounders did: they were "
             "trained without --deconfounder"
             for run in self.reward_models
-            if _reward_model(run).task.deconfounder is None
+            if _reward_model(run).deconfounder is None
         )
 
     def end_tokens(self) -> tuple[int, ...]:
@@ -218,9 +211,7 @@ class PolicyGradientTask(FineTuningTask):
             before["values"] = values
         if self.referred:
             before["reference"], _ = self._read({}, frozen, rollout, reference=True)
-        made = policy_gradient.targets(
-            rollout, rewards, self.method, group=self.sampling.group, **before
-        )
+        made = _targets(rollout, rewards, self.method, group=self.sampling.group, **before)
         return {"texts": rollout.texts, "valid": rollout.valid, **made}
 
     def _scored(
@@ -240,12 +231,13 @@ class PolicyGradientTask(FineTuningTask):
         if words is not None and pad not in (*ends, *sampling.banned):
             sampling = dataclasses.replace(sampling, banned=(*sampling.banned, pad))
         tokens, valid = jnp.asarray(batch["prompts"]), jnp.asarray(batch["valid"])
-        rollout = sample(weights, self.network, tokens, valid, key, sampling, eos=ends, pad=pad)
+        options: dict[str, Any] = {"eos": ends, "pad": pad, "logps": False}
+        rollout = sample(weights, self.network, tokens, valid, key, sampling, **options)
         completions = list(self._completions(rollout, lines, sampling.group))
         each = [jnp.asarray(given(name, completions)) for name in self.rewards]
         for run, model in zip(self.reward_models, (frozen or {}).get(SCORING, ()), strict=True):
-            policy = _reward_model(run).task.policy
-            each.append(_model_rewards(**model, rollout=rollout, policy=policy))
+            placed = dataclasses.replace(_reward_model(run), **model)
+            each.append(placed.rewards(rollout.texts, rollout.valid))
         parts = jnp.asarray(self.reward_weights) if self.reward_weights else None
         return rollout, combined(jnp.stack(each), parts)
 
@@ -297,6 +289,10 @@ class PolicyGradientTask(FineTuningTask):
         """Of completions: mean reward, tokens, share cut short, divergence from the reference."""
         return ("reward", "tokens", "truncated", *(("kl",) if self.referred else ()))
 
+    def brief(self) -> Self:
+        """With two prompts to judge by."""
+        return dataclasses.replace(self, eval_prompts=2)
+
     def evaluation_size(self) -> int:
         """Prompts that are judged by."""
         return min(self.eval_prompts, len(self.prompts(self.held_out).lines))
@@ -324,6 +320,9 @@ class PolicyGradientTask(FineTuningTask):
                 reference, _ = self._read({}, frozen, rollout, reference=True)
                 found["kl"].append(np.asarray(sequence_sum(own - reference, rollout.mask))[kept])
         return {name: _mean(np.concatenate(each)) for name, each in found.items()}
+
+
+_targets = jax.jit(policy_gradient.targets, static_argnames=("settings", "group"))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -392,19 +391,11 @@ def _read(
     return _log_probs(weights, texts, valid, params.get(VALUE), policy=policy, **sizes)
 
 
-@functools.partial(jax.jit, static_argnames="policy")
-def _model_rewards(
-    params: Params, frozen: Frozen, rollout: Rollout, *, policy: Policy
-) -> Float[Array, " b"]:
-    return rewards_of(params, frozen, rollout.texts, rollout.valid, policy)
-
-
 @functools.lru_cache(maxsize=4)
-def _reward_model(run: Path) -> _RewardModel:
-    task = tuned_task(run)
-    if not isinstance(task, RewardTask):
-        raise UserError(f"Expected the run of a reward model (lm-reward), found none in {run}.")
-    return _RewardModel(task, load_params(run, "best"), task.frozen())
+def _reward_model(run: Path) -> RewardModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `notes` says it
+        return load_reward(run)
 
 
 @functools.lru_cache(maxsize=4)
