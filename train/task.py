@@ -77,6 +77,9 @@ class Task(abc.ABC):
     # leaves, if they are big, are split over the axis fsdp (`jaxcore.parallel.state_shardings`).
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
 
+    # Whether the first parameters are read from files: they are then no part of a compiled program.
+    reads_start: ClassVar[bool] = False
+
     # Fields, dotted where nested, that evaluation alone reads: they may change in a run by request.
     changeable: ClassVar[tuple[str, ...]] = ()
 

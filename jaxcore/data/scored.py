@@ -66,6 +66,21 @@ class Scored(NamedTuple):
             raise UserError(f"Expected a number as {readable(name)} in every line, found others.")
         return np.array(values, np.float64)
 
+    def highest(self, share: float) -> Int[np.ndarray, " m"]:
+        """Numbers of the completions with the highest outcomes of each prompt, at least one.
+
+        Args:
+          share: of the completions of a prompt, in (0, 1].
+        """
+        _, prompt, count = np.unique(
+            np.asarray(self.prompts), return_inverse=True, return_counts=True
+        )
+        order = np.lexsort((-self.outcome, prompt))
+        first = np.cumsum(count) - count
+        place = np.arange(len(order)) - first[prompt[order]]
+        wanted = np.maximum(1, np.round(share * count))[prompt[order]]
+        return np.sort(order[place < wanted])
+
 
 class Preferred(NamedTuple):
     """Pairs of completions.

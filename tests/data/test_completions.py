@@ -119,6 +119,18 @@ def test_lines_without_an_outcome_are_left_out_and_columns_are_read(tmp_path):
     assert found.numbers("length").tolist() == [2, 3]
 
 
+def test_the_highest_outcomes_of_each_prompt_are_chosen(tmp_path):
+    rewards = {"p": [3, 1, 4, 1.5], "q": [9, 2], "r": [0]}
+    lines = [
+        {"prompt": prompt, "text": "a", "reward": reward}
+        for prompt, all_of_it in rewards.items()
+        for reward in all_of_it
+    ]
+    found = read_scored(written(tmp_path, lines), ENCODER)
+    assert found.outcome[found.highest(0.5)].tolist() == [3, 4, 9, 0]
+    assert len(found.highest(1.0)) == len(lines)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

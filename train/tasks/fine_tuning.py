@@ -37,6 +37,7 @@ class FineTuningTask(NetworkTask):
     weights: `settled` takes it from there.
     """
 
+    reads_start: ClassVar[bool] = True
     referred: ClassVar[bool] = False  # whether the loss compares with the network as it was
     unit: ClassVar[str] = "rows"
     start_option: ClassVar[str] = "--model"
@@ -176,7 +177,9 @@ class FineTuningTask(NetworkTask):
 
 @functools.lru_cache(maxsize=2)
 def _loaded(base: str, dtype: str) -> Decoder:
-    return load_decoder(base, dtype=dtype)
+    # In the host's memory: from there each device gets its part.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return load_decoder(base, dtype=dtype)
 
 
 @functools.lru_cache(maxsize=2)
