@@ -65,10 +65,9 @@ class Plan:
     pairs: int
 
 
-def network(**sizes: int) -> LlamaConfig:
+def network(heads: int, **sizes: Any) -> LlamaConfig:
     """A tied decoder without grouped heads."""
-    heads = {"num_heads": sizes["heads"], "num_kv_heads": sizes.pop("heads")}
-    return LlamaConfig(tied=True, max_positions=256, **heads, **sizes)
+    return LlamaConfig(tied=True, max_positions=256, num_heads=heads, num_kv_heads=heads, **sizes)
 
 
 PARTS = {
@@ -155,11 +154,10 @@ def measured(plan: Plan) -> dict[str, Any]:
     if installed:
         strip = [{**pair, "chosen": pair["chosen"][:-1], "rejected": pair["rejected"][:-1]}
                  for pair in pairs]  # fmt: skip
-        theirs = fine_tuning_rival.dpo(plan.cfg, weights, strip, RATE)
-        calls["trl"] = theirs
+        calls["trl"] = fine_tuning_rival.dpo(plan.cfg, weights, strip, RATE)
     found["dpo"] = _compared(calls, plan.repeats, tokens, least)
     found["dpo"]["loss"] = round(losses[-1], 5)
-    if installed:
+    if isinstance(theirs := calls.get("trl"), fine_tuning_rival.Steps):
         found["dpo"]["trl_loss"] = round(theirs.losses[-1], 5)
         if abs(found["dpo"]["loss"] - found["dpo"]["trl_loss"]) > AGREE:
             raise UserError(f"The losses differ: {found['dpo']}.")

@@ -54,6 +54,7 @@ _TASKS = {
     "lm": ("jaxcore.train.tasks.lm", "LanguageTask"),
     "lm_dpo": ("jaxcore.train.tasks.preference", "PreferenceTask"),
     "lm_grpo": ("jaxcore.train.tasks.policy_gradient", "PolicyGradientTask"),
+    "lm_ipw": ("jaxcore.train.tasks.off_policy", "OffPolicyTask"),
     "lm_reward": ("jaxcore.train.tasks.reward", "RewardTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
     "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),

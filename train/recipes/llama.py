@@ -13,6 +13,7 @@ from jaxcore.train.recipes import Recipe
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.fine_tuning import FineTuningTask
 from jaxcore.train.tasks.lm import LanguageTask
+from jaxcore.train.tasks.off_policy import OffPolicyTask
 from jaxcore.train.tasks.policy_gradient import PolicyGradientTask
 from jaxcore.train.tasks.preference import PreferenceTask
 from jaxcore.train.tasks.reward import RewardTask
@@ -67,9 +68,18 @@ def _grpo(steps: int = 200) -> Recipe:
     return Recipe(task=task, train=train)
 
 
+def _ipw() -> Recipe:
+    """Language model on outcomes of texts that others wrote, weighted by importance.
+
+    Start from a model that was trained on these texts (lm-sft): it stands for their writer.
+    """
+    return _recipe(OffPolicyTask, 5e-6, 1, 16)
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "lm_sft": _sft,
     "lm_reward": _reward,
     "lm_dpo": _dpo,
     "lm_grpo": _grpo,
+    "lm_ipw": _ipw,
 }

@@ -24,7 +24,7 @@ from jaxcore.train.losses.sequences import sequence_sum
 from jaxcore.train.policy import Policy
 from jaxcore.train.policy_gradient import PolicyGradient
 from jaxcore.train.rewards import Completion, given, look_up, names
-from jaxcore.train.rollouts import Rollout, Sampling, check_ends, sample
+from jaxcore.train.rollouts import Rollout, Sampling, check_ends, sample, weights_for_sampling
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss
 from jaxcore.train.tasks.fine_tuning import FineTuningTask
@@ -195,7 +195,7 @@ class PolicyGradientTask(FineTuningTask):
 
     def experience(self, state: TrainState, batch: Batch, key: Key, frozen: Frozen) -> Batch:
         """Completions of the prompts, their rewards, and what the loss compares with."""
-        weights = _for_sampling(state.params, frozen, self.policy)
+        weights = weights_for_sampling(state.params, frozen, self.policy)
         lines = [self.prompts().lines[entry] for entry in np.asarray(batch["entries"])]
         rollout, rewards = self._scored(weights, frozen, batch, lines, key)
         for again in range(1, self.resample + 1):
@@ -301,7 +301,7 @@ class PolicyGradientTask(FineTuningTask):
         """One completion of each of the first held-out prompts, always by the same key."""
         prompts, count = self.prompts(self.held_out), self.evaluation_size()
         size, params = min(count, self.stages[0].batch_size), state.eval_params
-        weights = _for_sampling(params, frozen, self.policy)
+        weights = weights_for_sampling(params, frozen, self.policy)
         found: dict[str, list[np.ndarray]] = {name: [] for name in self.metric_names()}
         for first in range(0, count, size):
             # The last batch begins anew at the first prompt, so that one program serves all.
@@ -336,18 +336,6 @@ def _chosen(rows: Array, new: Any, old: Any) -> Any:
         return jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(either, new, old)
-
-
-def _for_sampling(params: Params, frozen: Frozen, policy: Policy) -> Params:
-    """Weights of the policy, on one CPU apart for every layer, which is faster token by token."""
-    alone = all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves((params, frozen)))
-    return _merged(params, frozen, policy=policy, apart=alone and jax.default_backend() == "cpu")
-
-
-@functools.partial(jax.jit, static_argnames=("policy", "apart"))
-def _merged(params: Params, frozen: Frozen, *, policy: Policy, apart: bool) -> Params:
-    weights = policy.weights(params, frozen)
-    return llama.unstacked(weights) if apart else weights
 
 
 def _log_probs(
