@@ -74,7 +74,7 @@ def test_a_reward_model_and_a_function_reward_together(place, reward, tmp_path, 
     )
     assert code == 0, err
     assert "not known to be free of what confounders did" in out
-    assert "truncated" in out and "kl" in out
+    assert "truncated" in out and ", reward " in err and ", kl " in err
     before, after = load_decoder(place / "model").params, load_decoder(run).params
     assert np.any(before["layers"]["qkv"]["kernel"] != after["layers"]["qkv"]["kernel"])
 

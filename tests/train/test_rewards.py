@@ -26,8 +26,11 @@ def test_answers_of_the_line_are_matched():
 
 @pytest.mark.parametrize("line", [{}, {"answer": 3}, {"answer": [1]}])
 def test_a_line_without_an_answer_is_named(line):
-    with pytest.raises(UserError, match='Expected a text as "answer"'):
+    with pytest.raises(UserError, match='Expected a text as "answer" of the prompt'):
         given("match", [said("a", **line)])
+    with pytest.raises(UserError, match='Expected a text as "answer"'):
+        rewards.check("match", [line], texts=True)
+    rewards.check("brevity", [line], texts=True)
 
 
 def test_a_reward_of_ones_own_may_have_nothing_to_say():

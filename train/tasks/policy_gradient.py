@@ -19,11 +19,12 @@ from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.models import llama
 from jaxcore.train import policy_gradient
+from jaxcore.train import rewards as reward_functions
 from jaxcore.train.losses.advantages import Rewards, combined, zero_variance
 from jaxcore.train.losses.sequences import sequence_sum
 from jaxcore.train.policy import Policy
 from jaxcore.train.policy_gradient import PolicyGradient
-from jaxcore.train.rewards import Completion, given, look_up, names
+from jaxcore.train.rewards import Completion, given, names
 from jaxcore.train.rollouts import Rollout, Sampling, check_ends, sample, weights_for_sampling
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss
@@ -107,7 +108,10 @@ class PolicyGradientTask(FineTuningTask):
                 "RUN), found nothing."
             )
         for name in self.rewards:
-            look_up(name)
+            for path in (self.data, self.held_out):
+                reward_functions.check(
+                    name, self.prompts(path).lines, texts=self.words() is not None
+                )
         for run in self.reward_models:
             self._check_words(run)
         if not self.end_tokens() and self.method.truncated != "keep":
