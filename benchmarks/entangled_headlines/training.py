@@ -1,0 +1,190 @@
+"""The stages of fine-tuning: imitation, reward models, policy gradient, preferences.
+
+Each is a loss ``(params, data, key) -> scalar`` that draws its own batch, descended by
+`descend`; losses and advantages are those of `jaxcore.train.losses`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from benchmarks.entangled_headlines.network import (
+    completion,
+    last_states,
+    log_probabilities,
+    write,
+)
+from jaxcore.estimators.deconfound.simulate import PAD, TOPICS
+from jaxcore.models.llama import LlamaConfig
+from jaxcore.train import OptimConfig
+from jaxcore.train.losses import advantages, policy, preference, reward
+from jaxcore.train.losses.sequences import sequence_sum
+from jaxcore.train.optim import make_optimiser
+from jaxcore.train.schedules import ScheduleConfig
+from jaxcore.typing import Key, Params
+
+Data = dict[str, Any]
+Stage = Callable[[Params, Data, Key], Float[Array, ""]]
+
+
+@functools.cache
+def _step(loss: Stage, optim: OptimConfig, steps: int) -> tuple[Any, Any]:
+    tx = make_optimiser(optim, steps)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Params, state: Any, data: Data, key: Key, at: Array) -> Any:
+        value, gradient = jax.value_and_grad(loss)(params, data, jax.random.fold_in(key, at))
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    return jax.jit(tx.init), step
+
+
+def descend(
+    loss: Stage, params: Params, data: Data, key: Key, optim: OptimConfig, steps: int
+) -> Params:
+    """Parameters after so many updates; programs are compiled once for each kind of stage."""
+    init, step = _step(loss, optim, steps)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and integer counts
+        params = jax.tree.map(jnp.copy, params)  # the step gives its arguments away
+        state = init(params)
+        for at in range(steps):
+            params, state, _ = step(params, state, data, key, jnp.int32(at))
+    return jax.block_until_ready(params)
+
+
+def optimiser(rate: float, *, decay: float = 0.0, warm: bool = False) -> OptimConfig:
+    """AdamW with clipping; with ``warm`` 20 steps of warm-up and a cosine."""
+    schedule = ScheduleConfig(name="warmup_cosine", warmup_steps=20) if warm else ScheduleConfig()
+    return OptimConfig(
+        learning_rate=rate, weight_decay=decay, clip_norm=1.0, schedule=schedule, decay_all=True
+    )
+
+
+# --- imitation ----------------------------------------------------------------------------------
+
+
+@functools.cache
+def imitation(batch: int, cfg: LlamaConfig) -> Stage:
+    """Likelihood of texts ``data["tokens"]``."""
+
+    def loss(params: Params, data: Data, key: Key) -> Array:
+        rows = jax.random.randint(key, (batch,), 0, data["tokens"].shape[0])
+        tokens = data["tokens"][rows]
+        keep = tokens[:, 1:] != PAD
+        return -jnp.sum(jnp.where(keep, log_probabilities(params, tokens, cfg), 0)) / jnp.sum(
+            keep, dtype=jnp.float32
+        )
+
+    return loss
+
+
+# --- reward models ------------------------------------------------------------------------------
+
+
+def scored(params: Params, tokens: Array, cfg: LlamaConfig) -> Float[Array, " b"]:
+    """Reward of texts in units of the standardised target; of two heads the first."""
+    return last_states(params["body"], tokens, cfg) @ params["heads"][0]
+
+
+@functools.cache
+def regression(batch: int, cfg: LlamaConfig) -> Stage:
+    """Squared error of the score against ``data["target"]``, which is standardised."""
+
+    def loss(params: Params, data: Data, key: Key) -> Array:
+        rows = jax.random.randint(key, (batch,), 0, data["tokens"].shape[0])
+        found = scored(params, data["tokens"][rows], cfg)
+        return jnp.asarray(reward.reward_regression(found, data["target"][rows]).value())
+
+    return loss
+
+
+@functools.cache
+def two_heads(batch: int, cfg: LlamaConfig) -> Stage:
+    """Head 0 for what does not go with the confounder ``data["C"]``, head 1 for what does."""
+
+    def loss(params: Params, data: Data, key: Key) -> Array:
+        rows = jax.random.randint(key, (batch,), 0, data["tokens"].shape[0])
+        states = last_states(params["body"], data["tokens"][rows], cfg)
+        return reward.odin(
+            states, params["heads"], data["C"][rows], scores=data["target"][rows], form="plain"
+        )
+
+    return loss
+
+
+# --- policies -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """How a policy follows a reward model.
+
+    Attributes:
+      penalty: where the divergence from the base counts: "loss" adds the estimate k3 of every
+        token to the loss, "reward" takes the log-ratio of every text from its reward.
+      scale: advantages are divided by the deviation of the "group", or by nothing ("none").
+    """
+
+    penalty: Literal["loss", "reward"] = "loss"
+    scale: advantages.Scale = "group"
+    prompts: int = 16
+    group: int = 8
+
+
+@functools.cache
+def policy_gradient(how: Gradient, cfg: LlamaConfig) -> Stage:
+    """Texts are sampled, scored by ``data["scorer"]``, and those above their group made likelier.
+
+    ``data["base"]`` is the reference and ``data["beta"]`` the weight of the divergence from it.
+    """
+
+    def loss(params: Params, data: Data, key: Key) -> Array:
+        draw, choose = jax.random.split(key)
+        topics = jax.random.randint(choose, (how.prompts,), 0, len(TOPICS))
+        found = write(params, jnp.repeat(topics, how.group), draw, cfg)
+        tokens, mask = found.tokens, completion(found.tokens)
+        score = scored(data["scorer"], tokens, cfg)
+        score = jnp.where(found.ended, score, jnp.min(score) - 1)
+        logps = log_probabilities(params, tokens, cfg)
+        base = log_probabilities(data["base"], tokens, cfg)
+        old = jax.lax.stop_gradient(logps)
+        if how.penalty == "reward":
+            score = score - data["beta"] * sequence_sum(old - base, mask)
+        apart = advantages.group(score.reshape(how.prompts, how.group), scale=how.scale)
+        settings = policy.Surrogate(beta=data["beta"] if how.penalty == "loss" else 0.0)
+        told = policy.policy_loss(logps, old, apart.reshape(-1), mask, settings, reference=base)
+        return jnp.asarray(told.mean.value())
+
+    return loss
+
+
+@functools.cache
+def preferences(pairs: int, beta: float, cfg: LlamaConfig) -> Stage:
+    """DPO on random pairs of one topic (``data["order"]`` and ``data["starts"]``) by the target."""
+    settings = preference.Preference(beta=beta)
+
+    def loss(params: Params, data: Data, key: Key) -> Array:
+        which, one, two = jax.random.split(key, 3)
+        topics = jax.random.randint(which, (pairs,), 0, len(TOPICS))
+        low, count = data["starts"][topics], data["counts"][topics]
+        places = [
+            low + (jax.random.uniform(k, (pairs,)) * count.astype(jnp.float32)).astype(jnp.int32)
+            for k in (one, two)
+        ]
+        first, second = (data["order"][place] for place in places)
+        better = data["target"][first] >= data["target"][second]
+        rows = jnp.concatenate([jnp.where(better, first, second), jnp.where(better, second, first)])
+        tokens = data["tokens"][rows]
+        logps = log_probabilities(params, tokens, cfg)
+        base = log_probabilities(data["base"], tokens, cfg)
+        told = preference.preference_loss(logps, base, completion(tokens), settings)
+        return jnp.asarray(told.mean.value())
+
+    return loss
