@@ -9,17 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import jax
 import tyro
 
 from benchmarks import harness
 from benchmarks.entangled_headlines import report
-from benchmarks.entangled_headlines.study import MENDED, PROTOTYPE, Gradient, Sizes, World
+from benchmarks.entangled_headlines.study import GUARDED, MENDED, PROTOTYPE, Gradient, Sizes, World
 from benchmarks.harness import say
 
 NAME = "entangled_headlines"
 BETAS = (0.2, 0.3, 0.5)
 
-Part = Literal["core", "why", "sweep", "strong"]
+Part = Literal["core", "why", "strong", "sweep"]
 Rows = dict[str, Any]
 
 
@@ -56,14 +57,19 @@ def _told(world: World, names: tuple[str, ...]) -> Rows:
 def _followed(
     world: World, name: str, how: Gradient = MENDED, beta: float = 0.2
 ) -> dict[str, float]:
-    return world.measured(world.grpo(name, how, beta), world.scorer(name))
+    return world.measured(world.followed(name, how, beta), world.scorer(name))
+
+
+def _named(how: Gradient) -> str:
+    told = how.algorithm.upper() + (", scaled" if how.scaled else "")
+    return told + (", supported texts" if how.supported else "")
 
 
 def core(world: World) -> Rows:
-    """All rewards followed by GRPO; imitation of the best, and DPO, with two of them."""
+    """All rewards followed by policy gradient; imitation of the best, and DPO, with two of them."""
     names = ("naive", "iv", "ols_c", "odin", "oracle")
     policies = {"base": world.measured(world.base)}
-    policies |= {f"{name} GRPO": _followed(world, name) for name in names}
+    policies |= {f"{name} {_named(MENDED)}": _followed(world, name) for name in names}
     for name in ("naive", "iv"):
         policies[f"{name} best fifth"] = world.measured(world.imitated(name))
         policies[f"{name} DPO"] = world.measured(world.preferred(name))
@@ -73,12 +79,13 @@ def core(world: World) -> Rows:
 def why(world: World) -> Rows:
     """Where the divergence counts, and by what advantages are divided."""
     policies = {}
-    for penalty in ("loss", "reward"):
-        for scale in ("group", "none"):
-            how = Gradient(penalty=penalty, scale=scale)
-            policies[f"iv, KL in {penalty}, scale {scale}"] = _followed(world, "iv", how)
+    for algorithm in ("grpo", "rloo"):
+        for scaled in (True, False):
+            how = Gradient(algorithm=algorithm, scaled=scaled)
+            policies[f"iv {_named(how)}"] = _followed(world, "iv", how)
+    policies[f"iv {_named(GUARDED)}"] = _followed(world, "iv", GUARDED)
     for name in ("naive", "oracle"):
-        policies[f"{name}, KL in loss, scale group"] = _followed(world, name, PROTOTYPE)
+        policies[f"{name} {_named(PROTOTYPE)}"] = _followed(world, name, PROTOTYPE)
     return {"policies": policies}
 
 
@@ -86,7 +93,7 @@ def sweep(world: World) -> Rows:
     """Strengths of the pull to the base."""
     return {
         "policies": {
-            f"iv, KL in {how.penalty}, beta {beta:g}": _followed(world, "iv", how, beta)
+            f"iv {_named(how)}, beta {beta:g}": _followed(world, "iv", how, beta)
             for how in (PROTOTYPE, MENDED)
             for beta in BETAS
         }
@@ -98,15 +105,15 @@ def strong(world: World) -> Rows:
     world = dataclasses.replace(world, design="strong")
     names = ("naive", "ols_c", "iv", "oracle")
     policies = {"base": world.measured(world.base)}
-    policies |= {f"{name} GRPO": _followed(world, name) for name in names}
+    policies |= {f"{name} {_named(MENDED)}": _followed(world, name) for name in names}
     return {**_told(world, names), "policies": policies}
 
 
 PARTS: dict[str, Callable[[World], Rows]] = {
     "core": core,
     "why": why,
-    "sweep": sweep,
     "strong": strong,
+    "sweep": sweep,
 }
 
 
@@ -143,4 +150,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # else all worlds share one queue
     main(tyro.cli(Options))

@@ -23,16 +23,15 @@ from jaxcore.typing import Key, Params
 if TYPE_CHECKING:
     from benchmarks.entangled_headlines.study import Scorer
 
-STRANGE = 0.01
+STRANGE = 0.02
 """Share of the base's own texts that count as strange: those with the least likely token."""
 
 
 @functools.partial(jax.jit, static_argnames=("each", "cfg"))
 def _sampled(params: Params, base: Params, key: Key, *, each: int, cfg: LlamaConfig) -> Any:
-    topics = jnp.repeat(jnp.arange(len(TOPICS), dtype=jnp.int32), each)
-    tokens, _ = write(params, topics, key, cfg)
-    mask = completion(tokens)
-    told = log_probabilities(base, tokens, cfg)
+    topics = jnp.arange(len(TOPICS), dtype=jnp.int32)
+    tokens = write(params, topics, each, key, cfg).texts
+    mask, told = completion(tokens), log_probabilities(base, tokens, cfg)
     least = jnp.min(jnp.where(mask, told, 0), axis=1)
     apart = jnp.sum(jnp.where(mask, log_probabilities(params, tokens, cfg) - told, 0), axis=1)
     return tokens, apart, least

@@ -53,7 +53,7 @@ def text(record: Mapping[str, Any]) -> str:
         f"Entangled headlines, {about['date']}, {about['processor']}, {about['cores']} cores; "
         f"seconds by part: {about.get('seconds')}",
         "J: mean effect of a text; J_valid: of grammatical ones; strange: share of texts with a "
-        "token as unlikely to the base as in 1 % of its own.",
+        "token as unlikely to the base as in 2 % of its own.",
     ]
     for part, title in TITLES.items():
         if part not in record:

@@ -33,8 +33,9 @@ DESIGNS = {
         slopes=(-1.8, 1.8, 1.8), effects=(3.0, -0.5, -0.5), delta=6.0, c_u=0.95, c_z=0.3
     ),
 }
-PROTOTYPE = Gradient()
-MENDED = Gradient(penalty="reward", scale="none")
+PROTOTYPE = Gradient(algorithm="grpo", scaled=True)
+MENDED = Gradient(algorithm="rloo", scaled=False)
+GUARDED = Gradient(algorithm="rloo", scaled=False, supported=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ class World:
         return told[name] if name in told else np.asarray(self.fits[name].adjusted_reward)
 
     def scorer(self, name: str) -> Scorer:
-        """The reward model of one target; "odin" has two heads."""
+        """The reward model of one target; of the two heads of "odin" that of quality."""
         y = self.target(name)
         mean, unit = float(np.mean(y)), float(np.std(y))
         heads = 2 if name == "odin" else 1
@@ -149,19 +150,20 @@ class World:
             optim,
             self.sizes.scorer,
         )
-        return Scorer(params, unit, mean)
+        return Scorer({**params, "heads": params["heads"][:1]}, unit, mean)
 
     # --- policies -------------------------------------------------------------------------------
 
-    def grpo(self, name: str, how: Gradient = MENDED, beta: float = 0.2) -> Params:
+    def followed(self, name: str, how: Gradient = MENDED, beta: float = 0.2) -> Params:
         """Follows the reward model of one target."""
         data = {
             "scorer": self.scorer(name).params,
             "base": self.base,
             "beta": jnp.float32(beta),
+            "floor": jnp.float32(self.floor),
         }
         return self._trained(
-            f"grpo {name} {how.penalty} {how.scale} {beta:g}",
+            f"{how.algorithm} {name} {how.scaled} {how.supported} {beta:g}",
             training.policy_gradient(how, self.cfg),
             self.base,
             data,

@@ -6,6 +6,7 @@ Each is a loss ``(params, data, key) -> scalar`` that draws its own batch, desce
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,18 +20,22 @@ from benchmarks.entangled_headlines.network import (
     last_states,
     log_probabilities,
     write,
+    written,
 )
-from jaxcore.estimators.deconfound.simulate import PAD, TOPICS
+from jaxcore.estimators.deconfound.simulate import TOPICS
 from jaxcore.models.llama import LlamaConfig
 from jaxcore.train import OptimConfig
 from jaxcore.train.losses import advantages, policy, preference, reward
-from jaxcore.train.losses.sequences import sequence_sum
 from jaxcore.train.optim import make_optimiser
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.typing import Key, Params
 
 Data = dict[str, Any]
 Stage = Callable[[Params, Data, Key], Float[Array, ""]]
+
+
+_COMPILING = threading.Lock()
+"""Worlds side by side share programs: the first one compiles, the others wait for it."""
 
 
 @functools.cache
@@ -54,7 +59,9 @@ def descend(
     with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and integer counts
         params = jax.tree.map(jnp.copy, params)  # the step gives its arguments away
         state = init(params)
-        for at in range(steps):
+        with _COMPILING:
+            params, state, _ = step(params, state, data, key, jnp.int32(0))
+        for at in range(1, steps):
             params, state, _ = step(params, state, data, key, jnp.int32(at))
     return jax.block_until_ready(params)
 
@@ -77,10 +84,8 @@ def imitation(batch: int, cfg: LlamaConfig) -> Stage:
     def loss(params: Params, data: Data, key: Key) -> Array:
         rows = jax.random.randint(key, (batch,), 0, data["tokens"].shape[0])
         tokens = data["tokens"][rows]
-        keep = tokens[:, 1:] != PAD
-        return -jnp.sum(jnp.where(keep, log_probabilities(params, tokens, cfg), 0)) / jnp.sum(
-            keep, dtype=jnp.float32
-        )
+        keep = written(tokens).at[:, 0].set(False).astype(jnp.float32)
+        return -jnp.sum(keep * log_probabilities(params, tokens, cfg)) / jnp.sum(keep)
 
     return loss
 
@@ -124,16 +129,21 @@ def two_heads(batch: int, cfg: LlamaConfig) -> Stage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gradient:
-    """How a policy follows a reward model.
+    """How a policy follows a reward model, and what keeps it near the base.
 
     Attributes:
-      penalty: where the divergence from the base counts: "loss" adds the estimate k3 of every
-        token to the loss, "reward" takes the log-ratio of every text from its reward.
-      scale: advantages are divided by the deviation of the "group", or by nothing ("none").
+      algorithm: "grpo" compares a text with those of its group and adds the estimate k3 of the
+        divergence of every token to the loss; "rloo" takes the log-ratio of a whole text to the
+        base from its reward, and compares with the other texts of the group.
+      scaled: divide what is left by the standard deviation: of the group with "grpo", of the batch
+        with "rloo".
+      supported: a text with a token that the base finds less likely than ``data["floor"]`` is no
+        better than one without an end: nothing is known of texts that nobody wrote.
     """
 
-    penalty: Literal["loss", "reward"] = "loss"
-    scale: advantages.Scale = "group"
+    algorithm: Literal["grpo", "rloo"]
+    scaled: bool
+    supported: bool = False
     prompts: int = 16
     group: int = 8
 
@@ -148,17 +158,23 @@ def policy_gradient(how: Gradient, cfg: LlamaConfig) -> Stage:
     def loss(params: Params, data: Data, key: Key) -> Array:
         draw, choose = jax.random.split(key)
         topics = jax.random.randint(choose, (how.prompts,), 0, len(TOPICS))
-        found = write(params, jnp.repeat(topics, how.group), draw, cfg)
-        tokens, mask = found.tokens, completion(found.tokens)
+        found = write(params, topics, how.group, draw, cfg)
+        tokens, mask = found.texts, completion(found.texts)
         score = scored(data["scorer"], tokens, cfg)
-        score = jnp.where(found.ended, score, jnp.min(score) - 1)
         logps = log_probabilities(params, tokens, cfg)
         base = log_probabilities(data["base"], tokens, cfg)
+        known = found.ended
+        if how.supported:
+            known = known & (jnp.min(jnp.where(mask, base, 0), axis=1) >= data["floor"])
+        score = jnp.where(known, score, jnp.min(score) - 1)
         old = jax.lax.stop_gradient(logps)
-        if how.penalty == "reward":
-            score = score - data["beta"] * sequence_sum(old - base, mask)
-        apart = advantages.group(score.reshape(how.prompts, how.group), scale=how.scale)
-        settings = policy.Surrogate(beta=data["beta"] if how.penalty == "loss" else 0.0)
+        if how.algorithm == "rloo":
+            score = policy.kl_in_reward(score, old, base, mask, data["beta"])
+            apart = advantages.rloo(score.reshape(-1, how.group), normalize=how.scaled)
+            return jnp.asarray(policy.rloo_loss(logps, old, apart.reshape(-1), mask).value())
+        scale = "group" if how.scaled else "none"
+        apart = advantages.group(score.reshape(-1, how.group), scale=scale)
+        settings = policy.Surrogate(beta=data["beta"])
         told = policy.policy_loss(logps, old, apart.reshape(-1), mask, settings, reference=base)
         return jnp.asarray(told.mean.value())
 
