@@ -53,6 +53,7 @@ _TASKS = {
     "image_clusters": ("jaxcore.estimators.image_confounding.cluster_task", "ClusterTask"),
     "lm": ("jaxcore.train.tasks.lm", "LanguageTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
+    "policy_gradient": ("jaxcore.train.tasks.policy_gradient", "PolicyGradientTask"),
     "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }

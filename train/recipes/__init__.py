@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # Network -> recipe -> one line: what is listed of the library's own without importing a network.
 _SUMMARIES = {
     "adair": {
-        "adair": "AdaIR of half the width on your own images",
+        "adair": "AdaIR of half the width on your own images, days on an accelerator",
+        "adair_cpu": "Small AdaIR on your own images, an hour or two on a CPU",
         **{
             f"adair_{name}{ending}": f"AdaIR for {what}, {how}"
             for name, what in (
