@@ -40,8 +40,8 @@ def write(
 
 def written(tokens: Int[Array, "b t"]) -> Bool[Array, "b t"]:
     """Which tokens are no padding: those up to the end."""
-    before = jnp.cumsum(tokens == EOS, axis=1, dtype=jnp.int32) - (tokens == EOS)
-    return before == 0
+    ends = (tokens == EOS).astype(jnp.int32)
+    return jnp.cumsum(ends, axis=1, dtype=jnp.int32) == ends  # none before this token
 
 
 def completion(tokens: Int[Array, "b t"]) -> Bool[Array, "b t"]:
