@@ -254,6 +254,6 @@ def _kept(path: Path, like: Params, make: Callable[[], Params]) -> Params:
     made = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, overwrite=True) as temporary, temporary.open("wb") as file:
-        arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(made))}
+        arrays: Any = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(made))}
         np.savez(file, **arrays)
     return made
