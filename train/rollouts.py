@@ -181,7 +181,8 @@ def weights_for_sampling(params: Params, frozen: Frozen, policy: Policy) -> Para
       frozen: what stays.
       policy: which is which.
     """
-    alone = all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves((params, frozen)))
+    arrays = [x for x in jax.tree.leaves((params, frozen)) if isinstance(x, jax.Array)]
+    alone = all(len(x.devices()) == 1 for x in arrays)
     return _merged(params, frozen, policy=policy, apart=alone and jax.default_backend() == "cpu")
 
 

@@ -106,7 +106,6 @@ def train(
     from jaxcore.parallel import initialise, make_mesh
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.deterministic import ask_for_determinism
-    from jaxcore.train.logging import default_reporter
 
     if chosen.train.deterministic:
         ask_for_determinism()
@@ -141,7 +140,6 @@ def train(
             chosen.train,
             out,
             mesh=mesh,
-            reporter=default_reporter(task.unit),
             init_params=params,
             change_settings=change_settings,
         )

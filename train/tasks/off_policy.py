@@ -29,12 +29,12 @@ from jaxcore.train.policy import Policy
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Step
 from jaxcore.train.task import Frozen, Loss, Mean
-from jaxcore.train.tasks.fine_tuning import FineTuningTask, token_log_probs
+from jaxcore.train.tasks.fine_tuning import OfflineTask, token_log_probs
 from jaxcore.typing import Batch, Key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OffPolicyTask(FineTuningTask):
+class OffPolicyTask(OfflineTask):
     """Raise the importance-weighted value of logged completions.
 
     The writer of the logs is taken to be the model that the training starts from: train it on the
@@ -59,7 +59,7 @@ class OffPolicyTask(FineTuningTask):
         """Read the data before anything is written.
 
         Raises:
-          UserError: see `FineTuningTask.check` and `read_scored`.
+          UserError: see `OfflineTask.check` and `read_scored`.
         """
         super().check()
         for path in (self.data, self.held_out):
@@ -108,11 +108,12 @@ class OffPolicyTask(FineTuningTask):
 
         Args:
           which: numbers of completions.
-          length: of a row.
+          length: of a row, at most.
           path: of the data; by default those of the training.
         """
         scored, own = self.scored(path), self.scored().outcome
         outcome = (scored.outcome[np.asarray(which)] - own.mean()) / own.std()
+        length = scored.completions.fitting(length)
         rows = scored.completions.rows(np.asarray(which), length)._asdict()
         return {**rows, "outcome": outcome.astype(np.float32)}
 
@@ -129,18 +130,19 @@ class OffPolicyTask(FineTuningTask):
         return ("value", "gain", "effective_share")
 
     def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
-        """Self-normalised over all held-out data; the gain is that over their mean outcome."""
+        """Self-normalised over held-out data; the gain is that over their mean outcome."""
         stage, scored = self.stages[0], self.scored(self.held_out)
-        count, found = len(scored.outcome), []
+        judged, found = self.judged(len(scored.outcome)), []
+        count, outcome = len(judged), scored.outcome[judged]
         for first in range(0, count, stage.batch_size):
             which = np.minimum(np.arange(first, first + stage.batch_size), count - 1)
-            rows = self.batch(which, stage.patch, self.held_out)
+            rows = self.batch(judged[which], stage.patch, self.held_out)
             found.append(_log_ratios(state.eval_params, frozen, rows, task=self._stripped()))
         log_ratio = jnp.asarray(np.concatenate(found)[:count])
         w = np.asarray(weights(log_ratio, largest=self.largest), np.float64)
-        value = float(np.average(scored.outcome, weights=w))
+        value = float(np.average(outcome, weights=w))
         share = float(effective_size(jnp.asarray(w, jnp.float32))) / count
-        gain = value - float(scored.outcome.mean())
+        gain = value - float(outcome.mean())
         return {"value": value, "gain": gain, "effective_share": share}
 
 
