@@ -4,6 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def free_memory() -> int | None:
         return None if limit is None else limit - stats.get("bytes_in_use", 0)
     found = [_of_machine(), *map(_of_container, _LIMITS, _USED)]
     return min((bytes_ for bytes_ in found if bytes_ is not None), default=None)
+
+
+def on_host() -> AbstractContextManager[Any]:
+    """A context in which new arrays lie in the host's memory, where JAX has a CPU beside others."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return nullcontext()
 
 
 def _of_machine() -> int | None:
@@ -62,7 +71,7 @@ def working_bytes(function: Callable[..., Any], *args: Any) -> int:
     >>> working_bytes(lambda x: jnp.tanh(x @ x) + 1, square)  # the product and the result
     800
     """
-    return _peak(jax.make_jaxpr(function)(*args).jaxpr)
+    return peak_bytes(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _size(value: Any) -> int:
@@ -79,8 +88,12 @@ _JOINED = frozenset(
 )
 
 
-def _peak(jaxpr: Any) -> int:
-    """Most bytes of results that are alive at once, inputs left out."""
+def peak_bytes(jaxpr: Any) -> int:
+    """`working_bytes` of a traced function: most bytes of results that are alive at once.
+
+    Args:
+      jaxpr: ``jax.make_jaxpr(function)(*args).jaxpr``.
+    """
     equations, end = jaxpr.eqns, len(jaxpr.eqns)
     uses = Counter(id(value) for equation in equations for value in equation.invars)
     kept = {id(value) for value in jaxpr.outvars}
@@ -103,7 +116,7 @@ def _peak(jaxpr: Any) -> int:
         ends.setdefault(place, []).append(name)
     alive = peak = 0
     for place, equation in enumerate(equations):
-        inner = max((_peak(part) for part in _parts(equation.params)), default=0)
+        inner = max((peak_bytes(part) for part in _parts(equation.params)), default=0)
         new = sum(sizes.get(id(value), 0) for value in equation.outvars)
         peak = max(peak, alive + max(new, inner))
         alive += new - sum(sizes[name] for name in ends.get(place, ()))

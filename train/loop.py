@@ -88,14 +88,14 @@ def fit(
         full disk, a folder that cannot be written, `TrainConfig.max_skipped` steps in a row without
         a finite loss and gradient, or no other in the whole run.
     """
-    run_dir, reporter = run_place(run_dir), reporter or default_reporter()
+    run_dir, reporter = run_place(run_dir), reporter or default_reporter(task.unit)
     steps = complete_steps(run_dir / CHECKPOINTS)
     found = bool(steps)
     _check_start(found, resume, run_dir)
     stored = read_config(run_dir) if found else {}
     ready = prepare(task, inherited(stored, cfg), mesh)
     cfg = ready.cfg
-    description = describe_run(task, cfg, extra_config or {})
+    description = describe_run(task, cfg, {**task.about(), **(extra_config or {})})
     abstract, changes = ready.abstract, []
     if found:
         options = {"change": change_settings, "changeable": task.changeable, "done": steps[-1]}

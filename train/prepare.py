@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxcore.errors import UserError
+from jaxcore.memory import on_host
 from jaxcore.parallel import compile_step, state_shardings
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.contract import check_task
@@ -50,6 +51,9 @@ class Prepared:
         if self.mesh is None and params is None:  # without a compilation for numbers drawn once
             # Placed as a restored state is: one compiled step, also in a cache on disk, for both.
             return jax.device_put(create(key), places)
+        if params is None and self.task.reads_start:
+            with on_host():
+                params = jax.device_get(self.task.init_state(key, optax.identity()).params)
         # Born sharded: no device ever holds all of a big network. Fresh parameters are not
         # computed where others are given.
         return jax.jit(create, out_shardings=places)(key, params)
