@@ -152,10 +152,10 @@ def _factorised(
         float(np.max(np.abs(dummies.means(out, kind, w, count)), initial=0))
         for kind, count in zip(columns, counts, strict=True)
     )
-    told: Any = (np.asarray(PATIENCE + steps), np.asarray(change <= 10 * tol), np.asarray(change))
-    values: Any = out * scale
     back = (effects[0] * scale + level, *(of_kind * scale for of_kind in effects[1:]))
-    return Demeaned(values, *told, back)
+    host: Any = Demeaned  # NumPy's arrays, as all that is returned outside of jit
+    told = map(np.asarray, (PATIENCE + steps, change <= 10 * tol, change))
+    return host(out * scale, *told, back)
 
 
 class Groups(NamedTuple):

@@ -89,8 +89,8 @@ def ridge_probe(
         raise UserError("Expected tests with several texts, found one text in each.")
     clusters: Any = numbers
     ids = crossfit.fold_ids(jax.random.key(seed), len(y), n_folds, units=Units(clusters=clusters))
-    arrays: tuple[Any, ...] = (x, y, np.asarray(ids), grid)
-    predicted = y[None] - np.asarray(_left(*arrays, n_folds))
+    left: Any = _left
+    predicted = y[None] - np.asarray(left(x, y, np.asarray(ids), grid, n_folds))
     rows: Any = np.concatenate([y[None], predicted]).T
     within = np.asarray(fixed_effects.demean(rows, clusters).values)
     return Probe(
