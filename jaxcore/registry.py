@@ -179,6 +179,11 @@ def registered() -> "tuple[Network[Any], ...]":
     return tuple(_registered.values())
 
 
+def has_task(name: str) -> bool:
+    """Whether a training task of the library has the name."""
+    return name in _TASKS
+
+
 def task_class(name: str) -> type[Any]:
     """Look the class of a training task up by name.
 

@@ -71,7 +71,7 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
         check_determinism()
     if cfg.profile is not None:
         profiled_steps(cfg.profile, cfg.steps)
-    frozen, rules = task.frozen(), task.sharding_rules  # first: files may be missing
+    frozen = task.frozen()  # first: files may be missing
     key, updates = jax.random.key(cfg.seed), cfg.steps * task.inner_steps
     bare = jax.eval_shape(lambda k: task.init_state(k, optax.identity()), key)
     tx = make_optimiser(cfg.optim, updates, task.trainable(bare.params))
@@ -79,6 +79,7 @@ def prepare(task: Task, cfg: TrainConfig, mesh: Mesh | None = None) -> Prepared:
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     frozen_places = None
     if frozen is not None and mesh is not None:
+        rules = task.mesh_rules(mesh)
         frozen_places = state_shardings({"frozen": frozen}, mesh, rules)["frozen"]
     step = compile_step(
         task.step(tx, cfg, mesh),
@@ -111,7 +112,7 @@ def _abstract(
         here = jnp.zeros(()).sharding
         places = jax.tree.map(lambda _: here, shapes)
     else:
-        places = state_shardings(shapes, mesh, task.sharding_rules)
+        places = state_shardings(shapes, mesh, task.mesh_rules(mesh))
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,

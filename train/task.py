@@ -129,6 +129,10 @@ class Task(abc.ABC):
         """
         return None
 
+    def mesh_rules(self, mesh: Mesh) -> tuple[tuple[str, PartitionSpec], ...]:
+        """`sharding_rules`, where they depend on how many devices an axis has."""
+        return self.sharding_rules
+
     def experience(self, state: TrainState, batch: Batch, key: Key, frozen: Frozen) -> Batch | None:
         """A batch made by the network as it now is (rollouts, rewards), or None to use ``batch``.
 

@@ -1,12 +1,12 @@
 """Texts of a file with one object per line, as tokens in packed rows."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxcore.data.completions import Encoder, are_tokens
 from jaxcore.data.packing import pack
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json_lines
@@ -26,23 +26,17 @@ class Rows(NamedTuple):
     counted: Bool[np.ndarray, "n t"]
 
 
-def read_texts(
-    path: str | Path,
-    length: int,
-    *,
-    vocab_size: int,
-    encode: Callable[[str], Sequence[int]] | None = None,
-) -> Rows:
-    r"""Rows of the texts of a file, whose lines hold "tokens" or a "text".
+def read_texts(path: str | Path, length: int, encoder: Encoder) -> Rows:
+    r"""Rows of the texts of a file: whole ones, or completions of prompts.
 
-    A line may say with "counted", one true or false per token, which tokens are to be learned: the
-    answer, and not the prompt. By default all are.
+    A line holds "tokens" or a "text", all of which is learned; with "counted", one true or false
+    per token, only these tokens are. Or it holds a "completion" and a "prompt", or "messages" whose
+    last one is the completion: that is learned, the prompt is not; see `Encoder` for their forms.
 
     Args:
       path: JSON lines.
       length: of a row; longer texts are cut.
-      vocab_size: tokens are below.
-      encode: a tokenizer's, for texts.
+      encoder: the tokenizer's and the network's tokens.
 
     Raises:
       UserError: no such file, no text in it, or a line that does not fit, by its number.
@@ -50,25 +44,16 @@ def read_texts(
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "texts.jsonl")
-    ...     _ = path.write_text('{"tokens": [3, 1]}\n{"text": "ab", "counted": [false, true]}\n')
-    ...     rows = read_texts(path, 5, vocab_size=256, encode=lambda text: list(text.encode()))
+    ...     _ = path.write_text('{"tokens": [3, 1]}\n{"prompt": [5], "completion": [7]}\n')
+    ...     rows = read_texts(path, 5, Encoder(vocab_size=9))
     >>> rows.tokens.tolist(), rows.segments.tolist(), rows.counted.tolist()
-    ([[3, 1, 97, 98, 0]], [[1, 1, 2, 2, 0]], [[True, True, False, True, False]])
+    ([[3, 1, 5, 7, 0]], [[1, 1, 2, 2, 0]], [[True, True, False, True, False]])
     """
     texts, marks = [], []
     for number, line in enumerate(read_json_lines(path, what="a file of texts"), 1):
-        tokens: Any = line.get("tokens")
-        if tokens is None and encode is not None and isinstance(line.get("text"), str):
-            tokens = list(encode(line["text"]))
-        counted = line.get("counted")
-        if not _whole_numbers(tokens, vocab_size) or not _marks(counted, len(tokens)):
-            kinds = '"tokens" or a "text"' if encode else '"tokens"'
-            raise UserError(
-                f"Expected {kinds} of whole numbers below {vocab_size} and, if there is "
-                f'"counted", true or false for each, found another object {number} in {path}.'
-            )
+        tokens, counted = _text(line, encoder, number, path)
         texts.append(tokens)
-        marks.append([True] * len(tokens) if counted is None else counted)
+        marks.append(counted)
     if not any(texts):
         raise UserError(f"Expected at least one text, found none in {path}.")
     tokens, segments = pack(texts, length)
@@ -76,10 +61,27 @@ def read_texts(
     return Rows(tokens, segments, counted.astype(bool))
 
 
-def _whole_numbers(tokens: Any, limit: int) -> TypeGuard[list[int]]:
-    if not isinstance(tokens, list):
-        return False
-    return all(type(token) is int and 0 <= token < limit for token in tokens)
+def _text(
+    line: dict[str, Any], encoder: Encoder, number: int, path: str | Path
+) -> tuple[list[int], list[bool]]:
+    """Tokens of a line, and which of them count."""
+    completion = line.get("completion", line.get("messages"))
+    if completion is not None:
+        answer = encoder.answer(line.get("prompt"), completion, f"line {number} of {path}")
+        return answer.tokens, [place >= answer.start for place in range(len(answer.tokens))]
+    tokens: Any = line.get("tokens")
+    counted, tokenizer = line.get("counted"), encoder.tokenizer
+    if tokens is None and tokenizer is not None and isinstance(line.get("text"), str):
+        whole = counted is None  # else each token has its mark
+        tokens = tokenizer.encode(line["text"], start=whole)
+        tokens = [*tokens, *tokenizer.eos[:1]] if whole and tokens else tokens
+    if not are_tokens(tokens, encoder.vocab_size) or not _marks(counted, len(tokens)):
+        kinds = '"tokens", a "text" or a "completion"' if encoder.tokenizer else '"tokens"'
+        raise UserError(
+            f"Expected {kinds} of whole numbers below {encoder.vocab_size} and, if there is "
+            f'"counted", true or false for each, found another object {number} in {path}.'
+        )
+    return tokens, [True] * len(tokens) if counted is None else counted
 
 
 def _marks(counted: Any, count: int) -> bool:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import flax.struct
 import jax
@@ -20,8 +20,9 @@ from jaxcore.typing import Key
 Step: TypeAlias = Callable[[Array, Any], tuple[Array, Any]]
 """``step(tokens (r, 1), cache) -> (logits (r, v), cache)``; see :func:`generate`."""
 
-Kept: TypeAlias = Literal["logits", "scores"]
-"""What can be kept of every step: logits of all branches, or what the sampler got."""
+Kept: TypeAlias = Literal["logits", "scores", "logps", "drawn_logps"]
+"""What can be kept of every step: logits of all branches, what the sampler got, and of the token
+its log-probability by the latter, and by what a `Sampler` left of them (0 behind a row's end)."""
 
 
 @flax.struct.dataclass
@@ -31,7 +32,8 @@ class Generated:
     Attributes:
       tokens: of each row; behind its end, the first end token (0 if there is none).
       lengths: tokens of each row that count, its end token included.
-      kept: of every step, what was asked for: "logits" (n, branches, b, v), "scores" (n, b, v).
+      kept: of every step, what was asked for: "logits" (n, branches, b, v), "scores" (n, b, v),
+        "logps" and "drawn_logps" (n, b), float32.
     """
 
     tokens: Int[Array, "b n"]
@@ -59,6 +61,7 @@ class _Rules:
     sampler: Callable[[Array, Key], Array]
     combine: Callable[[Array], Array] | None
     eos: Int[Array, " e"]
+    shaping: Callable[[Array], Array] | None = None  # of a `Sampler`, where it is asked for
 
 
 def generate(
@@ -109,7 +112,8 @@ def generate(
     ([[1, 2, 3], [3, 4, 4]], [3, 2])
     """
     _check(cache, logits, keys, max_new_tokens, combine, branches, keep)
-    rules = _Rules(*_trees(step, keys, sampler, combine), _ends(eos))
+    shaping = _shaping(sampler) if "drawn_logps" in keep else None
+    rules = _Rules(*_trees(step, keys, sampler, combine), _ends(eos), shaping)
     sizes = {"new": max_new_tokens, "branches": branches, "keep": tuple(keep)}
     state = _begin(rules, logits, **sizes)
     state, _ = _advance(rules, state, cache, max_new_tokens, branches=branches)
@@ -174,13 +178,15 @@ def _begin(
     """The first token, from the logits of the prompts."""
     rows, size = logits.shape[0] // branches, logits.shape[1]
     shapes = {"logits": (new, branches, rows, size), "scores": (new, rows, size)}
+    types = {name: logits.dtype for name in shapes}
+    shapes |= {"logps": (new, rows), "drawn_logps": (new, rows)}
     fill = rules.eos[0] if rules.eos.size else jnp.int32(0)
     state = _State(
         tokens=jnp.full((rows, new), fill, jnp.int32),
         lengths=jnp.zeros((rows,), jnp.int32),
         ended=jnp.zeros((rows,), bool),
         count=jnp.int32(0),
-        kept={name: jnp.zeros(shapes[name], logits.dtype) for name in keep},
+        kept={name: jnp.zeros(shapes[name], types.get(name, jnp.float32)) for name in keep},
     )
     return _drawn(rules, state, logits, branches)
 
@@ -213,6 +219,10 @@ def _drawn(rules: _Rules, state: _State, logits: Array, branches: int) -> _State
     old = jax.lax.dynamic_index_in_dim(state.tokens, state.count, 1, False)
     token = jnp.where(state.ended, old, token.astype(jnp.int32))
     found = {"logits": parts, "scores": scores}
+    if "logps" in state.kept:
+        found["logps"] = jnp.where(state.ended, 0, _logps(scores, token))
+    if rules.shaping is not None:
+        found["drawn_logps"] = jnp.where(state.ended, 0, _logps(rules.shaping(scores), token))
     put = jax.lax.dynamic_update_index_in_dim
     return _State(
         tokens=put(state.tokens, token, state.count, 1),
@@ -221,6 +231,22 @@ def _drawn(rules: _Rules, state: _State, logits: Array, branches: int) -> _State
         count=state.count + 1,
         kept={name: put(old, found[name], state.count, 0) for name, old in state.kept.items()},
     )
+
+
+def _logps(scores: Float[Array, "b v"], token: Int[Array, " b"]) -> Float[Array, " b"]:
+    """Log-probability of one token of each row."""
+    scores = scores.astype(jnp.float32)
+    chosen = jnp.take_along_axis(scores, token[:, None], axis=1)[:, 0]
+    return chosen - jax.nn.logsumexp(scores, axis=1)
+
+
+def _shaping(sampler: Any) -> Callable[[Array], Array]:
+    if not isinstance(sampler, Sampler):
+        raise UserError(
+            "Expected a Sampler to keep the log-probabilities that it draws by, found another "
+            "function."
+        )
+    return sampler.shaping()
 
 
 def _trees(
@@ -265,8 +291,10 @@ def _check(
             f"Expected one typed random key for each of {rows} row(s), as of jax.random.split, "
             f"found shape {tuple(keys.shape)} of {keys.dtype}."
         )
-    if unknown := set(keep) - {"logits", "scores"}:
-        raise UserError(f"Expected logits or scores to keep, found {', '.join(sorted(unknown))}.")
+    if unknown := set(keep) - set(get_args(Kept)):
+        raise UserError(
+            f"Expected {', '.join(get_args(Kept))} to keep, found {', '.join(sorted(unknown))}."
+        )
     if isinstance(cache, Cache) and not isinstance(cache.length, Tracer):
         used = int(cache.length)
         if used + max_new_tokens - 1 > cache.slots:

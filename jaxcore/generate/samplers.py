@@ -7,6 +7,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
@@ -27,6 +28,7 @@ class Sampler(Serial):
       temperature: 0 takes the largest logit, the first one of equals.
       top_k: 0 for all.
       top_p: 1 for all.
+      banned: tokens that are left out before all else, such as padding.
 
     >>> logits = jnp.log(jnp.array([[0.1, 0.6, 0.3]]))
     >>> keys = jax.random.split(jax.random.key(0), 1)
@@ -37,11 +39,17 @@ class Sampler(Serial):
     temperature: Annotated[float, AtLeast(0)] = 1.0
     top_k: Index = 0
     top_p: Annotated[float, Above(0), AtMost(1)] = 1.0
+    banned: tuple[Index, ...] = ()
 
     def function(self) -> Partial:
         """The same as a pytree, whose leaves are the numbers."""
-        rule = _rule(self.temperature == 0, self.top_k, self.top_p < 1)
-        return Partial(rule, jnp.float32(self.temperature), jnp.float32(self.top_p))
+        return Partial(_largest if self.temperature == 0 else _drawn, self.shaping())
+
+    def shaping(self) -> Partial:
+        """Logits (b, v) to those that are drawn from, as a pytree; -inf where nothing is drawn."""
+        rule = _shape(self.temperature == 0, self.top_k, self.top_p < 1)
+        banned = jnp.asarray(np.asarray(self.banned, np.int32))
+        return Partial(rule, jnp.float32(self.temperature), jnp.float32(self.top_p), banned)
 
     def __call__(self, logits: Float[Array, "b v"], keys: Key) -> Int[Array, " b"]:
         """Tokens of rows of logits, each by its own key."""
@@ -77,13 +85,24 @@ def shaped_logits(
 
 
 @functools.cache
-def _rule(greedy: bool, top_k: int, nucleus: bool) -> Callable[..., Array]:
+def _shape(greedy: bool, top_k: int, nucleus: bool) -> Callable[..., Array]:
     """One function for all samplers that need the same program."""
 
-    def rule(temperature: Array, top_p: Array, logits: Array, keys: Key) -> Array:
+    def shape(temperature: Array, top_p: Array, banned: Array, logits: Array) -> Array:
+        if banned.size:
+            logits = logits.at[:, banned].set(-jnp.inf, mode="drop")
         if greedy:
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        logits = shaped_logits(logits, temperature, top_p, top_k=top_k, nucleus=nucleus)
-        return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+            best = jnp.argmax(logits, axis=-1, keepdims=True)
+            places = jnp.arange(logits.shape[-1])[None]
+            return jnp.where(places == best, 0.0, -jnp.inf)
+        return shaped_logits(logits, temperature, top_p, top_k=top_k, nucleus=nucleus)
 
-    return rule
+    return shape
+
+
+def _drawn(shaping: Callable[[Array], Array], logits: Array, keys: Key) -> Array:
+    return jax.vmap(jax.random.categorical)(keys, shaping(logits)).astype(jnp.int32)
+
+
+def _largest(shaping: Callable[[Array], Array], logits: Array, keys: Key) -> Array:
+    return jnp.argmax(shaping(logits), axis=-1).astype(jnp.int32)

@@ -3,7 +3,7 @@
 from jaxcore.models.llama.config import LlamaConfig, RopeScaling
 from jaxcore.models.llama.decode import cache_bytes, init_cache, prefill, step, unstacked
 from jaxcore.models.llama.entry import NETWORK, from_torch, init, param_shapes, to_torch
-from jaxcore.models.llama.loss import next_token_loss, next_tokens
+from jaxcore.models.llama.loss import next_token_loss, next_tokens, token_log_probs
 from jaxcore.models.llama.model import (
     Block,
     Llama,
@@ -41,6 +41,7 @@ __all__ = [
     "sharding_rules",
     "step",
     "to_torch",
+    "token_log_probs",
     "unstacked",
     "vocabulary",
 ]

@@ -64,3 +64,45 @@ def next_token_loss(
     # A token that does not count may have an error that is not finite.
     errors = jnp.where(weights == 0, 0, errors)
     return jnp.sum(errors * weights), jnp.sum(weights)
+
+
+def token_log_probs(
+    params: Params,
+    hidden: Float[Array, "b t d"],
+    tokens: Int[Array, "b t"],
+    cfg: LlamaConfig,
+    *,
+    valid: Bool[Array, "b t"] | None = None,
+    chunk: int = 8192,
+) -> Float[Array, "b t"]:
+    """Log-probability of every token by what stands before it in its row.
+
+    It is 0 for the first token of a row, which nothing foresees, and for padding. Logits are formed
+    for ``chunk`` tokens of the vocabulary at a time.
+
+    Args:
+      params: of the network.
+      hidden: of `apply` with ``logits="none"`` and the same padding.
+      tokens: rows.
+      cfg: sizes and options.
+      valid: False for padding, on the left or on the right; None: no padding.
+      chunk: see `jaxcore.ops.chunked_cross_entropy`.
+
+    Returns:
+      At least float32, at most 0.
+
+    >>> from jaxcore.models import llama
+    >>> cfg = LlamaConfig.tiny()
+    >>> params = {"embed": jnp.ones((11, 8)), "head": jnp.ones((11, 8))}
+    >>> found = token_log_probs(params, jnp.zeros((1, 3, 8)), jnp.array([[1, 2, 3]]), cfg)
+    >>> [round(float(x), 4) for x in found[0]]
+    [0.0, -2.3979, -2.3979]
+    """
+    before = hidden[:, :-1].reshape(-1, hidden.shape[-1])
+    table, targets = vocabulary(params, cfg), tokens[:, 1:]
+    errors = ops.chunked_cross_entropy(before, table, targets.reshape(-1), chunk=chunk)
+    found = jnp.pad(-errors.reshape(targets.shape), ((0, 0), (1, 0)))
+    if valid is None:
+        return found
+    seen = jnp.pad(valid[:, :-1], ((0, 0), (1, 0)))  # the first token of a row padded on the left
+    return jnp.where(valid & seen, found, 0)

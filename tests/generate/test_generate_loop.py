@@ -160,7 +160,7 @@ def test_one_program_for_all_prompts_of_a_bucket(params):
         ({"max_new_tokens": 8}, "room for 8 tokens and 8 new ones, found a cache of 14 slots"),
         ({"branches": 2}, "combine 2 branches"),
         ({"keys": jax.random.key(0)}, "one typed random key for each of 3 row"),
-        ({"keep": ("hidden",)}, "logits or scores to keep, found hidden"),
+        ({"keep": ("hidden",)}, "drawn_logps to keep, found hidden"),
     ],
 )
 def test_what_does_not_fit_is_refused(params, change, message):
@@ -173,3 +173,26 @@ def test_what_does_not_fit_is_refused(params, change, message):
 def test_prompts_that_are_empty_are_refused():
     with pytest.raises(UserError, match="a token in each, found an empty one"):
         pad_left([[1], []])
+
+
+def test_log_probabilities_of_what_is_drawn(params):
+    sampler = Sampler(temperature=0.5, banned=(3,))
+    keep = ("scores", "logps", "drawn_logps")
+    free = np.asarray(run(params, PROMPTS, KEYS, sampler=sampler).tokens)
+    found = run(params, PROMPTS, KEYS, sampler=sampler, keep=keep, eos=[int(free[0, 2])])
+    scores = np.asarray(found.kept["scores"])
+    tokens, lengths = np.asarray(found.tokens).T, np.asarray(found.lengths)
+    behind = np.arange(NEW)[:, None] >= lengths
+    banned = scores.copy()
+    banned[..., 3] = -np.inf
+    for name, logits in (("logps", scores), ("drawn_logps", banned / 0.5)):
+        each = np.asarray(jax.nn.log_softmax(logits))
+        own = np.take_along_axis(each, tokens[..., None], axis=-1)[..., 0]
+        np.testing.assert_allclose(found.kept[name], np.where(behind, 0, own), atol=1e-5)
+    assert behind.any()
+
+
+def test_of_a_plain_function_it_is_not_known_what_it_draws_from(params):
+    first = Partial(lambda logits, keys: jnp.argmax(logits, -1))
+    with pytest.raises(UserError, match="Expected a Sampler"):
+        run(params, PROMPTS, KEYS, sampler=first, keep=("drawn_logps",))

@@ -47,3 +47,11 @@ def test_without_temperature_the_largest_is_taken():
 def test_numbers_that_cannot_be_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         Sampler(**wrong)
+
+
+def test_banned_tokens_are_left_out_before_all_else():
+    keys = jax.random.split(jax.random.key(0), 200)
+    logits = jnp.broadcast_to(LOGITS, (200, 4))
+    drawn = np.asarray(Sampler(banned=(0, 99), top_k=2)(logits, keys))
+    assert set(drawn) == {1, 2}  # 0 does not take a place among the two; 99 is no token
+    assert Sampler(temperature=0, banned=(0,))(logits[:1], keys[:1]).tolist() == [1]

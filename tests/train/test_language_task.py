@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from jaxcore.data.completions import Encoder
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.texts import read_texts
 from jaxcore.errors import UserError
@@ -30,7 +31,7 @@ def texts(tmp_path):
 def test_texts_are_learned_by_heart(texts, tmp_path):
     task = LanguageTask(
         network=LlamaConfig.tiny(width=16),
-        texts=texts,
+        data=texts,
         chunk=4,
         stages=(Stage(steps=None, patch=8, batch_size=2),),
     )
@@ -54,10 +55,10 @@ def test_lines_that_do_not_fit_are_refused(texts, line, message):
     with texts.open("a") as file:
         file.write(json.dumps(line) + "\n")
     with pytest.raises(UserError, match=message):
-        read_texts(texts, 8, vocab_size=11)
+        read_texts(texts, 8, Encoder(vocab_size=11))
 
 
 def test_rows_longer_than_the_network_are_refused(texts):
-    task = LanguageTask(network=LlamaConfig.tiny(), texts=texts)
+    task = LanguageTask(network=LlamaConfig.tiny(), data=texts)
     with pytest.raises(UserError, match="at most 64 tokens, found 512"):
         task.check()

@@ -1,4 +1,4 @@
-"""A decoder learns to foresee the next token of texts."""
+"""A decoder learns texts: to foresee the next token, of all of a text or of completions alone."""
 
 import dataclasses
 import functools
@@ -12,67 +12,57 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcore.bounds import Count
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.data.texts import Rows, read_texts
 from jaxcore.errors import UserError
 from jaxcore.models import llama
 from jaxcore.models.llama import LlamaConfig
-from jaxcore.tokenizers import read_tokenizer
+from jaxcore.train.policy import Policy
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss
-from jaxcore.train.tasks.network import NetworkTask
+from jaxcore.train.tasks.fine_tuning import FineTuningTask
 from jaxcore.typing import Batch, Key, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageTask(NetworkTask):
-    """Next-token cross-entropy of packed texts; ``patch`` of a stage is the length of its rows.
+class LanguageTask(FineTuningTask):
+    """Next-token cross-entropy of packed texts (SFT): a mean over all tokens that count.
 
-    >>> task = LanguageTask(network=LlamaConfig.tiny(), texts=Path("texts.jsonl"))
+    Lines of the data: see `jaxcore.data.texts.read_texts`.
+
+    >>> task = LanguageTask(network=LlamaConfig.tiny(), data=Path("texts.jsonl"))
     >>> LanguageTask.from_dict(task.to_dict()) == task
     True
     """
 
     name: ClassVar[str] = "lm"
-    changeable: ClassVar[tuple[str, ...]] = ("held_out",)
-    model: str = dataclasses.field(default="llama", metadata={"option": False})
-    network: LlamaConfig = dataclasses.field(default_factory=LlamaConfig)
-    texts: Path  # JSON lines, see `jaxcore.data.texts.read_texts`
-    held_out: Path | None = None  # of the same kind, for the evaluation; None: that of the training
-    tokenizer: Path | None = None  # folder with a tokenizer, for lines with "text"
-    chunk: Count = 8192  # logits of a token that are held at a time
-    stages: tuple[Stage, ...] = (Stage(steps=None, patch=512, batch_size=8),)
 
     def check(self) -> None:
         """Read the texts before anything is written.
 
         Raises:
-          UserError: something is missing or damaged, or rows are longer than the network allows.
+          UserError: see `FineTuningTask.check`.
         """
-        longest = max(stage.patch for stage in self.stages)
-        if longest > self.network.max_positions:
-            raise UserError(
-                f"Expected rows (--stages.0.patch) of at most {self.network.max_positions} "
-                f"tokens, found {longest}."
-            )
-        self.rows(self.stages[0].patch)
+        super().check()
+        if len({stage.patch for stage in self.stages}) > 1:
+            raise UserError("Expected rows of one length in all stages, found several.")
+        self.rows()
+        if self.held_out is not None:
+            self.rows(self.held_out)
 
-    def rows(self, length: int, path: Path | None = None) -> Rows:
+    def rows(self, path: Path | None = None) -> Rows:
         """Packed rows of the texts."""
-        return _rows(path or self.texts, length, self.network.vocab_size, self.tokenizer)
+        return _rows(self, path or self.data)
 
     def counts(self) -> list[tuple[str, int, int, int]]:
         """See `NetworkTask`; entries are packed rows."""
-        count = len(self.rows(self.stages[0].patch).tokens)
+        count = len(self.rows().tokens)
         return [("texts", count, 1, count)]
 
     def batches(self, seed: int, start_step: int) -> Stream:
         """Rows in random order."""
-        if len({stage.patch for stage in self.stages}) > 1:
-            raise UserError("Expected rows of one length in all stages, found several.")
-        rows = self.rows(self.stages[0].patch)
+        rows = self.rows()
 
         def make(stage: Stage, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
             chosen = [draw.entry for draw in draws]
@@ -89,7 +79,7 @@ class LanguageTask(NetworkTask):
 
     def loss(self, variables: Any, batch: Batch, key: Key, frozen: Frozen) -> Loss:
         """Sum of the cross-entropies of the tokens that count, and how many these are."""
-        return Loss(*_loss(variables["params"], batch, self.network, self.chunk))
+        return Loss(*_loss(self.weights(variables, frozen), batch, self.network, self.chunk))
 
     def metric_names(self) -> tuple[str, ...]:
         """Mean cross-entropy of a token in nats, and its exponential."""
@@ -97,14 +87,16 @@ class LanguageTask(NetworkTask):
 
     def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
         """Over all rows of the held-out texts."""
-        stage = self.stages[0]
-        rows, total, weight = self.rows(stage.patch, self.held_out)._asdict(), 0.0, 0.0
+        stage, total, weight = self.stages[0], 0.0, 0.0
+        rows = self.rows(self.held_out)._asdict()
         for first in range(0, len(rows["tokens"]), stage.batch_size):
             batch = {name: value[first : first + stage.batch_size] for name, value in rows.items()}
             missing = stage.batch_size - len(batch["tokens"])
             # Rows of padding count nothing, and let one program serve all batches.
             batch = {name: np.pad(a, ((0, missing), (0, 0))) for name, a in batch.items()}
-            part = _evaluated(state.eval_params, batch, cfg=self.network, chunk=self.chunk)
+            part = _evaluated(
+                state.eval_params, frozen, batch, policy=self.policy, chunk=self.chunk
+            )
             total, weight = total + float(part[0]), weight + float(part[1])
         if not weight:
             raise UserError("Expected a token to foresee in the held-out texts, found none.")
@@ -123,10 +115,13 @@ def _loss(
     return llama.next_token_loss(params, hidden, targets, there & following, cfg, chunk)
 
 
-_evaluated = functools.partial(jax.jit, static_argnames=("cfg", "chunk"))(_loss)
+@functools.partial(jax.jit, static_argnames=("policy", "chunk"))
+def _evaluated(
+    params: Params, frozen: Frozen, batch: Batch, *, policy: Policy, chunk: int
+) -> tuple[Array, Array]:
+    return _loss(policy.weights(params, frozen), batch, policy.cfg, chunk)
 
 
 @functools.lru_cache(maxsize=4)
-def _rows(path: Path, length: int, vocab_size: int, tokenizer: Path | None) -> Rows:
-    encode = None if tokenizer is None else read_tokenizer(tokenizer).encode
-    return read_texts(path, length, vocab_size=vocab_size, encode=encode)
+def _rows(task: LanguageTask, path: Path) -> Rows:
+    return read_texts(path, task.stages[0].patch, task.encoder())

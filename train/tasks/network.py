@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from jaxcore import registry
 from jaxcore.data.images.pipeline import Stage
@@ -21,6 +21,7 @@ class NetworkTask(Serial, GradientTask):
     """
 
     name: ClassVar[str]
+    unit: ClassVar[str] = "images"  # what the entries of the data are
     model: str = dataclasses.field(default="adair", metadata={"option": False})  # registered
     network: Any
     stages: tuple[Stage, ...] = (Stage(steps=None, patch=128, batch_size=32),)
@@ -58,6 +59,10 @@ class NetworkTask(Serial, GradientTask):
                 f"Expected patches whose side is a multiple of {self.multiple}, found {uneven[0]}."
             )
 
+    def settled(self) -> Self:
+        """The same task with what its files say of the network; most tasks need none for it."""
+        return self
+
     def init_params(self, key: Key) -> Params:
         """Fresh parameters of the network."""
         return self.entry.init(key, self.network)
@@ -80,7 +85,7 @@ class NetworkTask(Serial, GradientTask):
         steps = entries // self.stages[0].batch_size
         if not steps:
             raise UserError(
-                f"Expected at least one batch of {self.stages[0].batch_size} images per epoch, "
-                f"found {entries} images."
+                f"Expected at least one batch of {self.stages[0].batch_size} {self.unit} per "
+                f"epoch, found {entries} {self.unit}."
             )
         return steps
