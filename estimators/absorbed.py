@@ -4,7 +4,7 @@ Rows are read twice and never held together: memory is that of the sums of every
 matrix of the features, whatever the number of rows.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxcore.errors import UserError
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Outcomes (b,), features (b, d), and groups (b,), whole numbers from 0."""
 Errors = Literal["cluster", "hc0"]
+_AT_ONCE = 1 << 20  # numbers that are worked on at a time: they stay in the processor's cache
 
 
 class Absorbed(NamedTuple):
@@ -59,8 +60,9 @@ def absorb(
         raise UserError(f"Expected errors='cluster' or 'hc0', found {errors!r}.")
     sums, counts, gram, shift, n = _moments(blocks, n_groups)
     there = counts > 0
-    root = np.sqrt(np.where(there, counts, 1))
-    gram -= (sums / root[:, None]).T @ (sums / root[:, None])
+    root = np.sqrt(np.where(there, counts, 1))[:, None]
+    sums /= root  # in place: the sums of many groups are most of the memory
+    gram -= sums.T @ sums
     inner, cross = gram[:-1, :-1], gram[:-1, -1]
     size = np.sqrt(np.maximum(np.diag(inner), 0))
     if not np.all(size > 1e-9 * np.sqrt(n) * (np.abs(shift[:-1]) + size.max(initial=0) / n)):
@@ -76,7 +78,7 @@ def absorb(
     inverse = np.linalg.inv(lower)
     inverse = inverse.T @ inverse / size[:, None] / size[None]
     beta = inverse @ cross
-    means = sums / np.where(there, counts, 1)[:, None]
+    means = np.divide(sums, root, out=sums)
     own = means[:, -1] - means[:, :-1] @ beta  # of columns less their shift
     meat, square = _spread(blocks, shift, beta, own, means, errors)
     effects = np.where(there, own + shift[-1] - shift[:-1] @ beta, 0.0)
@@ -92,28 +94,31 @@ def _moments(
     shift, sums, gram = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0))
     counts, n = np.zeros(n_groups), 0
     for block in blocks():
-        z, ids = _checked(block, n_groups)
+        y, x, ids = _checked(block, n_groups)
+        if not np.isfinite(x.sum() + y.sum()) and not (
+            np.isfinite(x).all() and np.isfinite(y).all()
+        ):
+            raise UserError("Expected finite outcomes and features, found others.")
         if not n:  # close to the means: products then lose few digits
-            shift = z.mean(axis=0)
-            sums, gram = np.zeros((n_groups, z.shape[1])), np.zeros((z.shape[1], z.shape[1]))
-        if z.shape[1] != len(shift):
+            shift = np.append(x.mean(axis=0, dtype=np.float64), y.mean(dtype=np.float64))
+            sums, gram = np.zeros((n_groups, len(shift))), np.zeros((len(shift), len(shift)))
+        if x.shape[1] + 1 != len(shift):
             raise UserError(
-                f"Expected {len(shift) - 1} features in every block, found {z.shape[1] - 1}."
+                f"Expected {len(shift) - 1} features in every block, found {x.shape[1]}."
             )
-        z -= shift[None]
-        gram += z.T @ z
-        _add(sums, z, ids)
+        for z, own in _pieces(y, x, ids, shift):
+            gram += z.T @ z
+            _add(sums, z, own)
         counts += np.bincount(ids, minlength=n_groups)
-        n += len(z)
+        n += len(y)
     if not n:
         raise UserError("Expected blocks of rows, found none.")
     return sums, counts, gram, shift, n
 
 
-def _checked(block: Block, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features and outcome side by side in float64, and groups."""
-    y, x, ids = block
-    ids = np.asarray(ids)
+def _checked(block: Block, n_groups: int) -> Block:
+    """A block as arrays that fit each other."""
+    y, x, ids = map(np.asarray, block)
     if len(y) != len(x) or len(ids) != len(y) or np.ndim(x) != 2 or not len(y):
         raise UserError(
             f"Expected as many outcomes and groups as rows of features, found {len(y)}, {len(ids)} "
@@ -121,11 +126,24 @@ def _checked(block: Block, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
         )
     if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= n_groups:
         raise UserError(f"Expected groups 0 to {n_groups - 1}, found others.")
-    z = np.empty((len(y), x.shape[1] + 1))
-    z[:, :-1], z[:, -1] = x, y
-    if not np.isfinite(z.sum()) and not np.isfinite(z).all():
-        raise UserError("Expected finite outcomes and features, found others.")
-    return z, ids
+    return y, x, ids
+
+
+def _pieces(
+    y: np.ndarray, x: np.ndarray, ids: np.ndarray, shift: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Features and outcome side by side in float64 less a shift, and groups, of some rows.
+
+    The array is overwritten by the next rows.
+    """
+    rows = max(_AT_ONCE // len(shift), 1)
+    held = np.empty((min(rows, len(y)), len(shift)))
+    for start in range(0, len(y), rows):
+        part = slice(start, start + rows)
+        z = held[: len(y[part])]
+        np.subtract(x[part], shift[:-1], out=z[:, :-1])
+        np.subtract(y[part], shift[-1], out=z[:, -1])
+        yield z, ids[part]
 
 
 def _add(sums: np.ndarray, rows: np.ndarray, ids: np.ndarray) -> None:
@@ -147,21 +165,22 @@ def _spread(
     means: np.ndarray,
     errors: Errors,
 ) -> tuple[np.ndarray, float]:
-    """Products of the scores, and the sum of squared residuals."""
+    """Products of the scores, and the sum of squared residuals; ``means`` is overwritten."""
     d = len(beta)
     meat, square = np.zeros((d, d)), 0.0
-    of_groups = np.zeros((len(own), d)) if errors == "cluster" else None
+    of_groups = means[:, :-1]
+    if errors == "cluster":  # residuals add up to zero in a group: no need to centre the features
+        of_groups[:] = 0  # the memory serves again
     for block in blocks():
-        z, ids = _checked(block, len(own))
-        z -= shift[None]
-        x = z[:, :-1]
-        e = z[:, -1] - x @ beta - own[ids]
-        square += float(e @ e)
-        if of_groups is None:
-            x -= means[ids, :-1]
+        for z, ids in _pieces(*_checked(block, len(own)), shift):
+            x = z[:, :-1]
+            e = z[:, -1] - x @ beta - own[ids]
+            square += float(e @ e)
+            if errors == "hc0":
+                x -= means[ids, :-1]
             x *= e[:, None]
-            meat += x.T @ x
-        else:  # residuals add up to zero in a group: no need to centre the features
-            x *= e[:, None]
-            _add(of_groups, x, ids)
-    return (meat if of_groups is None else of_groups.T @ of_groups), square
+            if errors == "hc0":
+                meat += x.T @ x
+            else:
+                _add(of_groups, x, ids)
+    return (meat if errors == "hc0" else of_groups.T @ of_groups), square

@@ -3,7 +3,8 @@
 Of one kind of groups the group means are subtracted. Of several (authors and weeks) that is a
 least-squares problem on their dummies, solved without ever making these: by alternating
 projections, or by conjugate gradients with a diagonal preconditioner, which need far fewer passes
-where groups are poorly connected.
+where groups are poorly connected. Where these still need more than a hundred, outside of ``jit``, a
+sparse factorisation takes their place (`dummies`).
 """
 
 import functools
@@ -16,13 +17,14 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.errors import UserError
-from jaxcore.estimators import two_stage
+from jaxcore.estimators import dummies, two_stage
 from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.precision import in_double
 from jaxcore.estimators.units import INDEPENDENT, Units
 
 METHODS = ("cg", "alternating")
 Method = Literal["cg", "alternating"]
+PATIENCE = 100  # passes of conjugate gradients, after which a factorisation is quicker
 
 
 class Demeaned(NamedTuple):
@@ -77,7 +79,13 @@ def demean(
             raise UserError("Expected n_groups with groups inside of jit, found none.")
         n_groups = _numbers(ids)
     counts = (n_groups,) if isinstance(n_groups, int) else tuple(n_groups)
-    found = _demeaned(X, ids, weights, counts, method, tol, max_iter)
+    traced = any(isinstance(a, Tracer) for a in (X, ids, weights))
+    patient = traced or method != "cg" or max_iter <= PATIENCE
+    found = _demeaned(X, ids, weights, counts, method, tol, max_iter if patient else PATIENCE)
+    if not patient and not found.converged:
+        found = _factorised(X, ids, weights, counts, tol) or _demeaned(
+            X, ids, weights, counts, method, tol, max_iter
+        )
     if not isinstance(found.converged, Tracer) and not found.converged:
         raise UserError(
             f"Expected convergence within {max_iter} passes, found {float(found.change):.2g} left "
@@ -94,7 +102,7 @@ def _numbers(ids: Any) -> tuple[int, ...]:
 
 
 @in_double
-@functools.partial(jax.jit, static_argnames=("counts", "method", "max_iter"))
+@functools.partial(jax.jit, static_argnames=("counts", "method"))
 def _demeaned(
     X: Float[Array, "n q"],
     ids: Int[Array, "n *kinds"],
@@ -102,7 +110,7 @@ def _demeaned(
     counts: tuple[int, ...],
     method: Method,
     tol: float,
-    max_iter: int,
+    max_iter: int | Array,
 ) -> Demeaned:
     ways = [
         Groups.of(column, count, weights)
@@ -119,6 +127,30 @@ def _demeaned(
     out, n_iter, change, effects = solved(X / scale, ways, tol, max_iter)
     effects = tuple(of_kind * scale for of_kind in effects)
     return Demeaned(out * scale, n_iter, change <= tol, change, effects)
+
+
+def _factorised(
+    X: Any, ids: Any, weights: Any, counts: tuple[int, ...], tol: float
+) -> Demeaned | None:
+    """On the host, where panels hang together by few rows; None where that would be too large."""
+    x, columns = np.asarray(X, np.float64), np.asarray(ids).T
+    scale = np.sqrt(np.mean(x**2, axis=0))
+    scale = np.where(scale > 0, scale, 1)[None]
+    w = None if weights is None else np.asarray(weights, np.float64)
+    found = dummies.effects(x / scale, columns.T, w, counts, tol)
+    if found is None:
+        return None
+    effects, steps = found
+    out = x / scale
+    for of_kind, kind in zip(effects, columns, strict=True):
+        out -= of_kind[kind]
+    change = max(
+        float(np.max(np.abs(dummies.means(out, kind, w, count)), initial=0))
+        for kind, count in zip(columns, counts, strict=True)
+    )
+    told: Any = (np.asarray(PATIENCE + steps), np.asarray(change <= 10 * tol), np.asarray(change))
+    values: Any = out * scale
+    return Demeaned(values, *told, tuple(of_kind * scale for of_kind in effects))
 
 
 class Groups(NamedTuple):
@@ -153,7 +185,7 @@ Found = tuple[Array, Array, Array, tuple[Array, ...]]
 """Columns, passes, what is left, effects."""
 
 
-def _alternating(x: Array, ways: list[Groups], tol: float, max_iter: int) -> Found:
+def _alternating(x: Array, ways: list[Groups], tol: float, max_iter: int | Array) -> Found:
     """Subtract the means of one kind after the other until nothing changes."""
 
     def project(state: Found) -> Found:
@@ -191,7 +223,7 @@ class _Descent(NamedTuple):
     n: Int[Array, ""]
 
 
-def _conjugate(x: Array, ways: list[Groups], tol: float, max_iter: int) -> Found:
+def _conjugate(x: Array, ways: list[Groups], tol: float, max_iter: int | Array) -> Found:
     """Solve the normal equations of the dummies, which are singular but consistent."""
     ends = np.cumsum([way.inverse.shape[0] for way in ways])[:-1]
     inverse = jnp.concatenate([way.inverse for way in ways])[:, None]

@@ -62,7 +62,7 @@ def working_bytes(function: Callable[..., Any], *args: Any) -> int:
     >>> working_bytes(lambda x: jnp.tanh(x @ x) + 1, square)  # the product and the result
     800
     """
-    return _peak(jax.make_jaxpr(function)(*args).jaxpr)
+    return peak_bytes(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _size(value: Any) -> int:
@@ -79,8 +79,12 @@ _JOINED = frozenset(
 )
 
 
-def _peak(jaxpr: Any) -> int:
-    """Most bytes of results that are alive at once, inputs left out."""
+def peak_bytes(jaxpr: Any) -> int:
+    """`working_bytes` of a traced function: most bytes of results that are alive at once.
+
+    Args:
+      jaxpr: ``jax.make_jaxpr(function)(*args).jaxpr``.
+    """
     equations, end = jaxpr.eqns, len(jaxpr.eqns)
     uses = Counter(id(value) for equation in equations for value in equation.invars)
     kept = {id(value) for value in jaxpr.outvars}
@@ -103,7 +107,7 @@ def _peak(jaxpr: Any) -> int:
         ends.setdefault(place, []).append(name)
     alive = peak = 0
     for place, equation in enumerate(equations):
-        inner = max((_peak(part) for part in _parts(equation.params)), default=0)
+        inner = max((peak_bytes(part) for part in _parts(equation.params)), default=0)
         new = sum(sizes.get(id(value), 0) for value in equation.outvars)
         peak = max(peak, alive + max(new, inner))
         alive += new - sum(sizes[name] for name in ends.get(place, ()))

@@ -52,7 +52,10 @@ _TASKS = {
     "diffusion": ("jaxcore.train.tasks.diffusion", "DiffusionTask"),
     "image_clusters": ("jaxcore.estimators.image_confounding.cluster_task", "ClusterTask"),
     "lm": ("jaxcore.train.tasks.lm", "LanguageTask"),
+    "lm_dpo": ("jaxcore.train.tasks.preference", "PreferenceTask"),
+    "lm_reward": ("jaxcore.train.tasks.reward", "RewardTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
+    "policy_gradient": ("jaxcore.train.tasks.policy_gradient", "PolicyGradientTask"),
     "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }

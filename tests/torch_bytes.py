@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 
+_KINDS = {"float32": "FloatStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
+
 
 def _text(value):
     raw = value.encode()
@@ -20,7 +22,7 @@ def _tensor(array, storages):
     key = str(len(storages))
     storages[key] = array.tobytes()
     strides = [stride // array.itemsize for stride in np.ascontiguousarray(array).strides]
-    kind = {"float32": "FloatStorage", "float64": "DoubleStorage"}[array.dtype.name]
+    kind = _KINDS[array.dtype.name]
     reference = _text("storage") + f"ctorch\n{kind}\n".encode() + _text(key) + _text("cpu")
     reference += b"J" + struct.pack("<i", array.size)
     view = b"K\0" + _integers(array.shape) + _integers(strides) + b"\x89" + b"ccollections\n"
@@ -39,7 +41,7 @@ def _object(value, storages):
 
 
 def write_nested(path, tree):
-    """Write nested dicts of float arrays and anything else that pickles."""
+    """Write nested dicts of arrays and anything else that pickles."""
     storages = {}
     content = b"\x80\x02" + _object(tree, storages) + b"."
     with zipfile.ZipFile(path, "w") as archive:

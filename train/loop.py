@@ -95,7 +95,7 @@ def fit(
     stored = read_config(run_dir) if found else {}
     ready = prepare(task, inherited(stored, cfg), mesh)
     cfg = ready.cfg
-    description = describe_run(task, cfg, extra_config or {})
+    description = describe_run(task, cfg, {**task.about(), **(extra_config or {})})
     abstract, changes = ready.abstract, []
     if found:
         options = {"change": change_settings, "changeable": task.changeable, "done": steps[-1]}

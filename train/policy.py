@@ -81,6 +81,12 @@ class Policy:
             return params[MODEL]
         return self._merged(frozen[BASE], params[ADAPTERS])
 
+    def merged(self, params: Mapping[str, Any], frozen: Frozen) -> Params:
+        """`weights` once for good, outside of a compiled program."""
+        if self.lora is None:
+            return params[MODEL]
+        return jax.jit(self.weights)(params, frozen)
+
     def reference(self, frozen: Frozen) -> Params:
         """Weights of the decoder as it was; ``frozen`` must have been made with ``reference``."""
         if ADAPTERS not in frozen:

@@ -50,6 +50,8 @@ class Prepared:
         if self.mesh is None and params is None:  # without a compilation for numbers drawn once
             # Placed as a restored state is: one compiled step, also in a cache on disk, for both.
             return jax.device_put(create(key), places)
+        if params is None and self.task.reads_start:
+            params = self.task.init_state(key, optax.identity()).params
         # Born sharded: no device ever holds all of a big network. Fresh parameters are not
         # computed where others are given.
         return jax.jit(create, out_shardings=places)(key, params)

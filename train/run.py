@@ -16,6 +16,7 @@ from jaxcore.train.checksums import first_nonfinite
 from jaxcore.train.config import check_best
 from jaxcore.train.contract import numbers
 from jaxcore.train.feed import Feed
+from jaxcore.train.forecast import LONG, forecast
 from jaxcore.train.interrupt import StopRequest
 from jaxcore.train.journal import Journal
 from jaxcore.train.logging import Pace, format_seconds
@@ -30,8 +31,6 @@ from jaxcore.train.task import Task
 from jaxcore.train.watch import Watch, outcome
 from jaxcore.train.window import Window
 from jaxcore.typing import Batch
-
-_LONG = 3600  # seconds of a run that is announced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Run:
                 return FitResult(self.state, self.metrics, interrupted=False)
         for done in range(start + 1, cfg.steps + 1):
             with self.profiler.step(done, lambda: self._await(0)):
-                batch = self._advance(done)
+                batch = self._advance(done, first=done == start + 1)
             if done == start + 1:  # compilation and the first step do not count for the pace
                 self._await(0)
                 pace.restart()
@@ -114,12 +113,12 @@ class Run:
 
     def _forecast(self, seconds: float) -> None:
         """Say how long a long run will take, before somebody waits for it."""
-        if seconds >= _LONG:
+        if seconds >= LONG:
             text = f"About {format_seconds(seconds)} of training from here (h:mm:ss)."
             self.journal.reporter.message(text)
 
-    def _advance(self, done: int) -> Batch:
-        """Enqueue one step; returns its batch."""
+    def _advance(self, done: int, *, first: bool) -> Batch:
+        """Enqueue one step, after a word on what it takes if it is the first; returns its batch."""
         ready = self.ready
         try:
             batch, placed, position = next(self.feed)
@@ -132,6 +131,12 @@ class Run:
         made = ready.task.experience(self.state, placed, key, ready.frozen)
         placed = placed if made is None else put_batch(made, ready.mesh)
         left = ready.cfg.due(done)
+        if first and ready.mesh is None:
+            found = forecast(
+                ready.step, (self.state, placed, ready.frozen), ready.cfg.steps - done + 1
+            )
+            if found:
+                self.journal.reporter.message(found)
         # No call stands between these, so that no Ctrl-C can part them.
         self.state, metrics = ready.step(self.state, placed, ready.frozen)
         self.position, self.left = position, left

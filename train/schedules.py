@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcore.bounds import AtLeast, Count, Index, OneOf
+from jaxcore.bounds import AtLeast, Below, Count, Index, OneOf
 from jaxcore.errors import UserError
 from jaxcore.serial import Serial
 
@@ -37,7 +37,9 @@ class ScheduleConfig(Serial):
     # causalimages, cnn2023 and image_simulation for propensities, or another of `SCHEDULES`
     name: Annotated[str, OneOf(SCHEDULES)] = "constant"
     floor: Annotated[float, AtLeast(0)] = 0.0  # rate of the last update (cosines, sunet_official)
-    warmup_steps: Index | None = None  # None: 0 for warmup_cosine, 1/12 of the run for fixed
+    warmup_steps: Index | None = None  # None: warmup_share for warmup_cosine, 1/12 for fixed
+    # warmup_cosine where warmup_steps is None: share of the run
+    warmup_share: Annotated[float, AtLeast(0), Below(1)] = 0.0
     # adair_official and sunet_official; None: 1/150 and 1/400 of the run, as published
     steps_per_epoch: Count | None = None
 
@@ -102,6 +104,12 @@ def warmup_cosine(
     return rate
 
 
+def _warmup(config: ScheduleConfig, total_steps: int) -> int:
+    if config.warmup_steps is None:
+        return int(config.warmup_share * total_steps)
+    return config.warmup_steps
+
+
 def _lazily(module: str, name: str) -> "Maker":
     def make(config: ScheduleConfig, peak: float, total_steps: int) -> Schedule:
         return getattr(importlib.import_module(module), name)(config, peak, total_steps)
@@ -116,7 +124,7 @@ SCHEDULES |= {
     "constant": lambda config, peak, total_steps: constant(peak),
     "cosine": lambda config, peak, total_steps: cosine(peak, total_steps, floor=config.floor),
     "warmup_cosine": lambda config, peak, total_steps: warmup_cosine(
-        peak, total_steps, warmup_steps=config.warmup_steps or 0, floor=config.floor
+        peak, total_steps, warmup_steps=_warmup(config, total_steps), floor=config.floor
     ),
     "adair_official": _lazily("jaxcore.train.recipes.adair_schedule", "make_official"),
     "fixed": _lazily("jaxcore.train.recipes.adair_schedule", "make_fixed"),

@@ -77,6 +77,9 @@ class Task(abc.ABC):
     # leaves, if they are big, are split over the axis fsdp (`jaxcore.parallel.state_shardings`).
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
 
+    # Whether the first parameters are read from files: they are then no part of a compiled program.
+    reads_start: ClassVar[bool] = False
+
     # Fields, dotted where nested, that evaluation alone reads: they may change in a run by request.
     changeable: ClassVar[tuple[str, ...]] = ()
 
@@ -172,6 +175,10 @@ class Task(abc.ABC):
 
     def pictures(self, state: TrainState, frozen: Frozen) -> dict[str, np.ndarray]:
         """Named pictures to look at, uint8 (height, width, 3)."""
+        return {}
+
+    def about(self) -> dict[str, Any]:
+        """JSON-able facts besides the settings, for ``extra`` in ``config.json``."""
         return {}
 
     def to_dict(self) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     """
     if argv[:1] in (["train"], ["estimate"]):  # these have commands of their own
         name, *argv = argv
+        if name == "train":  # recipes are found with either mark between words
+            argv[:1] = [word.replace("-", "_") if word[:1] != "-" else word for word in argv[:1]]
         return understand(_module(name).commands(argv), argv, name, COMMANDS[name])
     commands = {
         name: vars(_module(name))[name] if argv[:1] == [name] else placeholder(summary)

@@ -18,9 +18,13 @@ def convert(
     which: Which = "best",
     part: Annotated[str | None, tyro.conf.arg(name="set")] = None,
     deploy: bool = False,
+    adapters: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Check weights and rewrite them under the official names.
+
+    Of a run of a language model (lm-sft, lm-reward, lm-dpo) an output without an ending is a folder
+    as Hugging Face's libraries read it, adapters merged; with --adapters one as PEFT reads it.
 
     A .safetensors file also holds the configuration. A .pth file is the bare state dict that the
     official code loads; where the configuration cannot be read from the weights (a window other
@@ -28,19 +32,25 @@ def convert(
 
     Args:
       source: run directory, or weight file (PyTorch or safetensors).
-      output: file to write; its ending chooses the format: .safetensors, .pth or .pt.
+      output: file to write; its ending chooses the format: .safetensors, .pth or .pt; or a folder.
       model: name of the network, where it cannot be read from the weights.
       preset: published configuration, for official files that do not hold theirs (RDDM).
       which: checkpoint of a run directory.
       part: name of a set of weights in a file of several (net_g_ema); without it the one that fits
         the network, and of several that do a moving average.
       deploy: merge what is only apart for training; for networks that have such a form (DEA-Net).
+      adapters: write the adapters of a run of a language model alone.
       overwrite: replace an existing output.
     """
     from jaxcore.convert import write_safetensors, write_torch
     from jaxcore.errors import UserError
     from jaxcore.weights import describe, load
+    from jaxcore.weights.decoders import tuned_task
+    from jaxcore.weights.export import export_run
 
+    if adapters or (not output.suffix and tuned_task(source) is not None):
+        show(f"{export_run(source, output, which=which, adapters=adapters)} -> {output}")
+        return
     endings = (".safetensors", ".pth", ".pt")
     if output.suffix not in endings:
         raise UserError(f"Expected an output ending in {', '.join(endings)}, found {output}.")

@@ -36,6 +36,7 @@ def deconvolve(
     centre_psf: bool = True,
     tile: int = 1024,
     which: Which = "best",
+    part: Annotated[str | None, tyro.conf.arg(name="set")] = None,
     overwrite: bool = False,
 ) -> None:
     """Deconvolve FITS images with their PSF.
@@ -75,6 +76,8 @@ def deconvolve(
       centre_psf: move the centre of the PSF into its middle pixel.
       tile: largest side, in pixels, of what is computed at once.
       which: checkpoint of a run directory.
+      part: name of a set of weights in files of several (net_g_ema); without it the one that fits
+        the network, and of several that do a moving average.
       overwrite: replace existing files.
     """
     import time
@@ -106,7 +109,7 @@ def deconvolve(
     if weights:
         if method not in (None, "tikhonov"):
             raise UserError(f"Expected no --method beside --weights, found {method}.")
-        options = open_networks(options, weights, which)
+        options = open_networks(options, weights, which, part)
     options.check()
     reports = {out: _report_of(report, out, output, len(jobs)) for _, _, out in jobs}
     for folder in reports.values():

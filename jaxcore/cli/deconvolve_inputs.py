@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcore.cli.output import show
 from jaxcore.errors import UserError
 
 CHOICES = ("sure", "gcv", "discrepancy")
@@ -105,8 +106,10 @@ class Options:
             raise UserError("Expected --noise or a map of it, found both.")
 
 
-def open_networks(options: Options, places: Sequence[Path], which: Any) -> Options:
-    """Options with the networks of runs or weight files as step 2.
+def open_networks(
+    options: Options, places: Sequence[Path], which: Any, part: str | None = None
+) -> Options:
+    """Options with the networks of runs or weight files as step 2; what else they hold is said.
 
     Raises:
       UserError: networks of another kind, or that do not go together.
@@ -119,7 +122,9 @@ def open_networks(options: Options, places: Sequence[Path], which: Any) -> Optio
 
     if len({place.resolve() for place in places}) < len(places):
         raise UserError("Expected several networks for --weights, found one of them twice.")
-    loaded = [load(place, model="sunet", which=which) for place in places]
+    loaded = [load(place, model="sunet", which=which, part=part) for place in places]
+    for note in (note for one in loaded for note in one.notes):
+        show(note)
     cfg = loaded[0].cfg
     for place, one in zip(places, loaded, strict=True):
         if one.cfg.in_channels != 1:

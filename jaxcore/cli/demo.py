@@ -61,7 +61,8 @@ def demo(
     print_metrics(result.metrics)
     again = command("restore", out / "degraded.png", "-o", "restored.png", "--weights", out)
     figures = command("evaluate", out, "-o", out / "evaluation")
-    own = command("train", model, "--data.root", "FOLDER", "-o", Path("runs", "mine"))
+    ways = {"adair": ("adair_cpu", "--init", PHOTOS.name), "dea_net": ("dea_net",)}
+    own = command("train", *ways[model], "--data.root", "FOLDER", "-o", Path("runs", "mine"))
     show(
         f"\npicture  {out / 'restored.png'}\nfigures  {out / 'metrics.json'}\n\n"
         f"next:\n  {again}\n  {figures}\n"

@@ -27,6 +27,7 @@ from jaxcore.serial import SettingsError
 
 # Class -> the options that a short help shows; of classes that are not here, all.
 COMMON = {
+    "FineTuningTask": ("base", "adapters", "data", "held_out", "stages", "preference", "objective"),
     "NetworkTask": ("data", "stages"),
     "ImageData": ("kind", "root", "tasks", "eval_root", "held_out"),
     "StampData": ("root", "eval_root", "held_out", "count"),
@@ -142,7 +143,7 @@ def _rare(cls: type, common: Mapping[str, tuple[str, ...]], names: Any) -> set[s
 def _own(
     common: Mapping[str, tuple[str, ...]], info: StructTypeInfo
 ) -> StructConstructorSpec | None:
-    """The options of a dataclass: fields whose metadata do not say ``"option": False``."""
+    """The options of a dataclass; metadata of a field say ``"option": False``, or another name."""
     if _ALONE in info.markers or not dataclasses.is_dataclass(info.type):
         return None
     if _in_one_word(info.type):
@@ -153,8 +154,19 @@ def _own(
     hidden = {f.name for f in fields if not f.metadata.get("option", True)}
     hidden |= _rare(info.type, common, (option.name for option in spec.fields))
     fixed = {option.name: option.default for option in spec.fields if option.name in hidden}
-    shown = tuple(option for option in spec.fields if option.name not in hidden)
-    make = functools.partial(spec.instantiate, **fixed)
+    names = {f.name: f.metadata.get("option", True) for f in fields}
+    names = {name: said if isinstance(said, str) else name for name, said in names.items()}
+    shown = tuple(
+        dataclasses.replace(option, name=names.get(option.name, option.name))
+        for option in spec.fields
+        if option.name not in hidden
+    )
+    fields_of = {said: name for name, said in names.items() if name not in hidden}
+
+    def make(**given: Any) -> Any:
+        own = {fields_of.get(said, said): value for said, value in given.items()}
+        return spec.instantiate(**own, **fixed)
+
     return StructConstructorSpec(_sentences(make, info.type, shown), shown)
 
 

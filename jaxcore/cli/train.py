@@ -102,6 +102,7 @@ def train(
 
     import jax
 
+    from jaxcore.errors import UserError
     from jaxcore.parallel import initialise, make_mesh
     from jaxcore.train import EXIT_INTERRUPTED, fit
     from jaxcore.train.deterministic import ask_for_determinism
@@ -111,12 +112,16 @@ def train(
     initialise()
     params = None
     if init is not None:
+        if chosen.task.start_option != "--init":
+            raise UserError(
+                f"Expected the weights to start from as {chosen.task.start_option}, found --init."
+            )
         chosen, params = started(chosen, init, over, init_set)
     chosen = resolve(chosen)
     task = chosen.task
     first = jax.process_index() == 0
     if first:
-        print_counts(task.counts())
+        print_counts(task.counts(), task.unit)
         for note in task.notes():
             show(note)
     task.check()
@@ -179,9 +184,9 @@ def _search(recipe: Recipe, out: Path, mesh: Any, params: Any) -> "NetworkTask":
     return dataclasses.replace(task, network=found)
 
 
-def print_counts(counts: list[tuple[str, int, int, int]]) -> None:
+def print_counts(counts: list[tuple[str, int, int, int]], unit: str = "images") -> None:
     """A table of the data a run draws from."""
-    show(f"{'data':16}{'images':>10}{'x':>6}{'per epoch':>12}")
+    show(f"{'data':16}{unit:>10}{'x':>6}{'per epoch':>12}")
     for name, items, repeat, entries in counts:
         show(f"{name:16}{items:10,}{repeat:6}{entries:12,}")
     show(f"{'in all':16}{'':10}{'':6}{sum(row[-1] for row in counts):12,}")

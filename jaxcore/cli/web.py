@@ -193,8 +193,8 @@ class Page:
                 preview = Path(folder, f"{which}.jpg")
                 write_image(preview, np.clip(pixels, 0, 1))
                 files[which] = (_PREVIEW, preview.read_bytes())
-        said = f"{width}x{height} pixels, "
-        said = f"{picture.note}; {said}" if picture.note else said
+        notes = [*self._loaded[model].notes, *([picture.note] if picture.note else [])]
+        said = "".join(f"{note}; " for note in notes) + f"{width}x{height} pixels, "
         return _Result(f"{Path(given).stem}_restored{suffix}", files), said
 
 

@@ -174,6 +174,18 @@ class Completions:
     def __len__(self) -> int:
         return len(self._ends)
 
+    def __getitem__(self, number: int) -> Answer:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        begin = int(self._ends[number - 1]) if number else 0
+        tokens = self._tokens[begin : int(self._ends[number])]
+        return Answer(tokens.tolist(), int(self._starts[number]))
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " n"]:
+        """Tokens of each completion, without its prompt."""
+        return (np.diff(self._ends, prepend=0) - self._starts).astype(np.int64)
+
     def longer(self, length: int) -> int:
         """How many have more tokens than a row."""
         return int(np.sum(np.diff(self._ends, prepend=0) > length))

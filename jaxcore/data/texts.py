@@ -1,12 +1,13 @@
 """Texts of a file with one object per line, as tokens in packed rows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxcore.data.completions import Encoder, are_tokens
+from jaxcore.data.completions import Answer, Encoder, are_tokens
 from jaxcore.data.packing import pack
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json_lines
@@ -56,9 +57,32 @@ def read_texts(path: str | Path, length: int, encoder: Encoder) -> Rows:
         marks.append(counted)
     if not any(texts):
         raise UserError(f"Expected at least one text, found none in {path}.")
+    return _packed(texts, marks, length)
+
+
+def pack_completions(answers: Sequence[Answer], length: int) -> Rows:
+    """Rows of completions with their prompts; the completions alone count.
+
+    Args:
+      answers: at least one.
+      length: of a row; longer texts are cut.
+
+    >>> pack_completions([Answer([5, 6, 7], 2)], 4).counted.tolist()
+    [[False, False, True, False]]
+    """
+    texts = [answer.tokens for answer in answers]
+    marks = [_marked(answer) for answer in answers]
+    return _packed(texts, marks, length)
+
+
+def _packed(texts: list[list[int]], marks: list[list[bool]], length: int) -> Rows:
     tokens, segments = pack(texts, length)
     counted, _ = pack(marks, length)  # the same lengths, so the same places
     return Rows(tokens, segments, counted.astype(bool))
+
+
+def _marked(answer: Answer) -> list[bool]:
+    return [place >= answer.start for place in range(len(answer.tokens))]
 
 
 def _text(
@@ -68,7 +92,7 @@ def _text(
     completion = line.get("completion", line.get("messages"))
     if completion is not None:
         answer = encoder.answer(line.get("prompt"), completion, f"line {number} of {path}")
-        return answer.tokens, [place >= answer.start for place in range(len(answer.tokens))]
+        return answer.tokens, _marked(answer)
     tokens: Any = line.get("tokens")
     counted, tokenizer = line.get("counted"), encoder.tokenizer
     if tokens is None and tokenizer is not None and isinstance(line.get("text"), str):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json
+from jaxcore.places import run_place
 from jaxcore.serial import from_json
 from jaxcore.typing import Params
 from jaxcore.weights.loading import Which
@@ -64,7 +65,7 @@ def tuned_task(source: str | Path) -> Any:
     from jaxcore import registry
     from jaxcore.train.tasks.fine_tuning import FineTuningTask
 
-    path = Path(source) / "config.json"
+    path = run_place(source) / "config.json"
     if not path.is_file():
         return None
     config = read_json(path, what="a configuration", finite=False)
@@ -108,7 +109,7 @@ def read_tuned(
         raise UserError(f"Expected the run of a language model, found none in {run}.")
     params = load_params(run, which)
     frozen = task.frozen() if task.policy.lora is not None else None
-    weights = task.policy.weights(params, frozen)
+    weights = task.policy.merged(params, frozen)
     cfg = task.network
     if dtype is not None:
         chosen: Any = dtype

@@ -211,10 +211,11 @@ def load_language(
     Args:
       source: "smollm2"; a ``.gguf`` file; or a folder as Hugging Face's libraries write it, with
         ``config.json`` (llama, qwen2, llava, qwen2_vl), weights (one safetensors or PyTorch file,
-        or shards with their index) and a tokenizer; or a run of ``jaxcore train llava_colours``.
+        or shards with their index) and a tokenizer; or a run of ``jaxcore train lm-sft``,
+        ``lm-dpo`` or ``llava_colours``.
       dtype: of activations and parameters ("float32", "bfloat16", ...). None keeps that of the
         weights; quantised ones become float32.
-      mesh: devices over which the parameters are split by the fsdp rule (`jaxcore.parallel`).
+      mesh: devices over which the parameters are split, as `llama.sharding_rules` says.
       **sight: options of `jaxcore.weights.seeing.read_seeing`, for models that see.
 
     Raises:
@@ -293,8 +294,16 @@ def _from_folder(
     path = folder / "config.json"
     config = read_json(path, what="the configuration of a language model")
     if "task_config" in config:  # of our own
+        from jaxcore.weights.decoders import read_tuned, tuned_task
         from jaxcore.weights.seeing import read_colours
 
+        if tuned_task(folder) is not None:
+            cfg, params, words = read_tuned(folder, dtype=dtype, mesh=mesh)
+            if words is None:
+                raise UserError(f"Expected a model with a tokenizer, found tokens alone: {folder}.")
+            _check_vocabulary(words, cfg, folder)
+            network = registry.network("llama")
+            return LanguageModel(network=network, cfg=cfg, params=params, tokenizer=words)
         params, sight, tokenizer = read_colours(folder, config)
         network = registry.network(sight.network)
         return LanguageModel(
@@ -352,7 +361,8 @@ def placed(
       network: `jaxcore.models.llama`, or one around it.
       tensors: official key -> tensor, under the names of the network's ``rules``.
       cfg: sizes and options.
-      mesh: devices over which the parameters are split by the fsdp rule; None: the default one.
+      mesh: devices over which the parameters are split by the network's ``sharding_rules``; None:
+        the default one.
       where: the weights, for messages.
 
     Raises:
@@ -369,7 +379,7 @@ def placed(
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             target,
-            state_shardings(target, mesh),
+            state_shardings(target, mesh, network.module.sharding_rules(cfg, mesh)),
         )
     rules = network.rules(cfg) if callable(network.rules) else network.rules
     try:

@@ -107,6 +107,8 @@ def _load_run(run: Path, model: str | None, which: Which) -> Loaded:
     from jaxcore.train import load_params, read_config
 
     config = read_config(run)
+    if (tuned := _tuned(run, model, which)) is not None:
+        return tuned
     task = config.get("task_config") if isinstance(config, dict) else None
     fields = task.get("network") if isinstance(task, dict) else None
     if not isinstance(task, dict) or not isinstance(fields, dict):
@@ -114,6 +116,16 @@ def _load_run(run: Path, model: str | None, which: Which) -> Loaded:
     network = _choose(model, task.get("model", DEFAULT_MODEL), run)
     cfg = from_json(network.config_class, fields, where="task_config.network")
     return Loaded(network, cfg, load_params(run, which, expected=network.param_shapes(cfg)))
+
+
+def _tuned(run: Path, model: str | None, which: Which) -> Loaded | None:
+    """The decoder of the training of a language model, its adapters merged."""
+    from jaxcore.weights.decoders import read_tuned, tuned_task
+
+    if tuned_task(run) is None:
+        return None
+    network, found = _choose(model, "llama", run), read_tuned(run, which=which)
+    return Loaded(network, found.cfg, found.params)
 
 
 def _load_file(path: Path, model: str | None, preset: str | None, part: str | None) -> Loaded:

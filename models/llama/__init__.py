@@ -14,6 +14,7 @@ from jaxcore.models.llama.model import (
     vocabulary,
 )
 from jaxcore.models.llama.params import LEFTOVERS, config_from_state_dict, rules
+from jaxcore.models.llama.score import last_states, score
 from jaxcore.models.llama.sharding import cache_sharding, sharding_rules
 
 __all__ = [
@@ -32,12 +33,14 @@ __all__ = [
     "from_torch",
     "init",
     "init_cache",
+    "last_states",
     "next_token_loss",
     "next_tokens",
     "param_shapes",
     "prefill",
     "project",
     "rules",
+    "score",
     "sharding_rules",
     "step",
     "to_torch",

@@ -25,6 +25,7 @@ NETWORK = _Llama(
         "qwen2_7b": LlamaConfig.qwen2_7b,
     },
     rules=weights.rules,
+    recipes="jaxcore.train.recipes.llama",
     config_from_state_dict=weights.config_from_state_dict,
 )
 

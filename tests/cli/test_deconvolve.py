@@ -13,6 +13,7 @@ from jaxcore.convert import write_safetensors
 from jaxcore.models import deconvolution as d
 from jaxcore.models import sunet
 from tests.tiny_weights import params, write_run
+from tests.torch_bytes import write_nested
 
 SIDE, SIGMA = 40, 2.0
 PSF = d.moffat_psf((25, 25), 4.0)
@@ -171,6 +172,20 @@ def test_several_networks_give_their_mean_and_what_they_differ_by(there, call):
     assert figures()["planes"][0]["uncertainty"] == pytest.approx(np.sqrt((spread**2).mean()), 1e-3)
     code, _, err = call(*both[:-1], "1.safetensors", "--overwrite")
     assert code == 2 and "found one of them twice" in err
+
+
+def test_the_set_of_weights_is_chosen_and_said(there, call):
+    cfg = sunet.SUNetConfig.tiny()
+    one, average = (sunet.to_torch(params(seed, cfg, sunet), cfg) for seed in (1, 2))
+    write_nested("both.pt", {"net": one, "net_ema": average})
+    words = ("deconvolve", "image.fits", "psf.fits", "--weights", "both.pt", "-o")
+    for name, chosen, other in (("a.fits", "net_ema", "net"), ("b.fits", "net", "net_ema")):
+        code, out, err = call(*words, name, *(() if chosen == "net_ema" else ("--set", chosen)))
+        assert code == 0, err
+        assert f"taken from '{chosen}'; left alone: {other}" in out
+    assert np.abs(pixels_of("a.fits") - pixels_of("b.fits")).max() > 0
+    code, _, err = call(*words, "c.fits", "--set", "net_d")
+    assert code == 2 and "found net, net_ema" in err
 
 
 def test_point_sources_are_found_beside_the_galaxy(there, call):

@@ -64,7 +64,7 @@ main(["train", "--help"])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     text = " ".join(result.stdout.replace("│", " ").split())
-    assert "adair AdaIR of half the width on your own images." in text
+    assert "adair AdaIR of half the width on your own images" in text
     assert text.endswith("heavy: set()"), text + result.stderr
 
 

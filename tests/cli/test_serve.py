@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import threading
 import urllib.parse
 
@@ -17,9 +18,26 @@ from jaxcore.models.base import ImageNetwork
 LIMITS = Limits(bytes=200_000, pixels=600 * 700, seconds=60)
 
 
+class Visitor:
+    """Asks a page."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def __call__(self, method, path, body=None, **headers):
+        place = urllib.parse.urlsplit(self.address).netloc
+        connection = http.client.HTTPConnection(place, timeout=60)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer, content
+
+
 @pytest.fixture
 def serving(weights, run):
-    """A page with a file and a run to choose among, and how it is asked."""
+    """A page with a file and a run to choose among, and who asks it."""
     pages = []
 
     def start(limits=LIMITS):
@@ -27,18 +45,7 @@ def serving(weights, run):
         thread = threading.Thread(target=page.serve, daemon=True)
         thread.start()
         pages.append((page, thread))
-
-        def ask(method, path, body=None, **headers):
-            place = urllib.parse.urlsplit(page.address).netloc
-            connection = http.client.HTTPConnection(place, timeout=60)
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, named)
-            answer = connection.getresponse()
-            content = answer.read()
-            connection.close()
-            return answer, content
-
-        return ask
+        return Visitor(page.address)
 
     yield start
     for page, thread in pages:
@@ -186,3 +193,83 @@ def test_what_cannot_be_served_is_told(call, weights, tmp_path):
         port = urllib.parse.urlsplit(page.address).port
         with pytest.raises(UserError, match=f"a free port, found {port}"):
             Page([weights / "tiny.pth"], port, LIMITS)
+
+
+@pytest.fixture
+def tab():
+    """A page of Chromium that no test has used; where there is none, its tests are left out."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        yield opened.new_page(viewport={"width": 900, "height": 900})
+        opened.close()
+
+
+_DROP = """([name, bytes]) => {
+  const carried = new DataTransfer();
+  carried.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+  document.getElementById("drop").dispatchEvent(
+      new DragEvent("drop", {dataTransfer: carried, bubbles: true, cancelable: true}));
+}"""
+
+
+def test_a_picture_goes_through_a_browser(serving, inverted, tab, weights, run, tmp_path):
+    address = serving().address
+    asked, complaints = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    pixels, _ = picture(tmp_path, "grain.png", 200, 250)
+    tab.goto(address)
+    assert tab.locator("#go").is_disabled()
+    tab.set_input_files("#file", tmp_path / "grain.png")
+    for model in (weights / "tiny.pth", run):
+        tab.select_option("#model", str(model))
+        tab.click("#go")
+        tab.wait_for_selector("#save:visible")
+        with tab.expect_download() as download:
+            tab.click("#save")
+        assert download.value.suggested_filename == "grain_restored.png"
+        np.testing.assert_array_equal(read_rgb(download.value.path()), 255 - pixels)
+        for name in ("before", "after"):
+            shown = tab.locator(f"#{name}")
+            assert shown.evaluate("one => one.decode().then(() => one.naturalWidth)") == 250
+        assert "250x200 pixels" in tab.inner_text("#said")
+        tab.set_input_files("#file", tmp_path / "grain.png")  # takes the result away
+        assert tab.locator("#save").is_hidden() and tab.locator("#result").is_hidden()
+    assert not complaints
+    assert {urllib.parse.urlsplit(url).netloc for url in asked} == {
+        urllib.parse.urlsplit(address).netloc
+    }
+
+
+def test_the_slider_parts_before_from_after(serving, inverted, tab, tmp_path):
+    Image.new("RGB", (400, 300), (255, 0, 0)).save(tmp_path / "red.png")  # comes out cyan
+    tab.goto(serving().address)
+    tab.evaluate(_DROP, ["red.png", list((tmp_path / "red.png").read_bytes())])
+    tab.click("#go")
+    tab.wait_for_selector("#result:visible")
+    for which in ("before", "after"):
+        tab.locator(f"#{which}").evaluate("one => one.decode()")
+    for share in (20, 70):
+        tab.locator("#slider").fill(str(share))
+        tab.locator("#compare").screenshot(path=tmp_path / "seen.png")
+        seen = read_rgb(tmp_path / "seen.png").astype(int)
+        row = seen[seen.shape[0] // 2]
+        parted = np.flatnonzero(row[:, 2] > row[:, 0])[0] / len(row)
+        assert abs(parted - share / 100) < 0.02
+
+
+def test_the_browser_shows_why_nothing_was_restored(serving, tab, tmp_path):
+    tab.goto(serving().address)
+    (tmp_path / "notes.txt").write_text("no picture")
+    tab.set_input_files("#file", tmp_path / "notes.txt")
+    tab.click("#go")
+    tab.wait_for_selector("#said[data-kind=error]")
+    assert "other or damaged content in notes.txt" in tab.inner_text("#said")
+    (tmp_path / "long.png").write_bytes(b"x" * (LIMITS.bytes + 1))
+    tab.set_input_files("#file", tmp_path / "long.png")
+    assert "at most 0.2 MB" in tab.inner_text("#said")

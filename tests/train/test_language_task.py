@@ -62,3 +62,14 @@ def test_rows_longer_than_the_network_are_refused(texts):
     task = LanguageTask(network=LlamaConfig.tiny(), data=texts)
     with pytest.raises(UserError, match="at most 64 tokens, found 512"):
         task.check()
+
+
+def test_the_best_completions_alone_are_learned(tmp_path):
+    path = tmp_path / "logs.jsonl"
+    lines = [{"prompt": [1], "tokens": [n, 2], "reward": n} for n in range(3, 9)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stages = (Stage(steps=None, patch=6, batch_size=1),)
+    task = LanguageTask(network=LlamaConfig.tiny(), data=path, best=0.3, stages=stages)
+    rows = task.rows()
+    assert rows.tokens.tolist() == [[1, 7, 2, 1, 8, 2]]
+    assert rows.counted.astype(int).tolist() == [[0, 1, 1, 0, 1, 1]]

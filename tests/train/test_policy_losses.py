@@ -149,6 +149,32 @@ def test_the_divergence_estimators_agree_to_second_order():
     assert k3 == pytest.approx(k2, rel=2e-2) and k3 > 0
 
 
+def test_k3_in_the_loss_pulls_by_the_other_divergence():
+    """Expected over the tokens of the policy; the divergence in the reward pulls by the first."""
+    reference = jnp.log(jnp.array([0.7, 0.299, 0.001]))
+    logits = jnp.array([0.2, -0.3, 0.5])
+    mask = jnp.ones((3, 1), bool)
+
+    def expected(x, form):
+        """Mean over all three tokens, weighted as the policy draws them."""
+        lp = jax.nn.log_softmax(x)[:, None]
+        chance = jax.lax.stop_gradient(jnp.exp(lp[:, 0]))
+        if form == "k3":
+            return jnp.sum(chance * policy.kl_estimator(lp, reference[:, None], mask)[:, 0])
+        old = jax.lax.stop_gradient(lp)
+        own = policy.kl_in_reward(jnp.zeros(3), old, reference[:, None], mask, 1.0)
+        return jnp.sum(chance * -own * lp[:, 0])
+
+    def divergence(x, turned):
+        lp = jax.nn.log_softmax(x)
+        p, q = (reference, lp) if turned else (lp, reference)
+        return jnp.sum(jnp.exp(p) * (p - q))
+
+    for form, turned in (("k3", True), ("reward", False)):
+        found = jax.grad(expected)(logits, form)
+        np.testing.assert_allclose(found, jax.grad(divergence)(logits, turned), atol=1e-5)
+
+
 def test_the_divergence_in_the_reward_lowers_it_by_beta_times_the_log_ratio():
     r = policy.kl_in_reward(
         jnp.ones(1), jnp.full((1, 2), -1.0), jnp.full((1, 2), -2.0), MASK[:1, :2]

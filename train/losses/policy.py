@@ -36,6 +36,11 @@ def kl_estimator(
 
     ``k1`` is the log-ratio, ``k2`` half its square, ``k3`` (never negative) exp(-k1) - 1 + k1.
 
+    All have the same mean, or nearly; their gradients have not. In a loss, that of ``k3`` is the
+    gradient of reference || policy: a token that the reference never writes costs no more than
+    its weight, however unlikely it is, which does not keep a policy from writing what the reference
+    would not. With the log-ratio in the reward (`kl_in_reward`) it costs ever more.
+
     References:
       Schulman (2020), Approximating KL divergence.
 

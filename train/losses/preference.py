@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxcore.errors import UserError
+from jaxcore.serial import Serial
 from jaxcore.train.losses.sequences import LARGEST_EXPONENT, counts, kept, masked
 from jaxcore.train.step import Mean
 
@@ -45,7 +46,7 @@ class Pairs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Preference:
+class Preference(Serial):
     """Which losses of pairs, and their settings.
 
     >>> Preference(loss=("sigmoid", "sft"), weights=(1.0, 0.1)).beta
@@ -62,6 +63,7 @@ class Preference:
     discopop_tau: float = 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = [name for name in self.names if name not in (*LOSSES, "sft")]
         if unknown or not self.names:
             known = ", ".join((*LOSSES, "sft"))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # Network -> recipe -> one line: what is listed of the library's own without importing a network.
 _SUMMARIES = {
     "adair": {
-        "adair": "AdaIR of half the width on your own images",
+        "adair": "AdaIR of half the width on your own images, days on an accelerator",
+        "adair_cpu": "Small AdaIR on your own images, an hour or two on a CPU",
         **{
             f"adair_{name}{ending}": f"AdaIR for {what}, {how}"
             for name, what in (
@@ -70,6 +71,11 @@ _SUMMARIES = {
         "or your own stamps",
         "swin_deconv_small": "Small SUNet on simulated galaxies of 64 pixels, minutes on a CPU",
     },
+    "llama": {
+        "lm_sft": "Language model on texts or on completions of prompts (SFT)",
+        "lm_reward": "Reward model of a language model, on outcomes or on preferences",
+        "lm_dpo": "Language model on preferences (DPO and its relatives)",
+    },
     "llava": {
         "llava_colours": "Small LLaVA on drawn pictures, with a prior, minutes on a CPU",
     },
@@ -77,7 +83,6 @@ _SUMMARIES = {
     "clip": {},
     "cnn2023": {},
     "convnet": {},
-    "llama": {},
     "qwen2_vl": {},
     "vit": {},
 }
@@ -153,11 +158,12 @@ def recipe(name: str, **options: int) -> Recipe:
 
 
 def resolve(chosen: Recipe) -> Recipe:
-    """Replace ``epochs`` by the number of updates that the data at hand makes of them.
+    """Take from files what they say: the network, and how many updates ``epochs`` are.
 
     Raises:
       UserError: the data are missing or smaller than a batch.
     """
+    chosen = dataclasses.replace(chosen, task=chosen.task.settled())
     if chosen.epochs is None:
         return chosen
     steps = chosen.epochs * chosen.task.steps_per_epoch()

@@ -62,6 +62,23 @@ def _own() -> Recipe:
     )
 
 
+def _cpu() -> Recipe:
+    """A small AdaIR on the user's own data, for a computer without accelerator.
+
+    The network is that of the weights that come with the library, which ``--init photos`` starts
+    from. The rate suits both starts.
+    """
+    schedule = ScheduleConfig(name="warmup_cosine", warmup_steps=100, floor=1e-6)
+    optim = OptimConfig(
+        learning_rate=4e-4, weight_decay=0.01, schedule=schedule, clip_norm=1.0, betas=(0.9, 0.99)
+    )
+    task = RestorationTask(
+        network=_PHOTOS, data=Pairs(), stages=(Stage(steps=None, patch=96, batch_size=4),)
+    )
+    train = TrainConfig(steps=3000, optim=optim, log_every=20, save_every=200, sample_every=500)
+    return Recipe(task=task, train=train)
+
+
 def _restormer() -> Recipe:
     """Restormer (Zamir et al., CVPR 2022): progressive patches, AdamW 3e-4, 300,000 updates."""
     sizes = ((92_000, 128, 64), (64_000, 160, 40), (48_000, 192, 32), (36_000, 256, 16))
@@ -115,6 +132,7 @@ def _photos() -> Recipe:
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "adair": _own,
+    "adair_cpu": _cpu,
     **{
         f"adair_{name}{ending}": functools.partial(_adair, tasks, preset)
         for name, tasks in {

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcore.bounds import Count
-from jaxcore.data.completions import Encoder
+from jaxcore.data.completions import Completions, Encoder
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
 from jaxcore.models import llama
@@ -37,8 +37,10 @@ class FineTuningTask(NetworkTask):
     weights: `settled` takes it from there.
     """
 
+    reads_start: ClassVar[bool] = True
     referred: ClassVar[bool] = False  # whether the loss compares with the network as it was
     unit: ClassVar[str] = "rows"
+    start_option: ClassVar[str] = "--model"
     changeable: ClassVar[tuple[str, ...]] = ("held_out",)
     model: str = dataclasses.field(default="llama", metadata={"option": False})
     network: LlamaConfig = dataclasses.field(default_factory=LlamaConfig)
@@ -79,6 +81,8 @@ class FineTuningTask(NetworkTask):
             return self
         decoder = _loaded(self.base, self.network.param_dtype)
         changes: dict[str, Any] = {"network": computed_like(decoder.cfg, self.network)}
+        if self.network not in (changes["network"], computed_like(LlamaConfig(), self.network)):
+            self.start()
         if self.adapters_from is not None:
             changes["lora"] = _adapters(self.adapters_from, changes["network"])[1]
         return dataclasses.replace(self, **changes)
@@ -154,6 +158,18 @@ class FineTuningTask(NetworkTask):
         whole = (f"(^|/){ADAPTERS}/", PartitionSpec())
         return (*self.sharding_rules, whole, *llama.sharding_rules(self.network, mesh))
 
+    def cut_note(self, completions: Completions) -> tuple[str, ...]:
+        """A sentence on texts that do not fit into rows, if there are any."""
+        longest = max(stage.patch for stage in self.stages)
+        count = completions.longer(longest)
+        if not count:
+            return ()
+        return (
+            f"{count} of {len(completions)} texts have more than {longest} tokens "
+            "(--stages.0.patch): the start of their prompt is left out, then the end of the "
+            "completion",
+        )
+
     def weights(self, variables: Mapping[str, Any], frozen: Frozen) -> Params:
         """Weights of the decoder inside a loss."""
         return self.policy.weights(variables["params"], frozen)
@@ -161,7 +177,9 @@ class FineTuningTask(NetworkTask):
 
 @functools.lru_cache(maxsize=2)
 def _loaded(base: str, dtype: str) -> Decoder:
-    return load_decoder(base, dtype=dtype)
+    # In the host's memory: from there each device gets its part.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return load_decoder(base, dtype=dtype)
 
 
 @functools.lru_cache(maxsize=2)

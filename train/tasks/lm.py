@@ -5,16 +5,18 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcore.bounds import Above, AtMost
 from jaxcore.data.images.pipeline import Stage
+from jaxcore.data.scored import read_scored
 from jaxcore.data.stream import Draw, Stream, stream
-from jaxcore.data.texts import Rows, read_texts
+from jaxcore.data.texts import Rows, pack_completions, read_texts
 from jaxcore.errors import UserError
 from jaxcore.models import llama
 from jaxcore.models.llama import LlamaConfig
@@ -29,7 +31,8 @@ from jaxcore.typing import Batch, Key, Params
 class LanguageTask(FineTuningTask):
     """Next-token cross-entropy of packed texts (SFT): a mean over all tokens that count.
 
-    Lines of the data: see `jaxcore.data.texts.read_texts`.
+    Lines of the data: see `jaxcore.data.texts.read_texts`. With ``best`` they hold outcomes, see
+    `jaxcore.data.scored`, and the completions with the highest ones are learned.
 
     >>> task = LanguageTask(network=LlamaConfig.tiny(), data=Path("texts.jsonl"))
     >>> LanguageTask.from_dict(task.to_dict()) == task
@@ -37,6 +40,8 @@ class LanguageTask(FineTuningTask):
     """
 
     name: ClassVar[str] = "lm"
+    best: Annotated[float, Above(0), AtMost(1)] | None = None  # share of each prompt's completions
+    outcome: str = "reward"  # name of the outcome in the lines, which says what is best
 
     def check(self) -> None:
         """Read the texts before anything is written.
@@ -124,4 +129,8 @@ def _evaluated(
 
 @functools.lru_cache(maxsize=4)
 def _rows(task: LanguageTask, path: Path) -> Rows:
-    return read_texts(path, task.stages[0].patch, task.encoder())
+    length, encoder = task.stages[0].patch, task.encoder()
+    if task.best is None:
+        return read_texts(path, length, encoder)
+    scored = read_scored(path, encoder, outcome=task.outcome)
+    return pack_completions([scored.completions[i] for i in scored.highest(task.best)], length)

@@ -51,7 +51,7 @@ class Stage:
     """A part of a training with patches of one size (progressive training has several)."""
 
     steps: int | None = None  # None: for ever, allowed in the last stage
-    patch: int  # side of a patch, pixels
+    patch: int  # side of a patch, pixels; of texts the tokens of a row
     batch_size: int  # rows over all processes
 
 
