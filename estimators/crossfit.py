@@ -182,7 +182,7 @@ def crossfit(
 
 
 def crossfit_groups(
-    learners: Sequence[Learner] | Sequence[HostLearner],
+    learners: Sequence[Learner | HostLearner],
     X: Float[Array, "n p"],
     targets: Sequence[Float[Array, " n"]],
     fold_ids: Int[Array, "n *ways"],
