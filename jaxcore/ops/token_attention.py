@@ -143,7 +143,8 @@ def _exponentials(scores: Array, allowed: Array | None) -> tuple[Array, Array]:
         scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
     largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - largest)
-    if allowed is not None:  # else a query without any key would see all of them
-        weights = jnp.where(allowed, weights, 0)
+    if allowed is None:
+        return weights, jnp.sum(weights, axis=-1, keepdims=True)
+    weights = jnp.where(allowed, weights, 0)  # else a query without any key would see all of them
     total = jnp.sum(weights, axis=-1, keepdims=True)
     return weights, jnp.where(total == 0, 1, total)
