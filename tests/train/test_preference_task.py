@@ -139,5 +139,5 @@ def test_what_a_user_should_know_of_the_data_is_said(tmp_path):
     assert note.startswith("2 of 2 texts have more than 8 tokens")
     settings = json.loads((other / "tokenizer_config.json").read_text())
     (other / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": "x"}))
-    note, _ = dataclasses.replace(task, tokenizer=other).settled().notes()
+    (note,) = dataclasses.replace(task, tokenizer=other).settled().notes()
     assert note.startswith(f"the tokenizer of {other} is not that of {folder}")
