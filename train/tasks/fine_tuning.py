@@ -41,7 +41,7 @@ class FineTuningTask(NetworkTask):
 
     reads_start: ClassVar[bool] = True
     referred: ClassVar[bool] = False  # whether the loss compares with the network as it was
-    unit: ClassVar[str] = "rows"
+    items_name: ClassVar[str] = "rows"
     start_option: ClassVar[str] = "--model"
     changeable: ClassVar[tuple[str, ...]] = ("held_out",)
     model: str = dataclasses.field(default="llama", metadata={"option": False})

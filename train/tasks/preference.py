@@ -45,7 +45,7 @@ class PreferenceTask(OfflineTask):
 
     name: ClassVar[str] = "lm_dpo"
     referred: ClassVar[bool] = True
-    unit: ClassVar[str] = "pairs"
+    items_name: ClassVar[str] = "pairs"
     preference: Preference = dataclasses.field(default_factory=Preference)
     outcome: str = "reward"  # name of the outcome in the lines, where they are no pairs
     least_gap: Annotated[float, AtLeast(0)] = 0.0  # outcomes of a pair differ by more

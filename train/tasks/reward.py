@@ -56,7 +56,7 @@ class RewardTask(OfflineTask):
     """
 
     name: ClassVar[str] = "lm_reward"
-    unit: ClassVar[str] = "texts"
+    items_name: ClassVar[str] = "texts"
     # mse, huber: regression on outcomes; bt: Bradley and Terry on pairs; soft: the same with how
     # likely the better one is; odin, odin_pairs: two heads, one of which takes up a confounder
     objective: Literal["mse", "huber", "bt", "soft", "odin", "odin_pairs"] = "mse"
