@@ -48,7 +48,7 @@ class OffPolicyTask(OfflineTask):
 
     name: ClassVar[str] = "lm_ipw"
     referred: ClassVar[bool] = True
-    unit: ClassVar[str] = "completions"
+    items_name: ClassVar[str] = "completions"
     outcome: str = "reward"  # name of the outcome in the lines
     # ipw: weighted mean; self_normalised: divided by the weights of the batch, which varies less
     objective: Literal["ipw", "self_normalised"] = "self_normalised"

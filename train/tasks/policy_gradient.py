@@ -51,7 +51,7 @@ class PolicyGradientTask(FineTuningTask):
     """
 
     name: ClassVar[str] = "lm_grpo"
-    unit: ClassVar[str] = "prompts"
+    items_name: ClassVar[str] = "prompts"
     changeable: ClassVar[tuple[str, ...]] = ("held_out", "eval_prompts")
     data: Path = Path("prompts.jsonl")  # JSON lines with a "prompt"
     rewards: tuple[str, ...] = ()  # names of `jaxcore.train.rewards`: match, contains, brevity
