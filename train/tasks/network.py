@@ -21,7 +21,6 @@ class NetworkTask(Serial, GradientTask):
     """
 
     name: ClassVar[str]
-    unit: ClassVar[str] = "images"  # what the entries of the data are
     start_option: ClassVar[str] = "--init"  # where weights to start from are named
     model: str = dataclasses.field(default="adair", metadata={"option": False})  # registered
     network: Any
@@ -86,7 +85,7 @@ class NetworkTask(Serial, GradientTask):
         steps = entries // self.stages[0].batch_size
         if not steps:
             raise UserError(
-                f"Expected at least one batch of {self.stages[0].batch_size} {self.unit} per "
-                f"epoch, found {entries} {self.unit}."
+                f"Expected at least one batch of {self.stages[0].batch_size} {self.items_name} per "
+                f"epoch, found {entries} {self.items_name}."
             )
         return steps
