@@ -7,7 +7,7 @@ three ways, in turns in one process, all programs compiled before:
 * ``folder``: as `jaxcore restore FOLDER` does it, reading and writing while the network works;
 * ``one_by_one``: read, restore, write, and only then the next one.
 
-    python -m benchmarks.folders            # 5 minutes on 2 cores
+    python -m benchmarks.folders            # 3 minutes on 2 cores
     python -m benchmarks.folders --smoke    # four small pictures
 """
 
@@ -116,7 +116,7 @@ def main(
       output: where.
       parts: which of photos, dea_net.
     """
-    size: dict[str, Any] = {"count": 24, "sides": (200, 420), "repeats": 5}
+    size: dict[str, Any] = {"count": 12, "sides": (200, 420), "repeats": 3}
     if smoke:
         size = {"count": 4, "sides": (60, 120), "repeats": 1}
 

@@ -58,7 +58,7 @@ def demean(
       n_groups: their number, of every kind; must be given where ``ids`` is traced.
       method: "cg" (conjugate gradients) or "alternating" (projections), for several kinds.
       tol: largest mean of any group that may be left (the last change with "alternating"),
-        relative to the root mean square of the column.
+        relative to the standard deviation of the column.
       max_iter: passes over the rows.
 
     Raises:
@@ -121,11 +121,13 @@ def _demeaned(
         nothing = jnp.zeros((), X.dtype)
         out = X - ways[0].spread(means)
         return Demeaned(out, jnp.asarray(1), jnp.asarray(True), nothing, (means,))
+    level = jnp.mean(X, axis=0)[None]  # taken out first: dates in seconds have the variation of any
+    X = X - level
     scale = jnp.sqrt(jnp.mean(X**2, axis=0))
     scale = jnp.where(scale > 0, scale, 1)[None]
     solved = _conjugate if method == "cg" else _alternating
     out, n_iter, change, effects = solved(X / scale, ways, tol, max_iter)
-    effects = tuple(of_kind * scale for of_kind in effects)
+    effects = (effects[0] * scale + level, *(of_kind * scale for of_kind in effects[1:]))
     return Demeaned(out * scale, n_iter, change <= tol, change, effects)
 
 
@@ -134,23 +136,26 @@ def _factorised(
 ) -> Demeaned | None:
     """On the host, where panels hang together by few rows; None where that would be too large."""
     x, columns = np.asarray(X, np.float64), np.asarray(ids).T
-    scale = np.sqrt(np.mean(x**2, axis=0))
+    level = np.mean(x, axis=0)[None]
+    scale = np.sqrt(np.mean((x - level) ** 2, axis=0))
     scale = np.where(scale > 0, scale, 1)[None]
+    x = (x - level) / scale
     w = None if weights is None else np.asarray(weights, np.float64)
-    found = dummies.effects(x / scale, columns.T, w, counts, tol)
+    found = dummies.effects(x, columns.T, w, counts, tol)
     if found is None:
         return None
     effects, steps = found
-    out = x / scale
+    out = x
     for of_kind, kind in zip(effects, columns, strict=True):
         out -= of_kind[kind]
     change = max(
         float(np.max(np.abs(dummies.means(out, kind, w, count)), initial=0))
         for kind, count in zip(columns, counts, strict=True)
     )
-    told: Any = (np.asarray(PATIENCE + steps), np.asarray(change <= 10 * tol), np.asarray(change))
-    values: Any = out * scale
-    return Demeaned(values, *told, tuple(of_kind * scale for of_kind in effects))
+    back = (effects[0] * scale + level, *(of_kind * scale for of_kind in effects[1:]))
+    host: Any = Demeaned  # NumPy's arrays, as all that is returned outside of jit
+    told = map(np.asarray, (PATIENCE + steps, change <= 10 * tol, change))
+    return host(out * scale, *told, back)
 
 
 class Groups(NamedTuple):

@@ -4,6 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def free_memory() -> int | None:
         return None if limit is None else limit - stats.get("bytes_in_use", 0)
     found = [_of_machine(), *map(_of_container, _LIMITS, _USED)]
     return min((bytes_ for bytes_ in found if bytes_ is not None), default=None)
+
+
+def on_host() -> AbstractContextManager[Any]:
+    """A context in which new arrays lie in the host's memory, where JAX has a CPU beside others."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return nullcontext()
 
 
 def _of_machine() -> int | None:

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxcore.errors import UserError
+from jaxcore.memory import on_host
 from jaxcore.parallel import compile_step, state_shardings
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.contract import check_task
@@ -51,7 +52,8 @@ class Prepared:
             # Placed as a restored state is: one compiled step, also in a cache on disk, for both.
             return jax.device_put(create(key), places)
         if params is None and self.task.reads_start:
-            params = self.task.init_state(key, optax.identity()).params
+            with on_host():
+                params = jax.device_get(self.task.init_state(key, optax.identity()).params)
         # Born sharded: no device ever holds all of a big network. Fresh parameters are not
         # computed where others are given.
         return jax.jit(create, out_shardings=places)(key, params)

@@ -7,10 +7,10 @@ import numpy as np
 from jaxcore.estimators.deconfound.diagnostics import LITTLE, WEAK
 
 _COMMON = (
-    "The outcome is the effect of the text plus that of the confounders plus noise: they add up, "
-    "and the confounders act linearly.",
+    "The outcome is the effect of the text plus that of the confounders plus noise: they add up.",
     "Rows do not change each other's outcomes (one text's clicks are not another's loss).",
 )
+_STRAIGHT = "Confounders act in straight lines (nonlinear_C=True lets them bend)."
 _OF = {
     "iv": (
         "Instruments move the confounders.",
@@ -52,7 +52,10 @@ def assumptions_of(result: Any) -> str:
     """A report in plain text: assumed, checked, and not to be checked."""
     d = result.repetitions[0].diagnostics
     route = "pliv" if result.route == "plm" and "first_stage_F" in d else result.route
-    lines = [f"Route {result.route}: assumed", *(f"- {line}" for line in (*_OF[route], *_COMMON))]
+    assumed = (*_OF[route], *_COMMON)
+    if len(result.centre) and not result.config.bends:
+        assumed += (_STRAIGHT,)
+    lines = [f"Route {result.route}: assumed", *(f"- {line}" for line in assumed)]
     checks = _checks(result, d)
     lines += ["Checked", *(f"- {line}" for line in checks)] if checks else []
     lines += ["No data can tell", f"- {_NEVER[route]}"]

@@ -108,7 +108,8 @@ def _sensitivity_lines(
         )
     lines += [
         f"one left out that explains {100 * one.r2_outcome:g} % of what is left of outcome and "
-        f"{one.confounder} moves its effect by at most {one.bias:.3g}"
+        f"{one.confounder} moves its effect by at most {one.bias:.3g}: "
+        f"{100 * one.same_top:.0f} % of the best fifth stay there"
         for one in biases
     ]
     return ["", *lines] if lines else []

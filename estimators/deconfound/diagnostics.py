@@ -18,6 +18,8 @@ from jaxcore.estimators.variance import covariance
 
 WEAK = 10.0
 """First-stage F below which instruments count as weak (Staiger and Stock 1997)."""
+NOTHING = 1e-5
+"""Share below which the text leaves nothing but what the penalty of ridge regressions does."""
 LITTLE = 0.05
 """Share of a confounder's variance below which the text leaves little of it."""
 
@@ -155,7 +157,7 @@ def notices_of(route: str, names: tuple[str, ...], diagnostics: dict[str, Any]) 
     left = diagnostics.get("left")
     if left is not None:
         for name, share in zip(names, np.ravel(left), strict=True):
-            if share < 1e-8:
+            if share < NOTHING:
                 raise UserError(
                     f"Expected confounders that are no function of the text, found that the "
                     f"features explain {name!r} wholly: no route can tell the two apart."

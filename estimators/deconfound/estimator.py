@@ -10,20 +10,19 @@ import numpy as np
 from jaxcore.errors import UserError
 from jaxcore.estimators import fixed_effects
 from jaxcore.estimators.checks import independent_columns
-from jaxcore.estimators.deconfound import routes
+from jaxcore.estimators.deconfound import bends, routes
 from jaxcore.estimators.deconfound.diagnostics import (
     notices_of,
     overidentification,
     stages_on_host,
 )
-from jaxcore.estimators.deconfound.inputs import Inputs, Powers, checked
+from jaxcore.estimators.deconfound.inputs import Inputs, checked
 from jaxcore.estimators.deconfound.result import (
     SENSITIVITY,
     DeconfoundResult,
     GroupEffects,
     centred_effects,
     saved_effects,
-    saved_powers,
 )
 from jaxcore.estimators.estimate import Estimate, aggregate_estimates
 from jaxcore.estimators.partitions import partitions
@@ -38,6 +37,9 @@ ROUTES = {
     "ols_c": "the outcome on the confounders alone: a baseline, biased where texts go with them",
 }
 """How the effect of confounders can be known."""
+
+
+_LEFT = 1e-6  # of a standard deviation: less than this within groups is what iterations have left
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class Deconfound(CrossFitting):
 
     route: str  # a name of `ROUTES`
     degree: int = 1  # powers of the confounders (and instruments): above 1 their effect may bend
+    nonlinear_C: bool = False  # splines of them instead of powers
     ridge: float = 1.0  # penalty on features of texts, route plm
     kind: routes.Kind = "dml2"  # route plm
     kclass: routes.KClass = "2sls"  # route iv; or "liml"
@@ -91,8 +94,15 @@ class Deconfound(CrossFitting):
                 raise UserError(f"Expected {name} of at least 0, found {getattr(self, name)}.")
         if not 1 <= self.degree <= 9:
             raise UserError(f"Expected degree of 1 to 9, found {self.degree}.")
+        if self.nonlinear_C and self.degree > 1:
+            raise UserError(f"Expected degree=1 with nonlinear_C, found {self.degree}.")
         if not self.double:
             raise UserError("Expected double=True, found False: float32 cannot hold the moments.")
+
+    @property
+    def bends(self) -> bool:
+        """Whether effects of confounders are more than straight lines."""
+        return self.nonlinear_C or self.degree > 1
 
     def fit(
         self,
@@ -138,15 +148,15 @@ class Deconfound(CrossFitting):
             missing=self.missing,
             names=names,
         )
-        powers = Powers.of(data.C, self.degree)
-        if self.degree > 1:
-            data = data.curved(powers)
+        bend = bends.bend(data.C, self.degree, self.nonlinear_C)
+        if self.bends:
+            data = data.bent(bend, bends.bend(data.Z, self.degree, self.nonlinear_C))
         if self.route == "fe":
             found = self._groups(data)
         else:
             every = self._partitions(data, fold_ids) if self.route == "plm" else [self._once(data)]
             found = self._built(data, every)
-        return dataclasses.replace(found, powers=powers)
+        return dataclasses.replace(found, bend=bend)
 
     def _check_route(self, given: dict[str, Any]) -> None:
         needed = {"iv": ("confounders", "instruments"), "plm": ("confounders", "features")}
@@ -260,15 +270,17 @@ class Deconfound(CrossFitting):
         reward = data.Y - (data.C - centre[None]) @ beta[:p]
         for kind, table in zip(data.kinds, tables, strict=True):
             reward = reward - table.effects[kind.numbers]
+        if np.ptp(reward) <= 1e-9 * np.ptp(data.Y):
+            notices.append("rewards are all equal: outcomes do not vary within groups")
         told = {"n_iter": np.asarray(free.n_iter), "beta": beta}
         estimate = dataclasses.replace(estimate, diagnostics=told).on_host()
         return self._result(data, _told(estimate, notices), [estimate], reward, centre, tables)
 
     def _within(self, data: Inputs, y: Any, x: Any) -> tuple[np.ndarray, Estimate]:
         """Coefficients within groups (zero where groups explain a column), and their estimate."""
-        size = np.sqrt(np.mean(np.concatenate([data.C, data.X], axis=1) ** 2, axis=0))
+        size = np.std(np.concatenate([data.C, data.X], axis=1), axis=0)
         weights: Any = data.units.weights
-        free = independent_columns(x, weights) & (np.sqrt(np.mean(x**2, axis=0)) > 1e-9 * size)
+        free = independent_columns(x, weights) & (np.sqrt(np.mean(x**2, axis=0)) > _LEFT * size)
         p = data.C.shape[1]
         if not free[:p].all():
             name = data.confounders[int(np.argmin(free[:p]))]
@@ -334,7 +346,7 @@ class Deconfound(CrossFitting):
             centre=np.asarray(parts.arrays.get("centre", np.zeros(0))),
             n_features=int(parts.more["n_features"]),
             effects=saved_effects(parts.more, parts.arrays),
-            powers=saved_powers(parts.arrays, self.degree),
+            bend=bends.saved(parts.arrays.get("bend", {}), self.degree, self.nonlinear_C),
         )
 
 

@@ -16,6 +16,7 @@ from jaxcore.estimators.checks import (
     independent_columns,
 )
 from jaxcore.estimators.columns import column, covariate_columns, label_numbers, single
+from jaxcore.estimators.deconfound.bends import Bend
 from jaxcore.estimators.units import Units
 
 
@@ -31,34 +32,6 @@ class Kind:
     def counts(self) -> np.ndarray:
         """Rows of each group."""
         return np.bincount(self.numbers, minlength=len(self.labels))
-
-
-@dataclasses.dataclass(frozen=True)
-class Powers:
-    """Confounders and powers of them, standardised so that these are of like size.
-
-    >>> Powers.of(np.array([[1.0], [3.0]]), 2).columns(np.array([[3.0], [5.0]])).tolist()
-    [[3.0, 1.0], [5.0, 9.0]]
-    """
-
-    mean: np.ndarray  # of each confounder
-    scale: np.ndarray
-    degree: int
-
-    @classmethod
-    def of(cls, values: np.ndarray, degree: int) -> "Powers":
-        """Up to a degree; 1 leaves columns as they are."""
-        return cls(values.mean(axis=0), values.std(axis=0), degree)
-
-    def columns(self, values: np.ndarray) -> np.ndarray:
-        """The columns, then their squares, and so on."""
-        z = (values - self.mean[None]) / np.where(self.scale > 0, self.scale, 1)[None]
-        return np.concatenate([values, *(z**k for k in range(2, self.degree + 1))], axis=1)
-
-    def names(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Names of the columns."""
-        more = [f"{name}^{k}" for k in range(2, self.degree + 1) for name in names]
-        return (*names, *more)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,14 +55,13 @@ class Inputs:
     notices: tuple[str, ...]
     outcome: str = "outcome"
 
-    def curved(self, powers: Powers) -> "Inputs":
-        """The same with powers of the confounders, and as many of the instruments."""
-        of_z = Powers.of(self.Z, powers.degree)
+    def bent(self, of_c: Bend, of_z: Bend) -> "Inputs":
+        """The same with further columns of the confounders, and of the instruments."""
         new = dataclasses.replace(
             self,
-            C=powers.columns(self.C),
+            C=of_c.columns(self.C),
             Z=of_z.columns(self.Z),
-            confounders=powers.names(self.confounders),
+            confounders=of_c.names(self.confounders),
             instruments=of_z.names(self.instruments),
         )
         parts = {"confounders": new.C, "instruments": new.Z, "controls": new.W}
@@ -204,7 +176,7 @@ def checked(
     )
     y, x = y[kept], x[kept]
     parts = {role: a[kept] for role, a in parts.items()}
-    if np.all(y == y[0]):
+    if np.ptp(y) <= 1e-14 * np.max(np.abs(y)):  # nothing but rounding
         raise UserError(f"Expected an outcome that varies, found only {y[0]:g}.")
     units = checked_units(units, len(y))
     _check_apart(parts, found, units)
@@ -265,6 +237,8 @@ def _check_apart(
     n = len(parts["confounders"])
     one = np.ones((n, 1))
     w: Any = units.weights
+    # centred: dates in seconds vary by a tiny share of what they are
+    parts = {role: a - a.mean(axis=0)[None] for role, a in parts.items()}
     for role in ("confounders", "instruments"):
         before = np.concatenate([one, parts["controls"]], axis=1)
         free = independent_columns(np.concatenate([before, parts[role]], axis=1), w)

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from jaxcore.errors import UserError
 from jaxcore.estimators.columns import column, covariate_columns, single
 from jaxcore.estimators.deconfound.assumptions import assumptions_of
+from jaxcore.estimators.deconfound.bends import Bend, Powers
 from jaxcore.estimators.deconfound.diagnostics import lines_of, robust_set, stages_on_host
-from jaxcore.estimators.deconfound.inputs import Kind, Powers
+from jaxcore.estimators.deconfound.inputs import Kind
 from jaxcore.estimators.deconfound.routes import adjusted
 from jaxcore.estimators.linear_iv import ConfidenceSet
 from jaxcore.estimators.report import PICTURES
@@ -48,7 +49,7 @@ class DeconfoundResult(SeveralResult):
     centre: np.ndarray  # means of the confounders
     n_features: int  # of the texts
     effects: tuple[GroupEffects, ...] = ()
-    powers: Powers | None = None  # of the confounders
+    bend: Bend | None = None  # of the confounders; None: straight lines
 
     @property
     def route(self) -> str:
@@ -94,8 +95,8 @@ class DeconfoundResult(SeveralResult):
         """
         y: Any = column(Y, "outcome")
         centre: Any = self.centre
-        powers = self.powers or Powers(centre, np.ones_like(centre), 1)
-        p = len(powers.mean)
+        bend = self.bend or Powers(centre, np.ones_like(centre), 1)
+        p = bend.count
         if (C is None) != (p == 0):
             found = "none" if C is None else "some"
             raise UserError(f"Expected {p} confounders to adjust for, found {found}.")
@@ -103,7 +104,7 @@ class DeconfoundResult(SeveralResult):
             c: Any = covariate_columns(C, None, len(y))[0]
             if c.shape[1] != p:
                 raise UserError(f"Expected {p} confounders, found {c.shape[1]}.")
-            c = powers.columns(c)
+            c = bend.columns(c)
             delta: Any = self.delta
             y = np.asarray(adjusted(y, c, delta, centre if centred else None))
         if self.effects:
@@ -169,8 +170,8 @@ class DeconfoundResult(SeveralResult):
         for j, kind in enumerate(self.effects):
             text = np.frombuffer(json.dumps(kind.labels).encode(), np.uint8)
             arrays[f"kind{j}"] = {"effects": kind.effects, "labels": text}
-        if self.powers is not None:
-            arrays["powers"] = {"mean": self.powers.mean, "scale": self.powers.scale}
+        if self.bend is not None:
+            arrays["bend"] = self.bend.arrays()
         kinds = [kind.name for kind in self.effects]
         return {"kinds": kinds, "n_features": self.n_features}, arrays
 
@@ -186,13 +187,6 @@ def saved_effects(more: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[G
         )
         out.append(GroupEffects(name, labels, np.asarray(kind["effects"])))
     return tuple(out)
-
-
-def saved_powers(arrays: Mapping[str, Any], degree: int) -> Powers:
-    """Powers of the confounders as `DeconfoundResult.more_to_save` has them."""
-    held = arrays.get("powers", {})
-    none = np.zeros(0)
-    return Powers(np.asarray(held.get("mean", none)), np.asarray(held.get("scale", none)), degree)
 
 
 def centred_effects(kind: Kind, effects: np.ndarray) -> GroupEffects:

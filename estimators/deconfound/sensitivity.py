@@ -22,6 +22,7 @@ class Shift:
     rank_correlation: float  # of the rewards with those of the estimate (Spearman)
     same_top: float  # share of the best texts that stay among the best
     top_mean: float  # mean reward of the best texts
+    value: float  # mean reward of the texts of a policy; of all texts without weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,39 +33,57 @@ class Omitted:
     r2_outcome: float  # share of the outcome's residual variance that it would explain
     r2_confounder: float  # share of the confounder's residual variance
     bias: float
+    same_top: float  # share of the best texts that surely stay among the best, whatever its sign
+    rank_correlation: float  # of the rewards, at least
 
 
-def shifts(result: Any, errors: Sequence[float] = SHIFTS, *, top: float = 0.2) -> list[Shift]:
-    """Order of the rewards when each effect is moved by some standard errors.
+def shifts(
+    result: Any,
+    errors: Sequence[float] = SHIFTS,
+    *,
+    top: float = 0.2,
+    weights: np.ndarray | None = None,
+) -> list[Shift]:
+    """Rewards, their order and a policy's value when each effect is moved by standard errors.
 
     Args:
       result: a `DeconfoundResult`.
       errors: how many.
       top: share of the texts that count as the best.
+      weights: how much more often a policy writes each text than the logs have it
+        (`train.losses.off_policy.weights`), for its value ``sum(w reward) / sum(w)``.
+
+    Raises:
+      UserError: a share that is none, or weights that are no weights of the rows.
     """
     if not 0 < top < 1:
         raise UserError(f"Expected a share of the best texts between 0 and 1, found {top}.")
+    w = np.ones(len(result.adjusted_reward)) if weights is None else np.asarray(weights, np.float64)
+    if w.shape != result.adjusted_reward.shape or not np.all(w >= 0) or not 0 < w.sum() < np.inf:
+        raise UserError(
+            f"Expected a weight of at least 0 for each of {len(result.adjusted_reward)} texts, "
+            f"found others, of shape {w.shape}."
+        )
+    return [
+        _moved(result, j, float(step), top, w) for j in range(len(result.centre)) for step in errors
+    ]
+
+
+def _moved(result: Any, j: int, step: float, top: float, w: np.ndarray) -> Shift:
+    """Rewards with the effect of one confounder moved by standard errors."""
     base = result.adjusted_reward
     count = max(round(top * len(base)), 1)
-    best = _best(base, count)
-    ranks = _ranks(base)
-    out = []
-    for j in range(len(result.centre)):
-        c = result.sample.A[:, j] - result.centre[j]
-        for step in errors:
-            moved = base - step * result.se[j] * c
-            now = _best(moved, count)
-            out.append(
-                Shift(
-                    result.names[j],
-                    float(step),
-                    float(result.delta[j] + step * result.se[j]),
-                    float(np.corrcoef(ranks, _ranks(moved))[0, 1]),
-                    float(np.mean(np.isin(now, best))),
-                    float(np.mean(moved[now])),
-                )
-            )
-    return out
+    moved = base - step * result.se[j] * (result.sample.A[:, j] - result.centre[j])
+    now = _best(moved, count)
+    return Shift(
+        result.names[j],
+        step,
+        float(result.delta[j] + step * result.se[j]),
+        float(np.corrcoef(_ranks(base), _ranks(moved))[0, 1]),
+        float(np.mean(np.isin(now, _best(base, count)))),
+        float(np.mean(moved[now])),
+        float(w @ moved / w.sum()),
+    )
 
 
 def _best(values: np.ndarray, count: int) -> np.ndarray:
@@ -78,10 +97,19 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
-def bounds(result: Any, r2_outcome: float, r2_confounder: float) -> list[Omitted]:
+def bounds(
+    result: Any, r2_outcome: float, r2_confounder: float, *, top: float = 0.2
+) -> list[Omitted]:
     """Largest bias that a confounder left out would make, for each that is there.
 
-    ``SE sqrt(degrees of freedom) sqrt(r2_outcome r2_confounder / (1 - r2_confounder))``.
+    ``SE sqrt(degrees of freedom) sqrt(r2_outcome r2_confounder / (1 - r2_confounder))``, and what a
+    bias of that size, of either sign, does to the order of the rewards.
+
+    Args:
+      result: a `DeconfoundResult`.
+      r2_outcome: share of the outcome's residual variance that it would explain.
+      r2_confounder: share of the confounder's.
+      top: share of the texts that count as the best.
 
     References:
       Cinelli and Hazlett (2020), Making sense of sensitivity, equation 9.
@@ -89,12 +117,28 @@ def bounds(result: Any, r2_outcome: float, r2_confounder: float) -> list[Omitted
     for name, value in (("r2_outcome", r2_outcome), ("r2_confounder", r2_confounder)):
         if not 0 <= value < 1:
             raise UserError(f"Expected {name} of at least 0 and below 1, found {value}.")
+    errors = _errors(result, r2_outcome, r2_confounder)
+    w = np.ones(result.sample.n)
+    out = []
+    for j in range(len(result.centre)):
+        ends = [_moved(result, j, sign * errors, top, w) for sign in (-1, 1)]
+        out.append(
+            Omitted(
+                result.names[j],
+                r2_outcome,
+                r2_confounder,
+                errors * float(result.se[j]),
+                min(one.same_top for one in ends),
+                min(one.rank_correlation for one in ends),
+            )
+        )
+    return out
+
+
+def _errors(result: Any, r2_outcome: float, r2_confounder: float) -> float:
+    """The largest bias in standard errors of the effect."""
     df = result.sample.n - len(result.centre) - result.sample.X.shape[1] - 1
-    factor = float(np.sqrt(df) * omitted.strength(r2_outcome, r2_confounder))
-    return [
-        Omitted(name, r2_outcome, r2_confounder, float(se) * factor)
-        for name, se in zip(result.names, result.se[: len(result.centre)], strict=False)
-    ]
+    return float(np.sqrt(df) * omitted.strength(r2_outcome, r2_confounder))
 
 
 def picture(result: Any) -> Any:
@@ -111,7 +155,8 @@ def picture(result: Any) -> Any:
     for name, colour in zip(names, MODEL_COLOURS, strict=False):
         rows = [one for one in found if one.confounder == name]
         left.plot(steps, [100 * r.same_top for r in rows], color=colour, label=named(name))
-        bias = [abs(_bias(result, name, share)) for share in grid]
+        se = float(result.se[result.names.index(name)])
+        bias = [se * _errors(result, share, share) for share in grid]
         right.plot(100 * grid, bias, color=colour, label=named(name))
     left.set(xlabel="effect moved by standard errors", ylabel="% of the best fifth that stays")
     left.set_ylim(0, 103)
@@ -128,7 +173,3 @@ def picture(result: Any) -> Any:
         if len(names) > 1:
             ax.legend(frameon=False)
     return figure
-
-
-def _bias(result: Any, name: str, share: float) -> float:
-    return next(one.bias for one in bounds(result, share, share) if one.confounder == name)

@@ -50,7 +50,7 @@ def ask(
     Args:
       questions: one or several, each answered by itself; - or none reads one from standard input.
       model: smollm2, a .gguf file, a folder with config.json as Hugging Face's libraries write, or
-        a run of jaxcore train llava_colours.
+        a run of jaxcore train lm-sft, lm-dpo or llava_colours.
       image: a picture that the questions are about, for LLaVA and Qwen2-VL; the option may be
         repeated for Qwen2-VL.
       max_new_tokens: of each answer, at most.

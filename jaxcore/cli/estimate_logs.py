@@ -32,6 +32,7 @@ class Settings:
     # iv: instruments; plm: adjust for the text; fe: repeated groups; ols_c: a biased baseline
     route: Literal["iv", "plm", "fe", "ols_c"]
     degree: int = 1  # powers of the confounders: above 1 their effects may bend
+    nonlinear_C: bool = False  # splines of the confounders instead: their effects bend anyhow
     words: int = 256  # most frequent words that stand for a text where logs have no features
     ridge: float = 1.0  # penalty on features, route plm
     folds: int = 5  # of cross-fitting, route plm

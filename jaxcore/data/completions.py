@@ -186,6 +186,11 @@ class Completions:
         """Tokens of each completion, without its prompt."""
         return (np.diff(self._ends, prepend=0) - self._starts).astype(np.int64)
 
+    def fitting(self, length: int) -> int:
+        """Length of rows that is enough for all, a multiple of 16, but at most ``length``."""
+        longest = int(np.diff(self._ends, prepend=0).max(initial=1))
+        return min(length, -(-longest // 16) * 16)
+
     def longer(self, length: int) -> int:
         """How many have more tokens than a row."""
         return int(np.sum(np.diff(self._ends, prepend=0) > length))

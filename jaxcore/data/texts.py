@@ -31,8 +31,9 @@ def read_texts(path: str | Path, length: int, encoder: Encoder) -> Rows:
     r"""Rows of the texts of a file: whole ones, or completions of prompts.
 
     A line holds "tokens" or a "text", all of which is learned; with "counted", one true or false
-    per token, only these tokens are. Or it holds a "completion" and a "prompt", or "messages" whose
-    last one is the completion: that is learned, the prompt is not; see `Encoder` for their forms.
+    per token, only these tokens are. Or it holds a "prompt" and a "completion", which may be named
+    "text" or "tokens" as well, or "messages" whose last one is the completion: that is learned, the
+    prompt is not; see `Encoder` for their forms.
 
     Args:
       path: JSON lines.
@@ -90,6 +91,8 @@ def _text(
 ) -> tuple[list[int], list[bool]]:
     """Tokens of a line, and which of them count."""
     completion = line.get("completion", line.get("messages"))
+    if completion is None and "prompt" in line:  # as logs have it
+        completion = line.get("text", line.get("tokens"))
     if completion is not None:
         answer = encoder.answer(line.get("prompt"), completion, f"line {number} of {path}")
         return answer.tokens, _marked(answer)

@@ -78,6 +78,22 @@ def tuned_task(source: str | Path) -> Any:
     return from_json(cls, fields, where="task_config")
 
 
+def frozen_of(task: Any, run: str | Path) -> Any:
+    """What stayed in a training with adapters: its base, read from where it was.
+
+    Args:
+      task: of the run.
+      run: the run directory, for messages.
+
+    Raises:
+      UserError: the base is not there.
+    """
+    try:
+        return task.frozen() if task.policy.lora is not None else None
+    except UserError as error:
+        raise UserError(f"The adapters of {run} are for a model that is missing: {error}") from None
+
+
 def read_tuned(
     run: str | Path,
     *,
@@ -108,8 +124,7 @@ def read_tuned(
     if task is None:
         raise UserError(f"Expected the run of a language model, found none in {run}.")
     params = load_params(run, which)
-    frozen = task.frozen() if task.policy.lora is not None else None
-    weights = task.policy.merged(params, frozen)
+    weights = task.policy.merged(params, frozen_of(task, run))
     cfg = task.network
     if dtype is not None:
         chosen: Any = dtype

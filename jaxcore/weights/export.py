@@ -126,7 +126,7 @@ def export_run(
     from jaxcore.models import llama
     from jaxcore.train import load_params
     from jaxcore.weights.adapters import save_adapters
-    from jaxcore.weights.decoders import tuned_task
+    from jaxcore.weights.decoders import frozen_of, tuned_task
 
     task = tuned_task(run)
     if task is None:
@@ -139,8 +139,7 @@ def export_run(
         base = task.base or ""
         save_adapters(folder, params["adapters"], *network, policy.lora, base=base)
         return f"adapters of rank {policy.lora.rank}"
-    frozen = task.frozen() if policy.lora is not None else None
     heads = params["score"]["kernel"][:1] if "score" in params else None
-    weights = policy.merged(params, frozen)
+    weights = policy.merged(params, frozen_of(task, run))
     save_language(folder, policy.cfg, weights, task.words(), heads=heads)
     return "a whole model" if heads is None else "a whole reward model"

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.errors import UserError
 from jaxcore.typing import Params
-from jaxcore.weights.decoders import tuned_task
+from jaxcore.weights.decoders import frozen_of, tuned_task
 from jaxcore.weights.loading import Which
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def load_reward(run: str | Path, which: Which = "best") -> RewardModel:
     return RewardModel(
         policy=task.policy,
         params=load_params(run, which),
-        frozen=task.frozen(),
+        frozen=jax.device_put(frozen_of(task, run)),
         tokenizer=task.words(),
         deconfounder=known,
     )

@@ -49,15 +49,18 @@ def test_the_end_is_learned_although_padding_may_be_the_same_token():
         assert row[mask][-1] == END and mask.sum() in (2, 4)
         assert not (mask & ~valid).any()
     assert answers.lengths.tolist() == [2, 4]
+    assert answers.fitting(512) == 16 and answers.fitting(9) == 9
 
 
 def test_texts_begin_and_end_and_completions_alone_are_learned(tmp_path):
     path = tmp_path / "texts.jsonl"
-    lines = [{"text": "the"}, {"messages": [*USER, {"role": "assistant", "content": "sat"}]}]
+    chat = [*USER, {"role": "assistant", "content": "sat"}]
+    lines = [{"text": "the"}, {"messages": chat}, {"prompt": "a", "text": "b", "reward": 1}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = read_texts(path, 64, ENCODER)
-    learned = [rows.tokens[(rows.segments == i) & rows.counted].tolist() for i in (1, 2)]
-    assert [TOKENIZE.decode(part, special=True) for part in learned] == ["the<|end|>", "sat<|end|>"]
+    learned = [rows.tokens[(rows.segments == i) & rows.counted].tolist() for i in (1, 2, 3)]
+    found = [TOKENIZE.decode(part, special=True) for part in learned]
+    assert found == ["the<|end|>", "sat<|end|>", "b<|end|>"]
 
 
 @pytest.mark.parametrize(

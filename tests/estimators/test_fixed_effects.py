@@ -46,6 +46,20 @@ def test_columns_of_any_size_are_treated_alike():
     np.testing.assert_allclose(other / scale, one, atol=1e-6)
 
 
+@pytest.mark.parametrize("chained", [False, True])
+def test_a_level_far_from_zero_hides_no_variation(chained):
+    """Seconds since 1970, say: what matters varies by a billionth of them."""
+    rng, ids, x = _panel(7)
+    if chained:  # the factorisation takes over
+        i = np.repeat(np.arange(700), 2)
+        ids, x = np.stack([i, i + np.tile([0, 1], 700)], axis=1), rng.normal(size=(1400, 3))
+    near, far = demean(x, ids, tol=1e-10), demean(x + 1.6e9, ids, tol=1e-10)
+    np.testing.assert_allclose(far.values, near.values, atol=1e-5)
+    out = sum(e[c] for e, c in zip(far.effects, ids.T, strict=True))
+    np.testing.assert_allclose(x + 1.6e9 - far.values, out, rtol=1e-13)
+    assert not np.any(demean(np.full((len(x), 3), 5.0), ids).values)
+
+
 def test_conjugate_gradients_need_far_fewer_passes_where_groups_form_a_chain():
     """Author i writes in weeks i and i + 1 alone: information creeps along the chain."""
     i = np.arange(60)

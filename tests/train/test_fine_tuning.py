@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -136,6 +137,14 @@ def test_parameters_lie_on_a_mesh_as_the_decoder_says(task):
     assert all(leaf.sharding.is_fully_replicated for leaf in adapters)
 
 
+def test_all_weights_begin_in_their_places_on_a_mesh(task):
+    whole = dataclasses.replace(task, adapters=False)
+    ready = prepare(whole, CFG, make_mesh(devices=jax.devices()[:2], fsdp=2))
+    found = ready.initial_state().params["model"]
+    same(found, load_decoder(task.base).params)
+    assert found["embed"].addressable_shards[0].data.shape == (11, 4)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -146,6 +155,16 @@ def test_parameters_lie_on_a_mesh_as_the_decoder_says(task):
 def test_a_task_without_what_it_starts_from_is_refused(data, changes, message):
     with pytest.raises(UserError, match=message):
         LanguageTask(data=data, **changes).settled()
+
+
+def test_adapters_whose_base_is_gone_say_so(tuned, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tuned[0], run)
+    config = json.loads((run / "config.json").read_text())
+    config["task_config"]["base"] = str(tmp_path / "gone")
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"The adapters of .* are for a model that is missing"):
+        load_decoder(run)
 
 
 def test_a_network_other_than_the_base_is_refused(task):
@@ -163,3 +182,9 @@ def test_parts_of_a_batch_add_up_by_their_tokens(task, tmp_path):
     ]
     params = [one.state.params for one in found]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *params)
+
+
+def test_an_evaluation_looks_at_entries_from_all_over_the_data(task):
+    assert dataclasses.replace(task, eval_entries=3).judged(10).tolist() == [0, 4, 9]
+    assert task.judged(4).tolist() == [0, 1, 2, 3]
+    assert task.brief().judged(10).tolist() == [0]

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcore.bounds import Count
 from jaxcore.data.completions import Completions, Encoder
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
+from jaxcore.memory import on_host
 from jaxcore.models import llama
 from jaxcore.models.config import computed_like
 from jaxcore.models.llama import LlamaConfig
@@ -175,11 +177,36 @@ class FineTuningTask(NetworkTask):
         return self.policy.weights(variables["params"], frozen)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfflineTask(FineTuningTask):
+    """A fine-tuning on data that are there, judged by some of the held-out ones."""
+
+    changeable: ClassVar[tuple[str, ...]] = ("held_out", "eval_entries")
+    eval_entries: Count = 1000  # at most so many of the held-out rows, texts or pairs are judged by
+
+    def brief(self) -> Self:
+        """Judged by one entry."""
+        return dataclasses.replace(self, eval_entries=1)
+
+    def evaluation_size(self) -> int:
+        """At most."""
+        return self.eval_entries
+
+    def judged(self, count: int) -> np.ndarray:
+        """Numbers of the entries that an evaluation looks at, evenly over all of them.
+
+        Args:
+          count: of entries.
+        """
+        return np.unique(np.linspace(0, count - 1, min(count, self.eval_entries)).astype(int))
+
+
 @functools.lru_cache(maxsize=2)
 def _loaded(base: str, dtype: str) -> Decoder:
     # In the host's memory: from there each device gets its part.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return load_decoder(base, dtype=dtype)
+    with on_host():
+        found = load_decoder(base, dtype=dtype)
+    return found._replace(params=jax.device_get(found.params))
 
 
 @functools.lru_cache(maxsize=2)

@@ -23,12 +23,12 @@ from jaxcore.models.llama import LlamaConfig
 from jaxcore.train.policy import Policy
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss
-from jaxcore.train.tasks.fine_tuning import FineTuningTask
+from jaxcore.train.tasks.fine_tuning import OfflineTask
 from jaxcore.typing import Batch, Key, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageTask(FineTuningTask):
+class LanguageTask(OfflineTask):
     """Next-token cross-entropy of packed texts (SFT): a mean over all tokens that count.
 
     Lines of the data: see `jaxcore.data.texts.read_texts`. With ``best`` they hold outcomes, see
@@ -47,7 +47,7 @@ class LanguageTask(FineTuningTask):
         """Read the texts before anything is written.
 
         Raises:
-          UserError: see `FineTuningTask.check`.
+          UserError: see `OfflineTask.check`.
         """
         super().check()
         if len({stage.patch for stage in self.stages}) > 1:
@@ -91,9 +91,11 @@ class LanguageTask(FineTuningTask):
         return ("loss", "perplexity")
 
     def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
-        """Over all rows of the held-out texts."""
+        """Over rows of the held-out texts."""
         stage, total, weight = self.stages[0], 0.0, 0.0
-        rows = self.rows(self.held_out)._asdict()
+        rows = self.rows(self.held_out)
+        judged = self.judged(len(rows.tokens))
+        rows = {name: value[judged] for name, value in rows._asdict().items()}
         for first in range(0, len(rows["tokens"]), stage.batch_size):
             batch = {name: value[first : first + stage.batch_size] for name, value in rows.items()}
             missing = stage.batch_size - len(batch["tokens"])

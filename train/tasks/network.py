@@ -21,7 +21,6 @@ class NetworkTask(Serial, GradientTask):
     """
 
     name: ClassVar[str]
-    unit: ClassVar[str] = "images"  # what the entries of the data are
     start_option: ClassVar[str] = "--init"  # where weights to start from are named
     model: str = dataclasses.field(default="adair", metadata={"option": False})  # registered
     network: Any

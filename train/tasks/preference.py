@@ -24,7 +24,7 @@ from jaxcore.train.policy import Policy
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Step
 from jaxcore.train.task import Frozen, Loss, Mean
-from jaxcore.train.tasks.fine_tuning import FineTuningTask, token_log_probs
+from jaxcore.train.tasks.fine_tuning import OfflineTask, token_log_probs
 from jaxcore.typing import Batch, Key
 
 _WHOLE = ("aot", "aot_unpaired", "sft")
@@ -32,7 +32,7 @@ _WHOLE = ("aot", "aot_unpaired", "sft")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PreferenceTask(FineTuningTask):
+class PreferenceTask(OfflineTask):
     """Direct optimisation of preferences against the model that the training starts from.
 
     Lines of the data: see `jaxcore.data.scored`; pairs are made of outcomes where lines hold these.
@@ -55,7 +55,7 @@ class PreferenceTask(FineTuningTask):
         """Read the pairs before anything is written.
 
         Raises:
-          UserError: see `FineTuningTask.check` and `read_preferred`.
+          UserError: see `OfflineTask.check` and `read_preferred`.
         """
         super().check()
         self._pairs(self.data)
@@ -110,10 +110,11 @@ class PreferenceTask(FineTuningTask):
 
         Args:
           which: numbers of pairs.
-          length: of a row.
+          length: of a row, at most.
           path: of the data; by default those of the training.
         """
         pairs, chosen = self._pairs(path or self.data), np.asarray(which)
+        length = pairs.scored.completions.fitting(length)
         both = np.stack([pairs.chosen[chosen], pairs.rejected[chosen]], axis=1)
         rows = pairs.scored.completions.rows(both.reshape(-1), length)
         return {name: x.reshape(*both.shape, length) for name, x in rows._asdict().items()}
@@ -128,13 +129,13 @@ class PreferenceTask(FineTuningTask):
         return ("loss", "accuracy", "margin")
 
     def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
-        """Means over the held-out pairs, batch by batch; a last part of a batch is left out."""
+        """Means over held-out pairs, batch by batch; a last part of a batch is left out."""
         stage, path = self.stages[0], self.held_out or self.data
-        count = len(self._pairs(path).chosen)
-        size = min(stage.batch_size, count)
+        judged = self.judged(len(self._pairs(path).chosen))
+        count, size = len(judged), min(stage.batch_size, len(judged))
         sums: dict[str, float] = dict.fromkeys(self.metric_names(), 0.0)
         for first in range(0, count - size + 1, size):
-            batch = self.batch(np.arange(first, first + size), stage.patch, path)
+            batch = self.batch(judged[first : first + size], stage.patch, path)
             found = _evaluated(
                 state.eval_params,
                 frozen,

@@ -34,7 +34,7 @@ from jaxcore.train.policy import Policy
 from jaxcore.train.state import TrainState
 from jaxcore.train.step import Step
 from jaxcore.train.task import Frozen, Loss, Mean
-from jaxcore.train.tasks.fine_tuning import FineTuningTask
+from jaxcore.train.tasks.fine_tuning import OfflineTask
 from jaxcore.typing import Batch, Key, Params
 
 SCORE = "score"
@@ -43,7 +43,7 @@ _TWO_HEADS = ("odin", "odin_pairs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RewardTask(FineTuningTask):
+class RewardTask(OfflineTask):
     """A reward model: a linear head on the state of the last token.
 
     Lines of the data: see `jaxcore.data.scored`. A batch of the objectives "bt", "soft" and
@@ -56,6 +56,7 @@ class RewardTask(FineTuningTask):
     """
 
     name: ClassVar[str] = "lm_reward"
+    unit: ClassVar[str] = "texts"
     # mse, huber: regression on outcomes; bt: Bradley and Terry on pairs; soft: the same with how
     # likely the better one is; odin, odin_pairs: two heads, one of which takes up a confounder
     objective: Literal["mse", "huber", "bt", "soft", "odin", "odin_pairs"] = "mse"
@@ -81,13 +82,13 @@ class RewardTask(FineTuningTask):
         """Read the data before anything is written.
 
         Raises:
-          UserError: see `FineTuningTask.check`, and `read_scored` and `read_preferred`.
+          UserError: see `OfflineTask.check`, and `read_scored` and `read_preferred`.
         """
         super().check()
         for path in (self.data, *([] if self.held_out is None else [self.held_out])):
-            scored = self._preferred(path).scored if self.pairs else self._scored(path)
+            self._all(path)
             if self.objective in _TWO_HEADS:
-                scored.numbers(self.confounder)
+                _confounder(self, path)
         if self.objective == "soft" and not self._preferred(self.data).margin.any():
             raise UserError(
                 f"Expected outcomes or margins, which tell soft labels, in {self.data}, found none."
@@ -102,8 +103,10 @@ class RewardTask(FineTuningTask):
 
     def notes(self) -> tuple[str, ...]:
         """Texts that are too long."""
-        scored = self._preferred(self.data).scored if self.pairs else self._scored(self.data)
-        return self.cut_note(scored.completions)
+        return self.cut_note(self._all(self.data).completions)
+
+    def _all(self, path: Path) -> Scored:
+        return self._preferred(path).scored if self.pairs else self._scored(path)
 
     def _scored(self, path: Path) -> Scored:
         return _scored(self, path)
@@ -166,13 +169,14 @@ class RewardTask(FineTuningTask):
 
         Args:
           which: numbers of completions, or of pairs.
-          length: of a row.
+          length: of a row, at most.
           path: of the data; by default those of the training.
         """
         path, chosen = path or self.data, np.asarray(which)
         if self.pairs:
             preferred = self._preferred(path)
             scored = preferred.scored
+            length = scored.completions.fitting(length)
             both = np.stack([preferred.chosen[chosen], preferred.rejected[chosen]], axis=1)
             rows = scored.completions.rows(both.reshape(-1), length)
             found = {
@@ -182,6 +186,7 @@ class RewardTask(FineTuningTask):
             }
         else:
             scored, both = self._scored(path), chosen
+            length = scored.completions.fitting(length)
             rows = scored.completions.rows(both, length)
             found = {
                 "tokens": rows.tokens,
@@ -192,7 +197,7 @@ class RewardTask(FineTuningTask):
             mean, std = _moments(self)
             found["outcome"] = ((found["outcome"] - mean) / std).astype(np.float32)
         if self.objective in _TWO_HEADS:
-            found["confounder"] = scored.numbers(self.confounder)[both].astype(np.float32)
+            found["confounder"] = _confounder(self, path)[both].astype(np.float32)
         return found
 
     def loss(self, variables: Any, batch: Batch, key: Key, frozen: Frozen) -> Loss:
@@ -235,43 +240,53 @@ class RewardTask(FineTuningTask):
         return (*names, *(("confounder_correlation",) if self.objective in _TWO_HEADS else ()))
 
     def evaluate(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
-        """Of the reward alone, which is the first head, over all held-out data.
+        """Of the reward alone, which is the first head, over held-out data.
 
         "r2" and "mse" are in the units of the outcome, "loss" is that of Bradley and Terry.
         """
-        path, length = self.held_out or self.data, self.stages[0].patch
-        size, parts = self.stages[0].batch_size, []
-        scored = self._preferred(path).scored if self.pairs else self._scored(path)
-        count = len(scored.outcome)
-        for first in range(0, count, size):
-            which = np.minimum(np.arange(first, first + size), count - 1)
-            rows = scored.completions.rows(which, length)
-            parts.append(
-                _rewards(state.eval_params, frozen, rows.tokens, rows.valid, policy=self.policy)
-            )
-        rewards = np.concatenate(parts)[:count].astype(np.float64)
-        return self._measured(rewards, path)
-
-    def _measured(self, rewards: Float[np.ndarray, " n"], path: Path) -> dict[str, float]:
+        path = self.held_out or self.data
         if self.pairs:
             preferred = self._preferred(path)
-            scored = preferred.scored
-            ahead = rewards[preferred.chosen] - rewards[preferred.rejected]
+            scored, judged = preferred.scored, self.judged(len(preferred.chosen))
+            which = np.concatenate([preferred.chosen[judged], preferred.rejected[judged]])
+        else:
+            scored = self._scored(path)
+            which = self.judged(len(scored.outcome))
+        rewards = self._rewards(state.eval_params, frozen, scored, which)
+        if self.pairs:
+            ahead = rewards[: len(which) // 2] - rewards[len(which) // 2 :]
             found = {
                 "accuracy": float(np.mean((ahead > 0) + 0.5 * (ahead == 0))),
                 "loss": float(np.mean(np.logaddexp(0, -ahead))),
             }
         else:
-            scored = self._scored(path)
-            square = float(np.average((rewards - scored.outcome) ** 2, weights=scored.weight))
-            found = {"r2": 1 - square / float(np.var(scored.outcome)), "mse": square}
+            outcome, weight = scored.outcome[which], scored.weight[which]
+            square, around = (
+                float(np.average((outcome - guess) ** 2, weights=weight))
+                for guess in (rewards, np.average(outcome, weights=weight))
+            )
+            found = {"r2": 1 - square / around if around else 0.0, "mse": square}
         if self.objective in _TWO_HEADS:
-            confounder = scored.numbers(self.confounder)
+            confounder = _confounder(self, path)[which]
             varies = np.ptp(rewards) > 0 and np.ptp(confounder) > 0
             found["confounder_correlation"] = (
                 float(np.corrcoef(rewards, confounder)[0, 1]) if varies else 0.0
             )
         return found
+
+    def _rewards(
+        self, params: Params, frozen: Frozen, scored: Scored, which: np.ndarray
+    ) -> Float[np.ndarray, " n"]:
+        """Rewards of some completions, in batches of one size."""
+        stage, parts = self.stages[0], []
+        length = scored.completions.fitting(stage.patch)
+        for first in range(0, len(which), stage.batch_size):
+            places = np.arange(first, first + stage.batch_size)
+            some = which[np.minimum(places, len(which) - 1)]
+            rows = scored.completions.rows(some, length)
+            found = _rewards(params, frozen, rows.tokens, rows.valid, policy=self.policy)
+            parts.append(np.asarray(found, np.float64))
+        return np.concatenate(parts)[: len(which)]
 
 
 def rewards_of(
@@ -313,6 +328,12 @@ def _scored(task: RewardTask, path: Path) -> Scored:
 def _preferred(task: RewardTask, path: Path) -> Preferred:
     options: dict[str, Any] = {"least_gap": task.least_gap, "within": task.within}
     return read_preferred(path, task.encoder(), outcome=task.outcome, **options)
+
+
+@functools.lru_cache(maxsize=4)
+def _confounder(task: RewardTask, path: Path) -> Float[np.ndarray, " n"]:
+    scored = _preferred(task, path).scored if task.pairs else _scored(task, path)
+    return scored.numbers(task.confounder)
 
 
 def _moments(task: RewardTask) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """Pairs of images in two folders, by a rule on names, with further images beside them."""
 
 import functools
-import glob
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -46,9 +45,14 @@ def listing(folder: str | Path, *, recursive: bool = True) -> Listing:
     return Listing(str(folder), by_stem(list_images(folder, recursive=recursive), folder))
 
 
-# Names of folders in published data, for a root without those that were asked for.
-_DEGRADED = ("hazy", "haze", "rainy", "rain", "input", "low", "blur", "noisy", "lq", "LQ", "data")
-_CLEAN = ("clear", "gt", "GT", "target", "high", "sharp", "hq", "HQ", "groundtruth", "norain")
+# Names of folders in published data, in small letters.
+_DEGRADED = frozenset(
+    "degraded hazy haze foggy rainy rain input low blur blurry train_blur val_blur noisy lq "
+    "data".split()
+)
+_CLEAN = frozenset(
+    "clean clear gt target high normal sharp train_sharp val_sharp hq groundtruth norain".split()
+)
 USUAL = ("degraded", "clean")
 
 
@@ -56,33 +60,28 @@ def two_folders(root: str | Path, degraded: str, clean: str) -> tuple[Listing, L
     """The images of two folders below a root, or of such two in each folder of a scene.
 
     ``root/degraded/...`` and ``root/clean/...``, or ``root/SCENE/degraded`` and
-    ``root/SCENE/clean``, whose images are named ``SCENE/...``. For the usual names, other known
-    ones (hazy and clear, blur and sharp, ...) are taken where only one of each kind is there.
+    ``root/SCENE/clean``, whose images are named ``SCENE/...``. Where the usual names are asked for
+    and not there, other known ones (hazy and clear, blur and sharp, Low and Normal, ...) are taken
+    if there is only one of each kind.
 
     Raises:
       UserError: no such folders, or several.
     """
     root = Path(root)
-    choices = [(degraded, clean)]
-    if (degraded, clean) == USUAL and not any((root / name).is_dir() for name in USUAL):
-        choices += itertools.product(_DEGRADED, _CLEAN)
-    for scenes in ("", "*/", "*/*/"):  # the nearest to the root
-        found = [
-            (choice, folders)
-            for choice in choices
-            if (folders := _holding(root, scenes, *choice))
-            and (scenes or (root / choice[1]).is_dir())
-        ]
-        different = {tuple(os.path.realpath(f / n) for f in fs for n in c) for c, fs in found}
-        if len(different) > 1:  # a file system may not tell gt from GT
-            names = " and ".join("/".join(choice) for choice, _ in found[:3])
+    guessing = (degraded, clean) == USUAL
+    for scenes in ("", "*", "*/*"):  # the nearest to the root
+        above = sorted(p for p in root.glob(scenes) if p.is_dir()) if scenes else [root]
+        holding = [f for f in above if (f / degraded).is_dir() and (f / clean).is_dir()]
+        found = {(degraded, clean): holding} if holding else _known(above) if guessing else {}
+        real = {tuple(os.path.realpath(f / n) for f in fs for n in c) for c, fs in found.items()}
+        if len(real) > 1:  # links may give one folder two names
+            names = " and ".join("/".join(choice) for choice in list(found)[:3])
             raise UserError(
                 f"Expected one folder of degraded and one of clean images in {root}, found "
                 f"{names}: "
                 "name them as degraded_folder and clean_folder."
             )
-        if found:
-            (first, second), folders = found[0]
+        for (first, second), folders in found.items():
             return _of_scenes(root, folders, first), _of_scenes(root, folders, second)
     if root.is_dir() and not (root / degraded).is_dir() and not (root / clean).is_dir():
         raise UserError(
@@ -92,10 +91,15 @@ def two_folders(root: str | Path, degraded: str, clean: str) -> tuple[Listing, L
     return listing(root / degraded), listing(root / clean)
 
 
-def _holding(root: Path, scenes: str, degraded: str, clean: str) -> list[Path]:
-    """Folders that hold the two."""
-    found = sorted(path.parent for path in root.glob(f"{scenes}{glob.escape(degraded)}"))
-    return [folder for folder in found if (folder / clean).is_dir() and folder.is_dir()]
+def _known(above: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
+    """Known names of degraded and clean images -> the folders that hold two of these names."""
+    found: dict[tuple[str, str], list[Path]] = {}
+    for folder in above:
+        names = sorted(path.name for path in folder.glob("*") if path.is_dir())
+        first, second = ([n for n in names if n.lower() in known] for known in (_DEGRADED, _CLEAN))
+        for choice in itertools.product(first, second):
+            found.setdefault(choice, []).append(folder)
+    return found
 
 
 def _of_scenes(root: Path, folders: Sequence[Path], name: str) -> Listing:

@@ -155,6 +155,39 @@ def test_a_declared_value_and_nan_are_both_missing(raster):
     assert np.all(open_crops(path, [degrees(20, 30)], size=4, fill=1).images[0] == 1)
 
 
+def test_pixels_that_a_mask_inside_the_file_hides_are_missing(raster):
+    """Lossy compression leaves no value that could say it: such files bring a mask of their own."""
+    path = raster(pixels=np.full((3, 60, 80), 7, np.uint8), photometric="RGB")
+    seen = np.ones((60, 80), bool)
+    seen[20, 30] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as out:
+        out.write_mask(seen)
+    with pytest.raises(UserError, match="found 1 of 16 pixels without"):
+        open_crops(path, [degrees(20, 30)], size=4).images[0]
+    assert np.all(open_crops(path, [degrees(20, 30)], size=4, fill="mean").images[0] == 7)
+
+
+def test_pixels_that_are_transparent_are_missing(raster):
+    pixels = np.full((4, 60, 80), 7, np.uint8)
+    pixels[3] = 255
+    pixels[3, 20, 30] = 0
+    path = raster(pixels=pixels, photometric="RGB", alpha="yes")
+    bands = ["band1", "band2", "band3"]
+    with pytest.raises(UserError, match="found 1 of 16 pixels without"):
+        open_crops(path, [degrees(20, 30)], size=4, bands=bands).images[0]
+
+
+def test_a_place_on_the_line_between_pixels_belongs_to_one_of_them(raster):
+    """The first of the raster, or none where it lies on its far end."""
+    x, y = [WEST, WEST + PIXEL, WEST + 80 * PIXEL], [NORTH - PIXEL / 2] * 3
+    long, lat = transform(UTM, "EPSG:4326", x, y)[:2]
+    near = np.column_stack([long, lat]) + [1e-9, 0]  # 0.1 mm inside of what rounding may move
+    images = open_crops(raster(), near[:2], size=1)
+    assert images.images[np.arange(2)][:, 0, 0].tolist() == [[0, 0], [0, 1]]
+    with pytest.raises(UserError, match="found 1 of 1 outside"):
+        open_crops(raster(name="b.tif"), near[2:], size=1)
+
+
 def test_oblong_pixels_are_found_and_told(raster):
     path = raster(place=from_origin(WEST, NORTH, PIXEL, 2 * PIXEL))
     images = open_crops(path, [degrees(40.5, 30)], size=4)

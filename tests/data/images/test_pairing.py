@@ -86,6 +86,35 @@ def test_scenes_lie_in_folders_both_ways_round(tmp_path, layout):
         np.testing.assert_array_equal(packed[i]["degraded"], group.source[i]["degraded"])
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("hazy", "GT"),  # Dense-Haze
+        ("Low", "Normal"),  # LOL-v2
+        ("data", "gt"),  # Raindrop
+        ("train/train_blur", "train/train_sharp"),  # REDS
+        ("noisy", "clean"),
+        ("s1/Input", "s1/Target"),
+    ],
+)
+def test_published_names_of_folders_are_known(tmp_path, folders):
+    for name in folders:
+        write(tmp_path / name / "1.png")
+    (group,) = training_groups(Pairs(root=str(tmp_path)))
+    assert group.source[0]["name"].rpartition("/")[2] == "1"
+
+
+def test_the_usual_folders_come_first_and_others_must_be_clear(tmp_path):
+    for name in ("hazy", "clear", "gt"):
+        write(tmp_path / name / "1.png")
+    with pytest.raises(UserError, match="found hazy/clear and hazy/gt: name them"):
+        training_groups(Pairs(root=str(tmp_path)))
+    for name in ("degraded", "clean"):
+        write(tmp_path / name / "7.png")
+    (group,) = training_groups(Pairs(root=str(tmp_path)))
+    assert group.source[0]["name"] == "7"
+
+
 def test_a_guessed_rule_is_said(tmp_path):
     for i in range(3):
         write(tmp_path / "hazy" / f"{i}_hazy.png")

@@ -161,6 +161,22 @@ def test_sensitivity_says_how_far_the_best_texts_depend_on_the_estimate(by_iv):
     assert 0 < small.bias < large.bias
     # SE sqrt(df) sqrt(r^2 / (1 - r))
     assert large.bias == pytest.approx(by_iv.se[0] * np.sqrt(598 * 0.04 / 0.8))
+    assert large.same_top < small.same_top <= 1
+    assert large.rank_correlation < small.rank_correlation <= 1
+
+
+def test_the_value_of_a_policy_moves_with_the_estimate_by_the_confounders_that_it_prefers(by_iv):
+    """A policy that writes what went with high confounders loses most if their effect is larger."""
+    c = by_iv.sample.A[:, 0]
+    weights = np.where(c > 1, 3.0, 0.5)
+    low, high = sensitivity.shifts(by_iv, (-1.0, 1.0), weights=weights)
+    apart = 2 * by_iv.se[0] * (np.average(c, weights=weights) - c.mean())
+    assert low.value - high.value == pytest.approx(apart)
+    everything = sensitivity.shifts(by_iv, (-1.0, 1.0))
+    assert everything[0].value == pytest.approx(everything[1].value)
+    for bad in (weights[:3], -weights, 0 * weights):
+        with pytest.raises(UserError, match="a weight of at least 0"):
+            sensitivity.shifts(by_iv, weights=bad)
 
 
 def test_the_set_that_weak_instruments_leave_valid_is_near_the_interval_of_strong_ones(by_iv, logs):
@@ -183,6 +199,63 @@ def test_weak_instruments_and_confounders_that_texts_explain_are_told(logs):
     near = logs["X"][:, 0] + 0.01 * rng.normal(size=len(logs["Y"]))
     told = Deconfound(route="plm").fit(logs["Y"], near, features=logs["X"])
     assert any("the text explains" in notice for notice in told.notices)
+
+
+def test_several_instruments_can_be_strong_for_each_confounder_and_weak_for_both():
+    """Both confounders follow the instruments in the same way: F is large one by one."""
+    rng = np.random.default_rng(0)
+    z, h = rng.normal(size=(2, 600, 3))
+    c = z.sum(axis=1)[:, None] + h[:, :2]
+    fit = Deconfound(route="iv").fit(h.sum(axis=1), c, instruments=z)
+    assert np.min(fit.diagnostics["first_stage_F"]) > 100
+    assert any("weak instruments" in notice for notice in fit.notices)
+
+
+def test_instruments_are_as_strong_as_what_controls_leave_of_them():
+    rng = np.random.default_rng(1)
+    control, own, noise = rng.normal(size=(3, 600))
+    c, z = 3 * control + own, control + 0.3 * rng.normal(size=600)
+    fit = Deconfound(route="iv").fit(c + noise, c, instruments=z, controls=control)
+    assert fit.diagnostics["first_stage_F"][0] < 10 and "weak" in fit.notices[-1]
+    alone = Deconfound(route="iv").fit(c + noise, c, instruments=z)
+    assert alone.diagnostics["first_stage_F"][0] > 1000
+
+
+def test_a_confounder_that_is_a_feature_is_refused_whatever_the_penalty(logs):
+    with pytest.raises(UserError, match="no function of the text"):
+        Deconfound(route="plm").fit(logs["Y"], logs["X"][:, 0], features=logs["X"])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_confounders_that_two_kinds_of_groups_explain_together_are_refused(logs, weighted):
+    """Neither kind does alone, and iterations leave crumbs of it."""
+    rng = np.random.default_rng(2)
+    n = len(logs["Y"])
+    week = (logs["author"] + rng.integers(0, 2, n)) % 20
+    both = rng.normal(size=20)[logs["author"]] + rng.normal(size=20)[week]
+    groups = {"author": logs["author"], "week": week}
+    weights = rng.uniform(0.5, 2, n) if weighted else None
+    with pytest.raises(UserError, match="confounders that vary within groups"):
+        Deconfound(route="fe").fit(logs["Y"], both, groups=groups, weights=weights)
+    features = np.column_stack([both, logs["X"][:, 0]])
+    given = {"groups": groups, "weights": weights}
+    plain = Deconfound(route="fe").fit(logs["Y"], logs["C"], features=features[:, 1], **given)
+    more = Deconfound(route="fe").fit(logs["Y"], logs["C"], features=features, **given)
+    np.testing.assert_allclose(more.delta, plain.delta, rtol=1e-6)
+
+
+def test_dates_in_seconds_are_confounders_like_any(logs):
+    far = logs["C"] + 1.6e9
+    for route, given in (("ols_c", {}), ("fe", {"groups": logs["author"]})):
+        near, same = (Deconfound(route=route).fit(logs["Y"], c, **given) for c in (logs["C"], far))
+        np.testing.assert_allclose(same.delta, near.delta, rtol=1e-4)
+        np.testing.assert_allclose(same.adjusted_reward, near.adjusted_reward, atol=1e-3)
+
+
+def test_outcomes_that_are_their_groups_leave_equal_rewards_and_a_word(logs):
+    fit = Deconfound(route="fe").fit(logs["effects"][logs["author"]], groups=logs["author"])
+    assert np.ptp(fit.adjusted_reward) < 1e-9
+    assert any("rewards are all equal" in notice for notice in fit.notices)
 
 
 def test_groups_of_one_row_are_told_or_left_out(logs):
@@ -228,6 +301,7 @@ _Y, _C = _RNG.normal(size=(2, N))
         ({"route": "fe"}, {"groups": np.arange(N) % 2, "C": (np.arange(N) % 2) * 1.0},
          "confounders that vary within groups"),
         ({"route": "ols_c"}, {"C": _C, "Y": np.ones(N)}, "an outcome that varies, found only 1"),
+        ({"route": "ols_c"}, {"C": _C, "Y": 0.1 + 1.4e-17 * (_C > 0)}, "an outcome that varies"),
         ({"route": "ols_c"}, {"C": _C[:3]}, "40 rows in the covariates, found 3"),
     ],
 )  # fmt: skip
@@ -246,6 +320,7 @@ def test_data_that_do_not_answer_are_refused_in_one_sentence(settings, given, wo
         ({"route": "plm", "kind": "dml3"}, "found 'dml3'"),
         ({"route": "plm", "ridge": -1.0}, "found -1.0"),
         ({"route": "plm", "degree": 0}, "found 0"),
+        ({"route": "plm", "degree": 2, "nonlinear_C": True}, "degree=1 with nonlinear_C"),
         ({"route": "iv", "double": False}, "double=True"),
     ],
 )
@@ -282,6 +357,53 @@ def test_an_effect_that_bends_is_taken_out_by_powers(logs, tmp_path):
     np.testing.assert_allclose(ours, bent.adjusted_reward[:7])
     with pytest.raises(UserError, match=r"'c1\^2' is one"):
         Deconfound(route="ols_c", degree=2).fit(y, (logs["C"] > 0) * 1.0)
+
+
+def test_an_effect_of_any_smooth_form_is_taken_out_by_splines(logs, tmp_path):
+    y = logs["tau"] + 4 * np.tanh(2 * logs["C"]) + 0.1 * np.random.default_rng(5).normal(size=600)
+    given = {"C": logs["C"], "features": logs["X"]}
+
+    def apart(**settings):
+        fit = Deconfound(route="plm", **settings).fit(y, **given)
+        gap = fit.adjusted_reward - logs["tau"]
+        return fit, np.std(gap)
+
+    fit, with_splines = apart(nonlinear_C=True)
+    assert with_splines < 0.3 < min(apart()[1], apart(degree=2)[1])
+    assert fit.names == ("c1", "c1~1", "c1~2", "c1~3") and np.all(fit.se > 0)
+    assert "straight lines" in apart()[0].assumptions()
+    assert "straight lines" not in fit.assumptions()
+    fit.save(tmp_path / "fit")
+    again = load_fit(tmp_path / "fit")
+    np.testing.assert_allclose(again.adjust(y[:7], logs["C"][:7]), fit.adjusted_reward[:7])
+    far = fit.adjust(np.zeros(3), logs["C"].max() + np.arange(3.0))
+    assert np.diff(far, 2) == pytest.approx(0, abs=1e-9)  # straight where no data were
+
+
+def test_splines_give_what_turns_between_text_and_confounders_end_at(logs):
+    """Backfitting: the text on what the confounders leave, then the other way round."""
+    y = logs["tau"] + np.sin(2 * logs["C"])
+    fit = Deconfound(route="ols_c", nonlinear_C=True).fit(y, logs["C"], controls=logs["X"])
+    columns = fit.sample.A - fit.sample.A.mean(axis=0)
+    text, g = logs["X"] - logs["X"].mean(axis=0), np.zeros(len(y))
+
+    def fitted(x, left):
+        return x @ np.linalg.lstsq(x, left, rcond=None)[0]
+
+    for _ in range(100):
+        r = fitted(text, y - y.mean() - g)
+        g = fitted(columns, y - y.mean() - r)
+    np.testing.assert_allclose(columns @ fit.delta, g, atol=1e-8)
+
+
+def test_what_has_two_values_does_not_bend(logs):
+    both = np.column_stack([logs["C"], logs["C"] > 0]).astype(float)
+    fit = Deconfound(route="ols_c", nonlinear_C=True).fit(logs["Y"], both)
+    assert fit.names == ("c1", "c2", "c1~1", "c1~2", "c1~3")
+    with pytest.raises(UserError, match=r"as many instruments as confounders \(4\), found 1"):
+        Deconfound(route="iv", nonlinear_C=True).fit(
+            logs["Y"], logs["C"], instruments=(logs["Z"][:, 0] > 0) * 1.0
+        )
 
 
 def test_settings_change_by_name():
