@@ -7,6 +7,7 @@ starts.
 
 import dataclasses
 import datetime
+import functools
 import gc
 import importlib.metadata
 import json
@@ -134,14 +135,20 @@ def with_rates(times: dict[str, Any], gflop: float) -> dict[str, Any]:
 def limits(*names: str) -> dict[str, float]:
     """What the machine itself reaches now: the best of 10 turns, of all or of some by name.
 
-    ``matrix_product_gflop_s`` multiplies matrices of 2048 rows; ``memory_gb_s`` reads a quarter of
-    a gigabyte and writes as much into memory that is fresh, as results of programs are;
-    ``exponentials_per_ns`` are of numbers that the caches hold.
+    ``matrix_product_gflop_s`` multiplies matrices of 2048 rows, ``bfloat16_product_gflop_s`` such
+    of 16 bits with sums of 32; ``memory_gb_s`` reads a quarter of a gigabyte and writes as much
+    into memory that is fresh, as results of programs are; ``exponentials_per_ns`` are of numbers
+    that the caches hold.
     """
     a = jax.random.normal(jax.random.key(0), (2048, 2048))
+    half, wide = (
+        a.astype(jnp.bfloat16),
+        functools.partial(jnp.matmul, preferred_element_type=jnp.float32),
+    )
     long, short = jnp.ones(2**26), jnp.ones((64, 2**14))
     programs: dict[str, tuple[Callable[..., Any], tuple[Any, ...], float]] = {
         "matrix_product_gflop_s": (jnp.matmul, (a, a), 2 * 2048**3 / 1e9),
+        "bfloat16_product_gflop_s": (wide, (half, half), 2 * 2048**3 / 1e9),
         "memory_gb_s": (lambda x: x + 1, (long,), 2 * long.nbytes / 1e9),
         "exponentials_per_ns": (jnp.exp, (short,), short.size / 1e9),
     }

@@ -205,10 +205,9 @@ def measured(plan: Plan, smoke: bool, dtype: DType) -> dict[str, Any]:
     if theirs is not None:
         rivals["transformers"] = lambda: theirs.read(long).logits
     prompt = harness.compare(read, rivals, plan.repeats)
-    machine = {**bandwidth(params), **harness.limits("matrix_product_gflop_s")}
-    found["prompt"] = _with_share(
-        prompt, plan.long, products(cfg, plan.long) / machine["matrix_product_gflop_s"]
-    )
+    product = f"{'matrix' if dtype == 'float32' else dtype}_product_gflop_s"
+    machine = {**bandwidth(params), **harness.limits(product)}
+    found["prompt"] = _with_share(prompt, plan.long, products(cfg, plan.long) / machine[product])
     if theirs is not None:
         rivals["transformers"] = theirs.answers(short, plan.answer)
     one = {name: answering(cfg, form, short, plan.answer) for name, form in forms.items()}

@@ -182,21 +182,21 @@ def crossfit(
 
 
 def crossfit_groups(
-    learner: Learner | HostLearner,
+    learners: Sequence[Learner | HostLearner],
     X: Float[Array, "n p"],
-    y: Float[Array, " n"],
+    targets: Sequence[Float[Array, " n"]],
     fold_ids: Int[Array, "n *ways"],
     n_folds: int,
     *,
-    weights: Float[Array, "g n"],
+    weights: Sequence[Float[Array, " n"]],
     keys: Key,
 ) -> tuple[Float[Array, "g n"], dict[str, Array]]:
-    """`crossfit` of one learner in several groups of rows at once, in one program.
+    """`crossfit` of several groups of rows or targets at once, in one program.
 
     Args:
-      learner: as in `crossfit`, as the next four.
+      learners: of every group; they differ in numbers alone.
       X: features.
-      y: target.
+      targets: of every group.
       fold_ids: fold of each unit.
       n_folds: number of folds.
       weights: weights of the rows of every group; zero leaves a row out.
@@ -207,11 +207,22 @@ def crossfit_groups(
       fold; see `nuisance.base.fit_predict_find`).
     """
     masks = [training_masks(fold_ids, n_folds, weights=w, dtype=X.dtype) for w in weights]
-    k = masks[0].shape[0]
+    k, learner, y = masks[0].shape[0], learners[0], targets[0]
     each: Any = None  # outside learners draw by themselves
+    own = any(one is not learner for one in learners)
     if not isinstance(learner, HostLearner):
         each = jax.vmap(lambda key: jax.random.split(key, k))(keys).reshape(-1)
-    out, found = fit_predict_find(learner, X, y, jnp.concatenate(masks), (X,), keys=each)
+        if own:
+            learner = jax.tree.map(lambda *a: jnp.repeat(_together(a, X.dtype), k, 0), *learners)
+    if any(one is not y for one in targets):
+        y = jnp.repeat(jnp.stack(list(targets)), k, axis=0)
+    out, found = fit_predict_find(learner, X, y, jnp.concatenate(masks), (X,), keys=each, own=own)
     out = out[:, 0].reshape(len(masks), k, -1)
-    own = own_fold(jnp.swapaxes(out, 0, 1), combined(fold_ids, n_folds))
-    return own, {name: v.reshape(len(masks), k, *v.shape[1:]) for name, v in found.items()}
+    mine = own_fold(jnp.swapaxes(out, 0, 1), combined(fold_ids, n_folds))
+    return mine, {name: v.reshape(len(masks), k, *v.shape[1:]) for name, v in found.items()}
+
+
+def _together(leaves: Sequence[Any], dtype: DTypeLike) -> Array:
+    """One setting of several learners, in the precision of the data if it is no whole number."""
+    stacked = jnp.stack([jnp.asarray(leaf) for leaf in leaves])
+    return stacked.astype(dtype) if jnp.issubdtype(stacked.dtype, jnp.floating) else stacked

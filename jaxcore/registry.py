@@ -53,9 +53,10 @@ _TASKS = {
     "image_clusters": ("jaxcore.estimators.image_confounding.cluster_task", "ClusterTask"),
     "lm": ("jaxcore.train.tasks.lm", "LanguageTask"),
     "lm_dpo": ("jaxcore.train.tasks.preference", "PreferenceTask"),
+    "lm_grpo": ("jaxcore.train.tasks.policy_gradient", "PolicyGradientTask"),
+    "lm_ipw": ("jaxcore.train.tasks.off_policy", "OffPolicyTask"),
     "lm_reward": ("jaxcore.train.tasks.reward", "RewardTask"),
     "monte_carlo": ("jaxcore.estimators.studies", "MonteCarloTask"),
-    "policy_gradient": ("jaxcore.train.tasks.policy_gradient", "PolicyGradientTask"),
     "propensity": ("jaxcore.train.tasks.propensity", "PropensityTask"),
     "restoration": ("jaxcore.train.tasks.restoration", "RestorationTask"),
 }

@@ -19,6 +19,8 @@ from rich.progress import (
 
 from jaxcore.errors import printable
 
+_FOLLOWED = ("loss", "reward", "kl")  # shown while a run works, where there are such metrics
+
 
 class Reporter(Protocol):
     """Receives the events of a run, in this order; must not fail."""
@@ -111,7 +113,7 @@ class Lines:
 
     def train(self, step: int, metrics: Mapping[str, Any]) -> None:
         """See `Reporter`."""
-        text = format_metrics(metrics, ("loss", "grad_norm", "learning_rate"))
+        text = format_metrics(metrics, (*_FOLLOWED, "grad_norm", "learning_rate"))
         if metrics.get("skipped"):
             text += f", {metrics['skipped']:.0f} steps skipped"
         rate = metrics.get("items_per_second")
@@ -161,9 +163,7 @@ class Bar:
 
     def train(self, step: int, metrics: Mapping[str, Any]) -> None:
         """See `Reporter`."""
-        parts = []
-        if "loss" in metrics:
-            parts.append(f"loss {metrics['loss']:.4g}")
+        parts = [format_metrics({name: metrics[name]}) for name in _FOLLOWED if name in metrics]
         if metrics.get("skipped"):
             parts.append(f"{metrics['skipped']:.0f} skipped")
         if metrics.get("items_per_second") is not None:

@@ -88,7 +88,7 @@ def fit(
         full disk, a folder that cannot be written, `TrainConfig.max_skipped` steps in a row without
         a finite loss and gradient, or no other in the whole run.
     """
-    run_dir, reporter = run_place(run_dir), reporter or default_reporter(task.unit)
+    run_dir, reporter = run_place(run_dir), reporter or default_reporter(task.items_name)
     steps = complete_steps(run_dir / CHECKPOINTS)
     found = bool(steps)
     _check_start(found, resume, run_dir)

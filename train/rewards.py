@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from jaxcore.errors import UserError
+from jaxcore.errors import UserError, readable
 
 
 class Completion(NamedTuple):
@@ -90,15 +90,31 @@ def look_up(name: str) -> Reward:
     return _registered[name]
 
 
-def rewards_of(name: str, completions: Sequence[Completion]) -> Float[np.ndarray, " n"]:
+def check(name: str, lines: Sequence[Mapping[str, Any]], *, texts: bool) -> None:
+    """See that there is a reward, and that lines of prompts have what the library's own need.
+
+    Args:
+      name: of the reward.
+      lines: of the file of prompts.
+      texts: whether there is a tokenizer, so that completions are compared as texts.
+
+    Raises:
+      UserError: there is no such reward, or a line without an "answer".
+    """
+    if look_up(name) in (_match, _contains):
+        for line in lines:
+            _wanted(Completion("" if texts else None, [], True, line))
+
+
+def given(name: str, completions: Sequence[Completion]) -> Float[np.ndarray, " n"]:
     """What one reward gives, NaN where it gives none.
 
     Raises:
       UserError: it is unknown, or gives something else than a number for each completion.
     """
-    given = look_up(name)(completions)
+    values = look_up(name)(completions)
     try:
-        found = np.array([math.nan if x is None else float(x) for x in given], np.float32)
+        found = np.array([math.nan if x is None else float(x) for x in values], np.float32)
     except (TypeError, ValueError):
         raise UserError(f"Expected numbers of the reward {name!r}, found others.") from None
     if len(found) != len(completions):
@@ -120,7 +136,10 @@ def _wanted(found: Completion) -> str | list[int]:
     if isinstance(answer, list) and found.text is None:
         return answer
     kind = "tokens" if found.text is None else "a text"
-    raise UserError(f'Expected {kind} as "answer" in each line of prompts, found {answer!r:.60}.')
+    prompt = readable(repr(found.line.get("prompt")))[:60]
+    raise UserError(
+        f'Expected {kind} as "answer" of the prompt {prompt}, found {readable(repr(answer))[:60]}.'
+    )
 
 
 def _within(part: str | list[int], whole: str | list[int]) -> bool:

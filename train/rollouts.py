@@ -5,8 +5,9 @@ says depends on its prompt's place, its own number and the key, not on how many 
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -19,6 +20,8 @@ from jaxcore.generate import Sampler, generate, repeat_rows
 from jaxcore.models import llama
 from jaxcore.models.llama import LlamaConfig
 from jaxcore.serial import Serial
+from jaxcore.train.policy import Policy
+from jaxcore.train.step import Frozen
 from jaxcore.typing import Key, Params
 
 
@@ -32,7 +35,8 @@ class Rollout:
       tokens: of the completions; behind an end, ``pad``.
       mask: tokens of the completion, its end token included.
       logps: log-probability of each token by the network, at temperature 1; 0 where masked out.
-      drawn_logps: by what the sampler drew from: temperature, top_k, top_p and banned tokens.
+      drawn_logps: by what the sampler drew from: temperature, top_k, top_p and banned tokens. Both
+        None where they were not asked for.
       ended: False where a completion was cut short at the largest number of tokens.
     """
 
@@ -40,8 +44,8 @@ class Rollout:
     prompts_valid: Bool[Array, "b t"]
     tokens: Int[Array, "b n"]
     mask: Bool[Array, "b n"]
-    logps: Float[Array, "b n"]
-    drawn_logps: Float[Array, "b n"]
+    logps: Float[Array, "b n"] | None
+    drawn_logps: Float[Array, "b n"] | None
     ended: Bool[Array, " b"]
 
     @property
@@ -93,8 +97,9 @@ def sample(
     *,
     eos: Sequence[int],
     pad: int = 0,
+    logps: bool = True,
 ) -> Rollout:
-    """Let a decoder go on from prompts, ``settings.group`` times from each.
+    """Let a decoder go on from prompts, ``settings.group`` times from each. Compiled.
 
     Args:
       params: of the policy, adapters merged; a tree per layer (`llama.unstacked`) is faster on a
@@ -106,6 +111,8 @@ def sample(
       settings: how many, how long, how varied.
       eos: tokens that end a completion.
       pad: token behind the end; no other token sees it.
+      logps: whether log-probabilities are kept. Take those of a training graph instead where they
+        are compared with others of it: in low precision the two differ.
 
     Raises:
       UserError: prompts and completions are longer than the network allows; all ends are banned.
@@ -117,8 +124,24 @@ def sample(
     >>> found.tokens.shape, bool(jnp.all(found.ended == jnp.any(found.tokens == 2, axis=1)))
     ((6, 5), True)
     """
-    if eos and set(eos) <= set(settings.banned):
-        raise UserError(f"Expected a token that may end a completion, found {sorted(eos)} banned.")
+    check_ends(eos, settings)
+    options: dict[str, Any] = {"cfg": cfg, "settings": settings, "eos": tuple(eos), "pad": pad}
+    return _sample(params, prompts, valid, key, logps=logps, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "settings", "eos", "pad", "logps"))
+def _sample(
+    params: Params,
+    prompts: Array,
+    valid: Array,
+    key: Key,
+    *,
+    cfg: LlamaConfig,
+    settings: Sampling,
+    eos: tuple[int, ...],
+    pad: int,
+    logps: bool,
+) -> Rollout:
     count, group, new = len(prompts), settings.group, settings.max_new_tokens
     logits, cache = llama.prefill(params, prompts, cfg, room=new, valid=valid)
     found = generate(
@@ -129,7 +152,7 @@ def sample(
         sampler=settings.sampler,
         max_new_tokens=new,
         eos=eos,
-        keep=("logps", "drawn_logps"),
+        keep=("logps", "drawn_logps") if logps else (),
     )
 
     def together(x: Array) -> Array:  # copy after copy of the prompts -> groups
@@ -137,17 +160,46 @@ def sample(
 
     lengths, tokens = together(found.lengths), together(found.tokens)
     mask = jnp.arange(new, dtype=jnp.int32)[None] < lengths[:, None]
-    ends = jnp.asarray(tuple(eos), jnp.int32)
+    ends = jnp.asarray(eos, jnp.int32)
     last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)
     return Rollout(
         prompts=jnp.repeat(prompts, group, axis=0),
         prompts_valid=jnp.repeat(valid, group, axis=0),
         tokens=jnp.where(mask, tokens, pad).astype(jnp.int32),
         mask=mask,
-        logps=together(found.kept["logps"].T),
-        drawn_logps=together(found.kept["drawn_logps"].T),
+        logps=together(found.kept["logps"].T) if logps else None,
+        drawn_logps=together(found.kept["drawn_logps"].T) if logps else None,
         ended=jnp.any(last == ends[None], axis=1),
     )
+
+
+def weights_for_sampling(params: Params, frozen: Frozen, policy: Policy) -> Params:
+    """Weights of a policy, on one CPU apart for every layer, which is faster token by token.
+
+    Args:
+      params: what is trained of it.
+      frozen: what stays.
+      policy: which is which.
+    """
+    arrays = [x for x in jax.tree.leaves((params, frozen)) if isinstance(x, jax.Array)]
+    alone = all(len(x.devices()) == 1 for x in arrays)
+    return _merged(params, frozen, policy=policy, apart=alone and jax.default_backend() == "cpu")
+
+
+@functools.partial(jax.jit, static_argnames=("policy", "apart"))
+def _merged(params: Params, frozen: Frozen, *, policy: Policy, apart: bool) -> Params:
+    weights = policy.weights(params, frozen)
+    return llama.unstacked(weights) if apart else weights
+
+
+def check_ends(eos: Sequence[int], settings: Sampling) -> None:
+    """Refuse to ban all tokens that end a completion.
+
+    Raises:
+      UserError: all are banned.
+    """
+    if eos and set(eos) <= set(settings.banned):
+        raise UserError(f"Expected a token that may end a completion, found {sorted(eos)} banned.")
 
 
 def _keys(key: Key, count: int, group: int) -> Key:

@@ -68,7 +68,7 @@ class Task(abc.ABC):
     or field that looks like a misspelt one of this class are refused when they are defined.
     """
 
-    unit: ClassVar[str] = "images"  # what rows of a batch are, for messages
+    items_name: ClassVar[str] = "images"  # what rows of a batch are, for messages
     name: ClassVar[str]  # in `jaxcore.registry` and ``config.json``; default: that of the class
     inner_steps: int = 1  # updates on one batch, see `experience`
     rows_per_item: int = 1  # so many rows that follow each other stay in one micro-batch

@@ -15,6 +15,7 @@ from jaxcore.estimators.estimate import Estimate
 from jaxcore.estimators.influence import LinearScore
 from jaxcore.estimators.linear_algebra import after
 from jaxcore.estimators.nuisance import HostLearner, Learner
+from jaxcore.estimators.nuisance.base import joint
 from jaxcore.estimators.units import INDEPENDENT, Units
 from jaxcore.typing import Key
 
@@ -128,27 +129,41 @@ def predictions(
         role, value = one.given
         return weights * (columns[role] if value else 1 - columns[role])
 
-    for setting in model.learners:  # of all arms at once: half the programs
-        places = [
-            (i, name, one)
-            for i, (name, one) in enumerate(model.nuisances.items())
-            if one.learner == setting and name not in known
-        ]
-        if not places:
-            continue
+    for places in _at_once(model, learners, known):
+        ones = [model.nuisances[name] for name in places]
+        numbers = [list(model.nuisances).index(name) for name in places]
         values, found = crossfit_groups(
-            learners[setting],
+            [learners[one.learner] for one in ones],
             X,
-            columns[places[0][2].target],
+            [columns[one.target] for one in ones],
             fold_ids,
             n_folds,
-            weights=jnp.stack([group(one) for _, _, one in places]),
-            keys=jnp.stack([jax.random.fold_in(key, i) for i, _, _ in places]),
+            weights=[group(one) for one in ones],
+            keys=jnp.stack([jax.random.fold_in(key, i) for i in numbers]),
         )
         weights = after(weights, values)
-        for j, (_, name, _) in enumerate(places):
+        for j, name in enumerate(places):
             out[name], about[name] = values[j], {what: v[j] for what, v in found.items()}
+    about = {name: about[name] for name in model.nuisances if name in about}
     return {name: out[name] for name in model.nuisances}, about
+
+
+def _at_once(
+    model: Model, learners: Mapping[str, Learner | HostLearner], known: Mapping[str, float]
+) -> list[list[str]]:
+    """Names of nuisances that one program fits."""
+    together: list[list[str]] = []
+    for name, one in model.nuisances.items():
+        if name in known:
+            continue
+        for places in together:
+            first = model.nuisances[places[0]].learner
+            if first == one.learner or joint(learners[first], learners[one.learner]):
+                places.append(name)
+                break
+        else:
+            together.append([name])
+    return together
 
 
 def solve(

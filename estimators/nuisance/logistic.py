@@ -122,6 +122,11 @@ class LogisticLasso:
     n_inner: int = static(5)
     max_steps: int = static(50)
 
+    @property
+    def joint(self) -> bool:
+        """At a given penalty: sweeps over coordinates are many small steps. Paths end apart."""
+        return self.alpha is not None
+
     @jax.jit
     def fit(
         self, X: Float[Array, "n p"], y: Float[Array, " n"], w: Float[Array, " n"], key: Key

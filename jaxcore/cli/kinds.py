@@ -27,6 +27,12 @@ from jaxcore.serial import SettingsError
 
 # Class -> the options that a short help shows; of classes that are not here, all.
 COMMON = {
+    "PolicyGradientTask": (
+        *("base", "adapters", "data", "held_out", "rewards", "reward_models", "reward_weights"),
+        *("method", "sampling", "stages"),
+    ),
+    "PolicyGradient": ("algorithm", "beta", "truncated"),
+    "Sampling": ("group", "max_new_tokens", "temperature"),
     "FineTuningTask": ("base", "adapters", "data", "held_out", "stages", "preference", "objective"),
     "NetworkTask": ("data", "stages"),
     "ImageData": ("kind", "root", "tasks", "eval_root", "held_out"),

@@ -121,7 +121,7 @@ def train(
     task = chosen.task
     first = jax.process_index() == 0
     if first:
-        print_counts(task.counts(), task.unit)
+        print_counts(task.counts(), task.items_name)
         for note in task.notes():
             show(note)
     task.check()

@@ -20,10 +20,9 @@ from jaxcore.ops.attention_edits import (
     EditMode,
     check_kind,
     edit_language_attention,
-    reverse_attention,
     uniform_attention,
 )
-from jaxcore.ops.precision import accumulation_dtype
+from jaxcore.ops.token_attention import attention_scores, masked_softmax, weighted_values
 from jaxcore.typing import Key
 
 Band = Literal["early", "middle", "late", "all"]
@@ -195,7 +194,7 @@ def edited_attention(
 ) -> Float[Array, "b t h d"]:
     """Attention of one edited layer, for ``jax.lax.cond`` on ``edit.layers``.
 
-    "uniform" and "reverse" never form the edited weights, see `jaxcore.ops.reverse_attention`.
+    "uniform" never forms the edited weights, see `jaxcore.ops.uniform_attention`.
 
     Args:
       q: queries, rotated.
@@ -210,32 +209,13 @@ def edited_attention(
     >>> edited_attention(q, q, jnp.arange(12.0).reshape(1, 3, 1, 4), allowed, edit)[0, :, 0, 0]
     Array([0., 2., 4.], dtype=float32)
     """
-    wide = accumulation_dtype(v.dtype)
-    shape, groups = q.shape, (*q.shape[:2], k.shape[2], -1, q.shape[-1])
-    grouped = q.reshape(groups)
-    scores = jnp.einsum("btnrd,bsnd->bnrts", grouped, k, preferred_element_type=wide)
-    scores = (scores * shape[-1] ** -0.5).reshape(shape[0], shape[2], shape[1], -1)
-    scores = edit_scores(scores, allowed, edit)
-    keep = allowed[:, None]
-    scores = jnp.where(keep, scores, jnp.finfo(wide).min)
-    weights = jnp.where(keep, jax.nn.softmax(scores, axis=-1), 0.0)
-    closed = edit.kind in ("uniform", "reverse")
-    if not closed:
-        weights = edit_weights(weights, allowed, edit)
-    grouped = weights.reshape(shape[0], k.shape[2], -1, *weights.shape[2:])
-    out = jnp.einsum(
-        "bnrts,bsnd->btnrd", grouped.astype(v.dtype), v, preferred_element_type=wide
-    ).reshape(shape)
-    if not closed:
-        return out.astype(v.dtype)
-    if edit.kind == "uniform":
-        edited = uniform_attention(v, allowed, mode=edit.mode)
-        edited = jnp.repeat(edited, shape[2] // v.shape[2], axis=2)
-    else:
-        peak = jnp.moveaxis(jnp.max(weights, axis=-1), 1, 2)
-        edited = reverse_attention(out, peak, v, allowed, mode=edit.mode)
-    chosen = jnp.moveaxis(_chosen(edit, shape[0], shape[2]), 1, 2)
-    return jnp.where(chosen, edited, out.astype(v.dtype))
+    weights = masked_softmax(edit_scores(attention_scores(q, k), allowed, edit), allowed[:, None])
+    if edit.kind != "uniform":
+        return weighted_values(edit_weights(weights, allowed, edit), v)
+    edited = uniform_attention(v, allowed, mode=edit.mode)
+    edited = jnp.repeat(edited, q.shape[2] // v.shape[2], axis=2)
+    chosen = jnp.moveaxis(_chosen(edit, q.shape[0], q.shape[2]), 1, 2)
+    return jnp.where(chosen, edited, weighted_values(weights, v))
 
 
 def _chosen(edit: AttentionEdit, rows: int, heads: int) -> Array:

@@ -90,7 +90,7 @@ class Attention(nn.Module, kw_only=True):
         def heads(name: str, x: Array) -> Array:
             return mixed(name, x).reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
 
-        y = jax.nn.dot_product_attention(heads("W_q", q), heads("W_k", k), heads("W_v", v))
+        y = ops.token_attention(heads("W_q", q), heads("W_k", k), heads("W_v", v))
         return mixed("W_o", y.reshape(q.shape))
 
 

@@ -65,5 +65,7 @@ class SwiGLU(nn.Module, kw_only=True):
         """Transform every vector."""
         types = self.types
         both = Linear(features=(2, self.width), types=types, name="gate_up")(x)
-        hidden = jax.nn.silu(both[..., 0, :]) * both[..., 1, :]
+        # Rounded once: a processor without half precision converts there and back at each step.
+        gate, up = (both[..., i, :].astype(ops.accumulation_dtype(both.dtype)) for i in (0, 1))
+        hidden = (jax.nn.silu(gate) * up).astype(both.dtype)
         return Linear(features=(x.shape[-1],), types=types, name="down")(hidden)

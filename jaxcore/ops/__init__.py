@@ -3,7 +3,6 @@
 from jaxcore.ops.attention import channel_attention
 from jaxcore.ops.attention_edits import (
     edit_language_attention,
-    reverse_attention,
     uniform_attention,
 )
 from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise, repeated_conv2d
@@ -62,7 +61,6 @@ __all__ = [
     "project_rows",
     "repeated_conv2d",
     "resize_bilinear",
-    "reverse_attention",
     "rms_norm",
     "rotary",
     "rotary_rates",

@@ -24,8 +24,8 @@ EditKind: TypeAlias = Literal["random", "uniform", "reverse", "shuffle", "revers
 
 EditMode: TypeAlias = Literal["masked", "official"]
 
-# n times the largest weight, less one, is zero where all weights are equal; both forms of the
-# reversed attention take less than this for zero, so that neither divides rounding errors.
+# Reversed weights sum to zero where all weights are equal: less than this is taken for zero, so
+# that no rounding errors are divided.
 _FLAT = 1e-5
 
 
@@ -194,48 +194,10 @@ def uniform_attention(
     >>> uniform_attention(v, jnp.tri(3, dtype=bool)[None]).ravel().tolist()
     [0.0, 0.5, 1.0]
     """
-    total, count = _sums(v, allowed)
-    if mode == "official":
-        count = jnp.max(count, axis=1, keepdims=True)
-    return (total / jnp.maximum(count, 1)).astype(v.dtype)
-
-
-def reverse_attention(
-    out: Float[Array, "b q h d"],
-    peak: Float[Array, "b q h"],
-    v: Float[Array, "b k n d"],
-    allowed: Bool[Array, "b q k"],
-    *,
-    mode: EditMode = "masked",
-) -> Float[Array, "b q h d"]:
-    """What attention with the weights of the kind "reverse" returns, without the weights.
-
-    The reversed weights are ``peak - a``, so their product with the values is ``peak`` times the
-    sum of the values minus the ordinary output.
-
-    Args:
-      out: output of the ordinary attention, float32 for exact results.
-      peak: its largest weight per query and head: exp(largest score - log-sum-exp of the scores).
-      v: values of n heads, of which each serves h / n heads of queries.
-      allowed: see `edit_language_attention`.
-      mode: see there.
-    """
-    total, count = _sums(v, allowed)
-    wide = total.dtype
-    repeats = out.shape[2] // v.shape[2]
-    total = jnp.repeat(total, repeats, axis=2)  # head h uses the values of h // repeats
-    rest = peak.astype(wide)[..., None] * total - out.astype(wide)
-    if mode == "official":
-        return rest.astype(v.dtype)
-    mass = count * peak.astype(wide)[..., None] - 1
-    empty = mass < _FLAT
-    edited = rest / jnp.where(empty, jnp.ones_like(mass), mass)
-    return jnp.where(empty, total / jnp.maximum(count, 1), edited).astype(v.dtype)
-
-
-def _sums(v: Array, allowed: Array) -> tuple[Array, Array]:
-    """Sum of the allowed values (b, q, n, d) and their number (b, q, 1, 1)."""
     wide = accumulation_dtype(v.dtype)
     spec = "bqk,bknd->bqnd"
     total = jnp.einsum(spec, allowed.astype(v.dtype), v, preferred_element_type=wide)
-    return total, jnp.sum(allowed, axis=-1).astype(wide)[..., None, None]
+    count = jnp.sum(allowed, axis=-1).astype(wide)[..., None, None]
+    if mode == "official":
+        count = jnp.max(count, axis=1, keepdims=True)
+    return (total / jnp.maximum(count, 1)).astype(v.dtype)

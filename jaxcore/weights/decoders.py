@@ -88,8 +88,12 @@ def frozen_of(task: Any, run: str | Path) -> Any:
     Raises:
       UserError: the base is not there.
     """
+    from jaxcore.train.tasks.fine_tuning import FineTuningTask
+
+    if task.policy.lora is None:
+        return None
     try:
-        return task.frozen() if task.policy.lora is not None else None
+        return FineTuningTask.frozen(task)  # and nothing that the training alone needs
     except UserError as error:
         raise UserError(f"The adapters of {run} are for a model that is missing: {error}") from None
 

@@ -63,11 +63,8 @@ class Block(nn.Module):
         cfg = self.cfg
         shape = (*x.shape[:2], cfg.num_heads, cfg.width // cfg.num_heads)
         q, k, v = (self._linear(name, cfg.width, x).reshape(shape) for name in "qkv")
-        wide = ops.accumulation_dtype(x.dtype)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
-        weights = jax.nn.softmax(scores * shape[-1] ** -0.5, axis=-1)
-        weights = tap(self, "attention", weights)
-        y = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(x.dtype), v)
+        weights = tap(self, "attention", ops.attention_weights(q, k))
+        y = ops.weighted_values(weights, v)
         return self._linear("out", cfg.width, y.reshape(x.shape)), weights
 
     def _norm(self, name: str, x: Array) -> Array:

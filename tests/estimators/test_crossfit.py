@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxcore.errors import UserError
 from jaxcore.estimators import crossfit
-from jaxcore.estimators.nuisance import HostLearner, Ridge
+from jaxcore.estimators.nuisance import HostLearner, LogisticLasso, Ridge
 from jaxcore.estimators.units import Units
 
 
@@ -102,6 +102,21 @@ def test_host_and_jax_learners_agree():
     ours = crossfit.crossfit(Ridge(alpha=0.0), X, y, ids, 4)
     theirs = crossfit.crossfit(HostLearner(LinearRegression()), X, y, ids, 4)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_targets_and_settings_of_their_own_in_one_program():
+    X, y, ids = _sample()
+    learners = [LogisticLasso(alpha=0.01), LogisticLasso(alpha=0.1)]
+    targets = [jnp.where(y > 0, 1.0, 0.0), jnp.where(X[:, 0] > 0.5, 1.0, 0.0)]
+    weights = [jnp.ones(80), jnp.where(jnp.arange(80) < 60, 1.0, 0.0)]
+    keys = jax.random.split(jax.random.key(0), 2)
+    found, about = crossfit.crossfit_groups(
+        learners, X, targets, ids, 4, weights=weights, keys=keys
+    )
+    for i, learner in enumerate(learners):
+        alone = crossfit.crossfit(learner, X, targets[i], ids, 4, weights=weights[i])
+        np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=1e-5)
+    assert about == {}
 
 
 def test_predictions_elsewhere():

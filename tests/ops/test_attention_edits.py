@@ -1,4 +1,4 @@
-"""Counterfactual attention: what its rows are, its closed forms, random numbers, patch weights."""
+"""Counterfactual attention: what its rows are, whole layers, random numbers, patch weights."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxcore import ops
 from jaxcore.errors import UserError
 from jaxcore.nn import AttentionEdit, edited_attention, layers_of
 from jaxcore.ops import (
@@ -83,16 +84,14 @@ def test_random_numbers_do_not_depend_on_padding_cache_or_neighbours():
 
 @pytest.mark.parametrize("mode", ["masked", "official"])
 @pytest.mark.parametrize("kind", ["uniform", "reverse"])
-def test_closed_forms_equal_the_explicit_ones(kind, mode):
+def test_attention_of_an_edited_layer_is_that_of_the_edited_weights(kind, mode):
     rng = np.random.default_rng(0)
     q = jnp.asarray(rng.normal(size=(2, LENGTH, 4, 3)), jnp.float32)
     k, v = jnp.asarray(rng.normal(size=(2, 2, LENGTH, 2, 3)), jnp.float32)
     _, allowed = batch(0, [0, 2] if mode == "masked" else [0, 0])
     edit = AttentionEdit.create(kind, "all", 1, mode=mode)
     ours = jax.jit(edited_attention)(q, k, v, allowed, edit)
-    scores = jnp.einsum("bthd,bshd->bhts", q, k.repeat(2, 2)) * 3**-0.5
-    attn = jax.nn.softmax(scores, axis=-1, where=allowed[:, None])
-    attn = jnp.where(allowed[:, None], attn, 0.0)
+    attn = ops.attention_weights(q, k, allowed)
     explicit = edit_language_attention(attn, allowed, kind, mode=mode)
     explicit = jnp.einsum("bhts,bshd->bthd", explicit, v.repeat(2, 2))
     np.testing.assert_allclose(ours, explicit, atol=1e-5)

@@ -56,11 +56,12 @@ def test_it_says_what_a_run_is_made_of_and_writes_nothing(tmp_path, monkeypatch)
 
 
 def test_the_time_of_an_evaluation_is_that_of_all_its_items(monkeypatch):
-    clock = iter([0.0, 1.0, 10.0, 10.5, 20.0, 22.0])  # compilation, a step, a short evaluation
+    # Compilation, a batch (rollouts belong to it), a step, a short evaluation.
+    clock = iter([0.0, 1.0, 5.0, 5.25, 10.0, 10.5, 20.0, 22.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock, 30.0))
     found = dry_run(_Long(), _CFG)
     assert found.evaluation_seconds == 80.0
-    assert found.total_seconds == 1.0 + 100 * 0.5 + 4 * 80.0
+    assert found.total_seconds == 1.0 + 100 * 0.75 + 4 * 80.0
 
 
 def test_what_a_run_would_stumble_over_is_found():

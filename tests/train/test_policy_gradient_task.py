@@ -1,6 +1,7 @@
 """A decoder learns from what its own completions earn, on the one loop."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -9,12 +10,16 @@ import pytest
 
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.errors import UserError
+from jaxcore.models import llama
+from jaxcore.parallel import make_mesh
 from jaxcore.train import OptimConfig, TrainConfig, fit, rewards
 from jaxcore.train.logging import Silent
 from jaxcore.train.lora import LoRA
 from jaxcore.train.policy_gradient import PolicyGradient
+from jaxcore.train.prepare import prepare
 from jaxcore.train.rollouts import Sampling
 from jaxcore.train.tasks.policy_gradient import PolicyGradientTask
+from jaxcore.weights.decoders import load_decoder
 from tests import tiny_language
 
 WANTED = range(2, 120)  # tokens that are to be said, not quite half of all
@@ -91,6 +96,17 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_completions(task, trained,
     assert [line["reward"] for line in logged(run)] == [line["reward"] for line in logged(whole)]
 
 
+@pytest.mark.slow
+def test_several_devices_learn_the_same(task, tmp_path):
+    runs = {}
+    for name, mesh in (("one", None), ("two", make_mesh(fsdp=2))):
+        result = fit(task, config(1), tmp_path / name, mesh=mesh, reporter=Silent())
+        runs[name] = result.state.params, logged(tmp_path / name)[0]["reward"]
+    assert runs["one"][1] == runs["two"][1]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, runs["one"][0], runs["two"][0])
+
+
 @pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
 def test_other_algorithms_train_too(task, algorithm, tmp_path):
     method = dataclasses.replace(task.method, algorithm=algorithm)
@@ -98,6 +114,23 @@ def test_other_algorithms_train_too(task, algorithm, tmp_path):
     result = fit(other, config(2), tmp_path / "run", reporter=Silent())
     assert np.isfinite(logged(tmp_path / "run")[-1]["loss"])
     assert ("value" in result.state.params) == (algorithm == "ppo")
+
+
+def test_what_is_compared_is_at_the_temperature_of_the_sampling(task, folder):
+    """And prompts of other lengths, padded on the left, change nothing."""
+    sampling = dataclasses.replace(task.sampling, temperature=0.7, top_k=50)
+    other = dataclasses.replace(task, sampling=sampling, inner_steps=2)
+    ready = prepare(other, config(1))
+    batch = next(other.batches(0, 0))
+    made = other.experience(ready.initial_state(), batch, jax.random.key(0), ready.frozen)
+    row = int(np.argmin(batch["valid"].sum(axis=1))) * 8  # the shortest prompt
+    texts = np.asarray(made["texts"])[row][None, np.asarray(made["valid"])[row]]
+    logits = llama.apply(load_decoder(folder).params, texts, task.network).logits
+    assert logits is not None
+    count = int(made["mask"][row].sum())
+    each = np.asarray(jax.nn.log_softmax(logits[0, -count - 1 : -1] / 0.7))
+    wanted = np.take_along_axis(each, texts[0, -count:, None], axis=-1)[:, 0]
+    np.testing.assert_allclose(made["old"][row][:count], wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ _SUMMARIES = {
         "lm_sft": "Language model on texts or on completions of prompts (SFT)",
         "lm_reward": "Reward model of a language model, on outcomes or on preferences",
         "lm_dpo": "Language model on preferences (DPO and its relatives)",
+        "lm_grpo": "Language model on what its own completions earn (GRPO, RLOO, PPO)",
+        "lm_ipw": "Language model on outcomes of texts that others wrote, weighted by importance",
     },
     "llava": {
         "llava_colours": "Small LLaVA on drawn pictures, with a prior, minutes on a CPU",

@@ -13,6 +13,8 @@ from jaxcore.train.recipes import Recipe
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.fine_tuning import FineTuningTask
 from jaxcore.train.tasks.lm import LanguageTask
+from jaxcore.train.tasks.off_policy import OffPolicyTask
+from jaxcore.train.tasks.policy_gradient import PolicyGradientTask
 from jaxcore.train.tasks.preference import PreferenceTask
 from jaxcore.train.tasks.reward import RewardTask
 from jaxcore.weights.language import SMOLLM2
@@ -54,4 +56,30 @@ def _dpo() -> Recipe:
     return _recipe(PreferenceTask, 5e-6, 1, 8)
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {"lm_sft": _sft, "lm_reward": _reward, "lm_dpo": _dpo}
+def _grpo(steps: int = 200) -> Recipe:
+    """Language model on what its own completions earn (GRPO, RLOO, PPO).
+
+    Rewards are those of a model (--reward-models) or of functions (--rewards). Other algorithms:
+    --method.algorithm.
+    """
+    task = PolicyGradientTask(base=SMOLLM2, adapters=True)
+    optim = OptimConfig(learning_rate=1e-5, betas=(0.9, 0.99), weight_decay=0.0, clip_norm=1.0)
+    train = TrainConfig(steps=steps, optim=optim, log_every=1, save_every=20, keep_last=2)
+    return Recipe(task=task, train=train)
+
+
+def _ipw() -> Recipe:
+    """Language model on outcomes of texts that others wrote, weighted by importance.
+
+    Start from a model that was trained on these texts (lm-sft): it stands for their writer.
+    """
+    return _recipe(OffPolicyTask, 5e-6, 1, 16)
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "lm_sft": _sft,
+    "lm_reward": _reward,
+    "lm_dpo": _dpo,
+    "lm_grpo": _grpo,
+    "lm_ipw": _ipw,
+}

@@ -85,7 +85,7 @@ class NetworkTask(Serial, GradientTask):
         steps = entries // self.stages[0].batch_size
         if not steps:
             raise UserError(
-                f"Expected at least one batch of {self.stages[0].batch_size} {self.unit} per "
-                f"epoch, found {entries} {self.unit}."
+                f"Expected at least one batch of {self.stages[0].batch_size} {self.items_name} per "
+                f"epoch, found {entries} {self.items_name}."
             )
         return steps

@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +19,23 @@ from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.models import llama
 from jaxcore.train import policy_gradient
+from jaxcore.train import rewards as reward_functions
 from jaxcore.train.losses.advantages import Rewards, combined, zero_variance
 from jaxcore.train.losses.sequences import sequence_sum
 from jaxcore.train.policy import Policy
 from jaxcore.train.policy_gradient import PolicyGradient
-from jaxcore.train.rewards import Completion, look_up, rewards_of
-from jaxcore.train.rollouts import Rollout, Sampling, sample
+from jaxcore.train.rewards import Completion, given, names
+from jaxcore.train.rollouts import Rollout, Sampling, check_ends, sample, weights_for_sampling
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss
 from jaxcore.train.tasks.fine_tuning import FineTuningTask
 from jaxcore.typing import Batch, Key, Params
+from jaxcore.weights.rewards import RewardModel, load_reward
 
 VALUE = "value"
 """Name of the head of values among the parameters of PPO."""
+SCORING = "scoring"
+"""Name of the reward models in what is frozen."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,12 +50,13 @@ class PolicyGradientTask(FineTuningTask):
     True
     """
 
-    name: ClassVar[str] = "policy_gradient"
-    unit: ClassVar[str] = "prompts"
+    name: ClassVar[str] = "lm_grpo"
+    items_name: ClassVar[str] = "prompts"
     changeable: ClassVar[tuple[str, ...]] = ("held_out", "eval_prompts")
     data: Path = Path("prompts.jsonl")  # JSON lines with a "prompt"
-    rewards: tuple[str, ...] = ("match",)  # names of `jaxcore.train.rewards`
-    reward_weights: tuple[float, ...] = ()  # of several rewards; (): all count once
+    rewards: tuple[str, ...] = ()  # names of `jaxcore.train.rewards`: match, contains, brevity
+    reward_models: tuple[Path, ...] = ()  # runs of lm-reward
+    reward_weights: tuple[float, ...] = ()  # of all rewards in this order; (): all count once
     method: PolicyGradient = dataclasses.field(default_factory=PolicyGradient)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     ends: tuple[Index, ...] = ()  # tokens that end a completion; (): those of the tokenizer
@@ -64,11 +70,10 @@ class PolicyGradientTask(FineTuningTask):
         found = super().problems()
         if self.sampling.group < 2 and not self.method.valued:
             found.append("sampling.group must be at least 2, to be compared with, found 1")
-        if not self.rewards:
-            found.append("rewards must be at least one, found none")
-        if self.reward_weights and len(self.reward_weights) != len(self.rewards):
+        count = len(self.rewards) + len(self.reward_models)
+        if self.reward_weights and len(self.reward_weights) != count:
             found.append(
-                f"reward_weights must be as many as the {len(self.rewards)} rewards, found "
+                f"reward_weights must be as many as the {count} rewards, found "
                 f"{len(self.reward_weights)}"
             )
         return found
@@ -97,13 +102,24 @@ class PolicyGradientTask(FineTuningTask):
                 f"Expected one process, as rewards look at all completions, found "
                 f"{jax.process_count()}."
             )
+        if not self.rewards and not self.reward_models:
+            raise UserError(
+                f"Expected something to reward (--rewards {' '.join(names())} or --reward-models "
+                "RUN), found nothing."
+            )
         for name in self.rewards:
-            look_up(name)
+            for path in (self.data, self.held_out):
+                reward_functions.check(
+                    name, self.prompts(path).lines, texts=self.words() is not None
+                )
+        for run in self.reward_models:
+            self._check_words(run)
         if not self.end_tokens() and self.method.truncated != "keep":
             raise UserError(
                 "Expected tokens that end a completion (--ends), or --method.truncated keep, found "
                 "no tokenizer that knows some."
             )
+        check_ends(self.end_tokens(), self.sampling)
         for path in (self.data, self.held_out):
             prompts = self.prompts(path)
             length = prompts.tokens.shape[1] + self.sampling.max_new_tokens
@@ -112,6 +128,28 @@ class PolicyGradientTask(FineTuningTask):
                     f"Expected prompts and completions of at most {self.network.max_positions} "
                     f"tokens, found {length}: see --sampling.max-new-tokens."
                 )
+
+    def _check_words(self, run: Path) -> None:
+        """Refuse a reward model that reads other tokens."""
+        model, ours = _reward_model(run), self.words()
+        theirs = model.tokenizer
+        same = model.policy.cfg.vocab_size >= self.network.vocab_size
+        if theirs is not None and ours is not None:
+            same = same and theirs.fingerprint == ours.fingerprint
+        if not same or (theirs is None) != (ours is None):
+            raise UserError(
+                f"Expected a reward model with the tokenizer of the language model, found another "
+                f"one in {run}."
+            )
+
+    def notes(self) -> tuple[str, ...]:
+        """Reward models of which it is not known what their rewards are free of."""
+        return tuple(
+            f"the rewards of {run} are not known to be free of what confounders did: they were "
+            "trained without --deconfounder"
+            for run in self.reward_models
+            if _reward_model(run).deconfounder is None
+        )
 
     def end_tokens(self) -> tuple[int, ...]:
         """Tokens that end a completion."""
@@ -150,18 +188,25 @@ class PolicyGradientTask(FineTuningTask):
             params[VALUE] = {"kernel": jnp.zeros((width, 1)), "bias": jnp.zeros((1,))}
         return params
 
+    def frozen(self) -> Frozen:
+        """The base, where it stays or is the reference, and the reward models."""
+        models = [_reward_model(run) for run in self.reward_models]
+        scoring = [{"params": model.params, "frozen": model.frozen} for model in models]
+        own = super().frozen()
+        return {**(own or {}), SCORING: scoring} if scoring else own
+
     # --- a step -----------------------------------------------------------------------------------
 
     def experience(self, state: TrainState, batch: Batch, key: Key, frozen: Frozen) -> Batch:
         """Completions of the prompts, their rewards, and what the loss compares with."""
-        weights = _for_sampling(state.params, frozen, policy=self.policy)
+        weights = weights_for_sampling(state.params, frozen, self.policy)
         lines = [self.prompts().lines[entry] for entry in np.asarray(batch["entries"])]
-        rollout, rewards = self._scored(weights, batch, lines, key, self.sampling)
+        rollout, rewards = self._scored(weights, frozen, batch, lines, key)
         for again in range(1, self.resample + 1):
             stale = zero_variance(*(x.reshape(len(lines), -1) for x in rewards))
             if not bool(jnp.any(stale)):
                 break
-            other = self._scored(weights, batch, lines, jax.random.fold_in(key, again))
+            other = self._scored(weights, frozen, batch, lines, jax.random.fold_in(key, again))
             rows = jnp.repeat(stale, self.sampling.group)
             rollout, rewards = _chosen(rows, other, (rollout, rewards))
         before: dict[str, Any] = {}
@@ -170,30 +215,35 @@ class PolicyGradientTask(FineTuningTask):
             before["values"] = values
         if self.referred:
             before["reference"], _ = self._read({}, frozen, rollout, reference=True)
-        made = policy_gradient.targets(
-            rollout, rewards, self.method, group=self.sampling.group, **before
-        )
+        made = _targets(rollout, rewards, self.method, group=self.sampling.group, **before)
         return {"texts": rollout.texts, "valid": rollout.valid, **made}
 
     def _scored(
         self,
         weights: Params,
+        frozen: Frozen,
         batch: Batch,
         lines: Sequence[Mapping[str, Any]],
         key: Key,
-        sampling: Sampling | None = None,
+        *,
+        group: int | None = None,
     ) -> tuple[Rollout, Rewards]:
         """Completions and their rewards, added up."""
-        words, sampling = self.words(), sampling or self.sampling
+        words = self.words()
+        sampling = dataclasses.replace(self.sampling, group=group or self.sampling.group)
         ends, pad = self.end_tokens(), 0 if words is None else words.pad
         if words is not None and pad not in (*ends, *sampling.banned):
             sampling = dataclasses.replace(sampling, banned=(*sampling.banned, pad))
         tokens, valid = jnp.asarray(batch["prompts"]), jnp.asarray(batch["valid"])
-        rollout = sample(weights, self.network, tokens, valid, key, sampling, eos=ends, pad=pad)
+        options: dict[str, Any] = {"eos": ends, "pad": pad, "logps": False}
+        rollout = sample(weights, self.network, tokens, valid, key, sampling, **options)
         completions = list(self._completions(rollout, lines, sampling.group))
-        each = np.stack([rewards_of(name, completions) for name in self.rewards])
+        each = [jnp.asarray(given(name, completions)) for name in self.rewards]
+        for run, model in zip(self.reward_models, (frozen or {}).get(SCORING, ()), strict=True):
+            placed = dataclasses.replace(_reward_model(run), **model)
+            each.append(placed.rewards(rollout.texts, rollout.valid))
         parts = jnp.asarray(self.reward_weights) if self.reward_weights else None
-        return rollout, combined(jnp.asarray(each), parts)
+        return rollout, combined(jnp.stack(each), parts)
 
     def _completions(
         self, rollout: Rollout, lines: Sequence[Mapping[str, Any]], group: int
@@ -243,6 +293,10 @@ class PolicyGradientTask(FineTuningTask):
         """Of completions: mean reward, tokens, share cut short, divergence from the reference."""
         return ("reward", "tokens", "truncated", *(("kl",) if self.referred else ()))
 
+    def brief(self) -> Self:
+        """With two prompts to judge by."""
+        return dataclasses.replace(self, eval_prompts=2)
+
     def evaluation_size(self) -> int:
         """Prompts that are judged by."""
         return min(self.eval_prompts, len(self.prompts(self.held_out).lines))
@@ -251,8 +305,7 @@ class PolicyGradientTask(FineTuningTask):
         """One completion of each of the first held-out prompts, always by the same key."""
         prompts, count = self.prompts(self.held_out), self.evaluation_size()
         size, params = min(count, self.stages[0].batch_size), state.eval_params
-        weights = _for_sampling(params, frozen, policy=self.policy)
-        sampling = dataclasses.replace(self.sampling, group=1)
+        weights = weights_for_sampling(params, frozen, self.policy)
         found: dict[str, list[np.ndarray]] = {name: [] for name in self.metric_names()}
         for first in range(0, count, size):
             # The last batch begins anew at the first prompt, so that one program serves all.
@@ -260,7 +313,7 @@ class PolicyGradientTask(FineTuningTask):
             rows = {"prompts": prompts.tokens[which], "valid": prompts.valid[which]}
             key = jax.random.fold_in(jax.random.key(0), first)
             lines = [prompts.lines[entry] for entry in which]
-            rollout, rewards = self._scored(weights, rows, lines, key, sampling)
+            rollout, rewards = self._scored(weights, frozen, rows, lines, key, group=1)
             kept = slice(None, min(size, count - first))
             missing = jnp.where(rewards.valid, rewards.total, jnp.nan)
             found["reward"].append(np.asarray(missing)[kept])
@@ -271,6 +324,9 @@ class PolicyGradientTask(FineTuningTask):
                 reference, _ = self._read({}, frozen, rollout, reference=True)
                 found["kl"].append(np.asarray(sequence_sum(own - reference, rollout.mask))[kept])
         return {name: _mean(np.concatenate(each)) for name, each in found.items()}
+
+
+_targets = jax.jit(policy_gradient.targets, static_argnames=("settings", "group"))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -284,14 +340,6 @@ def _chosen(rows: Array, new: Any, old: Any) -> Any:
         return jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(either, new, old)
-
-
-@functools.partial(jax.jit, static_argnames="policy")
-def _for_sampling(params: Params, frozen: Frozen, *, policy: Policy) -> Params:
-    """Weights of the policy, on a CPU apart for every layer, which is faster token by token."""
-    weights = policy.weights(params, frozen)
-    alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-    return llama.unstacked(weights) if alone else weights
 
 
 def _log_probs(
@@ -333,6 +381,13 @@ def _read(
     weights = policy.reference(frozen) if reference else policy.weights(params, frozen)
     sizes: dict[str, Any] = {"new": new, "chunk": chunk, "temperature": temperature}
     return _log_probs(weights, texts, valid, params.get(VALUE), policy=policy, **sizes)
+
+
+@functools.lru_cache(maxsize=4)
+def _reward_model(run: Path) -> RewardModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `notes` says it
+        return load_reward(run)
 
 
 @functools.lru_cache(maxsize=4)

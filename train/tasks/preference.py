@@ -45,7 +45,7 @@ class PreferenceTask(OfflineTask):
 
     name: ClassVar[str] = "lm_dpo"
     referred: ClassVar[bool] = True
-    unit: ClassVar[str] = "pairs"
+    items_name: ClassVar[str] = "pairs"
     preference: Preference = dataclasses.field(default_factory=Preference)
     outcome: str = "reward"  # name of the outcome in the lines, where they are no pairs
     least_gap: Annotated[float, AtLeast(0)] = 0.0  # outcomes of a pair differ by more
@@ -63,8 +63,8 @@ class PreferenceTask(OfflineTask):
             self._pairs(self.held_out)
 
     def notes(self) -> tuple[str, ...]:
-        """Texts that are too long."""
-        return self.cut_note(self._pairs(self.data).scored.completions)
+        """See `FineTuningTask`; and texts that are too long."""
+        return (*super().notes(), *self.cut_note(self._pairs(self.data).scored.completions))
 
     def _pairs(self, path: Path) -> Preferred:
         return _pairs(self, path)

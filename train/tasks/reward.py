@@ -56,7 +56,7 @@ class RewardTask(OfflineTask):
     """
 
     name: ClassVar[str] = "lm_reward"
-    unit: ClassVar[str] = "texts"
+    items_name: ClassVar[str] = "texts"
     # mse, huber: regression on outcomes; bt: Bradley and Terry on pairs; soft: the same with how
     # likely the better one is; odin, odin_pairs: two heads, one of which takes up a confounder
     objective: Literal["mse", "huber", "bt", "soft", "odin", "odin_pairs"] = "mse"
@@ -102,8 +102,8 @@ class RewardTask(OfflineTask):
         return {"deconfounder": read_json(self.deconfounder, what="the estimate of a report")}
 
     def notes(self) -> tuple[str, ...]:
-        """Texts that are too long."""
-        return self.cut_note(self._all(self.data).completions)
+        """See `FineTuningTask`; and texts that are too long."""
+        return (*super().notes(), *self.cut_note(self._all(self.data).completions))
 
     def _all(self, path: Path) -> Scored:
         return self._preferred(path).scored if self.pairs else self._scored(path)
