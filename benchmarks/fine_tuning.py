@@ -160,7 +160,9 @@ def measured(plan: Plan) -> dict[str, Any]:
     if isinstance(theirs := calls.get("trl"), fine_tuning_rival.Steps):
         found["dpo"]["trl_loss"] = round(theirs.losses[-1], 5)
         if abs(found["dpo"]["loss"] - found["dpo"]["trl_loss"]) > AGREE:
-            raise UserError(f"The losses differ: {found['dpo']}.")
+            raise UserError(
+                f"The losses differ: {losses[-1]:.5f} here, {theirs.losses[-1]:.5f} in TRL."
+            )
 
     # A step of GRPO writes completions, and reads them by the reference and for the gradient.
     reward = functools.partial(earned, vocab_size=plan.cfg.vocab_size)

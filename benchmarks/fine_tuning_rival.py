@@ -17,8 +17,8 @@ END = 2
 
 
 def word(token: int) -> str:
-    """A token as a text: TRL reads texts."""
-    return f"t{token}"
+    """A token as a text, which TRL reads; special ones are no part of others."""
+    return f"<{token}>"
 
 
 def text(tokens: Sequence[int]) -> str:

@@ -122,7 +122,10 @@ def read_scored(path: str | Path, encoder: Encoder, *, outcome: str = "reward") 
         where = f"line {number} of {path}"
         if outcome not in line:
             names = readable(", ".join(map(str, list(line)[:10]))) or "no names"
-            raise UserError(f"Expected a number named {outcome!r} in {where}, found {names}.")
+            raise UserError(
+                f"Expected a number named {outcome!r} in {where}, found {names}; --outcome names "
+                "another."
+            )
         found = _number(line[outcome], f"{outcome!r}", where)
         if not math.isnan(found):
             answer = line.get("completion", line.get("text", line.get("tokens")))

@@ -22,6 +22,7 @@ def save_language(
     tokenizer: "Tokenizer | None" = None,
     *,
     heads: Any = None,
+    moments: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Write a decoder with its tokenizer: ``load_language`` and `transformers` read it.
 
@@ -31,9 +32,20 @@ def save_language(
       params: weights.
       tokenizer: None where texts came as tokens.
       heads: of a reward model (k, width), which makes it a sequence classifier.
+      moments: mean and deviation of its outcome, told in ``config.json`` as ``reward_mean`` and
+        ``reward_std``: a reward is the mean plus the deviation times the score.
 
     Raises:
       UserError: the folder exists or cannot be written, or no such library has the network.
+
+    >>> import tempfile
+    >>> import jax
+    >>> from jaxcore.models import llama
+    >>> cfg = llama.LlamaConfig.tiny()
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     save_language(Path(place, "mine"), cfg, llama.init(jax.random.key(0), cfg))
+    ...     sorted(path.name for path in Path(place, "mine").iterdir())
+    ['config.json', 'model.safetensors']
     """
     from jaxcore.convert import write_safetensors
     from jaxcore.models import llama
@@ -43,6 +55,7 @@ def save_language(
     if heads is not None:
         tensors.pop("lm_head.weight", None)
         tensors["score.weight"] = np.asarray(heads)
+        config |= dict(zip(("reward_mean", "reward_std"), moments, strict=True))
     ends = [] if tokenizer is None else list(tokenizer.eos)
     if tokenizer is not None:
         config |= {"bos_token_id": tokenizer.bos, "eos_token_id": ends or None}
@@ -139,7 +152,11 @@ def export_run(
         base = task.base or ""
         save_adapters(folder, params["adapters"], *network, policy.lora, base=base)
         return f"adapters of rank {policy.lora.rank}"
-    heads = params["score"]["kernel"][:1] if "score" in params else None
+    own = params.get("score")
+    more: dict[str, Any] = {}
+    if own is not None:
+        more["heads"] = own["kernel"][:1]
+        more["moments"] = (float(own["mean"]), float(own["std"]))
     weights = policy.merged(params, frozen_of(task, run))
-    save_language(folder, policy.cfg, weights, task.words(), heads=heads)
-    return "a whole model" if heads is None else "a whole reward model"
+    save_language(folder, policy.cfg, weights, task.words(), **more)
+    return "a whole reward model" if more else "a whole model"

@@ -67,6 +67,7 @@ def test_rewards_are_learned_of_what_the_deconfounding_wrote(place, tmp_path, ca
     assert code == 0, err
     config = json.loads((tmp_path / "whole" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert config["reward_mean"] == pytest.approx(0.3) and config["reward_std"] > 0
 
 
 def test_completions_are_learned_with_all_weights(place, tmp_path, call):

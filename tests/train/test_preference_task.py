@@ -19,6 +19,7 @@ from jaxcore.train.lora import LoRA
 from jaxcore.train.losses.preference import Preference, preference_loss
 from jaxcore.train.tasks.lm import LanguageTask
 from jaxcore.train.tasks.preference import PreferenceTask
+from tests.tiny_language import write_folder, write_tokenizer
 
 LINES = [
     {"prompt": [1, 2], "chosen": [3, 4, 5], "rejected": [6, 4]},
@@ -124,3 +125,19 @@ def test_pairs_that_are_none_are_refused(base, tmp_path, line, message):
     path.write_text(json.dumps(line) + "\n")
     with pytest.raises(UserError, match=message):
         PreferenceTask(base=base, data=path, stages=STAGES).settled().check()
+
+
+def test_what_a_user_should_know_of_the_data_is_said(tmp_path):
+    folder = write_folder(tmp_path / "model")
+    other = tmp_path / "other"
+    other.mkdir()
+    write_tokenizer(other)
+    task = PreferenceTask(base=str(folder), data=tmp_path / "pairs.jsonl", stages=STAGES)
+    line = {"prompt": "a question", "chosen": "yes", "rejected": "no"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(line) + "\n")
+    (note,) = task.settled().notes()
+    assert note.startswith("2 of 2 texts have more than 8 tokens")
+    settings = json.loads((other / "tokenizer_config.json").read_text())
+    (other / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": "x"}))
+    (note,) = dataclasses.replace(task, tokenizer=other).settled().notes()
+    assert note.startswith(f"the tokenizer of {other} is not that of {folder}")

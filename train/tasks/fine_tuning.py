@@ -131,6 +131,17 @@ class FineTuningTask(NetworkTask):
         decoder = self.start()
         return None if decoder is None else decoder.tokenizer
 
+    def notes(self) -> tuple[str, ...]:
+        """A tokenizer that is not the base's."""
+        words, decoder = self.words(), self.start()
+        own = None if decoder is None else decoder.tokenizer
+        if words is None or own is None or words.fingerprint == own.fingerprint:
+            return ()
+        return (
+            f"the tokenizer of {self.tokenizer} is not that of {self.base}: its tokens, or its "
+            "template of chats, mean something else to the weights",
+        )
+
     def init_params(self, key: Key) -> Params:
         """A copy of the base, or adapters; see `jaxcore.train.policy`."""
         decoder = self.start()

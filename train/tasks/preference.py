@@ -63,8 +63,8 @@ class PreferenceTask(OfflineTask):
             self._pairs(self.held_out)
 
     def notes(self) -> tuple[str, ...]:
-        """Texts that are too long."""
-        return self.cut_note(self._pairs(self.data).scored.completions)
+        """See `FineTuningTask`; and texts that are too long."""
+        return (*super().notes(), *self.cut_note(self._pairs(self.data).scored.completions))
 
     def _pairs(self, path: Path) -> Preferred:
         return _pairs(self, path)

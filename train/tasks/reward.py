@@ -102,8 +102,8 @@ class RewardTask(OfflineTask):
         return {"deconfounder": read_json(self.deconfounder, what="the estimate of a report")}
 
     def notes(self) -> tuple[str, ...]:
-        """Texts that are too long."""
-        return self.cut_note(self._all(self.data).completions)
+        """See `FineTuningTask`; and texts that are too long."""
+        return (*super().notes(), *self.cut_note(self._all(self.data).completions))
 
     def _all(self, path: Path) -> Scored:
         return self._preferred(path).scored if self.pairs else self._scored(path)
