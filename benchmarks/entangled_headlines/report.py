@@ -12,8 +12,8 @@ from jaxcore.figures import new_figure
 
 COLUMNS = ("J", "J_valid", "validity", "KL", "strange", *(f"P({name})" for name in FEATURES))
 TITLES = {
-    "core": "All methods, mended settings",
-    "why": "Where the divergence counts, and by what advantages are divided",
+    "core": "All methods, divergence in the reward",
+    "why": "Divergence in the loss (GRPO) or in the reward (RLOO)",
     "sweep": "Strength of the pull to the base",
     "strong": "Stronger confounding",
 }
@@ -75,18 +75,20 @@ def text(record: Mapping[str, Any]) -> str:
 def picture(record: Mapping[str, Any], path: Path) -> None:
     """Effects of reward models, and what policies earn with and without ungrammatical texts."""
     parts = [part for part in TITLES if part in record]
-    figure = new_figure(4.6 * len(parts), 5)
-    for axes, part in zip(np.atleast_1d(figure.subplots(1, len(parts))), parts, strict=True):
+    lines = -(-len(parts) // 2)
+    figure = new_figure(11, 4.6 * lines)
+    for place, part in enumerate(parts):
+        axes = figure.add_subplot(lines, 2, place + 1)
         rows = over_seeds(record[part], "policies")
-        for place, (name, figures) in enumerate(reversed(rows.items())):
+        for height, (name, figures) in enumerate(reversed(rows.items())):
             colour = _COLOURS.get(name.replace(",", " ").split()[0], "0.4")
             count = len(figures["J"])
-            axes.plot(figures["J"], [place] * count, "o", mfc="none", mec=colour)
-            axes.plot(figures["J_valid"], [place] * count, "|", color=colour, ms=12)
+            axes.plot(figures["J"], [height] * count, "o", mfc="none", mec=colour)
+            axes.plot(figures["J_valid"], [height] * count, "|", color=colour, ms=12)
             valid = np.mean(figures["validity"])
             axes.annotate(
                 f"{100 * valid:.0f} %",
-                (1.0, place),
+                (1.0, height),
                 xycoords=("axes fraction", "data"),
                 xytext=(3, 0),
                 textcoords="offset points",

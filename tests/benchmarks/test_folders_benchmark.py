@@ -15,3 +15,4 @@ def test_it_measures_the_network_the_folder_and_one_by_one(monkeypatch, tmp_path
     assert found["pictures"] == found["sizes"] == 4
     assert found["times"].keys() == {"network", "folder", "one_by_one"}
     assert found["times"]["network"]["of_network"] == 1
+    assert found["times"]["folder"]["processor_of_network"] > 0
