@@ -15,6 +15,10 @@ from jaxcore.estimators.report import PICTURES, Report
 
 ROUTES_PICTURE = "routes.png"
 _STRENGTHS = (0.02, 0.1)
+_ONE_BY_ONE = (
+    "columns of a confounder that bends are moved one by one, with the others held: far more than "
+    "its whole effect may be off"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Comparison:
         moved = sensitivity.shifts(self.chosen)
         biases = [one for r in _STRENGTHS for one in sensitivity.bounds(self.chosen, r, r)]
         parts += _sensitivity_lines(moved, biases)
+        if moved and getattr(self.chosen.config, "bends", False):
+            parts.append(_ONE_BY_ONE)
         parts += ["", self.chosen.assumptions()]
         pictures = dict(base.pictures)
         if self.others:

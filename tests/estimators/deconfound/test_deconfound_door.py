@@ -8,7 +8,7 @@ import pytest
 from jaxcore.errors import UserError
 from jaxcore.estimators import load_fit
 from jaxcore.estimators.deconfound import Deconfound, hausman, sensitivity
-from jaxcore.estimators.deconfound.comparison import compare
+from jaxcore.estimators.deconfound.comparison import Comparison, compare
 from jaxcore.estimators.report import write_report
 
 
@@ -373,6 +373,7 @@ def test_an_effect_of_any_smooth_form_is_taken_out_by_splines(logs, tmp_path):
     assert fit.names == ("c1", "c1~1", "c1~2", "c1~3") and np.all(fit.se > 0)
     assert "straight lines" in apart()[0].assumptions()
     assert "straight lines" not in fit.assumptions()
+    assert "moved one by one" in Comparison(fit, {}).report().text
     fit.save(tmp_path / "fit")
     again = load_fit(tmp_path / "fit")
     np.testing.assert_allclose(again.adjust(y[:7], logs["C"][:7]), fit.adjusted_reward[:7])
