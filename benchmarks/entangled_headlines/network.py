@@ -60,8 +60,7 @@ def log_probabilities(
 def last_states(params: Params, tokens: Int[Array, "b t"], cfg: LlamaConfig) -> Float[Array, "b d"]:
     """Hidden state of the last token of each text."""
     hidden = llama.apply(params, tokens, cfg, logits="none").hidden
-    last = jnp.sum(written(tokens), axis=1, dtype=jnp.int32) - 1
-    return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
+    return llama.last_states(hidden, written(tokens))
 
 
 def mean_states(params: Params, tokens: Int[Array, "b t"], cfg: LlamaConfig) -> Float[Array, "b d"]:

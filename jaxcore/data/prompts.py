@@ -12,14 +12,12 @@ from jaxcore.errors import UserError
 from jaxcore.generate import pad_left
 from jaxcore.json_files import read_json_lines
 
-_BUCKET = 8  # rows are a multiple of this long
-
 
 class Prompts(NamedTuple):
     """Prompts in the order of their file.
 
     Attributes:
-      tokens: padded on the left to one length.
+      tokens: padded on the left to the length of the longest.
       valid: false for padding.
       lines: what the file holds of each: "prompt", and whatever else a reward may look at.
     """
@@ -46,8 +44,8 @@ def read_prompts(path: str | Path, encoder: Encoder, longest: int) -> Prompts:
     ...     path = Path(folder, "prompts.jsonl")
     ...     _ = path.write_text('{"prompt": [3, 1], "answer": [4]}\n{"prompt": [5]}\n')
     ...     found = read_prompts(path, Encoder(vocab_size=9), 8)
-    >>> found.tokens[:, -2:].tolist(), found.valid.sum(axis=1).tolist(), found.lines[0]["answer"]
-    ([[3, 1], [0, 5]], [2, 1], [4])
+    >>> found.tokens.tolist(), found.valid.tolist(), found.lines[0]["answer"]
+    ([[3, 1], [0, 5]], [[True, True], [False, True]], [4])
     """
     prompts, lines = [], []
     for number, line in enumerate(read_json_lines(path, what="a file of prompts"), 1):
@@ -63,4 +61,4 @@ def read_prompts(path: str | Path, encoder: Encoder, longest: int) -> Prompts:
         lines.append(line)
     if not prompts:
         raise UserError(f"Expected at least one prompt, found none in {path}.")
-    return Prompts(*pad_left(prompts, bucket=_BUCKET), lines)
+    return Prompts(*pad_left(prompts, bucket=1), lines)
