@@ -4,15 +4,19 @@ A place in a bucket is an `etils.epath.Path`. It has the methods of a `pathlib.P
 a bucket can be appended to or renamed, and a file is there, whole, once it has been closed.
 """
 
+import functools
 import logging
 import os
 import pathlib
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import ParamSpec, TypeVar, cast
 
 from jaxcore.errors import UserError
+
+_P, _T = ParamSpec("_P"), TypeVar("_T")
 
 # Orbax hands arrays to TensorStore, and knows this one driver besides that of local files.
 _STORE = "gs"
@@ -110,3 +114,30 @@ def remove_folder(place: Path) -> None:
         epath.Path(place).rmtree(missing_ok=True)
     else:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def read_once(count: int) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Decorator that keeps the last results of a function that reads files, by its arguments.
+
+    And by the working directory, from which relative paths start.
+
+    Args:
+      count: of the results that are kept.
+
+    >>> read = read_once(2)(lambda name: object())
+    >>> read("a") is read("a"), read("a") is read("b")
+    (True, False)
+    """
+
+    def decorate(read: Callable[_P, _T]) -> Callable[_P, _T]:
+        @functools.lru_cache(maxsize=count)
+        def kept(_: Path, *args: _P.args, **options: _P.kwargs) -> _T:
+            return read(*args, **options)
+
+        @functools.wraps(read)
+        def once(*args: _P.args, **options: _P.kwargs) -> _T:
+            return kept(Path.cwd(), *args, **options)
+
+        return once
+
+    return decorate

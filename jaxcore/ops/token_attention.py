@@ -73,6 +73,7 @@ def token_attention(
     v: Float[Array, "b s kv d"],
     allowed: Bool[Array, "_ t s"] | None = None,
     *,
+    causal: bool = False,
     at_once: int = 1024,
 ) -> Float[Array, "b t h d"]:
     """:func:`weighted_values` of :func:`attention_weights`; 0 for a query that may see no key.
@@ -82,16 +83,24 @@ def token_attention(
       k: keys.
       v: values.
       allowed: which keys a query may see; None: all.
+      causal: query ``i`` may see none of the keys behind key ``i``, and ``allowed`` says so: most
+        of them are then left out of the products.
       at_once: queries whose weights are held at a time, forward and backward.
 
     >>> x = jnp.ones((1, 3, 2, 4))
-    >>> causal = jnp.tril(jnp.ones((1, 3, 3), bool))
-    >>> token_attention(x, x, x, causal).shape
+    >>> allowed = jnp.tril(jnp.ones((1, 3, 3), bool))
+    >>> token_attention(x, x, x, allowed, causal=True).shape
     (1, 3, 2, 4)
     """
-    if q.shape[1] <= at_once:
-        return _attend(q, k, v, allowed)
     count = q.shape[1]
+    if causal and allowed is not None and _WORTH_CUTTING <= count <= _BLOCKS * at_once:
+        size = -(-count // _BLOCKS)
+        attend = _attend if count <= at_once else jax.checkpoint(_attend)
+        cuts = [(i, min(i + size, count)) for i in range(0, count, size)]
+        each = [attend(q[:, i:j], k[:, :j], v[:, :j], allowed[:, i:j, :j]) for i, j in cuts]
+        return jnp.concatenate(each, axis=1)
+    if count <= at_once:
+        return _attend(q, k, v, allowed)
     parts = -(-count // at_once)
 
     def cut(a: Array) -> Array:
@@ -103,6 +112,9 @@ def token_attention(
 
     found = jax.lax.map(jax.checkpoint(one), (cut(q), None if allowed is None else cut(allowed)))
     return jnp.moveaxis(found, 0, 1).reshape(len(q), -1, *found.shape[3:])[:, :count]
+
+
+_BLOCKS, _WORTH_CUTTING = 4, 64  # of causal queries: 5/8 of the work is left
 
 
 def _attend(q: Array, k: Array, v: Array, allowed: Array | None) -> Array:

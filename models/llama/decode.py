@@ -137,7 +137,7 @@ def _prefill(
 ) -> tuple[Array, Cache]:
     cache = init_cache(cfg, x.shape[0], length)
     options: dict[str, Any] = {"valid": valid, "positions": positions, "edit": edit}
-    out = apply(params, x, cfg, cache=cache, **options, logits="last")
+    out = apply(params, x, cfg, cache=cache, fresh=True, **options, logits="last")
     assert out.logits is not None and out.cache is not None
     return out.logits[:, 0], out.cache
 

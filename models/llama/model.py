@@ -54,6 +54,8 @@ class _Shared:
     turns: ops.Turns
     allowed: Bool[Array, "_ t s"]
     start: Int[Array, ""] | None  # first slot of the new tokens in a cache
+    # Whether token i is in slot i, as without a cache, so that keys behind it need no look.
+    in_order: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 @flax.struct.dataclass
@@ -113,20 +115,21 @@ class Block(nn.Module):
             carried = carried.replace(keys=keys, values=values)  # pyright: ignore[reportAttributeAccessIssue]
             k, v = (jax.lax.dynamic_index_in_dim(a, layer, 0, False) for a in (keys, values))
             k, v = k.astype(q.dtype), v.astype(q.dtype)
-        y = self._mixed(q, k, v, shared.allowed, edit)
+        y = self._mixed(q, k, v, shared, edit)
         y = y.reshape(*x.shape[:2], cfg.num_heads * cfg.head_dim)
         out = Linear(features=(cfg.width,), use_bias=cfg.out_bias, types=types, name="out_proj")
         return out(y), carried
 
     def _mixed(
-        self, q: Array, k: Array, v: Array, allowed: Array, edit: AttentionEdit | None
+        self, q: Array, k: Array, v: Array, shared: _Shared, edit: AttentionEdit | None
     ) -> Array:
+        allowed = shared.allowed
         if not taps.active():
+            plain = functools.partial(ops.token_attention, causal=shared.in_order)
             if edit is None:
-                return ops.token_attention(q, k, v, allowed)
-            inputs = (q, k, v, allowed)
+                return plain(q, k, v, allowed)
             edited = functools.partial(edited_attention, edit=edit)
-            return jax.lax.cond(edit.layers, edited, ops.token_attention, *inputs)
+            return jax.lax.cond(edit.layers, edited, plain, q, k, v, allowed)
         scores = ops.attention_scores(q, k)
         if edit is not None:
             scores = jnp.where(edit.layers, edit_scores(scores, allowed, edit), scores)
@@ -219,15 +222,16 @@ def apply(
     valid: Bool[Array, "b t"] | None = None,
     segments: Int[Array, "b t"] | None = None,
     cache: Cache | None = None,
+    fresh: bool = False,
     edit: AttentionEdit | None = None,
     logits: Logits = "all",
 ) -> LlamaOutput:
-    """Read tokens. Pure: can be jitted (``cfg``, ``logits`` static), mapped, differentiated.
+    """Read tokens. Pure: can be jitted, mapped, differentiated.
 
     Args:
       params: from ``init`` or ``from_torch``.
       x: tokens, or embeddings (see :func:`embed`).
-      cfg: sizes and options.
+      cfg: sizes and options; static under ``jit``, as ``fresh`` and ``logits`` are.
       positions: of the tokens, (b, t), or (3, b, t) with ``cfg.mrope_sections``. By default they
         count the tokens of a row, padding left out, from those in the cache on.
       valid: False for padding, which no token sees; rows that are generated from are padded on the
@@ -236,6 +240,7 @@ def apply(
         tokens see those of their own text only, and positions begin anew.
       cache: of `init_cache`; the new tokens are written behind those that it holds (prompts in
         pieces, or one token at a time), and see them.
+      fresh: nothing is in the cache yet, which saves a third of the attention.
       edit: of the attention weights of some layers, heads and rows, for counterfactuals.
       logits: for "all" tokens, for the "last" one, or "none".
 
@@ -266,7 +271,7 @@ def apply(
     turns = _turns(places, cfg)
     # Order in the row, not position: tokens of an image share positions and see each other's past.
     if cache is None:
-        shared, carried = _Shared(turns, allowed_keys(there, segments), None), _Carried(x)
+        shared, carried = _Shared(turns, allowed_keys(there, segments), None, True), _Carried(x)
         hidden, _ = _layers(params, carried, shared, edit, cfg)
     else:
         start, new = cache.length, x.shape[1]
@@ -274,7 +279,7 @@ def apply(
         written = jax.lax.dynamic_update_slice(cache.valid, there, at)
         order = start + jnp.arange(new, dtype=start.dtype)
         seen = jnp.arange(cache.slots, dtype=start.dtype)[None] <= order[:, None]
-        shared = _Shared(turns, seen[None] & written[:, None], start)
+        shared = _Shared(turns, seen[None] & written[:, None], start, fresh)
         carried = _Carried(x, cache.keys, cache.values)
         hidden, carried = _layers(params, carried, shared, edit, cfg)
         cache = cache.replace(  # pyright: ignore[reportAttributeAccessIssue]

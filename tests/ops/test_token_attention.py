@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxcore import ops
 
@@ -39,6 +40,20 @@ def test_queries_in_parts_are_all_at_once():
     np.testing.assert_allclose(run(q, 3), run(q, 9), atol=1e-6)
     whole, parts = (jax.grad(lambda q, n=n: jnp.sum(run(q, n) ** 2))(q) for n in (9, 3))
     np.testing.assert_allclose(parts, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1024, 40])
+def test_keys_behind_a_query_are_left_out(at_once):
+    q, k, v = arrays((2, 70, 4, 6), (2, 73, 2, 6), (2, 73, 2, 6))
+    there = jnp.arange(73)[None] >= jnp.array([[0], [5]])  # padding on the left
+    allowed = jnp.tri(70, 73, dtype=bool)[None] & there[:, None]
+
+    def run(q, causal):
+        return ops.token_attention(q, k, v, allowed, causal=causal, at_once=at_once)
+
+    np.testing.assert_allclose(run(q, True), run(q, False), atol=1e-6)
+    cut, whole = (jax.grad(lambda q, c=c: jnp.sum(run(q, c) ** 2))(q) for c in (True, False))
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
 
 
 def test_half_precision_of_one_row_and_of_many():

@@ -1,7 +1,6 @@
 """What trainings of language models have in common: where they start, what learns, their tokens."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -18,6 +17,7 @@ from jaxcore.memory import on_host
 from jaxcore.models import llama
 from jaxcore.models.config import computed_like
 from jaxcore.models.llama import LlamaConfig
+from jaxcore.places import read_once
 from jaxcore.tokenizers import read_tokenizer
 from jaxcore.train.lora import LoRA
 from jaxcore.train.policy import ADAPTERS, Policy
@@ -212,7 +212,7 @@ class OfflineTask(FineTuningTask):
         return np.unique(np.linspace(0, count - 1, min(count, self.eval_entries)).astype(int))
 
 
-@functools.lru_cache(maxsize=2)
+@read_once(2)
 def _loaded(base: str, dtype: str) -> Decoder:
     # In the host's memory: from there each device gets its part.
     with on_host():
@@ -220,12 +220,12 @@ def _loaded(base: str, dtype: str) -> Decoder:
     return found._replace(params=jax.device_get(found.params))
 
 
-@functools.lru_cache(maxsize=2)
+@read_once(2)
 def _tokenizer(folder: Path) -> "Tokenizer":
     return read_tokenizer(folder)
 
 
-@functools.lru_cache(maxsize=2)
+@read_once(2)
 def _adapters(folder: Path, cfg: LlamaConfig) -> tuple[Params, LoRA]:
     return load_adapters(folder, llama.param_shapes(cfg), llama.rules(cfg))
 

@@ -1,7 +1,6 @@
 """What training on pictures has in common: data, evaluation on whole images, sample pictures."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
@@ -30,6 +29,7 @@ from jaxcore.errors import UserError
 from jaxcore.figures import grid
 from jaxcore.metrics import PROTOCOLS
 from jaxcore.parallel import dealt_back, local_copies, spread, together
+from jaxcore.places import read_once
 from jaxcore.tiling import check_options
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import BatchIterator, Frozen
@@ -48,8 +48,8 @@ class Restored(NamedTuple):
 
 
 # Directory listings and photographs are read once per configuration, not at every evaluation.
-_training_groups = functools.lru_cache(maxsize=8)(training_groups)
-_evaluation_groups = functools.lru_cache(maxsize=8)(evaluation_groups)
+_training_groups = read_once(8)(training_groups)
+_evaluation_groups = read_once(8)(evaluation_groups)
 
 _OVERLAP = 32  # pixels; of every network's ``restore`` without an argument
 _LEAST_SIDE = 11  # pixels; of the larger of the windows of SSIM

@@ -20,6 +20,7 @@ from jaxcore.data.texts import Rows, pack_completions, read_texts
 from jaxcore.errors import UserError
 from jaxcore.models import llama
 from jaxcore.models.llama import LlamaConfig
+from jaxcore.places import read_once
 from jaxcore.train.policy import Policy
 from jaxcore.train.state import TrainState
 from jaxcore.train.task import Frozen, Loss
@@ -129,7 +130,7 @@ def _evaluated(
     return _loss(policy.weights(params, frozen), batch, policy.cfg, chunk)
 
 
-@functools.lru_cache(maxsize=4)
+@read_once(4)
 def _rows(task: LanguageTask, path: Path) -> Rows:
     length, encoder = task.stages[0].patch, task.encoder()
     if task.best is None:

@@ -22,6 +22,7 @@ from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.scored import Scored, read_scored
 from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
+from jaxcore.places import read_once
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.losses.off_policy import effective_size, ipw_value, weights
 from jaxcore.train.losses.sequences import sequence_sum
@@ -187,6 +188,6 @@ def _loss(params: Any, frozen: Frozen, batch: Batch, task: _Objective) -> Loss:
     return Loss(-jnp.asarray(value.total), value.weight, metrics=metrics)
 
 
-@functools.lru_cache(maxsize=4)
+@read_once(4)
 def _scored(task: OffPolicyTask, path: Path) -> Scored:
     return read_scored(path, task.encoder(), outcome=task.outcome)

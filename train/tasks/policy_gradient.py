@@ -18,6 +18,7 @@ from jaxcore.data.prompts import Prompts, read_prompts
 from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.models import llama
+from jaxcore.places import read_once
 from jaxcore.train import policy_gradient
 from jaxcore.train import rewards as reward_functions
 from jaxcore.train.losses.advantages import Rewards, combined, zero_variance
@@ -383,13 +384,13 @@ def _read(
     return _log_probs(weights, texts, valid, params.get(VALUE), policy=policy, **sizes)
 
 
-@functools.lru_cache(maxsize=4)
+@read_once(4)
 def _reward_model(run: Path) -> RewardModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `notes` says it
         return load_reward(run)
 
 
-@functools.lru_cache(maxsize=4)
+@read_once(4)
 def _prompts(task: PolicyGradientTask, path: Path) -> Prompts:
     return read_prompts(path, task.encoder(), max(stage.patch for stage in task.stages))

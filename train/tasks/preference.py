@@ -18,6 +18,7 @@ from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.scored import Preferred, read_preferred
 from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
+from jaxcore.places import read_once
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.losses.preference import Preference, preference_loss
 from jaxcore.train.policy import Policy
@@ -192,7 +193,7 @@ def _evaluated(
     return {name: mean.value() for name, mean in means.items()}
 
 
-@functools.lru_cache(maxsize=4)
+@read_once(4)
 def _pairs(task: PreferenceTask, path: Path) -> Preferred:
     options: dict[str, Any] = {"least_gap": task.least_gap, "within": task.within}
     return read_preferred(path, task.encoder(), outcome=task.outcome, **options)

@@ -21,6 +21,7 @@ from jaxcore.errors import UserError
 from jaxcore.json_files import read_json
 from jaxcore.models import llama
 from jaxcore.nn import Normal
+from jaxcore.places import read_once
 from jaxcore.train.config import TrainConfig
 from jaxcore.train.losses.reward import (
     correlation,
@@ -319,18 +320,18 @@ def _states(weights: Params, batch: Batch, policy: Policy) -> Array:
     return llama.last_states(hidden, valid)
 
 
-@functools.lru_cache(maxsize=4)
+@read_once(4)
 def _scored(task: RewardTask, path: Path) -> Scored:
     return read_scored(path, task.encoder(), outcome=task.outcome)
 
 
-@functools.lru_cache(maxsize=4)
+@read_once(4)
 def _preferred(task: RewardTask, path: Path) -> Preferred:
     options: dict[str, Any] = {"least_gap": task.least_gap, "within": task.within}
     return read_preferred(path, task.encoder(), outcome=task.outcome, **options)
 
 
-@functools.lru_cache(maxsize=4)
+@read_once(4)
 def _confounder(task: RewardTask, path: Path) -> Float[np.ndarray, " n"]:
     scored = _preferred(task, path).scored if task.pairs else _scored(task, path)
     return scored.numbers(task.confounder)
