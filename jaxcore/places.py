@@ -12,11 +12,11 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from jaxcore.errors import UserError
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 # Orbax hands arrays to TensorStore, and knows this one driver besides that of local files.
 _STORE = "gs"
@@ -116,7 +116,7 @@ def remove_folder(place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def read_once(count: int) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+def read_once(count: int) -> Callable[[_F], _F]:
     """Decorator that keeps the last results of a function that reads files, by its arguments.
 
     And by the working directory, from which relative paths start.
@@ -129,15 +129,15 @@ def read_once(count: int) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
     (True, False)
     """
 
-    def decorate(read: Callable[_P, _T]) -> Callable[_P, _T]:
+    def decorate(read: _F) -> _F:
         @functools.lru_cache(maxsize=count)
-        def kept(_: Path, *args: _P.args, **options: _P.kwargs) -> _T:
+        def kept(_: Path, *args: Any, **options: Any) -> Any:
             return read(*args, **options)
 
         @functools.wraps(read)
-        def once(*args: _P.args, **options: _P.kwargs) -> _T:
+        def once(*args: Any, **options: Any) -> Any:
             return kept(Path.cwd(), *args, **options)
 
-        return once
+        return cast(_F, once)
 
     return decorate
