@@ -213,7 +213,7 @@ def _writing(plan: Plan, size: int, machine: dict[str, float]) -> float:
 
 def _installed() -> bool:
     try:
-        import trl  # noqa: F401
+        import trl  # noqa: F401  # whether it is there
     except ImportError as error:
         say(f"no rival: {error.name} is not installed")
         return False

@@ -7,7 +7,7 @@ headlines, reward models learn outcomes, adjusted in several ways, and policies 
 
     python -m benchmarks.entangled_headlines                        # all parts, three seeds
     python -m benchmarks.entangled_headlines --parts core --seeds 1
-    python -m benchmarks.entangled_headlines --smoke -o /tmp/out    # everything once, tiny
+    python -m benchmarks.entangled_headlines --smoke -o runs/smoke  # everything once, tiny
 
 Every finished training is kept below ``runs/entangled_headlines`` and used again; remove the folder
 after a change to the code.

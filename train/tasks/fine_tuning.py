@@ -1,7 +1,8 @@
 """What trainings of language models have in common: where they start, what learns, their tokens."""
 
+import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxcore.bounds import Count
 from jaxcore.data.completions import Completions, Encoder
 from jaxcore.data.images.pipeline import Stage
+from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.memory import on_host
 from jaxcore.models import llama
@@ -194,6 +196,28 @@ class OfflineTask(FineTuningTask):
 
     changeable: ClassVar[tuple[str, ...]] = ("held_out", "eval_entries")
     eval_entries: Count = 1000  # at most so many of the held-out rows, texts or pairs are judged by
+
+    @abc.abstractmethod
+    def batch(
+        self, which: Sequence[int] | np.ndarray, length: int, path: Path | None = None
+    ) -> dict[str, np.ndarray]:
+        """Arrays of some entries.
+
+        Args:
+          which: numbers of the entries that `counts` counts.
+          length: of a row, at most.
+          path: of the data; by default those of the training.
+        """
+
+    def batches(self, seed: int, start_step: int) -> Stream:
+        """Entries in random order."""
+
+        def make(stage: Stage, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
+            return self.batch([draw.entry for draw in draws], stage.patch)
+
+        entries = {name: count for name, count, *_ in self.counts()}
+        options: dict[str, Any] = {"start_step": start_step, "num_threads": 0}
+        return stream(make, self.stages, entries=entries, seed=seed, **options)
 
     def brief(self) -> Self:
         """Judged by one entry."""

@@ -13,9 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.bounds import Above, AtMost
-from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.scored import read_scored
-from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.data.texts import Rows, pack_completions, read_texts
 from jaxcore.errors import UserError
 from jaxcore.models import llama
@@ -66,22 +64,11 @@ class LanguageTask(OfflineTask):
         count = len(self.rows().tokens)
         return [("texts", count, 1, count)]
 
-    def batches(self, seed: int, start_step: int) -> Stream:
-        """Rows in random order."""
-        rows = self.rows()
-
-        def make(stage: Stage, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-            chosen = [draw.entry for draw in draws]
-            return {name: value[chosen] for name, value in rows._asdict().items()}
-
-        return stream(
-            make,
-            self.stages,
-            entries={"texts": len(rows.tokens)},
-            seed=seed,
-            start_step=start_step,
-            num_threads=0,
-        )
+    def batch(
+        self, which: Sequence[int] | np.ndarray, length: int, path: Path | None = None
+    ) -> dict[str, np.ndarray]:
+        """Packed rows of the texts; see `OfflineTask`."""
+        return {name: value[np.asarray(which)] for name, value in self.rows(path)._asdict().items()}
 
     def loss(self, variables: Any, batch: Batch, key: Key, frozen: Frozen) -> Loss:
         """Sum of the cross-entropies of the tokens that count, and how many these are."""

@@ -18,9 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from jaxcore.bounds import Above
-from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.scored import Scored, read_scored
-from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.places import read_once
 from jaxcore.train.config import TrainConfig
@@ -91,16 +89,6 @@ class OffPolicyTask(OfflineTask):
                 f"{cfg.accum_steps} micro-batches (--train.accum-steps)."
             )
         return super().step(tx, cfg, mesh)
-
-    def batches(self, seed: int, start_step: int) -> Stream:
-        """Completions in random order."""
-
-        def make(stage: Stage, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-            return self.batch([draw.entry for draw in draws], stage.patch)
-
-        entries = {"completions": len(self.scored().outcome)}
-        options: dict[str, Any] = {"start_step": start_step, "num_threads": 0}
-        return stream(make, self.stages, entries=entries, seed=seed, **options)
 
     def batch(
         self, which: Sequence[int] | np.ndarray, length: int, path: Path | None = None

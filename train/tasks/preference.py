@@ -14,9 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from jaxcore.bounds import AtLeast
-from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.scored import Preferred, read_preferred
-from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.places import read_once
 from jaxcore.train.config import TrainConfig
@@ -88,21 +86,6 @@ class PreferenceTask(OfflineTask):
                 "micro-batches (--train.accum-steps)."
             )
         return super().step(tx, cfg, mesh)
-
-    def batches(self, seed: int, start_step: int) -> Stream:
-        """Pairs in random order."""
-
-        def make(stage: Stage, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-            return self.batch([draw.entry for draw in draws], stage.patch)
-
-        return stream(
-            make,
-            self.stages,
-            entries={"pairs": len(self._pairs(self.data).chosen)},
-            seed=seed,
-            start_step=start_step,
-            num_threads=0,
-        )
 
     def batch(
         self, which: Sequence[int] | np.ndarray, length: int, path: Path | None = None

@@ -14,9 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jaxcore.bounds import Above, AtLeast
-from jaxcore.data.images.pipeline import Stage
 from jaxcore.data.scored import LENGTH, Preferred, Scored, read_preferred, read_scored
-from jaxcore.data.stream import Draw, Stream, stream
 from jaxcore.errors import UserError
 from jaxcore.json_files import read_json
 from jaxcore.models import llama
@@ -152,19 +150,8 @@ class RewardTask(OfflineTask):
             )
         return super().step(tx, cfg, mesh)
 
-    def batches(self, seed: int, start_step: int) -> Stream:
-        """Completions, or pairs, in random order."""
-        entries = {name: count for name, count, *_ in self.counts()}
-
-        def make(stage: Stage, draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-            return self.batch([draw.entry for draw in draws], stage.patch)
-
-        return stream(
-            make, self.stages, entries=entries, seed=seed, start_step=start_step, num_threads=0
-        )
-
     def batch(
-        self, which: Sequence[int], length: int, path: Path | None = None
+        self, which: Sequence[int] | np.ndarray, length: int, path: Path | None = None
     ) -> dict[str, np.ndarray]:
         """Rows of the data.
 
