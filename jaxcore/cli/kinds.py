@@ -9,6 +9,7 @@ refused.
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
@@ -171,7 +172,11 @@ def _own(
 
     def make(**given: Any) -> Any:
         own = {fields_of.get(said, said): value for said, value in given.items()}
-        return spec.instantiate(**own, **fixed)
+        try:
+            return spec.instantiate(**own, **fixed)
+        except SettingsError as error:  # of fields, by the names of their options
+            said = [re.sub(r"^\w+", lambda m: names.get(m[0], m[0]), p) for p in error.problems]
+            raise SettingsError(said) from None
 
     return StructConstructorSpec(_sentences(make, info.type, shown), shown)
 

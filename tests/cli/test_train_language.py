@@ -88,6 +88,7 @@ def test_completions_are_learned_with_all_weights(place, tmp_path, call):
         (["--network.depth", "7"], "options of --network other than"),
         (["--stages.0.patch", "65"], "at most 64 tokens, found 65"),
         (["--model", "nowhere"], "found nothing at nowhere"),
+        (["--model", "None"], "--model must be the model that adapters are for"),
         (["--adapters-from", "nowhere"], "a configuration of adapters in nowhere"),
     ],
 )
