@@ -145,15 +145,16 @@ def read_json_lines(
     path: str | os.PathLike[str],
     *,
     what: str = "a file of records",
+    growing: bool = False,
     max_bytes: int = MAX_LINE_BYTES,
 ) -> Iterator[dict[str, Any]]:
     r"""The objects of a file with one per line, one after the other.
 
-    A last line that is not whole is left out: whoever wrote it was killed.
-
     Args:
       path: the file.
       what: what it is, for messages.
+      growing: lines were added one by one, and whoever did it may have been killed: a last line
+        that is not whole is left out.
       max_bytes: of one line; the length of the file is not bounded, as one line is held at a time.
 
     Raises:
@@ -163,7 +164,7 @@ def read_json_lines(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "a.jsonl")
     ...     _ = path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    ...     list(read_json_lines(path))
+    ...     list(read_json_lines(path, growing=True))
     [{'step': 1}, {'step': 2}]
     """
     file: Any = Path(path) if isinstance(path, str) else path  # may be a remote one of epath
@@ -180,7 +181,7 @@ def read_json_lines(
                 try:
                     record = parse_json(line, source=source, max_bytes=max_bytes)
                 except UserError as error:
-                    if len(line) <= max_bytes and not stream.read(1):
+                    if growing and len(line) <= max_bytes and not stream.read(1):
                         return
                     raise UserError(f"{str(error).removesuffix('.')} in line {number}.") from None
                 yield record

@@ -67,10 +67,12 @@ def test_whatever_is_within_the_bounds_is_read(tmp_path):
 def test_lines_are_read_up_to_a_torn_one(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"step": 1}\n\n{"step": 2}\n{"step": 3, "\xff')
-    assert list(read_json_lines(path)) == [{"step": 1}, {"step": 2}]
+    assert list(read_json_lines(path, growing=True)) == [{"step": 1}, {"step": 2}]
+    with pytest.raises(UserError, match=r"not UTF-8 in line 4\.$"):  # a file of data cut short
+        list(read_json_lines(path))
     path.write_bytes(b'{"step": 1}\n{"step": \xff}\n{"step": 3}\n')
     with pytest.raises(UserError, match=r"not UTF-8 in line 2\.$"):
-        list(read_json_lines(path))
+        list(read_json_lines(path, growing=True))
     path.write_bytes(b'{"step": 1}\n' + b"[" * 3_000_000)
     with pytest.raises(UserError, match=r"more than 1,048,576 bytes in line 2\.$"):
-        list(read_json_lines(path))
+        list(read_json_lines(path, growing=True))

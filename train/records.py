@@ -70,7 +70,9 @@ class MetricsFile:
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     """The whole records of a file, one at a time."""
-    for number, record in enumerate(read_json_lines(path, what="records of a run"), 1):
+    for number, record in enumerate(
+        read_json_lines(path, what="records of a run", growing=True), 1
+    ):
         step = record.get("step")
         if not isinstance(step, int) or isinstance(step, bool):
             raise UserError(
