@@ -8,10 +8,11 @@ recipes here are the same with its weight 0.
 
 from collections.abc import Callable
 
-from jaxcore.data.images.kinds import Dehazing, Photos
+from jaxcore.data.images.kinds import CleanImages, Dehazing, Photos
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.models.dea_net import DEANetConfig
 from jaxcore.train.config import TrainConfig
+from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.recipes import Recipe
 from jaxcore.train.recipes.demo import demo
@@ -74,9 +75,39 @@ def _demo(steps: int = 500) -> Recipe:
     )
 
 
+def _photos() -> Recipe:
+    """A small DEA-Net for haze of any strength, on a folder of clean photographs.
+
+    The weights ``haze`` that come with the library are trained by it, on two cores of a CPU. A
+    third of the rows are clean, so that the network leaves alone what is not hazy.
+    """
+    optim = OptimConfig(
+        learning_rate=1e-3,
+        weight_decay=1e-3,
+        schedule=ScheduleConfig(name="fixed"),
+        clip_norm=1.0,
+        betas=(0.9, 0.99),
+    )
+    task = RestorationTask(
+        model="dea_net",
+        network=DEANetConfig.tiny(base_dim=16, depths=(2, 2, 4, 2, 2)),
+        data=CleanImages(tasks=("haze", "haze_any", "clean"), cache_gb=4),
+        stages=(Stage(steps=None, patch=160, batch_size=6),),
+    )
+    train = TrainConfig(
+        steps=6000,
+        optim=optim,
+        ema=EMAConfig(decay=0.998, warmup="ratio"),
+        save_every=200,
+        keep_last=1,
+    )
+    return Recipe(task=task, train=train)
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "dea_net": _dea_net,
     "dea_net_s": _dea_net_s,
     "dea_net_cr": _dea_net_cr,
     "dea_net_demo": _demo,
+    "dea_net_photos": _photos,
 }
