@@ -1,8 +1,10 @@
-"""Matrix products over the pixels of maps."""
+"""Matrix products over the pixels of maps, and of stacks of small matrices."""
 
+import functools
 import math
 
 import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -31,3 +33,52 @@ def product_over_pixels(
     axes, over = tuple(range(len(lead))), (len(lead),)
     product = jax.lax.dot_general(a, b, ((over, over), (axes, axes)), preferred_element_type=dtype)
     return product.reshape(*kept, a.shape[-1], b.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def stacked_products(
+    a: Float[Array, "*b m k"], b: Float[Array, "*b k n"], dtype: DTypeLike
+) -> Float[Array, "*b m n"]:
+    """The product of each pair of matrices.
+
+    XLA on the CPU is slow at stacks of small products with a transposed left side, as the
+    gradient of the right one is: there it is transposed first. As with `pointwise`, JAX refuses
+    forward mode straight through.
+
+    Args:
+      a: the left matrices.
+      b: the right ones.
+      dtype: type of the sums and of the result.
+
+    >>> stacked_products(jnp.ones((5, 2, 3)), jnp.ones((5, 3, 4)), "float32").shape
+    (5, 2, 4)
+    """
+    return _product(a, b, dtype)
+
+
+def _product(a: Array, b: Array, dtype: DTypeLike) -> Array:
+    return jnp.einsum("...mk,...kn->...mn", a, b, preferred_element_type=jnp.dtype(dtype))
+
+
+def _stacked_forward(a: Array, b: Array, dtype: DTypeLike) -> tuple[Array, tuple[Array, Array]]:
+    return _product(a, b, dtype), (a, b)
+
+
+def _stacked_backward(
+    dtype: DTypeLike, factors: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    def derived(a: Array, b: Array, g: Array) -> tuple[Array, Array]:
+        return jax.vjp(functools.partial(_product, dtype=dtype), a, b)[1](g)
+
+    def written(a: Array, b: Array, g: Array) -> tuple[Array, Array]:
+        # Else the compiler would take the transposition back into the product.
+        left, right = (
+            jax.lax.optimization_barrier(x.swapaxes(-1, -2)).astype(dtype) for x in (a, b)
+        )
+        by_left, by_right = stacked_products(g, right, dtype), stacked_products(left, g, dtype)
+        return by_left.astype(a.dtype), by_right.astype(b.dtype)
+
+    return jax.lax.platform_dependent(*factors, g, cpu=written, default=derived)
+
+
+stacked_products.defvjp(_stacked_forward, _stacked_backward)
