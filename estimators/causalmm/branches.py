@@ -229,6 +229,8 @@ def _read(
     decoder: Decoder, text: Text, edit: AttentionEdit | None, *, slots: int, shared: int
 ) -> tuple[Array, Any]:
     cache = decoder.network.init_cache(decoder.cfg, text.x.shape[0], slots)
+    if isinstance(decoder.params["layers"], list):
+        cache = cache.unstacked()
     return _applied(decoder, edit, text.x, cache, shared, text)
 
 
@@ -248,8 +250,9 @@ def _applied(
     if shared > 1:
         rows = cache.rows // shared
 
-        def factual(stacked: Array) -> Array:
-            return jnp.tile(stacked[:, :rows], (1, shared, 1, 1, 1))
+        def factual(layers: Any) -> Any:
+            own = jax.tree.map(lambda x: x[..., :rows, :, :, :], layers)
+            return jax.tree.map(lambda x: jnp.tile(x, (shared, 1, 1, 1)), own)
 
         cache = cache.replace(keys=factual(cache.keys), values=factual(cache.values))
     return out.logits[:, 0], cache

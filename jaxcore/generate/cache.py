@@ -1,7 +1,7 @@
 """Keys and values of the tokens that a decoder has seen."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.struct
 import jax
@@ -13,33 +13,56 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcore.errors import UserError
 
 
+Layers: TypeAlias = Float[Array, "l b kv s d"] | tuple[Float[Array, "b kv s d"], ...]
+"""Keys or values of all layers, one after the other or each on its own."""
+
+
 @flax.struct.dataclass
 class Cache:
     """What the layers of a decoder have computed of the tokens before; of fixed length.
 
     Attributes:
-      keys: of every layer, after their rotation.
+      keys: of every layer, after their rotation; see also :meth:`unstacked`.
       values: of every layer.
       valid: slots that hold a token: written, and not padding.
       position: of the next token of each row.
       length: slots written, the same for all rows: shorter prompts are padded on the left.
     """
 
-    keys: Float[Array, "l b s kv d"]
-    values: Float[Array, "l b s kv d"]
+    keys: Layers
+    values: Layers
     valid: Bool[Array, "b s"]
     position: Int[Array, " b"]
     length: Int[Array, ""]
 
     @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Layers, rows, heads, slots, width of a head."""
+        one = self.keys[0] if isinstance(self.keys, tuple) else self.keys
+        rows, heads, slots, width = one.shape[-4:]
+        return len(self.keys), rows, heads, slots, width
+
+    @property
     def slots(self) -> int:
         """How many tokens it has room for."""
-        return self.keys.shape[2]
+        return self.shape[3]
 
     @property
     def rows(self) -> int:
         """Rows of the batch."""
-        return self.keys.shape[1]
+        return self.shape[1]
+
+    def unstacked(self) -> "Cache":
+        """The same with an array of its own for every layer, as `llama.unstacked` has parameters.
+
+        On a CPU a layer of a stack is copied before it is used.
+
+        >>> cache = init_cache(depth=2, num_kv_heads=1, head_dim=4, batch=3, length=8)
+        >>> [keys.shape for keys in cache.unstacked().keys]
+        [(3, 1, 8, 4), (3, 1, 8, 4)]
+        """
+        apart = {"keys": tuple(self.keys), "values": tuple(self.values)}
+        return self.replace(**apart)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def init_cache(
@@ -63,9 +86,10 @@ def init_cache(
 
     >>> cache = init_cache(depth=2, num_kv_heads=1, head_dim=4, batch=3, length=8)
     >>> cache.keys.shape, int(cache.length)
-    ((2, 3, 8, 1, 4), 0)
+    ((2, 3, 1, 8, 4), 0)
     """
-    shape = (depth, batch, length, num_kv_heads, head_dim)
+    # Tokens of a head lie together: so attention reads them without a copy.
+    shape = (depth, batch, num_kv_heads, length, head_dim)
     return Cache(
         keys=jnp.zeros(shape, dtype),
         values=jnp.zeros(shape, dtype),
@@ -87,17 +111,18 @@ def bytes_per_token(
 
 
 def write(
-    stacked: Float[Array, "l b s kv d"], new: Float[Array, "b t kv d"], layer: Any, start: Any
-) -> Float[Array, "l b s kv d"]:
+    stacked: Float[Array, "l b kv s d"], new: Float[Array, "b t kv d"], layer: Any, start: Any
+) -> Float[Array, "l b kv s d"]:
     """Keys or values with those of one layer for slots ``start`` to ``start + t - 1`` replaced.
 
-    >>> stacked = jnp.zeros((2, 1, 4, 1, 1))
-    >>> write(stacked, jnp.ones((1, 2, 1, 1)), 1, 1)[:, 0, :, 0, 0].tolist()
+    >>> stacked = jnp.zeros((2, 1, 1, 4, 1))
+    >>> write(stacked, jnp.ones((1, 2, 1, 1)), 1, 1)[:, 0, 0, :, 0].tolist()
     [[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]]
     """
     zero = jnp.zeros((), jnp.int32)
-    at = (jnp.asarray(layer, jnp.int32), zero, jnp.asarray(start, jnp.int32), zero, zero)
-    return jax.lax.dynamic_update_slice(stacked, new.astype(stacked.dtype)[None], at)
+    at = (jnp.asarray(layer, jnp.int32), zero, zero, jnp.asarray(start, jnp.int32), zero)
+    new = jnp.swapaxes(new, 1, 2).astype(stacked.dtype)[None]
+    return jax.lax.dynamic_update_slice(stacked, new, at)
 
 
 def repeat_rows(cache: Cache, times: int) -> Cache:
@@ -121,19 +146,20 @@ def join_rows(caches: Sequence[Cache]) -> Cache:
 
     >>> cache = init_cache(depth=1, num_kv_heads=1, head_dim=2, batch=2, length=4)
     >>> join_rows([cache, cache]).keys.shape
-    (1, 4, 4, 1, 2)
+    (1, 4, 1, 4, 2)
     """
     slots = {cache.slots for cache in caches}
     if len(slots) != 1:
         raise UserError(f"Expected caches with one number of slots, found {sorted(slots)}.")
 
-    def joined(name: str, axis: int) -> Array:
-        return jnp.concatenate([getattr(cache, name) for cache in caches], axis)
+    def joined(name: str, axis: int = 0) -> Any:
+        parts = [getattr(cache, name) for cache in caches]
+        return jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis), *parts)
 
     return Cache(
-        keys=joined("keys", 1),
-        values=joined("values", 1),
-        valid=joined("valid", 0),
-        position=joined("position", 0),
+        keys=joined("keys", -4),
+        values=joined("values", -4),
+        valid=joined("valid"),
+        position=joined("position"),
         length=caches[0].length,
     )

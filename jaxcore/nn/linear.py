@@ -1,7 +1,6 @@
 """Dense layers of networks of tokens."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,6 +14,7 @@ class Linear(nn.Module, kw_only=True):
 
     Parameters: ``kernel`` (in, *features) and, with ``use_bias``, ``bias`` of shape ``features``.
 
+    >>> import jax
     >>> layer = Linear(features=(2, 5))
     >>> layer.init_with_output(jax.random.key(0), jnp.zeros((3, 4)))[0].shape
     (3, 2, 5)
@@ -66,6 +66,5 @@ class SwiGLU(nn.Module, kw_only=True):
         types = self.types
         both = Linear(features=(2, self.width), types=types, name="gate_up")(x)
         # Rounded once: a processor without half precision converts there and back at each step.
-        gate, up = (both[..., i, :].astype(ops.accumulation_dtype(both.dtype)) for i in (0, 1))
-        hidden = (jax.nn.silu(gate) * up).astype(both.dtype)
+        hidden: Array = ops.silu_gate(both)
         return Linear(features=(x.shape[-1],), types=types, name="down")(hidden)

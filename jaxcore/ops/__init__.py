@@ -9,7 +9,7 @@ from jaxcore.ops.conv import conv2d, conv_transpose2d, pointwise, repeated_conv2
 from jaxcore.ops.cross_entropy import chunked_cross_entropy
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
-from jaxcore.ops.gate import gelu_gate
+from jaxcore.ops.gate import gelu_gate, silu_gate
 from jaxcore.ops.linear import linear, project_rows
 from jaxcore.ops.norm import channel_norm, group_norm, rms_norm
 from jaxcore.ops.pool import adaptive_pool, global_max
@@ -66,6 +66,7 @@ __all__ = [
     "rotary_rates",
     "rotary_turns",
     "signed_frequencies",
+    "silu_gate",
     "soft_band",
     "spectral_split",
     "token_attention",

@@ -1,10 +1,14 @@
 """Losses over a large vocabulary without all its logits."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcore.ops.precision import accumulation_dtype
+from jaxcore.ops.products import product_over_pixels
 
 
 def chunked_cross_entropy(
@@ -32,31 +36,77 @@ def chunked_cross_entropy(
     >>> round(float(loss[0]), 4)
     2.0794
     """
+    wide = accumulation_dtype(hidden.dtype)
+    rows = jnp.take(table, targets, axis=0, mode="clip").astype(hidden.dtype)
+    right = jnp.sum(hidden.astype(wide) * rows.astype(wide), axis=1)
+    inside = (targets >= 0) & (targets < len(table))
+    return _log_sum(hidden, table, chunk) - jnp.where(inside, right, 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _log_sum(hidden: Array, table: Array, chunk: int) -> Array:
+    """Log of the sum of the exponentials of all logits of each row."""
+    wide = accumulation_dtype(hidden.dtype)
+
+    def step(carried: tuple[Array, Array], piece: tuple[Array, Array]) -> Any:
+        largest, total = carried
+        logits = _logits(hidden, piece, len(table))
+        higher = jnp.maximum(largest, jnp.max(logits, axis=1))
+        total = total * jnp.exp(largest - higher)
+        return (higher, total + jnp.sum(jnp.exp(logits - higher[:, None]), axis=1)), None
+
+    zeros = jnp.zeros(hidden.shape[:1], wide)
+    first = (jnp.full_like(zeros, jnp.finfo(wide).min), zeros)
+    (largest, total), _ = jax.lax.scan(step, first, _pieces(table, chunk))
+    return largest + jnp.log(total)
+
+
+def _pieces(table: Array, chunk: int) -> tuple[Array, Array]:
+    """Numbers of the parts, and their rows."""
     count, width = table.shape
     parts = -(-count // chunk)
     size = -(-count // parts)
     padded = jnp.pad(table, ((0, size * parts - count), (0, 0)))
     pieces = jnp.swapaxes(padded.reshape(size, parts, width), 0, 1)
+    return jnp.arange(parts, dtype=jnp.int32), pieces
+
+
+def _logits(hidden: Array, piece: tuple[Array, Array], count: int) -> Array:
+    """Logits of a part; those of entries that fill it up are as small as can be."""
+    number, rows = piece
     wide = accumulation_dtype(hidden.dtype)
+    rows = rows.astype(hidden.dtype)
+    logits = jnp.einsum("nd,sd->ns", hidden, rows, preferred_element_type=wide)
+    parts = -(-count // len(rows))
+    if parts * len(rows) == count:
+        return logits
+    entries = jnp.arange(len(rows), dtype=jnp.int32) * parts + number
+    return jnp.where((entries < count)[None], logits, jnp.finfo(wide).min)
 
-    def step(
-        carried: tuple[Array, Array, Array], piece: tuple[Array, Array]
-    ) -> tuple[tuple[Array, Array, Array], None]:
-        largest, total, right = carried
-        number, rows = piece
-        rows = rows.astype(hidden.dtype)
-        logits = jnp.einsum("nd,sd->ns", hidden, rows, preferred_element_type=wide)
-        entries = jnp.arange(size, dtype=jnp.int32) * parts + number
-        logits = jnp.where((entries < count)[None], logits, jnp.finfo(wide).min)
-        higher = jax.lax.stop_gradient(jnp.maximum(largest, jnp.max(logits, axis=1)))
-        total = total * jnp.exp(largest - higher)
-        total = total + jnp.sum(jnp.exp(logits - higher[:, None]), axis=1)
-        found = entries[None] == targets[:, None].astype(jnp.int32)
-        return (higher, total, right + jnp.sum(jnp.where(found, logits, 0), axis=1)), None
 
-    zeros = jnp.zeros(hidden.shape[:1], wide)
-    first = (jnp.full_like(zeros, jnp.finfo(wide).min), zeros, zeros)
-    numbers = jnp.arange(parts, dtype=jnp.int32)
-    # Nothing of a part is kept for the backward pass; its logits are computed again there.
-    (largest, total, right), _ = jax.lax.scan(jax.checkpoint(step), first, (numbers, pieces))
-    return largest + jnp.log(total) - right
+def _log_sum_forward(
+    hidden: Array, table: Array, chunk: int
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    found = _log_sum(hidden, table, chunk)
+    return found, (hidden, table, found)
+
+
+def _log_sum_backward(
+    chunk: int, kept: tuple[Array, Array, Array], g: Array
+) -> tuple[Array, Array]:
+    """Probabilities times what is behind; logits are computed again, part after part."""
+    hidden, table, log_sum = kept
+
+    def step(slope: Array, piece: tuple[Array, Array]) -> tuple[Array, Array]:
+        shares = jnp.exp(_logits(hidden, piece, len(table)) - log_sum[:, None]) * g[:, None]
+        slope = slope + jnp.einsum("ns,sd->nd", shares, piece[1].astype(wide))
+        return slope, product_over_pixels(before, shares, dtype=wide)
+
+    wide = log_sum.dtype
+    before = hidden.astype(wide)
+    slope, slopes = jax.lax.scan(step, jnp.zeros_like(before), _pieces(table, chunk))
+    rows = jnp.transpose(slopes, (2, 0, 1)).reshape(-1, table.shape[1])[: len(table)]
+    return slope.astype(hidden.dtype), rows.astype(table.dtype)
+
+
+_log_sum.defvjp(_log_sum_forward, _log_sum_backward)

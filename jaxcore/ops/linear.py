@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcore.ops.conv import pointwise
 from jaxcore.ops.precision import accumulation_dtype
 
 # For a single row XLA's CPU backend takes a loop of its own, many times slower in half precision.
@@ -34,7 +35,8 @@ def linear(x: Float[Array, "*b i"], kernel: Float[Array, "i *o"]) -> Float[Array
         return jnp.tensordot(x, kernel, axes=1, preferred_element_type=kind).astype(x.dtype)
 
     if x.dtype.itemsize >= 4:
-        return plain(x, kernel)
+        flat: Array = pointwise(x, kernel.reshape(kernel.shape[0], -1))
+        return flat.reshape(*x.shape[:-1], *kernel.shape[1:])
     return jax.lax.platform_dependent(x, kernel, cpu=_several(wide), default=plain)
 
 

@@ -132,7 +132,7 @@ def _scores(q: Array, k: Array) -> Array:
     Queries of all heads that share keys are rows of one matrix: the CPU is three times as fast as
     with axes left where they are.
     """
-    batch, queries, heads, width = q.shape
+    batch, queries, _, width = q.shape
     shared, wide = k.shape[2], accumulation_dtype(q.dtype)
     scale = jnp.asarray(width**-0.5, wide)
     exact = q.dtype == wide

@@ -58,7 +58,8 @@ class LlamaConfig(NetworkConfig):
 
     dtype: DType = "float32"  # of activations; norms, softmax and logits are not narrower
     param_dtype: DType = "float32"
-    scan_blocks: bool = True  # one compiled body for all blocks; same parameters
+    # One compiled body for all blocks; None: but for a few on a processor. Same parameters
+    scan_blocks: bool | None = None
     remat: bool = False  # compute blocks again in the backward pass
 
     def __post_init__(self) -> None:

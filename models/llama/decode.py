@@ -27,7 +27,7 @@ def init_cache(cfg: LlamaConfig, batch: int, length: int, dtype: str | None = No
       dtype: of keys and values; default that of activations.
 
     >>> init_cache(LlamaConfig.tiny(), 2, 16).keys.shape
-    (2, 2, 16, 2, 4)
+    (2, 2, 2, 16, 4)
     """
     return caches.init_cache(**_sizes(cfg), batch=batch, length=length, dtype=dtype or cfg.dtype)
 
@@ -136,6 +136,8 @@ def _prefill(
     length: int,
 ) -> tuple[Array, Cache]:
     cache = init_cache(cfg, x.shape[0], length)
+    if isinstance(params["layers"], list):
+        cache = cache.unstacked()
     options: dict[str, Any] = {"valid": valid, "positions": positions, "edit": edit}
     out = apply(params, x, cfg, cache=cache, fresh=True, **options, logits="last")
     assert out.logits is not None and out.cache is not None

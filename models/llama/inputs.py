@@ -83,8 +83,8 @@ def check_inputs(
     if segments is not None:
         raise UserError(f"{title} expects either a cache or segments, found both.")
     expected = (cfg.depth, shape[0], cfg.num_kv_heads, cfg.head_dim)
-    keys = cache.keys.shape
-    if (keys[0], keys[1], *keys[3:]) != expected or shape[1] > cache.slots:
+    keys = cache.shape
+    if (*keys[:3], keys[4]) != expected or shape[1] > cache.slots:
         raise UserError(
             f"{title} expects a cache of {expected[0]} layers, {expected[1]} rows, at least "
             f"{shape[1]} slots and {expected[2]} heads of {expected[3]}, found {keys}."

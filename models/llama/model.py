@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore import ops
 from jaxcore.errors import UserError
-from jaxcore.generate.cache import Cache, write
+from jaxcore.generate.cache import Cache, Layers, write
 from jaxcore.models.llama.config import LlamaConfig
 from jaxcore.models.llama.inputs import (
     allowed_keys,
@@ -63,8 +63,8 @@ class _Carried:
     """What goes from layer to layer, and is changed in place."""
 
     x: Float[Array, "b t d"]
-    keys: Float[Array, "l b s kv d"] | None = None
-    values: Float[Array, "l b s kv d"] | None = None
+    keys: Layers | None = None
+    values: Layers | None = None
 
 
 class Block(nn.Module):
@@ -106,15 +106,17 @@ class Block(nn.Module):
         # Per head of keys and values: its queries, its key, its value.
         shape = (cfg.num_kv_heads, cfg.groups + 2, cfg.head_dim)
         mixed = Linear(features=shape, use_bias=cfg.qkv_bias, types=types, name="qkv")(x)
-        turned = ops.rotary(mixed[..., :-1, :], shared.turns)
-        q, k, v = turned[..., :-1, :], turned[..., -1, :], mixed[..., -1, :]
+        # Split, not sliced: the gradient of slices is a sum of maps that are mostly zeros.
+        turned, v = jnp.split(mixed, [cfg.groups + 1], axis=-2)
+        q, k = jnp.split(ops.rotary(turned, shared.turns), [cfg.groups], axis=-2)
         q = q.reshape(*x.shape[:2], cfg.num_heads, cfg.head_dim)
+        k, v = k[..., 0, :], v[..., 0, :]
         if shared.start is not None and carried.keys is not None and carried.values is not None:
             keys = write(carried.keys, k, layer, shared.start)
             values = write(carried.values, v, layer, shared.start)
             carried = carried.replace(keys=keys, values=values)  # pyright: ignore[reportAttributeAccessIssue]
-            k, v = (jax.lax.dynamic_index_in_dim(a, layer, 0, False) for a in (keys, values))
-            k, v = k.astype(q.dtype), v.astype(q.dtype)
+            own = (jax.lax.dynamic_index_in_dim(a, layer, 0, False) for a in (keys, values))
+            k, v = (jnp.swapaxes(a, 1, 2).astype(q.dtype) for a in own)
         y = self._mixed(q, k, v, shared, edit)
         y = y.reshape(*x.shape[:2], cfg.num_heads * cfg.head_dim)
         out = Linear(features=(cfg.width,), use_bias=cfg.out_bias, types=types, name="out_proj")
@@ -315,16 +317,31 @@ def _layers(
         out: Any = Llama(cfg).apply({"params": module}, carried, shared, edit)
         return out
     edits = None if edit is None else edit.stacked(cfg.depth)
-    seen = []
+    seen, caches = [], _caches(carried)
     for i, layer in enumerate(params["layers"]):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], edits)
-        with taps.nested(jnp.int32(i)) as values:
+        one, at = jax.tree.map(lambda leaf, i=i: leaf[i], edits), i
+        if caches:  # that of the layer alone, as a stack of one
+            at, (keys, values) = 0, caches[i]
+            carried = carried.replace(keys=keys[None], values=values[None])  # pyright: ignore[reportAttributeAccessIssue]
+        with taps.nested(jnp.int32(i)) as seen_here:
             variables = {"params": {"layers": layer}}
-            found: Any = _Layer(cfg).apply(variables, carried, shared, jnp.int32(i), one)
+            found: Any = _Layer(cfg).apply(variables, carried, shared, jnp.int32(at), one)
             carried, _ = found
-        seen.append(values)
+        if caches:
+            caches[i] = carried.keys[0], carried.values[0]
+        seen.append(seen_here)
     taps.add({name: jnp.stack([values[name] for values in seen]) for name in seen[0]})
+    if caches:
+        keys, values = zip(*caches, strict=True)
+        carried = carried.replace(keys=keys, values=values)  # pyright: ignore[reportAttributeAccessIssue]
     return ops.rms_norm(carried.x, params["norm"]["scale"], cfg.epsilon), carried
+
+
+def _caches(carried: _Carried) -> list[tuple[Array, Array]]:
+    """Keys and values of each layer, where they are not stacked."""
+    if not isinstance(carried.keys, tuple) or not isinstance(carried.values, tuple):
+        return []
+    return list(zip(carried.keys, carried.values, strict=True))
 
 
 def _turns(positions: Array, cfg: LlamaConfig) -> ops.Turns:

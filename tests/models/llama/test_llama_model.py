@@ -220,6 +220,15 @@ def test_what_does_not_fit_is_refused(options, message):
         llama.prefill(PARAMS, TOKENS, CFG, room=56)
 
 
+def test_layers_of_their_own_read_caches_of_their_own_or_a_stack():
+    cache, apart = llama.init_cache(CFG, 2, 9), llama.unstacked(PARAMS)
+    stacked = llama.apply(apart, TOKENS, CFG, cache=cache)
+    own = llama.apply(apart, TOKENS, CFG, cache=cache.unstacked())
+    np.testing.assert_array_equal(stacked.logits, own.logits)
+    np.testing.assert_array_equal(stacked.cache.keys, np.stack(own.cache.keys))
+    assert own.cache.shape == stacked.cache.shape
+
+
 def test_memory_of_a_cache_is_as_computed():
     cache = llama.init_cache(CFG, 2, 16)
     held = cache.keys.nbytes + cache.values.nbytes + cache.valid.nbytes
