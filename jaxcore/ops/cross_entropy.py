@@ -46,6 +46,10 @@ def chunked_cross_entropy(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _log_sum(hidden: Array, table: Array, chunk: int) -> Array:
     """Log of the sum of the exponentials of all logits of each row."""
+    return _summed(hidden, table, chunk)
+
+
+def _summed(hidden: Array, table: Array, chunk: int) -> Array:
     wide = accumulation_dtype(hidden.dtype)
 
     def step(carried: tuple[Array, Array], piece: tuple[Array, Array]) -> Any:
@@ -87,7 +91,7 @@ def _logits(hidden: Array, piece: tuple[Array, Array], count: int) -> Array:
 def _log_sum_forward(
     hidden: Array, table: Array, chunk: int
 ) -> tuple[Array, tuple[Array, Array, Array]]:
-    found = _log_sum(hidden, table, chunk)
+    found = _summed(hidden, table, chunk)
     return found, (hidden, table, found)
 
 

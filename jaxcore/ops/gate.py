@@ -52,13 +52,17 @@ gelu_gate.defvjp(_forward, _backward)
 def silu_gate(both: Float[Array, "*b 2 d"]) -> Float[Array, "*b d"]:
     """``silu(a) * b`` of the two rows ``a`` and ``b`` of each matrix.
 
-    Computed in at least float32. The backward pass keeps ``both`` only; as with `gelu_gate`,
-    forward mode straight through is refused by JAX.
+    Computed in at least float32. The backward pass keeps ``both`` only; it can be differentiated
+    as that of `gelu_gate` can.
 
     >>> import jax.numpy as jnp
     >>> silu_gate(jnp.array([[0.0, 20.0], [1.0, 2.0]])).round(3).tolist()
     [0.0, 40.0]
     """
+    return _gated(both)
+
+
+def _gated(both: Array) -> Array:
     a, b = _rows(both)
     return (jax.nn.silu(a) * b).astype(both.dtype)
 
@@ -69,7 +73,7 @@ def _rows(both: Array) -> tuple[Array, Array]:
 
 
 def _silu_forward(both: Array) -> tuple[Array, Array]:
-    return silu_gate(both), both
+    return _gated(both), both
 
 
 def _silu_backward(both: Array, g: Array) -> tuple[Array]:

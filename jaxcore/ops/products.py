@@ -42,8 +42,8 @@ def stacked_products(
     """The product of each pair of matrices.
 
     XLA on the CPU is slow at stacks of small products with a transposed left side, as the
-    gradient of the right one is: there it is transposed first. As with `pointwise`, JAX refuses
-    forward mode straight through.
+    gradient of the right one is: there it is transposed first. As with `pointwise`, the gradients
+    can be differentiated again in either mode; JAX refuses forward mode straight through.
 
     Args:
       a: the left matrices.
@@ -75,7 +75,7 @@ def _stacked_backward(
         left, right = (
             jax.lax.optimization_barrier(x.swapaxes(-1, -2)).astype(dtype) for x in (a, b)
         )
-        by_left, by_right = stacked_products(g, right, dtype), stacked_products(left, g, dtype)
+        by_left, by_right = _product(g, right, dtype), _product(left, g, dtype)
         return by_left.astype(a.dtype), by_right.astype(b.dtype)
 
     return jax.lax.platform_dependent(*factors, g, cpu=written, default=derived)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcore.ops import channel_norm, gelu_gate, pointwise
-from jaxcore.ops.products import product_over_pixels
+from jaxcore.ops import accumulation_dtype, channel_norm, conv2d, gelu_gate, pointwise, silu_gate
+from jaxcore.ops.products import product_over_pixels, stacked_products
 
 
 def normal(*shape, seed=0, dtype="float32"):
@@ -48,10 +48,35 @@ def plain_norm(x, scale, bias=None, epsilon=1e-5):
     return unit * rows[0] if bias is None else unit * rows[0] + rows[1]
 
 
+def convolutions(stride, padding):
+    """That of the library, and XLA's with its own gradients."""
+    order = ("NHWC", "HWIO", "NHWC")
+
+    def plain(x, kernel):
+        steps, pads = (stride, stride), [(padding, padding)] * 2
+        return jax.lax.conv_general_dilated(x, kernel, steps, pads, dimension_numbers=order)
+
+    return functools.partial(conv2d, stride=stride, padding=padding), plain
+
+
+def stacked(a, b):
+    return stacked_products(a, b, accumulation_dtype(a.dtype))
+
+
+def plain_silu(both):
+    return jax.nn.silu(both[..., 0, :]) * both[..., 1, :]
+
+
 IMAGE, VECTOR = (2, 5, 3, 4), (4,)
 CASES = {
     "pointwise": (pointwise, plain_pointwise, [IMAGE, (4, 6)]),
     "pointwise narrowing": (pointwise, plain_pointwise, [(3, 4), (4, 2)]),
+    "convolution": (*convolutions(1, 1), [IMAGE, (3, 3, 4, 2)]),
+    "patches": (*convolutions(4, 0), [(2, 11, 9, 3), (4, 4, 3, 5)]),
+    "every second pixel": (*convolutions(2, 1), [(2, 8, 7, 3), (3, 3, 3, 5)]),
+    "a pixel between patches": (*convolutions(3, 0), [(1, 8, 9, 2), (2, 2, 2, 3)]),
+    "stacks": (stacked, jnp.matmul, [(3, 2, 4, 5), (3, 2, 5, 4)]),
+    "gated unit": (silu_gate, plain_silu, [(3, 2, 4)]),
     "gate": (gelu_gate, plain_gate, [IMAGE, IMAGE]),
     "norm": (channel_norm, plain_norm, [IMAGE, VECTOR, VECTOR]),
     "norm without bias": (channel_norm, plain_norm, [IMAGE, VECTOR]),
