@@ -30,9 +30,9 @@ from jaxcore.cli.restoring import Job, header_sizes, restore_many, restore_one, 
 from jaxcore.data.images import read_image, write_image
 from jaxcore.data.images.photos import demo_photos
 from jaxcore.models.dea_net import DEANetConfig
-from jaxcore.weights import PHOTOS, Loaded, load
+from jaxcore.weights import NOISE, Loaded, load
 
-PARTS = {"photos": (8, 3), "dea_net": (24, 7)}  # pictures, turns
+PARTS = {"noise": (8, 3), "dea_net": (24, 7)}  # pictures, turns
 _SIDES = (200, 420)  # pixels
 _OPTIONS = {"tile": 0, "overlap": 32, "ensemble": False, "bucket": None}
 _TURNS = ("network", "folder", "one_by_one")
@@ -43,8 +43,8 @@ def network(name: str) -> Loaded:
 
     The second is the quickest network here, which is the harder case for what surrounds it.
     """
-    if name == "photos":
-        return load(PHOTOS.name)
+    if name == "noise":
+        return load(NOISE.name)
     chosen, cfg = registry.network("dea_net"), DEANetConfig.tiny()
     return Loaded(chosen, cfg, chosen.init(jax.random.key(0), cfg))
 

@@ -2,14 +2,15 @@
 
     python -m benchmarks.shipped_weights
 
-fetches the photographs (`benchmarks.photographs`), trains (`jaxcore train adair_photos`; minutes
-on a GPU, a night on a CPU, goes on where it stopped), writes ``jaxcore/weights/photos.safetensors``
-and measures it. Parts are named to run them alone.
+fetches the photographs (`benchmarks.photographs`), trains (`jaxcore train adair_photos` for noise,
+`dea_net_photos` for haze; minutes on a GPU, hours on a CPU, goes on where it stopped), writes
+``noise.safetensors`` and ``haze.safetensors`` into ``jaxcore/weights`` and measures them. Parts are
+named to run them alone.
 
 Measured is on pictures from other packages than those of the training: scikit-image and
 scikit-learn. Noise is the protocol's, clipped and 8-bit, with sigma 15, 25 and 50; haze is that of
-`jaxcore demo`; "clean" is the picture itself, which should come out as it went in. Rivals see the
-same pictures and are told the sigma, which the network is not.
+`jaxcore demo`; "clean" is the picture itself, which should come out of the network for noise as it
+went in. Rivals see the same pictures and are told the sigma, which the network is not.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from jaxcore.data.images.sources import ArraySource, Group
 from jaxcore.data.images.write import write_image
 from jaxcore.metrics import PROTOCOLS
 from jaxcore.train.tasks.images import Restored, comparison
-from jaxcore.weights import PHOTOS, describe, load
+from jaxcore.weights import HAZE, NOISE, Shipped, describe, load
 
 HELD_OUT = ("astronaut", "chelsea", "coffee", "rocket")  # of scikit-image
 SAMPLES = ("china", "flower")  # of scikit-learn
@@ -46,11 +47,13 @@ SIDE = 288  # of the central square that is measured for noise and haze, pixels
 MOST = 640  # the same for clean photographs
 LICENCE = "Apache-2.0; trained on photographs of CC0 and CC BY 4.0, listed in jaxcore/weights"
 Part = Literal["photographs", "train", "package", "scores"]
+MADE = {NOISE.name: (NOISE, "adair_photos"), HAZE.name: (HAZE, "dea_net_photos")}
 
 
 def main(
     parts: tyro.conf.Positional[tuple[Part, ...]] = (),
     work: Path = Path("runs/photos"),
+    only: tuple[Literal["noise", "haze"], ...] = ("noise", "haze"),
     trained: Path | None = None,
     options: tuple[str, ...] = (),
     again: bool = False,
@@ -61,20 +64,23 @@ def main(
     Args:
       parts: photographs, train, package, scores; all of them, in this order, without any.
       work: folder of the photographs and of the run.
+      only: train and package these.
       trained: run or weight file to package, if it was trained elsewhere.
       options: further ones of the training, such as --train.steps 20000.
       again: take the figures of the rivals, on which weights have no bearing, from the results.
       out: folder of the results.
     """
     chosen = parts or ("photographs", "train", "package", "scores")
-    photographs, run = work / "photographs", work / "run"
+    photographs = work / "photographs"
     if "photographs" in chosen:
         _python("benchmarks.photographs", photographs)
-    if "train" in chosen:
-        words = ("--data.root", photographs, "-o", run, *options)
-        _python("jaxcore", "train", "adair_photos", *words)
-    if "package" in chosen:
-        package(trained or run)
+    for name in only:
+        own, recipe = MADE[name]
+        if "train" in chosen:
+            words = ("--data.root", photographs, "-o", work / name, *options)
+            _python("jaxcore", "train", recipe, *words)
+        if "package" in chosen:
+            package(own, trained or work / name)
     if "scores" in chosen:
         scores(out, again=again)
 
@@ -83,29 +89,29 @@ def _python(*words: object) -> None:
     subprocess.run([sys.executable, "-m", *map(str, words)], check=True)
 
 
-def package(trained: Path) -> None:
+def package(own: Shipped, trained: Path) -> None:
     """Write weights with 16 bits each into the folder of the library."""
     found = load(trained)
     cfg = dataclasses.replace(found.cfg, dtype="float32")
     tensors = found.network.to_torch(found.params, cfg)
     halves = {name: value.astype(np.float16) for name, value in tensors.items()}
     about = {**describe(found.network, cfg), "format": "pt", "licence": LICENCE}
-    path = PHOTOS.path
+    path = own.path
     write_safetensors(path, halves, about, overwrite=True)
     say(f"{path}: {sum(v.size for v in halves.values()):,} parameters, {path.stat().st_size:,} B")
 
 
 def scores(out: Path, *, again: bool = False) -> None:
     """Measure the packaged weights beside rivals."""
-    found = load(PHOTOS.path)
-    network, params, cfg = found.network, found.params, found.cfg
+    loaded = {name: load(name) for name in MADE}
 
-    def ours(image: np.ndarray) -> np.ndarray:
-        return network.restore(params, image, cfg, bucket=64)
+    def ours(image: np.ndarray, name: str = NOISE.name) -> np.ndarray:
+        found = loaded[name]
+        return found.network.restore(found.params, image, found.cfg, bucket=64)
 
     file = out / "shipped_weights.json"
     known = json.loads(file.read_text())["pictures"] if again else {}
-    result: dict[str, Any] = {"weights": PHOTOS.name, "side": SIDE, "pictures": {}}
+    result: dict[str, Any] = {"weights": list(MADE), "side": SIDE, "pictures": {}}
     source = ArraySource({name: _photo(name) for name in (*HELD_OUT, *SAMPLES)})
     shown = []
     for task in ("noise15", "noise25", "noise50", "haze"):
@@ -113,7 +119,8 @@ def scores(out: Path, *, again: bool = False) -> None:
         group = Group(task, source, degradation=task)
         for sample in evaluation_samples(group, side=SIDE):
             degraded, clean = sample["degraded"], sample["clean"]
-            made = {"input": degraded, "jaxcore": ours(degraded)}
+            name = HAZE.name if task == "haze" else NOISE.name
+            made = {"input": degraded, "jaxcore": ours(degraded, name)}
             made |= {name: rival(degraded) for name, rival in rivals.items()}
             figures = {name: _quality(image, clean) for name, image in made.items()}
             figures = known.get(task, {}).get(sample["name"], {}) | figures

@@ -12,7 +12,7 @@ import pytest
 from jaxcore.convert import write_safetensors
 from jaxcore.errors import UserError
 from jaxcore.models import adair
-from jaxcore.weights import PHOTOS, SHIPPED, Shipped, describe, load, shipped
+from jaxcore.weights import NOISE, SHIPPED, Shipped, describe, load, shipped
 from tests.clean_photographs import check_clean_photographs
 from tests.tiny_weights import TINY, params, run, weights, write_run  # noqa: F401  # fixtures
 
@@ -108,7 +108,7 @@ def test_weights_of_the_library_are_small_and_say_what_they_are():
 
 
 def test_the_page_of_the_weights_names_every_author_of_a_photograph():
-    page = " ".join((PHOTOS.path.parent / "README.md").read_text().split())
+    page = " ".join((NOISE.path.parent / "README.md").read_text().split())
     listed = json.loads(Path("benchmarks/photographs.json").read_text())["packages"]
     for package in listed:
         licence = package["licence"].replace("-", " ")
@@ -117,15 +117,13 @@ def test_the_page_of_the_weights_names_every_author_of_a_photograph():
 
 
 def test_they_are_loaded_by_name_and_without_a_source_the_first_of_them(weights, monkeypatch):
-    monkeypatch.setitem(SHIPPED, "photos", dataclasses.replace(PHOTOS, default=True))
     monkeypatch.setattr(Shipped, "path", property(lambda _: weights / "tiny.safetensors"))
     same(load().params, 0)
-    same(load("photos").params, 0)
-    with pytest.raises(UserError, match="Expected weights 'none', found with jaxcore photos"):
+    same(load("noise").params, 0)
+    with pytest.raises(UserError, match="Expected weights 'none', found with jaxcore noise"):
         shipped("none")
 
 
 @pytest.mark.slow
 def test_the_weights_of_the_library_leave_clean_photographs_alone():
-    for name in SHIPPED:
-        check_clean_photographs(load(name))
+    check_clean_photographs(load())

@@ -40,7 +40,7 @@ def _of_network(name: str) -> Iterator[str]:
     for own in SHIPPED.values():
         if own.network == name:
             size = own.path.stat().st_size / 1e6
-            ready = "" if own.default else "; not good enough to be taken by default"
+            ready = "; taken where no weights are named" if own.default else ""
             yield f"  shipped   {own.name:24}{own.what}{ready}"
             yield f"            {size:.1f} MB; Apache-2.0, of pictures under CC0 and CC BY 4.0"
             yield f"            {command(*RESTORE, own.name)}"

@@ -71,7 +71,7 @@ def restore(
     from jaxcore.cli.restore_video import check_video, restore_video
     from jaxcore.cli.restoring import header_sizes, runner
     from jaxcore.data.video import frame_size
-    from jaxcore.weights import load, shipped
+    from jaxcore.weights import SHIPPED, load, shipped
 
     if overwrite and skip_existing:
         raise UserError("Expected --overwrite or --skip-existing, found both.")
@@ -95,7 +95,9 @@ def restore(
         show(note)
     if weights is None:
         own = shipped()
-        show(f"weights {own.name} of jaxcore ({loaded.cfg.title}): for {own.what}")
+        others = (f"--weights {one.name} for {one.what}" for one in SHIPPED.values() if one != own)
+        also = "".join(f"; {other}" for other in others)
+        show(f"weights {own.name} of jaxcore ({loaded.cfg.title}): for {own.what}{also}")
     if stat_window is not None:
         loaded = _with_window(loaded, stat_window)
     own = {"steps": steps, "seed": seed, "condition": condition}

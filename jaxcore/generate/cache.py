@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore.errors import UserError
 
-
 Layers: TypeAlias = Float[Array, "l b kv s d"] | tuple[Float[Array, "b kv s d"], ...]
 """Keys or values of all layers, one after the other or each on its own."""
 

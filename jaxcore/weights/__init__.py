@@ -3,11 +3,12 @@
 from jaxcore.weights.encoders import ImageEncoder, load_encoder
 from jaxcore.weights.language import LanguageModel, load_language
 from jaxcore.weights.loading import DEFAULT_MODEL, Loaded, Which, describe, load
-from jaxcore.weights.shipped import PHOTOS, SHIPPED, Shipped, shipped
+from jaxcore.weights.shipped import HAZE, NOISE, SHIPPED, Shipped, shipped
 
 __all__ = [
     "DEFAULT_MODEL",
-    "PHOTOS",
+    "HAZE",
+    "NOISE",
     "SHIPPED",
     "ImageEncoder",
     "LanguageModel",

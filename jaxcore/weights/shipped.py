@@ -13,7 +13,7 @@ class Shipped:
     name: str
     network: str
     what: str  # they are for
-    default: bool  # good enough to be taken where none are named
+    default: bool  # taken where none are named
 
     @property
     def path(self) -> Path:
@@ -21,8 +21,9 @@ class Shipped:
         return Path(__file__).with_name(f"{self.name}.safetensors")
 
 
-PHOTOS = Shipped("photos", "adair", "a start for noise and haze in photographs", default=False)
-SHIPPED = {one.name: one for one in (PHOTOS,) if one.path.exists()}
+NOISE = Shipped("noise", "adair", "noise of any strength, and photographs without", default=True)
+HAZE = Shipped("haze", "dea_net", "haze", default=False)
+SHIPPED = {one.name: one for one in (NOISE, HAZE) if one.path.exists()}
 """Those there are, by name."""
 
 
@@ -40,8 +41,8 @@ def shipped(name: str | None = None) -> Shipped:
         return found[0]
     if name is None:
         raise UserError(
-            "Expected --weights with a run or a file, found none: none of those that come with "
-            "jaxcore restores well enough (jaxcore/weights/README.md says how to make better ones)."
+            "Expected --weights with a run or a file, found none, and this installation of jaxcore "
+            "lacks its own (jaxcore/weights/README.md)."
         )
     raise UserError(
         f"Expected weights {name!r}, found with jaxcore {', '.join(SHIPPED) or 'none'}: a run, a "

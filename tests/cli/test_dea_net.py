@@ -130,7 +130,7 @@ def test_the_demo_of_this_network_trains_it_on_haze_in_a_folder_of_its_own(
     asked = []
 
     def fit(task, cfg, out, *, init_params):
-        assert init_params is None
+        assert init_params is not None
         asked.append((task.model, task.group_names, cfg.steps, out))
         return SimpleNamespace(interrupted=True)
 

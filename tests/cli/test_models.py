@@ -16,7 +16,7 @@ from jaxcore.weights.official import OFFICIAL
 def test_everything_is_listed_with_a_command_that_can_be_typed(call):
     code, out, err = call("models")
     assert (code, err) == (0, "")
-    for name in (*registry.networks(), *names(), "photos"):
+    for name in (*registry.networks(), *names(), "noise", "haze"):
         assert any(name in line.split() for line in out.splitlines()), name
     for one in OFFICIAL:
         assert one.where in out and one.licence in out and f"about {one.megabytes} MB" in out

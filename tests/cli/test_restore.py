@@ -16,7 +16,7 @@ from jaxcore.convert import write_safetensors
 from jaxcore.data.images import read_image, read_rgb
 from jaxcore.models import adair
 from jaxcore.models.base import ImageNetwork
-from jaxcore.weights import PHOTOS, SHIPPED, Shipped, describe
+from jaxcore.weights import NOISE, SHIPPED, Shipped, describe
 from tests import tiny_network
 from tests.tiny_weights import TINY, params
 
@@ -48,18 +48,18 @@ def test_one_picture_with_every_kind_of_file(call, weights, photo, tmp_path, nam
 def test_without_weights_those_of_the_library_are_taken_and_named(
     call, weights, photo, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(SHIPPED, "photos", dataclasses.replace(PHOTOS, default=True))
     monkeypatch.setattr(Shipped, "path", property(lambda _: weights / "tiny.safetensors"))
     output = tmp_path / "out.png"
     code, out, err = call("restore", photo, "-o", output)
     assert (code, err) == (0, "")
     said, done = out.splitlines()
-    assert "photos of jaxcore" in said and "noise" in said and done.startswith(str(output))
+    assert "noise of jaxcore" in said and "--weights haze" in said and done.startswith(str(output))
     close_to_8_bits(output, expected(photo))
 
 
-def test_where_the_library_has_no_good_weights_some_are_asked_for(call, photo, tmp_path):
-    assert not any(own.default for own in SHIPPED.values())
+def test_where_the_library_lacks_its_weights_some_are_asked_for(call, photo, tmp_path, monkeypatch):
+    for name in list(SHIPPED):
+        monkeypatch.delitem(SHIPPED, name)
     code, _, err = call("restore", photo, "-o", tmp_path / "out.png")
     assert code == 2 and "Expected --weights" in err and len(err.splitlines()) == 1
 

@@ -87,7 +87,7 @@ def test_a_picture_is_restored_by_a_file_and_by_a_run(serving, inverted, weights
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     _, content = ask("GET", "/models")
     names = [one["name"] for one in json.loads(content)["models"]]
-    assert names[:2] == [str(weights / "tiny.pth"), str(run)] and "photos" in names
+    assert names[:2] == [str(weights / "tiny.pth"), str(run)] and "noise" in names
     pixels, body = picture(tmp_path)
     for model in names[:2]:
         answer, content = ask("POST", path(model), body, X_Jaxcore="page")
@@ -128,7 +128,7 @@ def test_what_other_pages_or_hosts_send_is_refused(serving, weights, tmp_path):
     _, body = picture(tmp_path)
     assert ask("POST", path(weights / "tiny.pth"), body)[0].status == 403
     assert ask("GET", "/", Host="evil.example:7860")[0].status == 403
-    assert ask("POST", path("photos"), body, Host="evil.example", X_Jaxcore="page")[0].status == 403
+    assert ask("POST", path("noise"), body, Host="evil.example", X_Jaxcore="page")[0].status == 403
 
 
 @pytest.mark.parametrize(

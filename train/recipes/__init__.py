@@ -39,7 +39,7 @@ _SUMMARIES = {
         },
         "restormer": "Restormer with growing patches, on pairs of images",
         "demo": "Small AdaIR on photographs, in minutes on a CPU",
-        "adair_photos": "Small AdaIR for noise and haze of any strength, on clean photographs",
+        "adair_photos": "Small AdaIR for noise of any strength, on clean photographs",
     },
     "rddm": {
         "rddm": "RDDM for the residual on your own pairs of images",

@@ -65,7 +65,7 @@ def _own() -> Recipe:
 def _cpu() -> Recipe:
     """A small AdaIR on the user's own data, for a computer without accelerator.
 
-    The network is that of the weights that come with the library, which ``--init photos`` starts
+    The network is that of the weights that come with the library, which ``--init noise`` starts
     from. The rate suits both starts.
     """
     schedule = ScheduleConfig(name="warmup_cosine", warmup_steps=100, floor=1e-6)
@@ -96,20 +96,20 @@ def _restormer() -> Recipe:
     )
 
 
-def _demo(steps: int = 350) -> Recipe:
+def _demo(steps: int = 120) -> Recipe:
     """A small AdaIR on the photographs of `jaxcore.data.images.photos`.
 
-    `jaxcore demo` starts it from the weights that come with the library.
+    `jaxcore demo` starts it from the weights ``noise`` that come with the library.
     """
-    data = Photos(tasks=("noise25", "noise50", "haze", "clean"))
-    return demo(steps, 4, 2e-4, network=_PHOTOS, data=data)
+    data = Photos(tasks=("noise25", "noise50", "clean"))
+    return demo(steps, 4, 1e-4, network=_PHOTOS, data=data)
 
 
 def _photos() -> Recipe:
-    """A small AdaIR for noise and haze of any strength, on a folder of clean photographs.
+    """A small AdaIR for noise of any strength, on a folder of clean photographs.
 
-    The weights that come with the library are trained by it. A third of the rows are clean, of
-    any look, so that the network leaves alone what is not degraded.
+    The weights ``noise`` that come with the library are trained by it. A quarter of the rows are
+    clean, of any look, so that the network leaves alone what is not degraded.
     """
     schedule = ScheduleConfig(name="fixed")
     optim = OptimConfig(
@@ -117,7 +117,7 @@ def _photos() -> Recipe:
     )
     task = RestorationTask(
         network=_PHOTOS,
-        data=CleanImages(tasks=("noise_any", "haze_any", "clean_any"), cache_gb=4),
+        data=CleanImages(tasks=("noise_any", "noise25", "noise50", "clean_any"), cache_gb=4),
         stages=(Stage(steps=None, patch=192, batch_size=16),),
     )
     train = TrainConfig(

@@ -330,6 +330,11 @@ def summarise(scores: Iterable[Score]) -> dict[str, float]:
     return metrics
 
 
+def _decibels(psnr: float) -> str:
+    """Nothing for equal images."""
+    return f"  {psnr:.2f} dB" if np.isfinite(psnr) else ""
+
+
 def comparison(images: Iterator[Restored]) -> np.ndarray:
     """Picture: degraded | restored | clean with PSNR under each, one row per image (uint8)."""
     rows = []
@@ -337,7 +342,7 @@ def comparison(images: Iterator[Restored]) -> np.ndarray:
         quality = score(image)
         rows.append(
             [
-                (image.degraded, f"{image.group}  {quality.psnr_in:.2f} dB"),
+                (image.degraded, f"{image.group}{_decibels(quality.psnr_in)}"),
                 (image.restored, f"restored  {quality.psnr:.2f} dB"),
                 (image.clean, f"clean  {image.name}"),
             ]
