@@ -173,16 +173,7 @@ def repeated_conv2d(
         return even, jnp.concatenate([first + middle, last], axis=axis)
 
     rows = [
-        [
-            jax.lax.conv_general_dilated(
-                x,
-                part,
-                (1, 1),
-                [(1 - i, i), (1 - j, j)],
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-            for j, part in enumerate(halves(row, 1))
-        ]
+        [_correlate(x, part, 1, ((1 - i, i), (1 - j, j))) for j, part in enumerate(halves(row, 1))]
         for i, row in enumerate(halves(kernel, 0))
     ]
     y = jnp.stack([jnp.stack(row, axis=3) for row in rows], axis=2)

@@ -65,7 +65,7 @@ def check_llama(path: Path) -> None:
     for i in range(cfg.depth):
         for name, ours in (("k", out.cache.keys), ("v", out.cache.values)):
             golden = np.moveaxis(file[f"mid/cache_{name}_{i}"], 1, 2)
-            same(np.asarray(ours)[i, :, :length], golden, f"cache_{name}_{i}")
+            same(np.moveaxis(np.asarray(ours)[i, :, :, :length], 1, 2), golden, f"cache_{name}_{i}")
     plain = jax.jit(prefill)(params, tokens, valid)
     same(plain.logits, file["out/logits"], "logits without looking inside")
     step, cache = jax.jit(llama.step(params, cfg)), plain.cache
