@@ -14,6 +14,7 @@ from jaxcore.cli.web import Page
 from jaxcore.convert import write_torch
 from jaxcore.models import adair, dea_net, sunet
 from jaxcore.models.deconvolution import gaussian_psf
+from jaxcore.weights import Shipped
 from tests.cli.reader import printed
 from tests.clips import write_clip
 from tests.data.images.test_layouts import grow
@@ -24,10 +25,11 @@ HAZE = dea_net.DEANetConfig(base_dim=4, depths=(1, 1, 1, 1, 1))
 
 
 @pytest.fixture
-def whole(folder, run):
+def whole(folder, run, monkeypatch):
     """The reader's folder with what the pages speak of."""
+    monkeypatch.setattr(Shipped, "path", property(lambda _: run))  # smaller than those there
     Path("shots").mkdir()
-    for name in ("photo.jpg", "photo.png", "shots/a.png", "shots/b.png"):
+    for name in ("noisy.jpg", "hazy.jpg", "photo.jpg", "photo.png", "shots/a.png", "shots/b.png"):
         Image.new("RGB", (24, 16), (90, 80, 70)).save(name)
     write_clip(Path("clip.mp4"), frames=3)
     grow(Path("DATA"))
@@ -47,6 +49,8 @@ def whole(folder, run):
 @pytest.mark.parametrize(
     ("page", "words", "written"),
     [
+        ("README.md", "restore noisy.jpg", "clean.jpg"),
+        ("README.md", "restore hazy.jpg", "clear.jpg"),
         ("README.md", "restore photo.jpg", "restored.jpg"),
         ("README.md", "restore 'shots", "restored/b.png"),
         ("README.md", "restore clip.mp4", "restored.mp4"),
