@@ -16,7 +16,7 @@ from jaxcore.convert import write_safetensors
 from jaxcore.data.images import read_image, read_rgb
 from jaxcore.models import adair
 from jaxcore.models.base import ImageNetwork
-from jaxcore.weights import NOISE, SHIPPED, Shipped, describe
+from jaxcore.weights import SHIPPED, Shipped, describe
 from tests import tiny_network
 from tests.tiny_weights import TINY, params
 
