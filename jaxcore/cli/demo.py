@@ -54,7 +54,7 @@ def demo(
     from jaxcore.train.tasks.images import ImageTask, comparison, score, summarise
     from jaxcore.weights import HAZE, NOISE, load
 
-    def task_of(name: str, **options: int) -> tuple[ImageTask, TrainConfig]:
+    def task_of(name: str, **options: int) -> "tuple[ImageTask, TrainConfig]":
         chosen = recipe(_RECIPES[name], **options)
         assert isinstance(chosen.task, ImageTask)
         return chosen.task, chosen.train

@@ -4,14 +4,16 @@ import json
 import os
 import shlex
 import shutil
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxcore.cli import main, parse
 from jaxcore.data.images.kinds import Photos
-from jaxcore.train.recipes import adair
+from jaxcore.train.recipes import adair, dea_net
 from jaxcore.train.recipes.demo import demo
 from jaxcore.weights import load
 from tests import tiny_network
@@ -210,6 +212,15 @@ def test_the_demo_makes_its_picture_and_is_reused(tmp_path, call, monkeypatch, n
         data = Photos(tasks=("noise25", "noise50", "clean"))
         own = {"model": "tiny", "network": tiny_network.TinyConfig(), "data": data}
         monkeypatch.setitem(adair.RECIPES, "demo", lambda steps: demo(steps, 2, **own))
+        hazy = own | {"data": Photos(tasks=("haze",))}
+        monkeypatch.setitem(dea_net.RECIPES, "dea_net_demo", lambda: demo(2, 2, **hazy))
+        drawn = tiny_network.NETWORK.init(jax.random.key(0), own["network"])
+        made = SimpleNamespace(params=drawn)
+
+        def found(source=None, **options):
+            return made if source == "haze" else load(source, **options)
+
+        monkeypatch.setattr("jaxcore.weights.load", found)
     argv = ["demo", "-o", tmp_path / "demo", "--steps", "2"]
     code, out, err = call(*argv)
     assert code == 0, err
