@@ -1,7 +1,7 @@
 """Dense convolutions with the zero padding of the restoration networks."""
 
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
+
+Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv2d(
@@ -30,12 +32,10 @@ def conv2d(
     >>> conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))[0, 0, 0, 0]
     Array(4., dtype=float32)
     """
-    margins = [k // 2 if padding is None else padding for k in kernel.shape[:2]]
-    (top, left) = margins
-    return _correlate(x, kernel.astype(x.dtype), stride, ((top, top), (left, left)))
-
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
+    rows, columns = (k // 2 if padding is None else padding for k in kernel.shape[:2])
+    pads = (rows, rows), (columns, columns)
+    out: Array = _correlate(x, kernel.astype(x.dtype), stride, pads)
+    return out
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -172,7 +172,7 @@ def repeated_conv2d(
         even = jnp.concatenate([first, middle + last], axis=axis)
         return even, jnp.concatenate([first + middle, last], axis=axis)
 
-    rows = [
+    rows: Any = [
         [_correlate(x, part, 1, ((1 - i, i), (1 - j, j))) for j, part in enumerate(halves(row, 1))]
         for i, row in enumerate(halves(kernel, 0))
     ]

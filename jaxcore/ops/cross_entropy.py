@@ -40,7 +40,8 @@ def chunked_cross_entropy(
     rows = jnp.take(table, targets, axis=0, mode="clip").astype(hidden.dtype)
     right = jnp.sum(hidden.astype(wide) * rows.astype(wide), axis=1)
     inside = (targets >= 0) & (targets < len(table))
-    return _log_sum(hidden, table, chunk) - jnp.where(inside, right, 0)
+    log_sum: Array = _log_sum(hidden, table, chunk)
+    return log_sum - jnp.where(inside, right, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -35,7 +35,6 @@ def product_over_pixels(
     return product.reshape(*kept, a.shape[-1], b.shape[-1])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def stacked_products(
     a: Float[Array, "*b m k"], b: Float[Array, "*b k n"], dtype: DTypeLike
 ) -> Float[Array, "*b m n"]:
@@ -53,6 +52,12 @@ def stacked_products(
     >>> stacked_products(jnp.ones((5, 2, 3)), jnp.ones((5, 3, 4)), "float32").shape
     (5, 2, 4)
     """
+    out: Array = _stacked(a, b, dtype)
+    return out
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _stacked(a: Array, b: Array, dtype: DTypeLike) -> Array:
     return _product(a, b, dtype)
 
 
@@ -81,4 +86,4 @@ def _stacked_backward(
     return jax.lax.platform_dependent(*factors, g, cpu=written, default=derived)
 
 
-stacked_products.defvjp(_stacked_forward, _stacked_backward)
+_stacked.defvjp(_stacked_forward, _stacked_backward)

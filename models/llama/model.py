@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcore import ops
 from jaxcore.errors import UserError
-from jaxcore.generate.cache import Cache, Layers, write
+from jaxcore.generate.cache import Cache, write
 from jaxcore.models.llama.config import LlamaConfig
 from jaxcore.models.llama.inputs import (
     allowed_keys,
@@ -63,8 +63,8 @@ class _Carried:
     """What goes from layer to layer, and is changed in place."""
 
     x: Float[Array, "b t d"]
-    keys: Layers | None = None
-    values: Layers | None = None
+    keys: Any = None  # those of `Cache`, if there is one
+    values: Any = None
 
 
 class Block(nn.Module):
