@@ -41,8 +41,8 @@ class Sizes:
     packed: int = 64  # tokens of a row of several headlines; a pair has shorter ones
     batch: int = 4  # such rows
     preferred: int = 40  # updates of each policy
-    pairs: int = 16  # in a batch
-    each: int = 32  # headlines on every topic that a policy is measured on
+    pairs: int = 8  # in a batch
+    each: int = 24  # headlines on every topic that a policy is measured on
     rates: tuple[float, float] = (1e-3, 5e-4)  # of imitation and of preferences
     beta: float = 0.3  # pull to the network that writes all headlines
     gap: float = 1.5  # outcomes of a pair differ by more
@@ -117,7 +117,7 @@ class Study:
         encoder = Encoder(vocab_size=cfg.vocab_size, tokenizer=words, chat=False)
         prompts = [encoder.prompt(prompt, prompt) for prompt in PROMPTS]
         tokens, valid = map(jnp.asarray, pad_left(prompts, bucket=1))
-        settings = Sampling(group=self.sizes.each, max_new_tokens=24)
+        settings = Sampling(group=self.sizes.each, max_new_tokens=18)
         weights, key = llama.unstacked(policy.params), jax.random.key(self.seed)
         drawn = sample(weights, cfg, tokens, valid, key, settings, eos=words.eos, pad=words.pad)
         rows = zip(np.asarray(drawn.tokens), np.asarray(drawn.mask), strict=True)
