@@ -76,9 +76,11 @@ def write_logs(path: Path, rows: int, seed: int) -> None:
     for i, has in enumerate(logs.features):
         own = zip(SIGNS.values(), has, strict=True)
         signs = [str(rng.choice(words)) if there else None for words, there in own]
+        prompt = str(rng.choice(PROMPTS))
+        template, who, verb, what = (str(rng.choice(kind)) for kind in kinds)
         line = {
-            "prompt": str(rng.choice(PROMPTS)),
-            "text": " " + headline(*(str(rng.choice(kind)) for kind in kinds), signs),
+            "prompt": prompt,
+            "text": " " + headline(template, who, verb, what, signs),
             "outcome": float(logs.Y[i]),
             "worth": float(logs.tau[i]),
             "confounders": {"prominence": float(logs.C[i])},

@@ -122,8 +122,8 @@ class Study:
         drawn = sample(weights, cfg, tokens, valid, key, settings, eos=words.eos, pad=words.pad)
         rows = zip(np.asarray(drawn.tokens), np.asarray(drawn.mask), strict=True)
         texts = [words.decode(row[there].tolist()).strip() for row, there in rows]
-        parts = zip(*(jnp.split(x, len(PROMPTS)) for x in (drawn.texts, drawn.valid)), strict=True)
-        told = [token_log_probs(base.params, *part, cfg, 1024) for part in parts]
+        both = zip(*(jnp.split(x, len(PROMPTS)) for x in (drawn.texts, drawn.valid)), strict=True)
+        told = [token_log_probs(base.params, ids, there, cfg, 1024) for ids, there in both]
         own: Any = drawn.logps
         apart = own - jnp.concatenate(told)[:, tokens.shape[1] :]
         gone = jnp.sum(jnp.where(drawn.mask, apart, 0), axis=1)
