@@ -16,7 +16,7 @@ from jaxcore.generate import pad_left
 from jaxcore.models import llama
 from jaxcore.models.llama import LlamaConfig
 from jaxcore.tokenizers import Tokenizer
-from jaxcore.train import OptimConfig, TrainConfig, fit
+from jaxcore.train import EXIT_INTERRUPTED, OptimConfig, TrainConfig, fit
 from jaxcore.train.logging import Lines
 from jaxcore.train.lora import LoRA
 from jaxcore.train.losses.preference import Preference
@@ -43,7 +43,7 @@ class Sizes:
     preferred: int = 40  # updates of each policy
     pairs: int = 8  # in a batch
     each: int = 24  # headlines on every topic that a policy is measured on
-    rates: tuple[float, float] = (1e-3, 5e-4)  # of imitation and of preferences
+    rates: tuple[float, float] = (1e-3, 1.5e-4)  # of imitation and of preferences
     beta: float = 0.3  # pull to the network that writes all headlines
     gap: float = 1.5  # outcomes of a pair differ by more
     rank: int = 8
@@ -106,8 +106,10 @@ class Study:
     def _run(self, name: str, task: OfflineTask, steps: int, optim: OptimConfig) -> Path:
         often: dict[str, Any] = {"log_every": 5, "save_every": 20, "tensorboard": False}
         cfg = TrainConfig(steps=steps, seed=self.seed, optim=optim, **often)
-        fit(task.settled(), cfg, self.work / name, reporter=Lines(items=task.items_name))
-        return self.work / name
+        place, reporter = self.work / name, Lines(items=task.items_name)
+        if fit(task.settled(), cfg, place, reporter=reporter).interrupted:
+            raise SystemExit(EXIT_INTERRUPTED)  # the same command goes on from here
+        return place
 
     def measured(self, run: Path) -> dict[str, Any]:
         """Figures of headlines on every topic, sampled at temperature 1."""
