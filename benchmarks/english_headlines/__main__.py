@@ -11,7 +11,7 @@ import tyro
 from benchmarks import harness
 from benchmarks.english_headlines import report
 from benchmarks.english_headlines.headlines import adjust, write_logs
-from benchmarks.english_headlines.study import OUTCOMES, Sizes, Study, tiny
+from benchmarks.english_headlines.study import POLICIES, Sizes, Study, tiny
 from benchmarks.harness import say
 
 NAME = "english_headlines"
@@ -31,7 +31,7 @@ class Options:
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = harness.RESULTS
     work: Path = Path("runs") / NAME
-    policies: tuple[str, ...] = tuple(OUTCOMES)
+    policies: tuple[str, ...] = POLICIES
     seed: int = 1
     smoke: bool = False
 

@@ -12,10 +12,10 @@ _COLOURS = {"naive": "tab:red", "iv": "tab:blue", "oracle": "tab:green"}
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    lines = [f"{'':10}" + "".join(f"{name:>10}" for name in columns)]
+    lines = [f"{'':14}" + "".join(f"{name:>10}" for name in columns)]
     for name, found in rows.items():
         cells = ["-" if found[c] is None else f"{found[c]:.3f}" for c in columns]
-        lines.append(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells))
+        lines.append(f"{name:14}" + "".join(f"{cell:>10}" for cell in cells))
     return lines
 
 
@@ -49,7 +49,7 @@ def picture(record: Mapping[str, Any], path: Path) -> None:
     figure = new_figure(6, 2.6)
     axes = figure.add_subplot()
     for height, (name, found) in enumerate(reversed(rows.items())):
-        colour = _COLOURS.get(name, "0.4")
+        colour = _COLOURS.get(name.split()[0], "0.4")
         error = 2 * found["J_se"]
         axes.errorbar(found["J"], height, xerr=error, fmt="o", mfc="none", color=colour)
         if found["J_valid"] is not None:

@@ -30,6 +30,9 @@ from jaxcore.weights.export import export_run, save_language
 
 OUTCOMES = {"naive": "outcome", "iv": "reward", "oracle": "worth"}
 """Policies, and the number in the lines of the logs that each one follows."""
+GENTLY = "gently"
+POLICIES = (*OUTCOMES, *(f"{name} {GENTLY}" for name in ("naive", "iv")))
+"""All that is trained; ``gently`` with a third of the rate, so that the policy stays nearer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,8 @@ class Study:
 
     def preferred(self, name: str) -> Path:
         """The run that goes on from there, and prefers what has the better outcome of one kind."""
+        followed, *how = name.split()
+        rate = self.sizes.rates[1] / (3 if GENTLY in how else 1)
         start = self.work / "learned_adapters"
         if not start.exists():
             export_run(self.learned(), start, adapters=True)
@@ -94,14 +99,15 @@ class Study:
             base=self.base,
             adapters_from=start,
             data=self.work / "adjusted.jsonl",
-            outcome=OUTCOMES[name],
+            outcome=OUTCOMES[followed],
             least_gap=self.sizes.gap,
             preference=Preference(beta=self.sizes.beta),
             chat=False,
             eval_entries=self.sizes.pairs,
             stages=(Stage(steps=None, patch=self.sizes.packed, batch_size=self.sizes.pairs),),
         )
-        return self._run(name, task, self.sizes.preferred, optimiser(self.sizes.rates[1]))
+        place = name.replace(" ", "_")
+        return self._run(place, task, self.sizes.preferred, optimiser(rate))
 
     def _run(self, name: str, task: OfflineTask, steps: int, optim: OptimConfig) -> Path:
         often: dict[str, Any] = {"log_every": 5, "save_every": 20, "tensorboard": False}
