@@ -6,10 +6,11 @@ a source ("experts say", a) win readers and stand where few look; fresh ones ("t
 readers and are prominent, too. A draw that moves the place and nothing else is the instrument.
 SmolLM2 learns to write all headlines; then its adapters learn to prefer, of two headlines of the
 logs on one topic, the one with the better outcome: as it is (naive), adjusted by the instrument
-(iv), or what the text alone does (oracle); with the first two also gently, at a third of the rate.
-What a headline truly does is read off its words, so whatever a policy writes can be judged.
+(iv), or what the text alone does (oracle). What a headline truly does is read off its words, so
+whatever a policy writes can be judged.
 
     python -m benchmarks.english_headlines            # SmolLM2 with 135 M parameters, one core
+    python -m benchmarks.english_headlines --policies "naive gently" "iv gently"
     python -m benchmarks.english_headlines --smoke    # a tiny network with random weights
 
 Estimates, pairs and trainings are those of the library as its users run them, with few steps; the

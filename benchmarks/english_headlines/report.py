@@ -14,7 +14,7 @@ _COLOURS = {"naive": "tab:red", "iv": "tab:blue", "oracle": "tab:green"}
 def _table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
     lines = [f"{'':14}" + "".join(f"{name:>10}" for name in columns)]
     for name, found in rows.items():
-        cells = ["-" if found[c] is None else f"{found[c]:.3f}" for c in columns]
+        cells = ["-" if found[c] is None else f"{round(found[c], 3) + 0.0:.3f}" for c in columns]
         lines.append(f"{name:14}" + "".join(f"{cell:>10}" for cell in cells))
     return lines
 

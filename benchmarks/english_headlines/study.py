@@ -31,8 +31,7 @@ from jaxcore.weights.export import export_run, save_language
 OUTCOMES = {"naive": "outcome", "iv": "reward", "oracle": "worth"}
 """Policies, and the number in the lines of the logs that each one follows."""
 GENTLY = "gently"
-POLICIES = (*OUTCOMES, *(f"{name} {GENTLY}" for name in ("naive", "iv")))
-"""All that is trained; ``gently`` with a third of the rate, so that the policy stays nearer."""
+"""Behind the name of a policy: a third of the rate, so that it stays nearer to what it knows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
