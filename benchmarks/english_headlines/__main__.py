@@ -1,6 +1,7 @@
 """Trains, measures, writes; see the package."""
 
 import dataclasses
+import functools
 import json
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks import harness
 from benchmarks.english_headlines import report
 from benchmarks.english_headlines.headlines import adjust, write_logs
 from benchmarks.english_headlines.study import OUTCOMES, Sizes, Study, tiny
+from benchmarks.entangled_headlines.report import publish
 from benchmarks.harness import say
 
 NAME = "english_headlines"
@@ -60,11 +62,8 @@ def main(options: Options) -> None:
         rows[name] = found
         harness.write(record, file)
         say(f"{name}: J {found['J']:.2f}, {found['validity']:.0%} of the templates")
-    table = report.text(record)
-    (options.output / f"{NAME}.txt").write_text(table)
-    report.picture(record, options.output / f"{NAME}.png")
-    print(table)
-    say(f"written: {options.output}")
+    draw = functools.partial(report.picture, record)
+    publish(report.text(record), draw, options.output, NAME)
 
 
 if __name__ == "__main__":

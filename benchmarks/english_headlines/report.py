@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.english_headlines.headlines import DESIGN, SIGNS
+from benchmarks.entangled_headlines.report import beside
 from jaxcore.figures import new_figure
 
 COLUMNS = ("J", "J_se", "J_valid", "validity", "KL", *(f"P({name})" for name in SIGNS))
@@ -54,15 +55,7 @@ def picture(record: Mapping[str, Any], path: Path) -> None:
         axes.errorbar(found["J"], height, xerr=error, fmt="o", mfc="none", color=colour)
         if found["J_valid"] is not None:
             axes.plot(found["J_valid"], height, "|", color=colour, ms=12)
-        axes.annotate(
-            f"{100 * found['validity']:.0f} %",
-            (1.0, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        beside(axes, height, found["validity"])
     axes.set_yticks(range(len(rows)), [*reversed(rows)], fontsize=8)
     axes.axvline(DESIGN.best, color="0.8", zorder=0)
     axes.set_title(f"English headlines by {record['about']['base']}, one seed", fontsize=9)

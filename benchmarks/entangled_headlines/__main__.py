@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import json
 import threading
 import time
@@ -14,6 +15,7 @@ import tyro
 
 from benchmarks import harness
 from benchmarks.entangled_headlines import report
+from benchmarks.entangled_headlines.report import publish
 from benchmarks.entangled_headlines.study import GUARDED, MENDED, PROTOTYPE, Gradient, Sizes, World
 from benchmarks.harness import say
 
@@ -141,11 +143,8 @@ def main(options: Options) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(options.at_once) as pool:
         list(pool.map(run, [(part, seed) for part in options.parts for seed in options.seeds]))
-    table = report.text(record)
-    (options.output / f"{NAME}.txt").write_text(table)
-    report.picture(record, options.output / f"{NAME}.png")
-    print(table)
-    say(f"written: {options.output}")
+    draw = functools.partial(report.picture, record)
+    publish(report.text(record), draw, options.output, NAME)
 
 
 if __name__ == "__main__":

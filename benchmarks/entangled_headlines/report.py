@@ -1,12 +1,13 @@
 """The tables as text, and the picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.entangled_headlines.study import DESIGNS
+from benchmarks.harness import say
 from jaxcore.estimators.deconfound.simulate import FEATURES
 from jaxcore.figures import new_figure
 
@@ -86,18 +87,26 @@ def picture(record: Mapping[str, Any], path: Path) -> None:
             axes.plot(figures["J"], [height] * count, "o", mfc="none", mec=colour)
             axes.plot(figures["J_valid"], [height] * count, "|", color=colour, ms=12)
             valid = np.mean(figures["validity"])
-            axes.annotate(
-                f"{100 * valid:.0f} %",
-                (1.0, height),
-                xycoords=("axes fraction", "data"),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-            )
+            beside(axes, height, float(valid))
         axes.set_yticks(range(len(rows)), [*reversed(rows)], fontsize=8)
         best = DESIGNS[_TRUTHS.get(part, "entangled")].best
         axes.axvline(best, color="0.8", zorder=0)
         axes.set_title(TITLES[part], fontsize=9)
         axes.set_xlabel("J: all (circle), grammatical (bar); right: grammatical share", fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def beside(axes: Any, height: int, share: float) -> None:
+    """A share of texts, right of the line of its policy."""
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate(
+        f"{100 * share:.0f} %", (1.0, height), **place, xytext=(3, 0), va="center", fontsize=8
+    )
+
+
+def publish(table: str, draw: Callable[[Path], None], folder: Path, name: str) -> None:
+    """Write the table and the picture beside the figures, and print the table."""
+    (folder / f"{name}.txt").write_text(table)
+    draw(folder / f"{name}.png")
+    print(table)
+    say(f"written: {folder}")
