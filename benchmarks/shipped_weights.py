@@ -80,7 +80,7 @@ def main(
             words = ("--data.root", photographs, "-o", work / name, *options)
             _python("jaxcore", "train", recipe, *words)
         if "package" in chosen:
-            package(own, trained or work / name)
+            package(own, trained or work / name, out)
     if "scores" in chosen:
         scores(out, again=again)
 
@@ -89,8 +89,8 @@ def _python(*words: object) -> None:
     subprocess.run([sys.executable, "-m", *map(str, words)], check=True)
 
 
-def package(own: Shipped, trained: Path) -> None:
-    """Write weights with 16 bits each into the folder of the library."""
+def package(own: Shipped, trained: Path, out: Path) -> None:
+    """Write weights with 16 bits each into the folder of the library, and how a run came to them."""
     found = load(trained)
     cfg = dataclasses.replace(found.cfg, dtype="float32")
     tensors = found.network.to_torch(found.params, cfg)
@@ -99,6 +99,13 @@ def package(own: Shipped, trained: Path) -> None:
     path = own.path
     write_safetensors(path, halves, about, overwrite=True)
     say(f"{path}: {sum(v.size for v in halves.values()):,} parameters, {path.stat().st_size:,} B")
+    if trained.is_dir():
+        training = json.loads((trained / "config.json").read_text())
+        data = training["task_config"]["data"]
+        data["root"] = Path(data["root"]).name  # where it was is nobody's business
+        lines = (trained / "metrics.jsonl").read_text().splitlines()
+        made = {**training, "log": [json.loads(line) for line in lines]}
+        write(made, out / f"shipped_weights_{own.name}.json")
 
 
 def scores(out: Path, *, again: bool = False) -> None:
