@@ -10,6 +10,7 @@ from jaxcore import registry
 from jaxcore.cli import parse
 from jaxcore.models import adair, dea_net, rddm, sunet
 from jaxcore.train.recipes import names
+from jaxcore.weights import SHIPPED
 from jaxcore.weights.official import OFFICIAL
 
 
@@ -21,7 +22,7 @@ def test_everything_is_listed_with_a_command_that_can_be_typed(call):
     for one in OFFICIAL:
         assert one.where in out and one.licence in out and f"about {one.megabytes} MB" in out
     commands = [shlex.split(line) for line in out.splitlines() if " jaxcore " in line]
-    assert len(commands) == len(OFFICIAL) + 1
+    assert len(commands) == len(OFFICIAL) + len(SHIPPED)
     for words in commands:
         parse(words[words.index("jaxcore") + 1 :])  # understood, not run
 

@@ -46,9 +46,8 @@ def test_a_long_run_is_announced_before_its_first_step(tmp_path):
 
 
 def test_the_least_time_grows_with_the_steps():
-    days = [
-        float(re.findall(r"at least ([\d.]+) days", asked(_WIDE, n))[0]) for n in (_LONG, 9 * _LONG)
-    ]
+    steps = 100 * _LONG, 900 * _LONG  # days on a quick processor too
+    days = [float(re.findall(r"at least ([\d.]+) days", asked(_WIDE, n))[0]) for n in steps]
     assert 4 < days[1] / days[0] < 20
 
 
