@@ -90,7 +90,7 @@ def _python(*words: object) -> None:
 
 
 def package(own: Shipped, trained: Path, out: Path) -> None:
-    """Write weights with 16 bits each into the folder of the library, and how a run came to them."""
+    """Write weights with 16 bits each into the library, and how a run came to them."""
     found = load(trained)
     cfg = dataclasses.replace(found.cfg, dtype="float32")
     tensors = found.network.to_torch(found.params, cfg)
