@@ -12,6 +12,7 @@ import pytest
 from jaxcore.convert import write_safetensors
 from jaxcore.errors import UserError
 from jaxcore.models import adair
+from jaxcore.train.recipes import recipe
 from jaxcore.weights import NOISE, SHIPPED, Shipped, describe, load, shipped
 from tests.clean_photographs import check_clean_photographs
 from tests.tiny_weights import TINY, params, run, weights, write_run  # noqa: F401  # fixtures
@@ -122,6 +123,23 @@ def test_they_are_loaded_by_name_and_without_a_source_the_first_of_them(weights,
     same(load("noise").params, 0)
     with pytest.raises(UserError, match="Expected weights 'none', found with jaxcore noise"):
         shipped("none")
+
+
+@pytest.mark.parametrize(
+    ("name", "own_recipe", "same"),
+    [
+        ("noise", "adair_photos", ("network", "data")),
+        ("haze", "dea_net_photos", ("network", "data", "stages", "optim", "steps", "ema")),
+    ],
+)
+def test_the_recipes_are_those_that_the_weights_were_trained_by(name, own_recipe, same):
+    made, stored = recipe(own_recipe), f"benchmarks/results/shipped_weights_{name}.json"
+    kept = json.loads(Path(stored).read_text())
+    kept["task_config"]["data"]["root"] = ""
+    settings = json.loads(json.dumps({**made.task.to_dict(), **made.train.to_dict()}))
+    for field in same:
+        assert settings[field] == {**kept["task_config"], **kept["train"]}[field], field
+    assert load(name).cfg == made.task.network
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ _SUMMARIES = {
         "dea_net_s": "DEA-Net-S for haze, with fewer blocks",
         "dea_net_cr": "DEA-Net for haze with the contrastive loss, as the released code trains it",
         "dea_net_demo": "Small DEA-Net on photographs with haze, minutes on a CPU",
-        "dea_net_photos": "Small DEA-Net for haze of any strength, on clean photographs",
+        "dea_net_photos": "Small DEA-Net for haze, on clean photographs",
     },
     "sunet": {
         "sunet": "SUNet, a denoiser of colour images, on your own pairs of images",

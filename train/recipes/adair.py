@@ -3,14 +3,13 @@
 import functools
 from collections.abc import Callable
 
-from jaxcore.data.images.kinds import AllInOne, CleanImages, Pairs, Photos
+from jaxcore.data.images.kinds import AllInOne, Pairs, Photos
 from jaxcore.data.images.pipeline import Stage
 from jaxcore.models.adair.config import AdaIRConfig, Preset
 from jaxcore.train.config import TrainConfig
-from jaxcore.train.ema import EMAConfig
 from jaxcore.train.optim import OptimConfig
 from jaxcore.train.recipes import Recipe
-from jaxcore.train.recipes.demo import demo
+from jaxcore.train.recipes.demo import demo, on_photographs
 from jaxcore.train.schedules import ScheduleConfig
 from jaxcore.train.tasks.restoration import RestorationTask
 
@@ -111,23 +110,9 @@ def _photos() -> Recipe:
     The weights ``noise`` that come with the library are trained by it. A quarter of the rows are
     clean, of any look, so that the network leaves alone what is not degraded.
     """
-    schedule = ScheduleConfig(name="fixed")
-    optim = OptimConfig(
-        learning_rate=1e-3, weight_decay=1e-3, schedule=schedule, clip_norm=1.0, betas=(0.9, 0.99)
-    )
-    task = RestorationTask(
-        network=_PHOTOS,
-        data=CleanImages(tasks=("noise_any", "noise25", "noise50", "clean_any"), cache_gb=4),
-        stages=(Stage(steps=None, patch=192, batch_size=16),),
-    )
-    train = TrainConfig(
-        steps=6000,
-        optim=optim,
-        ema=EMAConfig(decay=0.998, warmup="ratio"),
-        save_every=500,
-        keep_last=1,
-    )
-    return Recipe(task=task, train=train)
+    tasks = ("noise_any", "noise25", "noise50", "clean_any")
+    stage = Stage(steps=None, patch=192, batch_size=16)
+    return on_photographs(6000, 1e-3, stage, tasks, save_every=500, network=_PHOTOS)
 
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
