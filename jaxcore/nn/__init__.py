@@ -9,6 +9,7 @@ from jaxcore.nn.conv import (
     Filter,
     PointwiseConv,
     PointwiseSplit,
+    appended_parts,
 )
 from jaxcore.nn.drop import drop_out, drop_path
 from jaxcore.nn.edits import (
@@ -45,6 +46,7 @@ __all__ = [
     "SwiGLU",
     "Types",
     "Uniform",
+    "appended_parts",
     "apply_block",
     "apply_stack",
     "capture",

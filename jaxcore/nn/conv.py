@@ -103,16 +103,18 @@ class ConvTranspose(Filter, kw_only=True):
 class ConvWeights(Filter, kw_only=True):
     """Kernel and bias of a convolution that its owner computes in a form of its own.
 
-    Parameters: ``kernel`` of the given shape (kh, kw, in, out) and ``bias`` (out,).
+    Parameters: ``kernel`` of the given shape (..., in, out) and, with ``use_bias``, ``bias``
+    (out,).
     """
 
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
 
     @nn.compact
-    def __call__(self) -> tuple[Array, Array]:
+    def __call__(self) -> tuple[Array, Array | None]:
         """The two parameters, in their own type."""
         fan_in = math.prod(self.shape[:-1])
-        return self.kernel(self.shape, fan_in), self.bias(self.shape[-1], fan_in)
+        bias = self.bias(self.shape[-1], fan_in) if self.use_bias else None
+        return self.kernel(self.shape, fan_in), bias
 
 
 class DepthwiseSplit(Filter, kw_only=True):
@@ -127,13 +129,17 @@ class DepthwiseSplit(Filter, kw_only=True):
 
     @nn.compact
     def __call__(self, *maps: Float[Array, "b h w _"]) -> tuple[Float[Array, "b h w _"], ...]:
-        """Convolve NHWC images; one result for each."""
-        size, widths = self.kernel_size, self.features or [x.shape[-1] for x in maps]
+        """Convolve NHWC images; one result for each, also of a joined map."""
+        size, types = self.kernel_size, self.types
+        widths = self.features or [x.shape[-1] for x in maps]
         kernel = self.kernel((size, size, 1, sum(widths)), size * size)
-        out = [
-            ops.depthwise_conv(x.astype(self.types.dtype), _appended(part, x.shape[-1]))
-            for x, part in zip(maps, _columns(kernel, widths), strict=True)
-        ]
+        if len(maps) < len(widths):
+            out = ops.filter_split(maps[0].astype(types.dtype), kernel, len(widths))
+        else:
+            out = [
+                ops.depthwise_conv(x.astype(types.dtype), _appended(part, x.shape[-1]))
+                for x, part in zip(maps, _columns(kernel, widths), strict=True)
+            ]
         return self.with_bias(out, size * size, widths)
 
 
@@ -170,21 +176,27 @@ class PointwiseSplit(Filter, kw_only=True):
     Attributes:
       features: channels of each result.
       multiple: zeros are appended to the channels of each result up to a multiple of it.
+      joined: a single result, with the channels of all side by side.
     """
 
     features: tuple[int, ...]
     multiple: int = 1
+    joined: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b i"]) -> tuple[Float[Array, "*b _"], ...]:
         """Mix the channels of every pixel; one result for each of ``features``."""
         channels, x = x.shape[-1], x.astype(self.types.dtype)
         kernel = self.kernel((channels, sum(self.features)), channels)
-        out = [
-            ops.pointwise(x, _appended(part, -(-width // self.multiple) * self.multiple))
-            for part, width in zip(_columns(kernel, self.features), self.features, strict=True)
-        ]
-        return self.with_bias(out, channels, self.features)
+        widths = [-(-width // self.multiple) * self.multiple for width in self.features]
+        parts = appended_parts(kernel, self.features, widths)
+        if not self.joined:
+            return self.with_bias([ops.pointwise(x, part) for part in parts], channels, self.features)
+        y = ops.pointwise(x, jnp.concatenate(parts, axis=-1))
+        if not self.use_bias:
+            return (y,)
+        bias = self.bias(sum(self.features), channels).astype(y.dtype)
+        return (y + jnp.concatenate(appended_parts(bias, self.features, widths)),)
 
 
 class PointwiseConv(Filter, kw_only=True):
@@ -212,6 +224,11 @@ class PointwiseConv(Filter, kw_only=True):
 def _appended(a: Array, width: int) -> Array:
     """``a`` with zeros after its last channel, up to ``width`` channels."""
     return jnp.pad(a, ((0, 0),) * (a.ndim - 1) + ((0, width - a.shape[-1]),))
+
+
+def appended_parts(a: Array, widths: Sequence[int], wider: Sequence[int]) -> list[Array]:
+    """The parts of ``a`` along its channels, each with zeros appended."""
+    return [_appended(part, n) for part, n in zip(_columns(a, widths), wider, strict=True)]
 
 
 def _columns(a: Array, widths: Sequence[int]) -> list[Array]:

@@ -42,7 +42,8 @@ def apply_stack(
       scan: one compiled body in a loop; False unrolls; None unrolls up to 8 blocks on a processor,
         where a loop takes a third more time to copy what the backward pass needs. Same parameters,
         same numbers.
-      remat: recompute each block in the backward pass.
+      remat: recompute each block in the backward pass. Loops on a GPU always do: a map that is kept
+        is copied into an array of all layers and out again, which is five passes over memory.
 
     Returns:
       The output of the last block, and the layers' further results stacked along a leading axis,
@@ -74,7 +75,7 @@ def apply_stack(
 
     if scan is None:
         scan = length > _FEW or jax.default_backend() != "cpu"
-    if remat:
+    if remat or (scan and jax.default_backend() == "gpu"):
         # Inside a loop the compiler cannot undo rematerialisation.
         body = nn.remat(body, prevent_cse=not scan)
     in_axes: Any = (nn.broadcast, 0, 0)  # Flax's annotation knows one axis for all

@@ -10,6 +10,7 @@ from jaxcore.ops.cross_entropy import chunked_cross_entropy
 from jaxcore.ops.depthwise import depthwise_conv
 from jaxcore.ops.fourier import band, signed_frequencies, soft_band, spectral_split
 from jaxcore.ops.gate import gelu_gate, silu_gate
+from jaxcore.ops.joined import filter_split, gated_product, joining_pays
 from jaxcore.ops.linear import linear, project_rows
 from jaxcore.ops.norm import channel_norm, group_norm, rms_norm
 from jaxcore.ops.pool import adaptive_pool, global_max
@@ -44,9 +45,12 @@ __all__ = [
     "edit_language_attention",
     "edit_vision_attention",
     "extract_windows",
+    "filter_split",
+    "gated_product",
     "gelu_gate",
     "global_max",
     "group_norm",
+    "joining_pays",
     "linear",
     "llama3_rates",
     "local_max",

@@ -30,9 +30,23 @@ def product_over_pixels(
     lead = () if all(n == 1 for n in kept) else kept  # an unknown size is not 1
     a = a.reshape(*lead, pixels, a.shape[-1])
     b = b.reshape(*lead, pixels, b.shape[-1])
-    axes, over = tuple(range(len(lead))), (len(lead),)
-    product = jax.lax.dot_general(a, b, ((over, over), (axes, axes)), preferred_element_type=dtype)
+
+    def whole(a: Array, b: Array) -> Array:
+        axes, over = tuple(range(a.ndim - 2)), (a.ndim - 2,)
+        return jax.lax.dot_general(a, b, ((over, over), (axes, axes)), preferred_element_type=dtype)
+
+    def in_parts(a: Array, b: Array) -> Array:
+        # One product of few channels over many pixels keeps only a few processors of a GPU busy.
+        count = pixels // _PART
+        return jnp.sum(whole(*(x.reshape(*lead, count, _PART, x.shape[-1]) for x in (a, b))), -3)
+
+    many = a.dtype.itemsize == 4 and pixels % _PART == 0 and pixels > _PART
+    cuda = in_parts if many else whole
+    product = jax.lax.platform_dependent(a, b, cuda=cuda, default=whole)
     return product.reshape(*kept, a.shape[-1], b.shape[-1])
+
+
+_PART = 1024  # pixels that a GPU adds up at a time
 
 
 def stacked_products(

@@ -9,11 +9,13 @@ from jaxcore import ops
 from jaxcore.nn import (
     ChannelNorm,
     Conv,
+    ConvWeights,
     DepthwiseConv,
     DepthwiseSplit,
     PointwiseConv,
     PointwiseSplit,
     Types,
+    appended_parts,
 )
 
 
@@ -44,8 +46,10 @@ class MDTA(nn.Module, kw_only=True):
         width = x.shape[-1]
         bias, types = self.use_bias, self.types
         heat = _temperature(self)
-        qkv = PointwiseSplit(features=(width,) * 3, use_bias=bias, types=types, name="qkv")(x)
-        q, k, v = DepthwiseSplit(use_bias=bias, types=types, name="qkv_dwconv")(*qkv)
+        shared = {"features": (width,) * 3, "use_bias": bias, "types": types}
+        joined = ops.joining_pays(width, types.dtype)
+        qkv = PointwiseSplit(joined=joined, name="qkv", **shared)(x)
+        q, k, v = DepthwiseSplit(name="qkv_dwconv", **shared)(*qkv)
         out = ops.channel_attention(q, k, v, heat, window=self.window)
         project = PointwiseConv(features=width, use_bias=bias, types=types, name="project_out")
         return project(out)
@@ -127,7 +131,17 @@ class GDFN(nn.Module, kw_only=True):
         hidden = int(x.shape[-1] * self.expansion)
         shared = {"use_bias": self.use_bias, "types": self.types}
         both, multiple = (hidden, hidden), self.multiple or _aligned()
-        widen = PointwiseSplit(features=both, multiple=multiple, name="project_in", **shared)
+        filled, types = -(-hidden // multiple) * multiple, self.types
+        joined = ops.joining_pays(filled, types.dtype) and not self.use_bias
+        widen = PointwiseSplit(
+            features=both, multiple=multiple, joined=joined, name="project_in", **shared
+        )
+        if joined:
+            kernel, _ = ConvWeights(shape=(3, 3, 1, 2 * hidden), name="dwconv", types=types)()
+            last, _ = ConvWeights(shape=(hidden, x.shape[-1]), name="project_out", types=types)()
+            kernel = jnp.concatenate(appended_parts(kernel, both, (filled, filled)), axis=-1)
+            last = jnp.pad(last, ((0, filled - hidden), (0, 0)))
+            return ops.gated_product(*widen(x), kernel, last)
         filters = DepthwiseSplit(features=both, name="dwconv", **shared)
         narrow = PointwiseConv(features=x.shape[-1], inputs=hidden, name="project_out", **shared)
         return narrow(ops.gelu_gate(*filters(*widen(x))))
