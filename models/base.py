@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore import tiling
+from jaxcore.compiling import compiler_options
 from jaxcore.convert import Rule, from_state_dict, to_state_dict
 from jaxcore.errors import UserError
 from jaxcore.models.config import computed_like
@@ -226,7 +227,7 @@ class ImageNetwork(Network[C]):
         if self.deploy is not None:
             params, cfg = self.deploy(params, cfg)
         return tiling.restore(
-            functools.partial(_apply, self.apply, params, cfg=cfg),
+            functools.partial(_compiled(), self.apply, params, cfg=cfg),
             image,
             multiple=self.multiple(cfg),
             least=self.least(cfg),
@@ -239,7 +240,12 @@ class ImageNetwork(Network[C]):
         )
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "cfg"))
+@functools.cache
+def _compiled() -> Callable[..., Array]:
+    options = compiler_options()
+    return jax.jit(_apply, static_argnames=("apply", "cfg"), compiler_options=options)
+
+
 def _apply(apply: Callable[..., Array], params: Params, images: Array, cfg: Serial) -> Array:
     return apply(params, images, cfg)
 

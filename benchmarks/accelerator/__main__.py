@@ -22,7 +22,7 @@ from benchmarks.accelerator.networks import Dtype
 from jaxcore.atomic import write_json
 from jaxcore.ops.depthwise import Form
 
-RIVALLED = ("restormer", "dea_net", "rddm", "sunet")
+RIVALLED = ("restormer", "dea_net", "rddm", "sunet", "llama")
 PARTS = (
     "limits",
     "restormer_forward",
@@ -33,6 +33,8 @@ PARTS = (
     "rddm_step",
     "sunet_forward",
     "sunet_step",
+    "llama_forward",
+    "llama_step",
     "monte_carlo",
     "adair_forward",
     "adair_step",
@@ -46,17 +48,15 @@ ALONE = ("limits", "monte_carlo", "pieces")
 SMOKE_PARTS = ("limits", "dea_net_forward", "monte_carlo")
 SIDES: tuple[Side, ...] = get_args(Side)
 COMPILED = (
-    "restormer float32 summed",
-    "restormer float32 summed_quick",
-    "restormer float32 autotune_0",
-    "restormer bfloat16 summed",
-    "restormer bfloat16 summed_quick",
-    "dea_net float32 nhwc",
-    "restormer float32 no_fusion_tuning",
-    "restormer float32 summed_nhwc",
-    "restormer bfloat16 autotune_0",
+    "restormer float32 default",
+    "restormer bfloat16 ours",
+    "restormer float32 ours_loops",
+    "restormer float32 tuned_products",
+    "restormer float32 tuned_fusions",
+    "restormer float32 triton_norms",
+    "restormer float32 grouped",
+    "restormer float32 default_loops",
     "dea_net float32 default",
-    "dea_net float32 quick_nhwc",
 )
 POLL = 0.5  # seconds
 TOGETHER = 3.0  # seconds within which processes start that compile side by side

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcore.models import adair, dea_net, sunet
+from jaxcore.models import adair, dea_net, llama, sunet
 from jaxcore.models.adair import AdaIRConfig
 from jaxcore.models.dea_net import DEANetConfig
+from jaxcore.models.llama import LlamaConfig
 from jaxcore.models.rddm.network import ddpm_unet
 from jaxcore.models.rddm.network.ddpm_unet import DDPMUnetConfig
 from jaxcore.models.sunet import SUNetConfig
@@ -31,6 +32,7 @@ class Network:
       batches: images and side of each pass.
       tiny_side: of the two images of a trial.
       timed: whether ``apply`` takes a time beside images.
+      reads: whether it takes tokens; a side is then their number.
     """
 
     module: Any
@@ -39,6 +41,7 @@ class Network:
     batches: dict[Pass, tuple[int, int]]
     tiny_side: int = 16
     timed: bool = False
+    reads: bool = False
 
     def config(self, which: Pass, dtype: Dtype, smoke: bool) -> Any:
         """Sizes, in the form of that pass and the type of activations."""
@@ -46,14 +49,33 @@ class Network:
         return cfg.deployed() if which == "forward" and hasattr(cfg, "deployed") else cfg
 
     def arrays(self, which: Pass, smoke: bool) -> tuple[np.ndarray, ...]:
-        """What the network is shown, NHWC, and for a step the images it is to make."""
+        """What the network is shown, NHWC or tokens, and for a step what it is to make."""
         count, side = (2, self.tiny_side) if smoke else self.batches[which]
+        if self.reads:
+            return self._texts(count, side, which, smoke)
         channels = getattr(self.full, "in_channels", 3)
         rng = np.random.default_rng(side)
         shape = (count, side, side, channels)
         x, y = (rng.uniform(size=shape).astype(np.float32) for _ in range(2))
         times = (np.full((count,), 500, np.float32),) if self.timed else ()
         return (x, *times) if which == "forward" else (x, *times, y)
+
+    def _texts(self, count: int, side: int, which: Pass, smoke: bool) -> tuple[np.ndarray, ...]:
+        words, rng = (self.tiny if smoke else self.full).vocab_size, np.random.default_rng(side)
+        tokens = rng.integers(words, size=(count, side)).astype(np.int32)
+        if which == "forward":
+            return (tokens,)
+        return tokens, rng.uniform(size=(count, side, words)).astype(np.float32)
+
+
+class _Logits:
+    """A decoder whose ``apply`` gives the logits of all tokens."""
+
+    param_shapes = llama.param_shapes
+
+    @staticmethod
+    def apply(params: Any, tokens: jax.Array, *, cfg: LlamaConfig) -> Any:
+        return llama.apply(params, tokens, cfg).logits
 
 
 NETWORKS: dict[str, Network] = {
@@ -81,6 +103,22 @@ NETWORKS: dict[str, Network] = {
         SUNetConfig.deconv(),
         SUNetConfig.tiny(),
         {"forward": (64, 128), "step": (16, 128)},
+    ),
+    "llama": Network(
+        _Logits,
+        LlamaConfig(
+            width=1024,
+            depth=12,
+            num_heads=16,
+            num_kv_heads=8,
+            head_dim=64,
+            mlp_width=2816,
+            vocab_size=8192,
+            scan_blocks=False,
+        ),
+        LlamaConfig.tiny(),
+        {"forward": (8, 1024), "step": (8, 1024)},
+        reads=True,
     ),
     "adair": Network(
         adair,

@@ -15,11 +15,13 @@ from benchmarks.accelerator import floors, networks
 from benchmarks.accelerator.measure import LOOP, SHORT, Record, timed
 from benchmarks.accelerator.networks import NETWORKS, Dtype, Pass
 from jaxcore import ops
+from jaxcore.compiling import compiler_options
 from jaxcore.models.adair.blocks import TransformerBlock
 from jaxcore.nn import Types
 from jaxcore.ops.depthwise import Form
 
 _HITS: list[str] = []
+_OURS = "ours"  # compiler options
 
 
 def _seen(event: str, **_: Any) -> None:
@@ -33,24 +35,28 @@ jax.monitoring.register_event_listener(_seen)
 @contextlib.contextmanager
 def depthwise(form: Form | None) -> Iterator[None]:
     """Networks compute their depthwise convolutions in that form; None as they are."""
-    before = ops.depthwise_conv
+    before = ops.depthwise_conv, ops.joining_pays
     if form is not None:
-        ops.depthwise_conv = partial(before, form=form)
+        ops.depthwise_conv = partial(ops.depthwise_conv, form=form)
+        if form != "kernel":
+            ops.joining_pays = lambda width, dtype: False
     try:
         yield
     finally:
-        ops.depthwise_conv = before
+        ops.depthwise_conv, ops.joining_pays = before
 
 
 def compiled(
-    record: Record, row: str, fn: Callable[..., Any], *args: Any, options: Any = None
+    record: Record, row: str, fn: Callable[..., Any], *args: Any, options: Any = _OURS
 ) -> Callable[[], Any]:
     """Compile for these arguments; its cost is recorded."""
     with record.compiling(row):
         hits, start = len(_HITS), time.perf_counter()
         lowered = jax.jit(fn).lower(*args)
         traced = time.perf_counter()
-        program = lowered.compile(compiler_options=options)
+        program = lowered.compile(
+            compiler_options=compiler_options() if options == _OURS else options
+        )
         done = time.perf_counter()
     memory: Any = program.memory_analysis()
     sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes)
@@ -207,26 +213,18 @@ def blocks(record: Record, dtype: Dtype, smoke: bool) -> None:
 
 _NO_FUSION_TUNING = {"xla_gpu_experimental_enable_fusion_autotuner": False}
 _NO_TRITON = {"xla_gpu_enable_triton_gemm": False}
-_NHWC = {"xla_gpu_force_conv_nhwc": True}
-_SUMMED = {"form": "summed"}
+_NO_NORMS = {"xla_disable_hlo_passes": "triton-softmax-rewriter"}
+_LOOPS = {"scan_blocks": True}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "ours": _NO_FUSION_TUNING | _NO_TRITON | _NO_NORMS,
     "default": {},
+    "ours_loops": _NO_FUSION_TUNING | _NO_TRITON | _NO_NORMS | _LOOPS,
+    "default_loops": _LOOPS,
+    "tuned_products": _NO_FUSION_TUNING | _NO_NORMS,
+    "tuned_fusions": _NO_TRITON | _NO_NORMS,
+    "triton_norms": _NO_FUSION_TUNING | _NO_TRITON,
+    "grouped": _NO_FUSION_TUNING | _NO_TRITON | _NO_NORMS | {"form": "grouped"},
     "autotune_0": {"xla_gpu_autotune_level": 0},
-    "autotune_1": {"xla_gpu_autotune_level": 1},
-    "no_fusion_tuning": _NO_FUSION_TUNING,
-    "no_triton": _NO_TRITON,
-    "no_cudnn_fusion": {"xla_gpu_cudnn_gemm_fusion_level": 0},
-    "nhwc": _NHWC,
-    "parallel_16": {"xla_gpu_force_compilation_parallelism": 16},
-    "llvm_1": {"xla_backend_optimization_level": 1},
-    "unrolled": {"scan_blocks": False},
-    "summed": _SUMMED,
-    "summed_nhwc": _SUMMED | _NHWC,
-    "summed_no_fusion_tuning": _SUMMED | _NO_FUSION_TUNING,
-    "summed_no_triton": _SUMMED | _NO_TRITON,
-    "summed_autotune_0": _SUMMED | {"xla_gpu_autotune_level": 0},
-    "summed_quick": _SUMMED | _NO_TRITON | _NO_FUSION_TUNING,
-    "quick_nhwc": _NO_TRITON | _NO_FUSION_TUNING | _NHWC,
 }
 """Compiler options, the form of depthwise convolutions, and fields of the configuration."""
 

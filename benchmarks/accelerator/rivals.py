@@ -33,9 +33,39 @@ def build(name: str, cfg: Any) -> Any:
         from benchmarks.rddm import Rival
 
         return Rival(cfg).nets["pytorch"]
+    if name == "llama":
+        return _llama(cfg)
     from benchmarks.restoration import torch_restormer
 
     return torch_restormer(cfg).nets["pytorch"]
+
+
+def _llama(cfg: Any) -> Any:
+    """The decoder of transformers, by PyTorch's own attention, as a function to logits."""
+    import torch
+    import transformers
+
+    theirs = transformers.LlamaConfig(
+        vocab_size=cfg.vocab_size,
+        hidden_size=cfg.width,
+        intermediate_size=cfg.mlp_width,
+        num_hidden_layers=cfg.depth,
+        num_attention_heads=cfg.num_heads,
+        num_key_value_heads=cfg.num_kv_heads,
+        head_dim=cfg.head_dim,
+        attn_implementation="sdpa",
+        use_cache=False,
+    )
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = transformers.LlamaForCausalLM(theirs)
+
+        def forward(self, tokens: Any) -> Any:
+            return self.net(tokens).logits
+
+    return Logits()
 
 
 def limit_memory(share: float) -> None:

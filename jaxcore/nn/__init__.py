@@ -23,7 +23,7 @@ from jaxcore.nn.encoder import Encoder
 from jaxcore.nn.initialise import Normal, Uniform, init_params, init_shapes, torch_uniform
 from jaxcore.nn.linear import Linear, SwiGLU
 from jaxcore.nn.norm import BatchNorm, ChannelNorm, RMSNorm
-from jaxcore.nn.stack import apply_block, apply_stack
+from jaxcore.nn.stack import apply_block, apply_stack, in_loops
 from jaxcore.nn.taps import capture, intervene, tap
 from jaxcore.nn.types import Types
 
@@ -55,6 +55,7 @@ __all__ = [
     "edit_scores",
     "edit_weights",
     "edited_attention",
+    "in_loops",
     "init_params",
     "init_shapes",
     "intervene",

@@ -94,6 +94,15 @@ def apply_stack(
     return x, per_layer
 
 
+def in_loops(scan: bool | None) -> bool:
+    """What `apply_stack` is to do with wide maps; None: a loop but on a GPU.
+
+    There the maps that the backward pass needs would be copied into and out of the loop's arrays,
+    and `jaxcore.compiling.compiler_options` compiles many blocks quickly.
+    """
+    return jax.default_backend() != "gpu" if scan is None else scan
+
+
 def apply_block(block: Callable[..., Array], *inputs: Any, remat: bool = False) -> Array:
     """Apply one block; with ``remat`` it is computed again in the backward pass."""
     if not remat:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcore.ops.bilinear import bilinear_gradients
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
 
@@ -64,8 +65,8 @@ def _correlate_forward(
 def _correlate_backward(
     stride: int, pads: Pads, inputs: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
-    def derived(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-        return jax.vjp(lambda x, kernel: _in_order(x, kernel, stride, pads), x, kernel)[1](g)
+    plain = functools.partial(_in_order, stride=stride, pads=pads)
+    derived = functools.partial(bilinear_gradients, plain)
 
     written = functools.partial(_written_gradients, stride, pads)
     return jax.lax.platform_dependent(*inputs, g, cpu=written, default=derived)

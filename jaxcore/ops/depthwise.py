@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
+from jaxcore.ops.bilinear import bilinear_gradients
 from jaxcore.ops.precision import accumulation_dtype
 
 Form: TypeAlias = Literal["grouped", "shifted", "summed", "kernel"]
@@ -116,7 +117,7 @@ def _grouped(x: Array, kernel: Array, pads: _Pads) -> Array:
 
 
 def _grouped_gradients(x: Array, kernel: Array, g: Array, pads: _Pads) -> tuple[Array, Array]:
-    return jax.vjp(functools.partial(_grouped, pads=pads), x, kernel)[1](g)
+    return bilinear_gradients(functools.partial(_grouped, pads=pads), x, kernel, g)
 
 
 def _shifted(x: Array, kernel: Array, pads: _Pads) -> Array:

@@ -307,20 +307,24 @@ def _run(
     shapes: Sequence[tuple[tuple[int, ...], Any]],
     grid: tuple[int, ...],
     tile: Tile,
-    interpret: bool,
     *arrays: Array,
 ) -> tuple[Array, ...]:
+    """Start the programs of a grid; on other devices than GPUs Pallas plays them in plain JAX."""
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
-    found: Any = pl.pallas_call(
-        kernel,
-        out_shape=tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes),
-        grid=grid,
-        compiler_params=plgpu.CompilerParams(num_warps=tile.warps, num_stages=2),
-        interpret=interpret,
-    )(*arrays)
-    return found
+    def started(*arrays: Array, played: bool) -> tuple[Array, ...]:
+        found: Any = pl.pallas_call(
+            kernel,
+            out_shape=tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes),
+            grid=grid,
+            compiler_params=plgpu.CompilerParams(num_warps=tile.warps, num_stages=2),
+            interpret=played,
+        )(*arrays)
+        return found
+
+    ways = {played: functools.partial(started, played=played) for played in (True, False)}
+    return jax.lax.platform_dependent(*arrays, cuda=ways[False], default=ways[True])
 
 
 def _flat(kernel: Array, dtype: Any) -> Array:
@@ -332,10 +336,10 @@ def _filtered_shape(x: Array, kernel: Array, pads: tuple[int, int]) -> tuple[int
     return b, h + 2 * pads[0] - high + 1, w + 2 * pads[1] - wide + 1, kernel.shape[-1]
 
 
-_once = functools.partial(jax.jit, static_argnames=("tile", "interpret"))  # traced, for all calls
+_once = functools.partial(jax.jit, static_argnames=("tile",))  # traced, for all calls
 
 
-@functools.partial(jax.jit, static_argnames=("pads", "parts", "tile", "interpret"))
+@functools.partial(jax.jit, static_argnames=("pads", "parts", "tile"))
 def correlate(
     maps: Sequence[Float[Array, "b h w _"]],
     kernel: Float[Array, "kh kw 1 c"],
@@ -343,7 +347,6 @@ def correlate(
     pads: tuple[int, int],
     parts: int = 1,
     tile: Tile = Tile(),
-    interpret: bool = False,
 ) -> tuple[Float[Array, "b h2 w2 _"], ...]:
     """Depthwise cross-correlation with zero padding.
 
@@ -353,17 +356,16 @@ def correlate(
       pads: zeros above and below, left and right.
       parts: equally wide results, whose channels follow each other.
       tile: what one program computes.
-      interpret: run it in plain JAX, on any device.
     """
     x, shape = maps[0], _filtered_shape(maps[0], kernel, pads)
     most = max(parts, len(maps))
     call = Call(shape, x.shape[1], x.shape[2], kernel.shape[:2], pads, tile, most)
     run = functools.partial(_correlate_kernel, call=call, inputs=len(maps))
     shapes = [((*shape[:3], shape[3] // parts), x.dtype)] * parts
-    return _run(run, shapes, call.grid, tile, interpret, *maps, _flat(kernel, x.dtype))
+    return _run(run, shapes, call.grid, tile, *maps, _flat(kernel, x.dtype))
 
 
-@functools.partial(jax.jit, static_argnames=("pads", "tile", "interpret"))
+@functools.partial(jax.jit, static_argnames=("pads", "tile"))
 def kernel_gradient(
     x: Float[Array, "b h w c"],
     gradients: Sequence[Float[Array, "b h2 w2 _"]],
@@ -371,7 +373,6 @@ def kernel_gradient(
     *,
     pads: tuple[int, int],
     tile: Tile = Tile(rows=32, columns=16, channels=32),
-    interpret: bool = False,
 ) -> Float[Array, "kh kw 1 c"]:
     """The gradient of `correlate`, of one joined map, by its kernel.
 
@@ -381,7 +382,6 @@ def kernel_gradient(
       kernel: the filters; only their shape and type count.
       pads: as there.
       tile: what one program computes.
-      interpret: as there.
     """
     (high, wide), parts = kernel.shape[:2], len(gradients)
     group = high if high * wide <= _FEW_TAPS else 1
@@ -392,7 +392,7 @@ def kernel_gradient(
     count = images * down * call.across[0]
     grid = (across, down, images * (high // group))
     shapes = [((count, high * wide, shape[3]), jnp.float32)]
-    sums = _run(run, shapes, grid, tile, interpret, x, *gradients)[0]
+    sums = _run(run, shapes, grid, tile, x, *gradients)[0]
     return jnp.sum(sums, axis=0).reshape(kernel.shape).astype(kernel.dtype)
 
 
@@ -402,13 +402,12 @@ def gated(
     kernel: Float[Array, "kh kw 1 2c"],
     *,
     tile: Tile = Tile(channels=32),
-    interpret: bool = False,
 ) -> Float[Array, "b h w c"]:
     """``gelu(a) * b`` of the two halves of the filtered ``x``, which are not written."""
     call = _gate_call(x, kernel, tile)
     run = functools.partial(_gate_kernel, call=call)
     flat = _flat(kernel, x.dtype)
-    return _run(run, [(call.shape, x.dtype)], call.grid, tile, interpret, x, flat)[0]
+    return _run(run, [(call.shape, x.dtype)], call.grid, tile, x, flat)[0]
 
 
 @_once
@@ -418,13 +417,12 @@ def gate_gradients(
     g: Float[Array, "b h w c"],
     *,
     tile: Tile = Tile(channels=32),
-    interpret: bool = False,
 ) -> tuple[Float[Array, "b h w 2c"], Float[Array, "b h w c"]]:
     """The gradient of `gated` by the filtered map, which is computed once more, and its value."""
     call = _gate_call(x, kernel, tile)
     run = functools.partial(_gate_kernel, call=call)
     shapes = [(x.shape, x.dtype), (call.shape, x.dtype)]
-    slopes, out = _run(run, shapes, call.grid, tile, interpret, x, _flat(kernel, x.dtype), g)
+    slopes, out = _run(run, shapes, call.grid, tile, x, _flat(kernel, x.dtype), g)
     return slopes, out
 
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxcore.ops.bilinear import bilinear_gradients
+
 
 def product_over_pixels(
     a: Float[Array, "*p i"], b: Float[Array, "*p o"], *, batch: int = 0, dtype: DTypeLike
@@ -86,8 +88,7 @@ def _stacked_forward(a: Array, b: Array, dtype: DTypeLike) -> tuple[Array, tuple
 def _stacked_backward(
     dtype: DTypeLike, factors: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
-    def derived(a: Array, b: Array, g: Array) -> tuple[Array, Array]:
-        return jax.vjp(functools.partial(_product, dtype=dtype), a, b)[1](g)
+    derived = functools.partial(bilinear_gradients, functools.partial(_product, dtype=dtype))
 
     def written(a: Array, b: Array, g: Array) -> tuple[Array, Array]:
         # Else the compiler would take the transposition back into the product.

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 from jax.sharding import Mesh
 
+from jaxcore.compiling import compiler_options
 from jaxcore.errors import UserError
 from jaxcore.parallel.mesh import batch_sharding, replicated
 from jaxcore.parallel.pmap import compile_pmap
@@ -59,9 +60,9 @@ def compile_step(
         raise UserError(f"Unknown mode {mode!r}: expected one of {', '.join(_MODES)}.")
     if mode == "pmap":
         return compile_pmap(fn, mesh, donate=donate)
-    donated = (0,) if donate else ()
+    donated, options = (0,) if donate else (), compiler_options()
     if mesh is None:
-        return jax.jit(fn, donate_argnums=donated)
+        return jax.jit(fn, donate_argnums=donated, compiler_options=options)
     everywhere = replicated(mesh)
     state = everywhere if state_sharding is None else state_sharding
     frozen = everywhere if frozen_sharding is None else frozen_sharding
@@ -70,4 +71,5 @@ def compile_step(
         donate_argnums=donated,
         in_shardings=(state, batch_sharding(mesh), frozen),
         out_shardings=(state, everywhere),
+        compiler_options=options,
     )

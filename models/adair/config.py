@@ -62,7 +62,8 @@ class AdaIRConfig(NetworkConfig):
     dtype: DType = "float32"  # of activations; norms, softmax, Gram and FFT stay in float32
     param_dtype: DType = "float32"
     remat: bool = False  # recompute each block in the backward pass
-    scan_blocks: bool = True  # one compiled body per level; False unrolls. Same parameters
+    # One compiled body per level; False unrolls; None: a loop but on a GPU. Same parameters
+    scan_blocks: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

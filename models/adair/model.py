@@ -17,7 +17,7 @@ from jaxcore.models.adair.blocks import Downsample, TransformerBlock, Upsample
 from jaxcore.models.adair.config import MULTIPLE, AdaIRConfig
 from jaxcore.models.adair.frequency import AFLB
 from jaxcore.models.base import check_images
-from jaxcore.nn import Conv, PointwiseConv, Types, apply_block, apply_stack, tap
+from jaxcore.nn import Conv, PointwiseConv, Types, apply_block, apply_stack, in_loops, tap
 from jaxcore.typing import Key, Params
 
 
@@ -98,7 +98,7 @@ class AdaIR(nn.Module):
             types=self._types,
             name=name,
         )
-        x, _ = apply_stack(block, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat)
+        x, _ = apply_stack(block, x, length=length, scan=in_loops(cfg.scan_blocks), remat=cfg.remat)
         return tap(self, name, x)
 
     def _aflb(self, name: str, level: int, image: Array, y: Array) -> Array:

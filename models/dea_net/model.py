@@ -15,7 +15,7 @@ from jaxcore import ops
 from jaxcore.models.base import check_images
 from jaxcore.models.dea_net.blocks import CGAFusion, DEBlock
 from jaxcore.models.dea_net.config import LEAST, MULTIPLE, DEANetConfig
-from jaxcore.nn import Conv, ConvTranspose, Types, apply_stack, tap
+from jaxcore.nn import Conv, ConvTranspose, Types, apply_stack, in_loops, tap
 from jaxcore.typing import Key, Params
 
 
@@ -89,7 +89,7 @@ class DEANet(nn.Module):
             types=Types.of(cfg),
             name=name,
         )
-        x, _ = apply_stack(block, x, length=length, scan=cfg.scan_blocks, remat=cfg.remat)
+        x, _ = apply_stack(block, x, length=length, scan=in_loops(cfg.scan_blocks), remat=cfg.remat)
         return tap(self, name, x)
 
 

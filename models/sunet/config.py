@@ -48,7 +48,8 @@ class SUNetConfig(NetworkConfig):
     dtype: DType = "float32"  # of activations; norms, softmax and sums are not narrower
     param_dtype: DType = "float32"
     remat: bool = False  # recompute each pair of blocks in the backward pass
-    scan_blocks: bool = True  # one compiled body per stage; False unrolls. Same parameters
+    # One compiled body per stage; False unrolls; None: a loop but on a GPU. Same parameters
+    scan_blocks: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

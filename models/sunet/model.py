@@ -15,7 +15,7 @@ from jaxcore import ops
 from jaxcore.models.base import check_images
 from jaxcore.models.sunet.blocks import DualUp, Linear, PatchMerging, SwinBlock, SwinPair
 from jaxcore.models.sunet.config import STAGES, SUNetConfig
-from jaxcore.nn import ChannelNorm, Conv, Types, apply_block, apply_stack, tap
+from jaxcore.nn import ChannelNorm, Conv, Types, apply_block, apply_stack, in_loops, tap
 from jaxcore.typing import Key, Params
 
 
@@ -106,7 +106,7 @@ class SUNet(nn.Module):
         if pairs:
             block = SwinPair(shift=cfg.shifts[level], name=f"{name}_pairs", **fields)
             scanned = (jnp.asarray(rates[: 2 * pairs], jnp.float32).reshape(pairs, 2),)
-            scan, remat = cfg.scan_blocks, cfg.remat
+            scan, remat = in_loops(cfg.scan_blocks), cfg.remat
             x, _ = apply_stack(block, x, length=pairs, scanned=scanned, scan=scan, remat=remat)
         if odd:
             last = SwinBlock(name=f"{name}_last", **fields)
