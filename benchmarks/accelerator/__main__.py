@@ -43,8 +43,9 @@ PARTS = (
     "dense",
     "attention",
     "compile",
+    "parity",
 )
-ALONE = ("limits", "monte_carlo", "pieces")
+ALONE = ("limits", "monte_carlo", "pieces", "parity")
 SMOKE_PARTS = ("limits", "dea_net_forward", "monte_carlo")
 SIDES: tuple[Side, ...] = get_args(Side)
 COMPILED = (
@@ -92,7 +93,7 @@ class Options:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("accelerator.json")
     budget: float = 540
     limit: float = 60
-    at_once: int = 4
+    at_once: int = 6
     share: float = 0.4
     sides: tuple[Side, ...] = ()
     settings: tuple[str, ...] = COMPILED
@@ -221,6 +222,7 @@ def measure(options: Options) -> dict[str, Any]:
     machine = {"smoke": options.smoke, "date": datetime.date.today().isoformat(), **card()}
     machine |= {"at_once": options.at_once, "training_beside": options.beside is not None}
     queue = [job for part in options.parts for job in jobs(part, options)]
+    queue.sort(key=lambda job: job.side == "torch.compile")  # minutes each, and all wait for it
     going: list[Running] = []
     begun: dict[str, float] = {}
     busy = time.time()  # when something was timed last

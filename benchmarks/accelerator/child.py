@@ -49,7 +49,7 @@ def run(job: Job, record: Record) -> None:
         rivals.network(record, name, which, job.smoke, fast)  # type: ignore[arg-type]  # a part's name
         return
     from benchmarks import harness
-    from benchmarks.accelerator import dehazing, ours
+    from benchmarks.accelerator import dehazing, ours, parity
 
     record.add("environment", **harness.environment("torch"))
     if job.part == "limits":
@@ -62,6 +62,8 @@ def run(job: Job, record: Record) -> None:
         dehazing.dense(record, job.dtype, job.smoke)
     elif job.part == "attention":
         dehazing.attention(record, job.dtype, job.smoke)
+    elif job.part == "parity":
+        parity.parity(record)
     elif job.part == "monte_carlo":
         ours.monte_carlo(record, job.smoke)
     elif job.part == "compile":

@@ -38,8 +38,7 @@ def depthwise(form: Form | None) -> Iterator[None]:
     before = ops.depthwise_conv, ops.joining_pays
     if form is not None:
         ops.depthwise_conv = partial(ops.depthwise_conv, form=form)
-        if form != "kernel":
-            ops.joining_pays = lambda width, dtype: False
+        ops.joining_pays = lambda width, dtype: form == "kernel"
     try:
         yield
     finally:
@@ -231,20 +230,31 @@ SETTINGS: dict[str, dict[str, Any]] = {
 _OWN = ("form", "scan_blocks")
 
 
+def configured(
+    name: str, which: Pass, dtype: Dtype, setting: str, smoke: bool = False
+) -> tuple[dict[str, Any], Form | None, Any]:
+    """Compiler options, form of depthwise convolutions and configuration under a setting."""
+    found = SETTINGS[setting]
+    cfg = NETWORKS[name].config(which, dtype, smoke)
+    loops = (
+        {"scan_blocks": found.get("scan_blocks", cfg.scan_blocks)}
+        if hasattr(cfg, "scan_blocks")
+        else {}
+    )
+    options = {key: value for key, value in found.items() if key not in _OWN}
+    return options, found.get("form"), dataclasses.replace(cfg, **loops)
+
+
 def compiling(record: Record, name: str, dtype: Dtype, setting: str, smoke: bool) -> None:
     """A training step under one setting: how long it compiles, and how fast it is then."""
-    chosen, options = NETWORKS[name], SETTINGS[setting]
-    cfg = chosen.config("step", dtype, smoke)
-    changes = {key: options[key] for key in ("scan_blocks",) if key in options}
-    cfg = dataclasses.replace(cfg, **changes)
-    given = {key: value for key, value in options.items() if key not in _OWN}
+    chosen, (options, form, cfg) = NETWORKS[name], configured(name, "step", dtype, setting, smoke)
     row = f"{name} {dtype} {setting}"
 
     def run() -> None:
-        with depthwise(options.get("form")):
+        with depthwise(form):
             arrays = jax.device_put(chosen.arrays("step", smoke))
             step, weights = program(name, "step", cfg), networks.params(chosen, cfg)
-            call = compiled(record, row, step, weights, *arrays, options=given)
+            call = compiled(record, row, step, weights, *arrays, options=options)
         time_it(record, row, call)
 
     record.attempt(row, run)

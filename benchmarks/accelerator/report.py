@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.accelerator.rivals import ROWS
 
+RATES = ("gb_s", "tflop_s", "replications_s", "value_apart", "gradients_apart")
 HEADS = ("part", "row", "ms", "bytes ms", "flops ms", "of limit", "compile s", "GB", "over")
 
 
@@ -74,7 +75,7 @@ def lines(record: Mapping[str, Any], only: str = "") -> Iterator[str]:
         for name, row in found.get("rows", {}).items():
             if "failed" in row:
                 yield f"| {part} | {name} | {row['failed']} |"
-            elif "ms" in row or "compile_s" in row:
+            elif {"ms", "compile_s", "value_apart"} & row.keys():
                 yield "| " + " | ".join(_cells(part, name, row)) + " |"
 
 
@@ -84,7 +85,7 @@ def _cells(part: str, name: str, row: Mapping[str, Any]) -> list[str]:
     if row.get("over_all_rival", "").startswith("torch.compile"):
         over.append(f"{row['over_all']:g} {row['over_all_rival']}")
     rates = ["disturbed"] if "disturbed" in row else []
-    rates += [f"{row[key]:g} {key}" for key in ("gb_s", "tflop_s", "replications_s") if key in row]
+    rates += [f"{row[key]:g} {key}" for key in RATES if key in row]
     return [
         part,
         name,

@@ -191,7 +191,9 @@ class PointwiseSplit(Filter, kw_only=True):
         widths = [-(-width // self.multiple) * self.multiple for width in self.features]
         parts = appended_parts(kernel, self.features, widths)
         if not self.joined:
-            return self.with_bias([ops.pointwise(x, part) for part in parts], channels, self.features)
+            return self.with_bias(
+                [ops.pointwise(x, part) for part in parts], channels, self.features
+            )
         y = ops.pointwise(x, jnp.concatenate(parts, axis=-1))
         if not self.use_bias:
             return (y,)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcore.ops.bilinear import bilinear_gradients
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
+from jaxcore.ops.slopes import bilinear_gradients
 
 Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
@@ -75,17 +75,55 @@ def _correlate_backward(
 def _written_gradients(
     stride: int, pads: Pads, x: Array, kernel: Array, g: Array
 ) -> tuple[Array, Array]:
-    """Gradients by images and kernel, each as one convolution in the order of `_in_order`."""
+    """Gradients by images, as a convolution in the order of `_in_order`, and by the kernel."""
     steps = (stride, stride)
     spread = [(n - 1) * stride + 1 for n in g.shape[1:3]]  # of the results, in pixels of x
     sides = list(zip(x.shape[1:3], kernel.shape[:2], pads, spread, strict=True))
     around = tuple((k - 1 - low, n + low - s) for n, k, (low, _), s in sides)
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     back = _in_order(g, turned, 1, around, lhs_dilation=steps)  # type: ignore[arg-type]  # two pairs
+    if stride == 1 and x.shape[-1] > _FEW_CHANNELS:
+        return back, _slopes_by_product(x, g, kernel, pads)
     around = tuple((low, k - 1 - n - low + s) for n, k, (low, _), s in sides)
     images, filters = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
     slopes = _in_order(images, filters, 1, around, rhs_dilation=steps)  # type: ignore[arg-type]  # two pairs
     return back, slopes.transpose(1, 2, 0, 3)
+
+
+_FEW_CHANNELS = 4  # of an image
+_PIXELS = 65536  # that are multiplied at once: their maps, several times as wide, stay small
+
+
+def _slopes_by_product(x: Array, g: Array, kernel: Array, pads: Pads) -> Array:
+    """The gradient by the kernel as one product over pixels.
+
+    With ``x`` shifted along the columns on one side and ``g`` along the rows on the other, it holds
+    every pair of shifts. XLA's convolution for it takes twice the time and more on processors.
+    """
+    (high, wide), wider = kernel.shape[:2], accumulation_dtype(x.dtype)
+    images, (height, width) = x.shape[0], g.shape[1:3]
+    padded = jnp.pad(x.astype(wider), ((0, 0), *pads, (0, 0)))
+
+    def product(padded: Array, g: Array) -> Array:
+        views = [padded[:, : height + high - 1, j : j + width] for j in range(wide)]
+        lower = [((0, 0), (i, high - 1 - i), (0, 0), (0, 0)) for i in range(high)]
+        rows = [jnp.pad(g, edges) for edges in lower]
+        columns, rows = (jnp.concatenate(maps, axis=-1) for maps in (views, rows))  # type: ignore[assignment]  # one map
+        return product_over_pixels(columns, rows, dtype=wider)
+
+    some = max(
+        n
+        for n in range(1, images + 1)
+        if images % n == 0 and (n == 1 or n * height * width <= _PIXELS)
+    )
+    parts = [a.reshape(images // some, some, *a.shape[1:]) for a in (padded, g.astype(wider))]
+    if images == some:
+        sums = product(*(part[0] for part in parts))
+    else:
+        first = jnp.zeros((wide * x.shape[-1], high * g.shape[-1]), wider)
+        sums, _ = jax.lax.scan(lambda s, ab: (s + product(*ab), None), first, tuple(parts))
+    sums = sums.reshape(wide, x.shape[-1], high, g.shape[-1])
+    return sums.transpose(2, 0, 1, 3).astype(kernel.dtype)
 
 
 _correlate.defvjp(_correlate_forward, _correlate_backward)

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
-from jaxcore.ops.bilinear import bilinear_gradients
 from jaxcore.ops.precision import accumulation_dtype
+from jaxcore.ops.slopes import bilinear_gradients, differentiated_as
 
 Form: TypeAlias = Literal["grouped", "shifted", "summed", "kernel"]
 """XLA's grouped convolution; shifted views of long rows, or of images; a kernel for one GPU."""
@@ -105,7 +105,8 @@ _depthwise = jax.custom_vjp(_forward, nondiff_argnums=(2, 3))
 _depthwise.defvjp(_forward_rule, _backward_rule)
 
 
-def _grouped(x: Array, kernel: Array, pads: _Pads) -> Array:
+def grouped_conv(x: Array, kernel: Array, pads: _Pads) -> Array:
+    """`depthwise_conv` as XLA's own convolution, with JAX's own gradients."""
     return jax.lax.conv_general_dilated(
         x,
         kernel.astype(x.dtype),
@@ -117,7 +118,7 @@ def _grouped(x: Array, kernel: Array, pads: _Pads) -> Array:
 
 
 def _grouped_gradients(x: Array, kernel: Array, g: Array, pads: _Pads) -> tuple[Array, Array]:
-    return bilinear_gradients(functools.partial(_grouped, pads=pads), x, kernel, g)
+    return bilinear_gradients(functools.partial(grouped_conv, pads=pads), x, kernel, g)
 
 
 def _shifted(x: Array, kernel: Array, pads: _Pads) -> Array:
@@ -210,29 +211,27 @@ def _shifted_images(x: Array, sides: tuple[int, int], pads: _Pads) -> list[Array
 
 
 def _kernel(x: Array, kernel: Array, pads: _Pads) -> Array:
-    from jaxcore.ops import depthwise_kernels
+    from jaxcore.ops import depthwise_kernels as kernels
 
-    return depthwise_kernels.correlate((x,), kernel, pads=pads)[0]
+    def value(x: Array, kernel: Array) -> Array:
+        return kernels.correlate((x,), kernel, pads=pads)[0]
+
+    return differentiated_as(value, functools.partial(grouped_conv, pads=pads))(x, kernel)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _kernel_gradients(x: Array, kernel: Array, g: Array, pads: _Pads) -> tuple[Array, Array]:
     from jaxcore.ops import depthwise_kernels as kernels
 
-    around = (kernel.shape[0] - 1 - pads[0], kernel.shape[1] - 1 - pads[1])
-    back = kernels.correlate((g,), kernel[::-1, ::-1], pads=around)[0]
-    return back, kernels.kernel_gradient(x, (g,), kernel, pads=pads)
+    def slopes(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        return kernels.gradients(x, kernel, (g,), pads=pads)
 
-
-@_kernel_gradients.defjvp
-def _kernel_gradients_again(pads: _Pads, primals: Any, tangents: Any) -> Any:
-    return jax.jvp(functools.partial(_grouped_gradients, pads=pads), primals, tangents)
+    return differentiated_as(slopes, functools.partial(_grouped_gradients, pads=pads))(x, kernel, g)
 
 
 _FORMS: dict[Form, tuple[Callable[..., Array], Callable[..., tuple[Array, Array]]]] = {
-    "grouped": (_grouped, _grouped_gradients),
+    "grouped": (grouped_conv, _grouped_gradients),
     "shifted": (_shifted, _shifted_gradients),
     "summed": (_summed, _summed_gradients),
-    "kernel": (_kernel, lambda x, kernel, g, pads: _kernel_gradients(x, kernel, g, pads)),
+    "kernel": (_kernel, _kernel_gradients),
 }
 """Each with its gradients."""

@@ -5,7 +5,7 @@ of the rows that a filter reaches in registers, so that a row is loaded once per
 filter, which the first-level cache serves. Several maps can lie side by side in one ("joined"):
 what is split or joined elsewhere by a pass over memory costs nothing here. Sums are formed in
 float32. `jaxcore.ops.depthwise` holds the same computations in plain JAX: they are the reference,
-and what other devices run.
+and what other devices run. JAX 0.10 to 0.12 carry this dialect of Pallas; it is to leave JAX later.
 """
 
 import dataclasses
@@ -162,7 +162,9 @@ def _write(ref: Any, place: Place, row: Any, value: Array, on: Any, call: Call) 
     _, height, width, _ = call.shape
     mask = place.mask((place.columns < width) & (row < height) & on)
     # Not clipped to the image: two would then write one number.
-    where = ref.at[place.image, jnp.maximum(row, 0), place.columns[:, None], place.channels[None, :]]
+    where = ref.at[
+        place.image, jnp.maximum(row, 0), place.columns[:, None], place.channels[None, :]
+    ]
     plgpu.store(where, value.astype(ref.dtype), mask=mask)
 
 
@@ -181,7 +183,10 @@ _Source = tuple[Any, Callable[[Any, int], Array], Place]  # its filters, a row's
 
 
 def _walk(
-    call: Call, place: Place, sources: Sequence[_Source], use: Callable[[Any, Any, list[Array]], None]
+    call: Call,
+    place: Place,
+    sources: Sequence[_Source],
+    use: Callable[[Any, Any, list[Array]], None],
 ) -> None:
     """Filter each source, and give ``use`` the results row by row: row, whether it counts, all."""
     high, wide = call.sides
@@ -313,6 +318,9 @@ def _run(
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
+    if 0 in grid:
+        return tuple(jnp.zeros(shape, dtype) for shape, dtype in shapes)
+
     def started(*arrays: Array, played: bool) -> tuple[Array, ...]:
         found: Any = pl.pallas_call(
             kernel,
@@ -394,6 +402,19 @@ def kernel_gradient(
     shapes = [((count, high * wide, shape[3]), jnp.float32)]
     sums = _run(run, shapes, grid, tile, x, *gradients)[0]
     return jnp.sum(sums, axis=0).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def gradients(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw 1 c"],
+    by_results: Sequence[Float[Array, "b h2 w2 _"]],
+    *,
+    pads: tuple[int, int],
+) -> tuple[Float[Array, "b h w c"], Float[Array, "kh kw 1 c"]]:
+    """Both gradients of `correlate`, of one joined map, given those by its results."""
+    around = (kernel.shape[0] - 1 - pads[0], kernel.shape[1] - 1 - pads[1])
+    back = correlate(by_results, kernel[::-1, ::-1], pads=around)[0]
+    return back, kernel_gradient(x, by_results, kernel, pads=pads)
 
 
 @_once

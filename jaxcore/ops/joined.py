@@ -6,18 +6,18 @@ done one by one, to rounding.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxcore.ops import depthwise_kernels
 from jaxcore.ops.conv import pointwise
-from jaxcore.ops.depthwise import depthwise_conv, kernels_fit
-from jaxcore.ops.gate import gelu_gate
+from jaxcore.ops.depthwise import grouped_conv, kernels_fit
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
+from jaxcore.ops.slopes import differentiated_as
 
 _ALIGNED = 8  # channels of a map
 
@@ -34,50 +34,57 @@ def filter_split(
 ) -> tuple[Float[Array, "b h w _"], ...]:
     """`depthwise_conv` of a joined map, as equally wide parts.
 
-    Runs on NVIDIA GPUs only. The gradients can be differentiated again in either mode.
+    Fast on NVIDIA GPUs only. The gradients can be differentiated again in either mode.
 
     Args:
       x: the maps side by side.
       kernel: one filter with odd sides per channel.
       parts: how many maps.
-    """
-    from jaxcore.ops import depthwise_kernels
 
-    return depthwise_kernels.correlate((x,), kernel, pads=_pads(kernel), parts=parts)
+    >>> import jax.numpy as jnp
+    >>> maps = filter_split(jnp.ones((1, 4, 4, 16)), jnp.ones((3, 3, 1, 16)), 2)
+    >>> [y.shape for y in maps]
+    [(1, 4, 4, 8), (1, 4, 4, 8)]
+    """
+    return _split(x, kernel, parts)
+
+
+def _split(x: Array, kernel: Array, parts: int) -> tuple[Array, ...]:
+    def value(x: Array, kernel: Array) -> tuple[Array, ...]:
+        return depthwise_kernels.correlate((x,), kernel, pads=_pads(kernel), parts=parts)
+
+    def plain(x: Array, kernel: Array) -> tuple[Array, ...]:
+        return tuple(jnp.split(_filtered(x, kernel), parts, axis=-1))
+
+    out: tuple[Array, ...] = differentiated_as(value, plain)(x, kernel)
+    return out
 
 
 def _pads(kernel: Array) -> tuple[int, int]:
     return kernel.shape[0] // 2, kernel.shape[1] // 2
 
 
+def _filtered(x: Array, kernel: Array) -> Array:
+    return grouped_conv(x, kernel, _pads(kernel))
+
+
 def _split_forward(
     x: Array, kernel: Array, parts: int
 ) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
-    return filter_split(x, kernel, parts), (x, kernel)
+    return _split(x, kernel, parts), (x, kernel)
 
 
 def _split_backward(
     parts: int, inputs: tuple[Array, Array], g: tuple[Array, ...]
 ) -> tuple[Array, Array]:
-    return _split_gradients(*inputs, g)
+    def slopes(x: Array, kernel: Array, g: tuple[Array, ...]) -> tuple[Array, Array]:
+        return depthwise_kernels.gradients(x, kernel, g, pads=_pads(kernel))
 
+    def plain(x: Array, kernel: Array, g: tuple[Array, ...]) -> tuple[Array, Array]:
+        return jax.vjp(_filtered, x, kernel)[1](jnp.concatenate(g, axis=-1))
 
-@jax.custom_jvp
-def _split_gradients(x: Array, kernel: Array, g: tuple[Array, ...]) -> tuple[Array, Array]:
-    from jaxcore.ops import depthwise_kernels as kernels
-
-    pads = _pads(kernel)
-    back = kernels.correlate(g, kernel[::-1, ::-1], pads=pads)[0]
-    return back, kernels.kernel_gradient(x, g, kernel, pads=pads)
-
-
-@_split_gradients.defjvp
-def _split_again(primals: Any, tangents: Any) -> Any:
-    def plain(x: Array, kernel: Array, g: tuple[Array, ...]) -> Any:
-        one = functools.partial(depthwise_conv, form="grouped")
-        return jax.vjp(one, x, kernel)[1](jnp.concatenate(g, axis=-1))
-
-    return jax.jvp(plain, primals, tangents)
+    found: tuple[Array, Array] = differentiated_as(slopes, plain)(*inputs, g)
+    return found
 
 
 filter_split.defvjp(_split_forward, _split_backward)
@@ -85,56 +92,61 @@ filter_split.defvjp(_split_forward, _split_backward)
 
 @jax.custom_vjp
 def gated_product(
-    x: Float[Array, "b h w 2c"], kernel: Float[Array, "kh kw 1 2c"], product: Float[Array, "c o"]
+    x: Float[Array, "b h w 2*c"], kernel: Float[Array, "kh kw 1 2*c"], product: Float[Array, "c o"]
 ) -> Float[Array, "b h w o"]:
     """``gelu_gate(a, b) @ product`` of the halves ``a`` and ``b`` of the filtered map.
 
     The filtered map and the gated one are not kept for the backward pass, which computes both once
-    more on its way. Runs on NVIDIA GPUs only; can be differentiated again as `filter_split`.
+    more on its way. Fast on NVIDIA GPUs only; can be differentiated again as `filter_split`.
 
     Args:
       x: two maps side by side.
       kernel: one filter with odd sides per channel.
       product: weights of a 1x1 convolution.
-    """
-    from jaxcore.ops import depthwise_kernels
 
-    return pointwise(depthwise_kernels.gated(x, kernel), product)
+    >>> import jax.numpy as jnp
+    >>> x, kernel = jnp.ones((1, 4, 4, 16)), jnp.ones((3, 3, 1, 16)) / 9
+    >>> gated_product(x, kernel, jnp.ones((8, 5))).shape
+    (1, 4, 4, 5)
+    """
+    return _gated_product(x, kernel, product)
 
 
 _Inputs = tuple[Array, Array, Array]
 
 
-def _product_forward(x: Array, kernel: Array, product: Array) -> tuple[Array, _Inputs]:
-    return gated_product(x, kernel, product), (x, kernel, product)
+def _gated_product(x: Array, kernel: Array, product: Array) -> Array:
+    def value(x: Array, kernel: Array, product: Array) -> Array:
+        return pointwise(depthwise_kernels.gated(x, kernel), product)
 
-
-def _product_backward(inputs: _Inputs, g: Array) -> _Inputs:
-    return _product_gradients(*inputs, g)
-
-
-@jax.custom_jvp
-def _product_gradients(x: Array, kernel: Array, product: Array, g: Array) -> _Inputs:
-    from jaxcore.ops import depthwise_kernels
-
-    through = pointwise(g, product.T)
-    slopes, gated = depthwise_kernels.gate_gradients(x, kernel, through)
-    by_product = product_over_pixels(gated, g, dtype=accumulation_dtype(x.dtype))
-    back, by_kernel = _split_gradients(x, kernel, (slopes,))
-    return back, by_kernel, by_product.astype(product.dtype)
-
-
-@_product_gradients.defjvp
-def _product_again(primals: Any, tangents: Any) -> Any:
-    def plain(x: Array, kernel: Array, product: Array, g: Array) -> Any:
-        return jax.vjp(_plain_product, x, kernel, product)[1](g)
-
-    return jax.jvp(plain, primals, tangents)
+    out: Array = differentiated_as(value, _plain_product)(x, kernel, product)
+    return out
 
 
 def _plain_product(x: Array, kernel: Array, product: Array) -> Array:
-    halves = jnp.split(depthwise_conv(x, kernel, form="grouped"), 2, axis=-1)
-    return pointwise(gelu_gate(*halves), product)
+    wide = accumulation_dtype(x.dtype)
+    a, b = jnp.split(_filtered(x, kernel).astype(wide), 2, axis=-1)
+    gated = (jax.nn.gelu(a, approximate=False) * b).astype(x.dtype)
+    return jnp.einsum("...c,co->...o", gated, product.astype(x.dtype))
+
+
+def _product_forward(x: Array, kernel: Array, product: Array) -> tuple[Array, _Inputs]:
+    return _gated_product(x, kernel, product), (x, kernel, product)
+
+
+def _product_backward(inputs: _Inputs, g: Array) -> _Inputs:
+    def slopes(x: Array, kernel: Array, product: Array, g: Array) -> _Inputs:
+        through = pointwise(g, product.T)
+        by_filtered, gated = depthwise_kernels.gate_gradients(x, kernel, through)
+        by_product = product_over_pixels(gated, g, dtype=accumulation_dtype(x.dtype))
+        back, by_kernel = depthwise_kernels.gradients(x, kernel, (by_filtered,), pads=_pads(kernel))
+        return back, by_kernel, by_product.astype(product.dtype)
+
+    def plain(x: Array, kernel: Array, product: Array, g: Array) -> _Inputs:
+        return jax.vjp(_plain_product, x, kernel, product)[1](g)
+
+    found: _Inputs = differentiated_as(slopes, plain)(*inputs, g)
+    return found
 
 
 gated_product.defvjp(_product_forward, _product_backward)
