@@ -10,6 +10,7 @@ as often as they run: what memory would move if no cache held anything.
 """
 
 import collections
+import dataclasses
 import math
 import re
 import time
@@ -20,14 +21,7 @@ import jax
 import numpy as np
 import tyro
 from jax.experimental import topologies
-from jax.sharding import (
-    AbstractDevice,
-    AbstractMesh,
-    Mesh,
-    NamedSharding,
-    PartitionSpec,
-    use_abstract_mesh,
-)
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, use_abstract_mesh
 from tyro.conf import Positional
 
 from benchmarks.accelerator import floors, networks
@@ -57,9 +51,8 @@ def compiled(fn: Any, args: Any, options: Any) -> Any:
     topology: Any = topologies.get_topology_desc("", "cuda", target_config=TARGET, topology="1x1x1")
     mesh = Mesh(np.array(topology.devices).reshape(-1)[:1], ("one",))
     there = NamedSharding(mesh, PartitionSpec())
-    device = AbstractDevice(CARD, PROCESSORS, "gpu")
     placed = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), args)
-    with use_abstract_mesh(AbstractMesh((1,), ("one",), abstract_device=device)):
+    with use_abstract_mesh(mesh.abstract_mesh):  # for the kernels, which ask what card it is
         lowered = jax.jit(fn, in_shardings=there).lower(*placed)
     return lowered.compile(compiler_options=options or None)
 
@@ -161,6 +154,9 @@ def main(
       settings: of the part ``compile``.
     """
     chosen, (options, form, cfg) = NETWORKS[network], configured(network, which, dtype, settings)
+    if hasattr(cfg, "scan_blocks"):  # as on a GPU, where loops recompute
+        loops = bool(cfg.scan_blocks)
+        cfg = dataclasses.replace(cfg, scan_blocks=loops, remat=loops)
     arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in chosen.arrays(which, False)]
     shapes = chosen.module.param_shapes(cfg)
     with depthwise("grouped"):
@@ -171,10 +167,10 @@ def main(
         start = time.perf_counter()
         made = compiled(program(network, which, cfg), (shapes, *arrays), options)
         taken = time.perf_counter() - start
-    total: dict[str, float] = collections.Counter()
+    total: collections.Counter[str] = collections.Counter()
     runs = 0
     for kind, size, times in kernels(made.as_text()):
-        total[kind] += size * times
+        total[kind] += int(size * times)
         runs += times
     kept = made.memory_analysis().temp_size_in_bytes / 1e9
     print(f"traced and compiled in {taken:.1f} s; {runs} kernels; {kept:.2f} GB of maps")

@@ -41,7 +41,7 @@ def build(name: str, cfg: Any) -> Any:
 
 
 def _llama(cfg: Any) -> Any:
-    """The decoder of transformers, by PyTorch's own attention, as a function to logits."""
+    """The decoder of transformers, as a function to logits."""
     import torch
     import transformers
 
@@ -53,7 +53,6 @@ def _llama(cfg: Any) -> Any:
         num_attention_heads=cfg.num_heads,
         num_key_value_heads=cfg.num_kv_heads,
         head_dim=cfg.head_dim,
-        attn_implementation="sdpa",
         use_cache=False,
     )
 

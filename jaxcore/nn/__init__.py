@@ -2,6 +2,7 @@
 
 from jaxcore.nn.conv import (
     Conv,
+    ConvKernel,
     ConvTranspose,
     ConvWeights,
     DepthwiseConv,
@@ -32,6 +33,7 @@ __all__ = [
     "BatchNorm",
     "ChannelNorm",
     "Conv",
+    "ConvKernel",
     "ConvTranspose",
     "ConvWeights",
     "DepthwiseConv",

@@ -103,18 +103,27 @@ class ConvTranspose(Filter, kw_only=True):
 class ConvWeights(Filter, kw_only=True):
     """Kernel and bias of a convolution that its owner computes in a form of its own.
 
-    Parameters: ``kernel`` of the given shape (..., in, out) and, with ``use_bias``, ``bias``
-    (out,).
+    Parameters: ``kernel`` of the given shape (kh, kw, in, out) and ``bias`` (out,).
     """
+
+    shape: tuple[int, int, int, int]
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        """The two parameters, in their own type."""
+        fan_in = math.prod(self.shape[:-1])
+        return self.kernel(self.shape, fan_in), self.bias(self.shape[-1], fan_in)
+
+
+class ConvKernel(Filter, kw_only=True):
+    """`ConvWeights` without bias, for any shape (..., in, out)."""
 
     shape: tuple[int, ...]
 
     @nn.compact
-    def __call__(self) -> tuple[Array, Array | None]:
-        """The two parameters, in their own type."""
-        fan_in = math.prod(self.shape[:-1])
-        bias = self.bias(self.shape[-1], fan_in) if self.use_bias else None
-        return self.kernel(self.shape, fan_in), bias
+    def __call__(self) -> Array:
+        """The parameter ``kernel``, in its own type."""
+        return self.kernel(self.shape, math.prod(self.shape[:-1]))
 
 
 class DepthwiseSplit(Filter, kw_only=True):
@@ -134,7 +143,7 @@ class DepthwiseSplit(Filter, kw_only=True):
         widths = self.features or [x.shape[-1] for x in maps]
         kernel = self.kernel((size, size, 1, sum(widths)), size * size)
         if len(maps) < len(widths):
-            out = ops.filter_split(maps[0].astype(types.dtype), kernel, len(widths))
+            out = list(ops.filter_split(maps[0].astype(types.dtype), kernel, len(widths)))
         else:
             out = [
                 ops.depthwise_conv(x.astype(types.dtype), _appended(part, x.shape[-1]))

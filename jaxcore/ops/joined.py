@@ -5,8 +5,6 @@ the same map; the kernels split, join and gate them on the way. The values are t
 done one by one, to rounding.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -28,7 +26,6 @@ def joining_pays(width: int, dtype: DTypeLike) -> bool:
     return whole and jax.default_backend() == "gpu" and kernels_fit(jnp.dtype(dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def filter_split(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw 1 c"], parts: int
 ) -> tuple[Float[Array, "b h w _"], ...]:
@@ -46,7 +43,8 @@ def filter_split(
     >>> [y.shape for y in maps]
     [(1, 4, 4, 8), (1, 4, 4, 8)]
     """
-    return _split(x, kernel, parts)
+    out: tuple[Array, ...] = _filter_split(x, kernel, parts)
+    return out
 
 
 def _split(x: Array, kernel: Array, parts: int) -> tuple[Array, ...]:
@@ -58,6 +56,9 @@ def _split(x: Array, kernel: Array, parts: int) -> tuple[Array, ...]:
 
     out: tuple[Array, ...] = differentiated_as(value, plain)(x, kernel)
     return out
+
+
+_filter_split = jax.custom_vjp(_split, nondiff_argnums=(2,))
 
 
 def _pads(kernel: Array) -> tuple[int, int]:
@@ -87,10 +88,9 @@ def _split_backward(
     return found
 
 
-filter_split.defvjp(_split_forward, _split_backward)
+_filter_split.defvjp(_split_forward, _split_backward)
 
 
-@jax.custom_vjp
 def gated_product(
     x: Float[Array, "b h w 2*c"], kernel: Float[Array, "kh kw 1 2*c"], product: Float[Array, "c o"]
 ) -> Float[Array, "b h w o"]:
@@ -109,7 +109,8 @@ def gated_product(
     >>> gated_product(x, kernel, jnp.ones((8, 5))).shape
     (1, 4, 4, 5)
     """
-    return _gated_product(x, kernel, product)
+    out: Array = _product_of_gated(x, kernel, product)
+    return out
 
 
 _Inputs = tuple[Array, Array, Array]
@@ -121,6 +122,9 @@ def _gated_product(x: Array, kernel: Array, product: Array) -> Array:
 
     out: Array = differentiated_as(value, _plain_product)(x, kernel, product)
     return out
+
+
+_product_of_gated = jax.custom_vjp(_gated_product)
 
 
 def _plain_product(x: Array, kernel: Array, product: Array) -> Array:
@@ -149,4 +153,4 @@ def _product_backward(inputs: _Inputs, g: Array) -> _Inputs:
     return found
 
 
-gated_product.defvjp(_product_forward, _product_backward)
+_product_of_gated.defvjp(_product_forward, _product_backward)

@@ -9,7 +9,7 @@ from jaxcore import ops
 from jaxcore.nn import (
     ChannelNorm,
     Conv,
-    ConvWeights,
+    ConvKernel,
     DepthwiseConv,
     DepthwiseSplit,
     PointwiseConv,
@@ -137,11 +137,12 @@ class GDFN(nn.Module, kw_only=True):
             features=both, multiple=multiple, joined=joined, name="project_in", **shared
         )
         if joined:
-            kernel, _ = ConvWeights(shape=(3, 3, 1, 2 * hidden), name="dwconv", types=types)()
-            last, _ = ConvWeights(shape=(hidden, x.shape[-1]), name="project_out", types=types)()
+            kernel = ConvKernel(shape=(3, 3, 1, 2 * hidden), name="dwconv", types=types)()
+            last = ConvKernel(shape=(hidden, x.shape[-1]), name="project_out", types=types)()
             kernel = jnp.concatenate(appended_parts(kernel, both, (filled, filled)), axis=-1)
             last = jnp.pad(last, ((0, filled - hidden), (0, 0)))
-            return ops.gated_product(*widen(x), kernel, last)
+            (wide,) = widen(x)
+            return ops.gated_product(wide, kernel, last)
         filters = DepthwiseSplit(features=both, name="dwconv", **shared)
         narrow = PointwiseConv(features=x.shape[-1], inputs=hidden, name="project_out", **shared)
         return narrow(ops.gelu_gate(*filters(*widen(x))))

@@ -91,7 +91,7 @@ class PixelAttention(nn.Module, kw_only=True):
     ) -> Float[Array, "b h w c"]:
         """Weights of ``x``, given the results of spatial and channel attention."""
         shape = (_SIDE, _SIDE, 2, x.shape[-1])
-        kernel, bias = ConvWeights(shape=shape, use_bias=True, types=self.types, name="pa")()
+        kernel, bias = ConvWeights(shape=shape, types=self.types, name="pa")()
         own = ops.depthwise_conv(_reflected(x), kernel[:, :, :1], padding=0)
         coarse = ops.conv2d(_reflected(spatial), kernel[:, :, 1:], padding=0)
         gain = jnp.sum(kernel[:, :, 1], axis=(0, 1)).astype(x.dtype)[None, None, None, :]

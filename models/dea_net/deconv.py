@@ -104,7 +104,7 @@ class DEConv(nn.Module, kw_only=True):
         width, weights = x.shape[-1], {}
         for kind in (*self.branches, "vanilla"):
             shape = (*_SHAPES.get(kind, (3, 3)), width, width)
-            kernel, bias = ConvWeights(shape=shape, use_bias=True, types=self.types, name=kind)()
+            kernel, bias = ConvWeights(shape=shape, types=self.types, name=kind)()
             weights[kind] = {"kernel": kernel, "bias": bias}
         merged = merge(weights)
         y = ops.conv2d(x.astype(self.types.dtype), merged["kernel"])

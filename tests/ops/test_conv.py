@@ -1,4 +1,4 @@
-"""Transposed convolution against what it is the gradient of."""
+"""Convolutions against what they are, or are the gradient of."""
 
 import jax
 import jax.numpy as jnp
@@ -80,3 +80,31 @@ def test_the_layer_doubles_the_size_and_starts_as_in_pytorch():
         value = np.abs(variables["params"][name])
         assert value.shape == shape and value.max() <= (9 * 6) ** -0.5
     assert np.abs(variables["params"]["kernel"]).max() > 0.9 * (9 * 6) ** -0.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "sides", "padding"),
+    [((2, 9, 7, 6), (3, 3), None), ((1, 6, 8, 5), (1, 3), 2), ((3, 160, 160, 5), (3, 3), 0)],
+)
+def test_gradients_by_the_kernel_are_those_of_the_definition(shape, sides, padding, dtype):
+    """The last images are too many to be multiplied at once."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=shape), dtype)
+    kernel = jnp.asarray(rng.normal(size=(*sides, shape[-1], 4)), jnp.float32)
+    edges = [(k // 2, k // 2) if padding is None else (padding, padding) for k in sides]
+
+    def definition(kernel):
+        order = ("NHWC", "HWIO", "NHWC")
+        wide = x.astype("float32")
+        return jax.lax.conv_general_dilated(wide, kernel, (1, 1), edges, dimension_numbers=order)
+
+    def ours(kernel):
+        return conv2d(x, kernel, padding=padding).astype("float32")
+
+    g = jnp.cos(jnp.arange(definition(kernel).size, dtype="float32")).reshape(
+        definition(kernel).shape
+    )
+    (found,), (expected,) = (jax.vjp(fn, kernel)[1](g) for fn in (ours, definition))
+    scale = jnp.linalg.norm(expected)
+    assert jnp.linalg.norm(found - expected) < (1e-5 if dtype == "float32" else 1e-2) * scale
