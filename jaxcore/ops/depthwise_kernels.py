@@ -52,7 +52,8 @@ def _run(
         return found
 
     ways = {played: functools.partial(started, played=played) for played in (True, False)}
-    return jax.lax.platform_dependent(*arrays, cuda=ways[False], default=ways[True])
+    gpu = {"cuda": ways[False], "rocm": ways[False]}
+    return jax.lax.platform_dependent(*arrays, **gpu, default=ways[True])
 
 
 def _flat(kernel: Array, dtype: Any) -> Array:

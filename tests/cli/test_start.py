@@ -59,7 +59,7 @@ def test_the_network_may_be_that_of_a_run(folder, begun, call):
 def test_the_network_may_be_another_than_adair(folder, begun, call):
     write_torch(Path("haze.pth"), dea_net.to_torch(params(cfg=HAZE, module=dea_net), HAZE))
     data = "--data.kind pairs --data.root PAIRS".split()
-    options = "--stages.0.patch 64 --network.no-scan-blocks".split()
+    options = "--stages.0.patch 64 --network.scan-blocks False".split()
     code, _, err = call("train", "dea_net", "--init", "haze.pth", *data, "-o", "r", *options)
     assert code == 0, err
     assert begun[0][0].network == dataclasses.replace(HAZE, scan_blocks=False)
