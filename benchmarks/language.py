@@ -65,6 +65,25 @@ def network(smoke: bool, dtype: DType) -> tuple[LlamaConfig, dict[str, np.ndarra
     return LlamaConfig.smollm2_135m(**types), weights
 
 
+def their_config(cfg: LlamaConfig) -> Any:
+    """The same sizes for `transformers`."""
+    import transformers
+
+    return transformers.LlamaConfig(
+        vocab_size=cfg.vocab_size,
+        hidden_size=cfg.width,
+        intermediate_size=cfg.mlp_width,
+        num_hidden_layers=cfg.depth,
+        num_attention_heads=cfg.num_heads,
+        num_key_value_heads=cfg.num_kv_heads,
+        head_dim=cfg.head_dim,
+        rms_norm_eps=cfg.epsilon,
+        rope_parameters={"rope_type": "default", "rope_theta": cfg.theta},
+        max_position_embeddings=cfg.max_positions,
+        tie_word_embeddings=cfg.tied,
+    )
+
+
 class Rival:
     """`transformers` with the same weights."""
 
@@ -73,23 +92,10 @@ class Rival:
         import transformers
 
         torch.set_num_threads(harness.cores())
-        config = transformers.LlamaConfig(
-            vocab_size=cfg.vocab_size,
-            hidden_size=cfg.width,
-            intermediate_size=cfg.mlp_width,
-            num_hidden_layers=cfg.depth,
-            num_attention_heads=cfg.num_heads,
-            num_key_value_heads=cfg.num_kv_heads,
-            head_dim=cfg.head_dim,
-            rms_norm_eps=cfg.epsilon,
-            rope_parameters={"rope_type": "default", "rope_theta": cfg.theta},
-            max_position_embeddings=cfg.max_positions,
-            tie_word_embeddings=True,
-        )
         self.torch, dtype = torch, getattr(torch, cfg.dtype)
         forward = inspect.signature(transformers.LlamaForCausalLM.forward)
         self.named = "cache" if "cache" in forward.parameters else "past_key_values"
-        self.model = transformers.LlamaForCausalLM(config).to(dtype).eval()
+        self.model = transformers.LlamaForCausalLM(their_config(cfg)).to(dtype).eval()
         state = {
             key: torch.from_numpy(np.array(value, np.float32)).to(dtype)
             for key, value in weights.items()

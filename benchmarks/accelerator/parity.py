@@ -20,7 +20,8 @@ def parity(record: Record) -> None:
     """How far values are apart, and gradients by the length of each tensor."""
     for name, sizes in SIZES.items():
         cfg = dataclasses.replace(NETWORKS[name].tiny, **sizes)
-        (a, by_a), (b, by_b) = _run(name, cfg, "kernel"), _run(name, cfg, "grouped")
+        with record.compiling(name):
+            (a, by_a), (b, by_b) = _run(name, cfg, "kernel"), _run(name, cfg, "grouped")
         pairs = zip(jax.tree.leaves(by_a), jax.tree.leaves(by_b), strict=True)
         apart = max(_apart(p, q) for p, q in pairs)
         record.add(name, value_apart=float(np.abs(a - b).max()), gradients_apart=apart)

@@ -45,24 +45,15 @@ def _llama(cfg: Any) -> Any:
     import torch
     import transformers
 
-    theirs = transformers.LlamaConfig(
-        vocab_size=cfg.vocab_size,
-        hidden_size=cfg.width,
-        intermediate_size=cfg.mlp_width,
-        num_hidden_layers=cfg.depth,
-        num_attention_heads=cfg.num_heads,
-        num_key_value_heads=cfg.num_kv_heads,
-        head_dim=cfg.head_dim,
-        use_cache=False,
-    )
+    from benchmarks.language import their_config
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = transformers.LlamaForCausalLM(theirs)
+            self.net = transformers.LlamaForCausalLM(their_config(cfg))
 
         def forward(self, tokens: Any) -> Any:
-            return self.net(tokens).logits
+            return self.net(tokens, use_cache=False).logits
 
     return Logits()
 
