@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcore.ops.derivatives import bilinear_gradients
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
-from jaxcore.ops.slopes import bilinear_gradients
 
 Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
@@ -107,15 +107,12 @@ def _slopes_by_product(x: Array, g: Array, kernel: Array, pads: Pads) -> Array:
     def product(padded: Array, g: Array) -> Array:
         views = [padded[:, : height + high - 1, j : j + width] for j in range(wide)]
         lower = [((0, 0), (i, high - 1 - i), (0, 0), (0, 0)) for i in range(high)]
-        rows = [jnp.pad(g, edges) for edges in lower]
-        columns, rows = (jnp.concatenate(maps, axis=-1) for maps in (views, rows))  # type: ignore[assignment]  # one map
+        columns = jnp.concatenate(views, axis=-1)
+        rows = jnp.concatenate([jnp.pad(g, edges) for edges in lower], axis=-1)
         return product_over_pixels(columns, rows, dtype=wider)
 
-    some = max(
-        n
-        for n in range(1, images + 1)
-        if images % n == 0 and (n == 1 or n * height * width <= _PIXELS)
-    )
+    divisors = [n for n in range(1, images + 1) if images % n == 0]
+    some = max((n for n in divisors if n * height * width <= _PIXELS), default=1)
     parts = [a.reshape(images // some, some, *a.shape[1:]) for a in (padded, g.astype(wider))]
     if images == some:
         sums = product(*(part[0] for part in parts))

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcore.errors import UserError
+from jaxcore.ops.derivatives import bilinear_gradients, differentiated_as
 from jaxcore.ops.precision import accumulation_dtype
-from jaxcore.ops.slopes import bilinear_gradients, differentiated_as
 
 Form: TypeAlias = Literal["grouped", "shifted", "summed", "kernel"]
 """XLA's grouped convolution; shifted views of long rows, or of images; a kernel for one GPU."""

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 from jaxcore.ops import depthwise_kernels
 from jaxcore.ops.conv import pointwise
 from jaxcore.ops.depthwise import grouped_conv, kernels_fit
+from jaxcore.ops.derivatives import differentiated_as
 from jaxcore.ops.precision import accumulation_dtype
 from jaxcore.ops.products import product_over_pixels
-from jaxcore.ops.slopes import differentiated_as
 
 _ALIGNED = 8  # channels of a map
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcore.ops.slopes import bilinear_gradients
+from jaxcore.ops.derivatives import bilinear_gradients
 
 
 def product_over_pixels(

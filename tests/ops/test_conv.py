@@ -85,7 +85,12 @@ def test_the_layer_doubles_the_size_and_starts_as_in_pytorch():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("shape", "sides", "padding"),
-    [((2, 9, 7, 6), (3, 3), None), ((1, 6, 8, 5), (1, 3), 2), ((3, 160, 160, 5), (3, 3), 0)],
+    [
+        ((0, 9, 7, 6), (3, 3), None),
+        ((2, 9, 7, 6), (3, 3), None),
+        ((1, 6, 8, 5), (1, 3), 2),
+        ((3, 160, 160, 5), (3, 3), 0),
+    ],
 )
 def test_gradients_by_the_kernel_are_those_of_the_definition(shape, sides, padding, dtype):
     """The last images are too many to be multiplied at once."""
@@ -107,4 +112,4 @@ def test_gradients_by_the_kernel_are_those_of_the_definition(shape, sides, paddi
     )
     (found,), (expected,) = (jax.vjp(fn, kernel)[1](g) for fn in (ours, definition))
     scale = jnp.linalg.norm(expected)
-    assert jnp.linalg.norm(found - expected) < (1e-5 if dtype == "float32" else 1e-2) * scale
+    assert jnp.linalg.norm(found - expected) <= (1e-5 if dtype == "float32" else 1e-2) * scale
