@@ -11,6 +11,7 @@ as often as they run: what memory would move if no cache held anything.
 
 import collections
 import dataclasses
+import importlib.util
 import math
 import re
 import time
@@ -26,7 +27,7 @@ from tyro.conf import Positional
 
 from benchmarks.accelerator import floors, networks
 from benchmarks.accelerator.networks import NETWORKS, Dtype, Pass
-from benchmarks.accelerator.ours import configured, depthwise, program
+from benchmarks.accelerator.ours import SETTINGS, configured, depthwise, program
 
 CARD = "NVIDIA H100 80GB HBM3"
 PROCESSORS = 132
@@ -48,6 +49,8 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota"
 
 def compiled(fn: Any, args: Any, options: Any) -> Any:
     """Compile for the card."""
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        raise SystemExit("Expected the compiler for GPUs, found none: pip install 'jax[cuda13]'.")
     topology: Any = topologies.get_topology_desc("", "cuda", target_config=TARGET, topology="1x1x1")
     mesh = Mesh(np.array(topology.devices).reshape(-1)[:1], ("one",))
     there = NamedSharding(mesh, PartitionSpec())
@@ -153,6 +156,9 @@ def main(
       dtype: of activations.
       settings: of the part ``compile``.
     """
+    for found, known in ((network, NETWORKS), (settings, SETTINGS)):
+        if found not in known:
+            raise SystemExit(f"Expected one of {', '.join(known)}; found {found!r}.")
     chosen, (options, form, cfg) = NETWORKS[network], configured(network, which, dtype, settings)
     if hasattr(cfg, "scan_blocks"):  # as on a GPU, where loops recompute
         loops = bool(cfg.scan_blocks)
